@@ -1,0 +1,699 @@
+//! Quantized matrices: how they are described, read from a checkpoint's tensors, unpacked and made.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::dtype::Dtype;
+use crate::error::{TensorPlace, WeightsError};
+use crate::tensor::{TensorData, push_float, read_float, round_float};
+
+/// How the elements of a quantized matrix encode weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuantMode {
+    /// `weight = scale * q + bias`, with a scale and a bias per group in the dtype of the unquantized weight.
+    Affine,
+    /// 4-bit floats (E2M1) with a power-of-two scale (E8M0) per 32 elements.
+    Mxfp4,
+    /// 8-bit floats (E4M3) with a power-of-two scale (E8M0) per 32 elements.
+    Mxfp8,
+    /// 4-bit floats (E2M1) with an 8-bit float scale (E4M3) per 16 elements.
+    Nvfp4,
+}
+
+impl QuantMode {
+    /// Every mode.
+    pub const ALL: [Self; 4] = [Self::Affine, Self::Mxfp4, Self::Mxfp8, Self::Nvfp4];
+
+    /// The name in `config.json`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Affine => "affine",
+            Self::Mxfp4 => "mxfp4",
+            Self::Mxfp8 => "mxfp8",
+            Self::Nvfp4 => "nvfp4",
+        }
+    }
+
+    /// What MLX takes when bits or group size are not stated.
+    #[must_use]
+    pub const fn default_spec(self) -> QuantSpec {
+        let (bits, group_size) = match self {
+            Self::Affine => (4, 64),
+            Self::Mxfp4 => (4, 32),
+            Self::Mxfp8 => (8, 32),
+            Self::Nvfp4 => (4, 16),
+        };
+        QuantSpec { mode: self, bits, group_size }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+}
+
+impl fmt::Display for QuantMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Mode, bits per element and group size of a quantized matrix. Displays like `4-bit affine, group 64`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct QuantSpec {
+    /// How elements encode weights.
+    pub mode: QuantMode,
+    /// Bits per element.
+    pub bits: u32,
+    /// Consecutive elements of a row that share a scale.
+    pub group_size: usize,
+}
+
+impl QuantSpec {
+    /// An affine spec, not yet validated.
+    #[must_use]
+    pub const fn affine(bits: u32, group_size: usize) -> Self {
+        Self { mode: QuantMode::Affine, bits, group_size }
+    }
+
+    /// Checks that the mode has these bits and this group size.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Spec`] if it does not.
+    pub fn validate(&self) -> Result<(), WeightsError> {
+        let valid = match self.mode {
+            QuantMode::Affine => {
+                matches!(self.bits, 2 | 3 | 4 | 5 | 6 | 8) && matches!(self.group_size, 32 | 64 | 128)
+            }
+            mode => *self == mode.default_spec(),
+        };
+        if valid {
+            Ok(())
+        } else {
+            Err(WeightsError::Spec { problem: format!("unsupported quantization: {self}") })
+        }
+    }
+
+    /// The number of `u32` words in a packed row of `cols` elements, which must be a multiple of the group
+    /// size.
+    #[must_use]
+    pub const fn packed_words(&self, cols: usize) -> usize {
+        // Split so that no column count overflows: a group is a whole number of words.
+        cols / 32 * self.bits as usize + cols % 32 * self.bits as usize / 32
+    }
+
+    /// Bits of storage per weight, scales and biases included.
+    #[must_use]
+    pub fn bits_per_weight(&self, scale_dtype: Dtype) -> f64 {
+        let per_group = match self.mode {
+            QuantMode::Affine => 2 * scale_dtype.size(),
+            _ => scale_dtype.size(),
+        };
+        f64::from(self.bits) + (8 * per_group) as f64 / self.group_size as f64
+    }
+}
+
+impl fmt::Display for QuantSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-bit {}, group {}", self.bits, self.mode, self.group_size)
+    }
+}
+
+/// A quantized matrix of `rows` output and `cols` input features.
+///
+/// # Layout
+///
+/// A row of `weight` is a little-endian bit stream: element `i` occupies bits `i * bits ..` of the row,
+/// counted from the lowest bit of its first word. For 2, 4 and 8 bits that is "lowest bits of each word
+/// first"; elements of 3, 5 and 6 bits cross words.
+#[derive(Debug, Clone)]
+pub struct QuantizedData {
+    /// Mode, bits and group size.
+    pub spec: QuantSpec,
+    /// Number of rows (output features).
+    pub rows: usize,
+    /// Number of columns (input features), unpacked.
+    pub cols: usize,
+    /// Packed elements: `U32` of shape `[rows, cols * bits / 32]`.
+    pub weight: TensorData,
+    /// A scale per group, of shape `[rows, cols / group_size]`: a float, or `U8` in the modes other than
+    /// affine.
+    pub scales: TensorData,
+    /// A bias per group, like `scales`; only in affine mode.
+    pub biases: Option<TensorData>,
+}
+
+impl QuantizedData {
+    /// Puts the tensors together after checking all shapes and dtypes against each other.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Spec`] for bits or a group size the mode does not have; otherwise an error that names
+    /// the tensor which does not fit.
+    pub fn new(
+        spec: QuantSpec,
+        rows: usize,
+        cols: usize,
+        weight: TensorData,
+        scales: TensorData,
+        biases: Option<TensorData>,
+    ) -> Result<Self, WeightsError> {
+        spec.validate()?;
+        if !cols.is_multiple_of(spec.group_size) {
+            return Err(WeightsError::Quantized {
+                place: weight.place(),
+                problem: format!("{cols} columns are not a whole number of groups of {}", spec.group_size),
+            });
+        }
+        expect_dtype(&weight, weight.dtype() == Dtype::U32, "U32 (packed elements)")?;
+        expect_shape(&weight, &[rows, spec.packed_words(cols)])?;
+        expect_shape(&scales, &[rows, cols / spec.group_size])?;
+        if spec.mode == QuantMode::Affine {
+            expect_dtype(&scales, scales.dtype().is_weight_float(), "F16, BF16 or F32")?;
+            let Some(biases) = &biases else {
+                return Err(WeightsError::Quantized {
+                    place: weight.place(),
+                    problem: "affine quantization needs biases".to_owned(),
+                });
+            };
+            expect_shape(biases, scales.shape())?;
+            expect_dtype(biases, biases.dtype() == scales.dtype(), "that of the scales")?;
+        } else {
+            expect_dtype(&scales, scales.dtype() == Dtype::U8, "U8 (8-bit float scales)")?;
+            if let Some(biases) = &biases {
+                return Err(WeightsError::Quantized {
+                    place: biases.place(),
+                    problem: format!("{} quantization has no biases", spec.mode),
+                });
+            }
+        }
+        Ok(Self { spec, rows, cols, weight, scales, biases })
+    }
+
+    /// Bytes of weight, scales and biases.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        [Some(&self.weight), Some(&self.scales), self.biases.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|tensor| tensor.bytes().len())
+            .sum()
+    }
+
+    /// The weights as `f32`, row by row: `scale * q + bias`, computed in `f32`.
+    ///
+    /// This is the plain definition that faster kernels are tested against.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::UnsupportedMode`] for modes other than affine.
+    pub fn dequantize(&self) -> Result<Vec<f32>, WeightsError> {
+        // The product fits: the packed tensor of this shape exists.
+        let mut values = vec![0.0; self.rows * self.cols];
+        if self.cols > 0 {
+            for (row, out) in values.chunks_exact_mut(self.cols).enumerate() {
+                self.dequantize_row(row, out)?;
+            }
+        }
+        Ok(values)
+    }
+
+    /// The weights of one row as `f32` (one embedding, say).
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::UnsupportedMode`] for modes other than affine; [`WeightsError::View`] when there is no
+    /// such row or `out` is not as long as a row.
+    pub fn dequantize_row(&self, row: usize, out: &mut [f32]) -> Result<(), WeightsError> {
+        self.row_elements(row, out, |q, scale, bias| scale * q + bias)
+    }
+
+    /// The matrix as a dense tensor in the dtype of the scales, equal bit for bit to `mlx.core.dequantize`,
+    /// which rounds the product and the sum to that dtype.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::UnsupportedMode`] for modes other than affine.
+    pub fn dequantize_as_stored(&self, name: impl Into<String>) -> Result<TensorData, WeightsError> {
+        let dtype = self.scales.dtype();
+        // Without rows, no tensor bounds the number of columns.
+        let mut values = vec![0.0; if self.rows == 0 { 0 } else { self.cols }];
+        let mut bytes = Vec::with_capacity(self.rows * self.cols * dtype.size());
+        for row in 0..self.rows {
+            self.row_elements(row, &mut values, |q, scale, bias| round_float(dtype, scale * q) + bias)?;
+            for &value in &values {
+                push_float(dtype, value, &mut bytes);
+            }
+        }
+        TensorData::new(name, dtype, &[self.rows, self.cols], bytes)
+    }
+
+    /// Unpacks a row and combines each element with its group's scale and bias.
+    fn row_elements(
+        &self,
+        row: usize,
+        out: &mut [f32],
+        combine: impl Fn(f32, f32, f32) -> f32,
+    ) -> Result<(), WeightsError> {
+        let (QuantMode::Affine, Some(biases)) = (self.spec.mode, &self.biases) else {
+            return Err(WeightsError::UnsupportedMode {
+                place: self.weight.place(),
+                mode: self.spec.mode,
+                operation: "dequantize",
+            });
+        };
+        if row >= self.rows || out.len() != self.cols {
+            return Err(WeightsError::View {
+                place: self.weight.place(),
+                problem: format!(
+                    "row {row} into {} values, of a matrix of {} by {}",
+                    out.len(),
+                    self.rows,
+                    self.cols
+                ),
+            });
+        }
+        let QuantSpec { bits, group_size, .. } = self.spec;
+        let row_bytes = 4 * self.spec.packed_words(self.cols);
+        let packed = &self.weight.bytes()[row * row_bytes..(row + 1) * row_bytes];
+        let groups = self.cols / group_size;
+        let dtype = self.scales.dtype();
+        let mask = (1u32 << bits) - 1;
+        // The lowest `filled` bits of `window` are the next bits of the stream. A u32 word is stored
+        // little-endian, so the stream of words and the stream of bytes are the same stream.
+        let mut stream = packed.iter();
+        let (mut window, mut filled) = (0u32, 0u32);
+        for (group, out) in out.chunks_exact_mut(group_size).enumerate() {
+            let scale = read_float(dtype, self.scales.bytes(), row * groups + group);
+            let bias = read_float(dtype, biases.bytes(), row * groups + group);
+            for value in out {
+                while filled < bits {
+                    window |= u32::from(*stream.next().unwrap_or(&0)) << filled;
+                    filled += 8;
+                }
+                *value = combine((window & mask) as f32, scale, bias);
+                window >>= bits;
+                filled -= bits;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn expect_shape(tensor: &TensorData, expected: &[usize]) -> Result<(), WeightsError> {
+    if tensor.shape() == expected {
+        return Ok(());
+    }
+    Err(WeightsError::WrongShape {
+        place: tensor.place(),
+        expected: expected.to_vec(),
+        found: tensor.shape().to_vec(),
+    })
+}
+
+fn expect_dtype(tensor: &TensorData, fits: bool, expected: &'static str) -> Result<(), WeightsError> {
+    if fits {
+        return Ok(());
+    }
+    Err(WeightsError::WrongDtype { place: tensor.place(), expected, found: tensor.dtype() })
+}
+
+/// A weight matrix, dense or quantized.
+#[derive(Debug, Clone)]
+pub enum MatrixData {
+    /// `F16`, `BF16` or `F32` of shape `[rows, cols]`.
+    Dense(TensorData),
+    /// Packed elements with scales.
+    Quantized(QuantizedData),
+}
+
+impl MatrixData {
+    /// A dense matrix, after checking rank and dtype.
+    ///
+    /// # Errors
+    ///
+    /// An error that names the tensor when it is not a matrix of `F16`, `BF16` or `F32`.
+    pub fn dense(tensor: TensorData) -> Result<Self, WeightsError> {
+        expect_dtype(&tensor, tensor.dtype().is_weight_float(), "F16, BF16 or F32")?;
+        if tensor.shape().len() != 2 {
+            return Err(WeightsError::View {
+                place: tensor.place(),
+                problem: format!("shape {:?} is not that of a matrix", tensor.shape()),
+            });
+        }
+        Ok(Self::Dense(tensor))
+    }
+
+    /// Number of rows (output features).
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Dense(tensor) => tensor.shape().first().copied().unwrap_or(0),
+            Self::Quantized(matrix) => matrix.rows,
+        }
+    }
+
+    /// Number of columns (input features).
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        match self {
+            Self::Dense(tensor) => tensor.shape().get(1).copied().unwrap_or(0),
+            Self::Quantized(matrix) => matrix.cols,
+        }
+    }
+
+    /// Bytes of all the tensors the matrix consists of.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        match self {
+            Self::Dense(tensor) => tensor.bytes().len(),
+            Self::Quantized(matrix) => matrix.byte_len(),
+        }
+    }
+}
+
+/// Finds mode, bits and group size of a matrix from its tensors, as MLX's loader does for paths its
+/// configuration does not list.
+///
+/// `cols` comes from the model's configuration; the packed row length then gives the bits, and the number of
+/// scales the group size.
+pub(crate) fn infer_spec(
+    weight: &TensorData,
+    scales: &TensorData,
+    cols: usize,
+) -> Result<QuantSpec, WeightsError> {
+    expect_dtype(weight, weight.dtype() == Dtype::U32, "U32 (packed elements, as the matrix has scales)")?;
+    let (&[_, words], &[_, groups]) = (weight.shape(), scales.shape()) else {
+        return Err(WeightsError::Quantized {
+            place: weight.place(),
+            problem: format!(
+                "a quantized matrix has two axes, but weight and scales have shapes {:?} and {:?}",
+                weight.shape(),
+                scales.shape()
+            ),
+        });
+    };
+    let spec = exact_quotient(words.checked_mul(32), cols)
+        .and_then(|bits| u32::try_from(bits).ok())
+        .zip(exact_quotient(Some(cols), groups))
+        .and_then(|(bits, group_size)| {
+            let mode = match (scales.dtype(), bits, group_size) {
+                (Dtype::U8, 4, 16) => QuantMode::Nvfp4,
+                (Dtype::U8, 4, _) => QuantMode::Mxfp4,
+                (Dtype::U8, ..) => QuantMode::Mxfp8,
+                _ => QuantMode::Affine,
+            };
+            let spec = QuantSpec { mode, bits, group_size };
+            spec.validate().is_ok().then_some(spec)
+        });
+    spec.ok_or_else(|| WeightsError::Quantized {
+        place: weight.place(),
+        problem: format!(
+            "no quantization has {words} words and {groups} {} scales in a row of {cols} columns",
+            scales.dtype()
+        ),
+    })
+}
+
+fn exact_quotient(dividend: Option<usize>, divisor: usize) -> Option<usize> {
+    let dividend = dividend?;
+    (divisor != 0 && dividend.is_multiple_of(divisor)).then(|| dividend / divisor)
+}
+
+/// What a configuration says about the matrix at one module path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// Listed: quantized like this.
+    Quantized(QuantSpec),
+    /// Listed: not quantized.
+    Dense,
+    /// Not listed: quantized if there are scales, as their shapes say.
+    Infer,
+}
+
+/// The `quantization` section of `config.json`: a default and what deviates from it, by module path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QuantizationConfig {
+    /// The spec of the model as a whole; `None` for a dense model. It describes the model and stands in for
+    /// `true` in the overrides; the loader does not trust it for paths that are not listed.
+    pub default: Option<QuantSpec>,
+    overrides: HashMap<String, Lookup>,
+}
+
+impl QuantizationConfig {
+    /// Reads the section from a parsed `config.json`.
+    ///
+    /// The first of these that is present counts: `quantization`, `quantization_config`, and the same two
+    /// inside `text_config`. With none, the model is dense and the result empty. `file` is only named in
+    /// errors.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::UnsupportedMethod`] for the formats of other tools (`gptq`, `awq`, `fp8`, `bitnet`,
+    /// `compressed-tensors`, …); [`WeightsError::Config`] for a malformed section, naming the field.
+    pub fn from_config(config: &Value, file: impl AsRef<Path>) -> Result<Self, WeightsError> {
+        let file = file.as_ref();
+        for parent in [None, Some("text_config")] {
+            let object = match parent {
+                None => config,
+                Some(key) => match config.get(key) {
+                    Some(object) => object,
+                    None => continue,
+                },
+            };
+            for key in ["quantization", "quantization_config"] {
+                let field = match parent {
+                    None => key.to_owned(),
+                    Some(parent) => format!("{parent}.{key}"),
+                };
+                match object.get(key) {
+                    None | Some(Value::Null | Value::Bool(false)) => {}
+                    Some(Value::Object(section)) if section.is_empty() && key == "quantization_config" => {}
+                    Some(Value::Object(section)) => return Self::from_section(section, file, &field),
+                    Some(_) => {
+                        let problem = "must be an object".to_owned();
+                        return Err(WeightsError::Config { file: file.to_owned(), field, problem });
+                    }
+                }
+            }
+        }
+        Ok(Self::default())
+    }
+
+    fn from_section(
+        section: &serde_json::Map<String, Value>,
+        file: &Path,
+        field: &str,
+    ) -> Result<Self, WeightsError> {
+        let is_mlx = section.contains_key("bits") && section.contains_key("group_size");
+        let default = match section.get("quant_method").filter(|method| !method.is_null()) {
+            None => read_spec(section, file, field, true)?,
+            Some(Value::String(method)) => match QuantMode::from_name(method) {
+                Some(mode) => mode.default_spec(),
+                None if is_mlx && method == "mlx" => read_spec(section, file, field, true)?,
+                None => {
+                    return Err(WeightsError::UnsupportedMethod {
+                        file: file.to_owned(),
+                        field: format!("{field}.quant_method"),
+                        method: method.clone(),
+                    });
+                }
+            },
+            Some(_) => {
+                return Err(WeightsError::Config {
+                    file: file.to_owned(),
+                    field: format!("{field}.quant_method"),
+                    problem: "must be a string".to_owned(),
+                });
+            }
+        };
+        let mut overrides = HashMap::new();
+        for (path, value) in section {
+            let lookup = match value {
+                Value::Bool(false) => Lookup::Dense,
+                Value::Bool(true) => Lookup::Quantized(default),
+                Value::Object(entry) => {
+                    Lookup::Quantized(read_spec(entry, file, &format!("{field}.{path}"), false)?)
+                }
+                // Settings of the section itself (bits, mode, …), and what other tools leave there.
+                _ => continue,
+            };
+            overrides.insert(path.clone(), lookup);
+        }
+        Ok(Self { default: Some(default), overrides })
+    }
+
+    /// A configuration in which every path has the same spec unless overridden.
+    #[must_use]
+    pub fn uniform(spec: QuantSpec) -> Self {
+        Self { default: Some(spec), overrides: HashMap::new() }
+    }
+
+    /// Adds an override; [`Lookup::Infer`] removes one.
+    #[must_use]
+    pub fn with_override(mut self, path: impl Into<String>, lookup: Lookup) -> Self {
+        match lookup {
+            Lookup::Infer => self.overrides.remove(&path.into()),
+            lookup => self.overrides.insert(path.into(), lookup),
+        };
+        self
+    }
+
+    /// What the configuration says about a module path such as `model.layers.0.mlp.up_proj`.
+    #[must_use]
+    pub fn lookup(&self, path: &str) -> Lookup {
+        self.overrides.get(path).copied().unwrap_or(Lookup::Infer)
+    }
+
+    /// The listed paths, in no particular order.
+    pub fn overrides(&self) -> impl Iterator<Item = (&str, Lookup)> {
+        self.overrides.iter().map(|(path, &lookup)| (path.as_str(), lookup))
+    }
+}
+
+/// Reads `{bits, group_size, mode}`. In the section itself bits and group size are required unless a mode is
+/// stated; in an override MLX takes what is missing from the mode.
+fn read_spec(
+    object: &serde_json::Map<String, Value>,
+    file: &Path,
+    field: &str,
+    is_section: bool,
+) -> Result<QuantSpec, WeightsError> {
+    let bad = |key: &str, problem: String| WeightsError::Config {
+        file: file.to_owned(),
+        field: format!("{field}.{key}"),
+        problem,
+    };
+    let mode = match object.get("mode") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) => Some(QuantMode::from_name(name).ok_or_else(|| {
+            bad("mode", format!("unknown mode; known are {}", QuantMode::ALL.map(QuantMode::name).join(", ")))
+        })?),
+        Some(_) => return Err(bad("mode", "must be a string".to_owned())),
+    };
+    let number = |key: &str| match object.get(key) {
+        None | Some(Value::Null) if is_section && mode.is_none() => Err(bad(key, "is missing".to_owned())),
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_u64().and_then(|number| u32::try_from(number).ok()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(bad(key, "must be a small unsigned integer".to_owned())),
+        },
+    };
+    let mode_default = mode.unwrap_or(QuantMode::Affine).default_spec();
+    let spec = QuantSpec {
+        mode: mode_default.mode,
+        bits: number("bits")?.unwrap_or(mode_default.bits),
+        group_size: number("group_size")?.map_or(mode_default.group_size, |size| size as usize),
+    };
+    spec.validate().map_err(|error| WeightsError::Config {
+        file: file.to_owned(),
+        field: field.to_owned(),
+        problem: error.to_string(),
+    })?;
+    Ok(spec)
+}
+
+/// Quantizes a row-major matrix exactly as `mlx.core.quantize` does with an array of dtype `scale_dtype`.
+///
+/// `values` are first rounded to `scale_dtype`, the dtype that scales and biases get. The scale of a group is
+/// negative unless its smallest value is the largest in magnitude; the larger end of the range and zero are
+/// exactly representable. The tensors are named `weight`, `scales` and `biases`; [`TensorData::renamed`] puts
+/// a module path in front.
+///
+/// # Errors
+///
+/// [`WeightsError::Spec`] for a spec that is invalid or not affine; [`WeightsError::WrongDtype`] when
+/// `scale_dtype` is not `F16`, `BF16` or `F32`; [`WeightsError::Size`] or [`WeightsError::Quantized`] when
+/// values, rows, columns and group size do not fit together; [`WeightsError::Values`] for values that are not
+/// finite in `scale_dtype`.
+pub fn quantize_affine(
+    values: &[f32],
+    rows: usize,
+    cols: usize,
+    spec: QuantSpec,
+    scale_dtype: Dtype,
+) -> Result<QuantizedData, WeightsError> {
+    spec.validate()?;
+    if spec.mode != QuantMode::Affine {
+        return Err(WeightsError::Spec { problem: format!("cannot quantize to {spec}: not affine") });
+    }
+    let place = || TensorPlace::new("weight", None);
+    if !scale_dtype.is_weight_float() {
+        let expected = "F16, BF16 or F32 (for scales)";
+        return Err(WeightsError::WrongDtype { place: place(), expected, found: scale_dtype });
+    }
+    if rows.checked_mul(cols) != Some(values.len()) {
+        let problem = format!("{} values for {rows} rows of {cols} columns", values.len());
+        return Err(WeightsError::Size { place: place(), problem });
+    }
+    if !cols.is_multiple_of(spec.group_size) {
+        return Err(WeightsError::Quantized {
+            place: place(),
+            problem: format!("{cols} columns are not a whole number of groups of {}", spec.group_size),
+        });
+    }
+    let groups = values.len() / spec.group_size;
+    let mut packed = Vec::with_capacity(values.len() / 8 * spec.bits as usize);
+    let mut scales = Vec::with_capacity(groups * scale_dtype.size());
+    let mut biases = Vec::with_capacity(groups * scale_dtype.size());
+    let mut group = vec![0.0f32; spec.group_size];
+    let largest = ((1u32 << spec.bits) - 1) as f32;
+    for (index, source) in values.chunks_exact(spec.group_size).enumerate() {
+        let start = index * spec.group_size;
+        let bad = |position: usize, problem: &str| WeightsError::Values {
+            row: (start + position) / cols,
+            column: (start + position) % cols,
+            problem: problem.to_owned(),
+        };
+        for (position, (value, &source)) in group.iter_mut().zip(source).enumerate() {
+            *value = round_float(scale_dtype, source);
+            if !value.is_finite() {
+                return Err(bad(position, &format!("{source} is not finite as {scale_dtype}")));
+            }
+        }
+        let (scale, bias) = scale_and_bias(&group, largest);
+        if !round_float(scale_dtype, scale).is_finite() {
+            return Err(bad(0, &format!("the range of the group is not finite as {scale_dtype}")));
+        }
+        push_float(scale_dtype, scale, &mut scales);
+        push_float(scale_dtype, bias, &mut biases);
+        let (mut window, mut filled) = (0u32, 0u32);
+        for &value in &group {
+            let element = ((value - bias) / scale).round_ties_even().max(0.0).min(largest) as u32;
+            window |= element << filled;
+            filled += spec.bits;
+            while filled >= 8 {
+                packed.push(window as u8);
+                window >>= 8;
+                filled -= 8;
+            }
+        }
+    }
+    let groups_per_row = cols / spec.group_size;
+    QuantizedData::new(
+        spec,
+        rows,
+        cols,
+        TensorData::new("weight", Dtype::U32, &[rows, spec.packed_words(cols)], packed)?,
+        TensorData::new("scales", scale_dtype, &[rows, groups_per_row], scales)?,
+        Some(TensorData::new("biases", scale_dtype, &[rows, groups_per_row], biases)?),
+    )
+}
+
+/// MLX's rule for a group, in `f32`.
+fn scale_and_bias(group: &[f32], largest: f32) -> (f32, f32) {
+    let max = group.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let min = group.iter().copied().fold(f32::INFINITY, f32::min);
+    let min_is_edge = min.abs() > max.abs();
+    let magnitude = ((max - min) / largest).max(1e-7);
+    let scale = if min_is_edge { magnitude } else { -magnitude };
+    let edge = if min_is_edge { min } else { max };
+    let steps = (edge / scale).round_ties_even();
+    if steps == 0.0 { (scale, 0.0) } else { (edge / steps, edge) }
+}

@@ -1,0 +1,457 @@
+//! Model folders: which files make up a checkpoint, indexes, links, and matrices.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use pippin_weights::{
+    Checkpoint, Dtype, MatrixData, QuantMode, QuantSpec, QuantizationConfig, TensorData, WeightsError,
+    quantize_affine, write_safetensors,
+};
+use serde_json::{Value, json};
+
+fn numbers(name: &str, values: &[f32]) -> TensorData {
+    TensorData::from_f32(name, &[values.len()], values).unwrap()
+}
+
+fn write(folder: &Path, file: &str, tensors: &[TensorData]) {
+    write_safetensors(&folder.join(file), tensors, &BTreeMap::new()).unwrap();
+}
+
+fn write_index(folder: &Path, weight_map: Value) {
+    let index = json!({"metadata": {"total_size": 0}, "weight_map": weight_map});
+    fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+}
+
+#[track_caller]
+fn refusal(folder: &Path) -> String {
+    let error = Checkpoint::open(folder).expect_err("the folder was accepted");
+    assert!(error.hint().is_some(), "no hint for: {error}");
+    error.to_string()
+}
+
+#[track_caller]
+fn assert_contains(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "no {part:?} in: {message}");
+    }
+}
+
+#[test]
+fn everything_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Checkpoint>();
+    shared::<MatrixData>();
+    shared::<WeightsError>();
+}
+
+#[test]
+fn written_files_are_aligned_sorted_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let tensors = [
+        TensorData::new("flag", Dtype::Bool, &[3], vec![1, 0, 1]).unwrap(),
+        TensorData::from_f32_as("half", Dtype::F16, &[1], &[0.5]).unwrap(),
+        TensorData::from_u32("b", &[2, 1], &[7, 8]).unwrap(),
+        TensorData::new("wide \"quoted\" \u{1b}", Dtype::I64, &[], vec![1; 8]).unwrap(),
+        numbers("a", &[1.5]),
+        numbers("empty", &[]),
+    ];
+    let metadata = BTreeMap::from([("format".to_owned(), "mlx".to_owned())]);
+    write_safetensors(&path, &tensors, &metadata).unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file is left");
+
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.metadata(), &metadata);
+    assert_eq!(checkpoint.files(), std::slice::from_ref(&path));
+    for tensor in &tensors {
+        let read = checkpoint.tensor(tensor.name(), tensor.shape()).unwrap();
+        assert_eq!(read.dtype(), tensor.dtype());
+        assert_eq!(read.bytes(), tensor.bytes());
+        assert!(read.bytes().as_ptr().addr().is_multiple_of(tensor.dtype().size()), "{}", tensor.name());
+    }
+
+    // The same tensors in another order make the same file; a tensor of the old file stays readable.
+    let old = checkpoint.require("b").unwrap();
+    let before = fs::read(&path).unwrap();
+    let mut reversed = tensors.to_vec();
+    reversed.reverse();
+    write_safetensors(&path, &reversed, &metadata).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), before);
+    write_safetensors(&path, &[], &metadata).unwrap();
+    assert_eq!(old.to_u32().unwrap(), [7, 8]);
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().names().count(), 0);
+}
+
+#[test]
+fn what_could_not_be_read_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let error =
+        |tensors: &[TensorData]| write_safetensors(&path, tensors, &BTreeMap::new()).unwrap_err().to_string();
+    assert_contains(&error(&[numbers("a", &[1.0]), numbers("a", &[2.0])]), &["tensor `a` is given twice"]);
+    assert_contains(&error(&[numbers("__metadata__", &[])]), &["cannot be named"]);
+    let deep = TensorData::from_f32("deep", &[1; 9], &[1.0]).unwrap();
+    assert_contains(&error(&[deep]), &["more than 8 axes"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let nowhere = folder.path().join("none/model.safetensors");
+    assert!(matches!(
+        write_safetensors(&nowhere, &[], &BTreeMap::new()),
+        Err(WeightsError::Io { action: "write", .. })
+    ));
+}
+
+#[test]
+fn the_single_file_wins_over_the_index() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "model.safetensors", &[numbers("a", &[1.0])]);
+    write(folder.path(), "model-2.safetensors", &[numbers("a", &[2.0])]);
+    write_index(folder.path(), json!({"a": "model-2.safetensors"}));
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.require("a").unwrap().to_f32().unwrap(), [1.0]);
+    assert_eq!(checkpoint.files().len(), 1);
+}
+
+#[test]
+fn shards_with_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    write(folder.path(), shards[0], &[numbers("a", &[1.0]), numbers("b", &[2.0])]);
+    write(folder.path(), shards[1], &[numbers("c", &[3.0]), numbers("unlisted", &[4.0])]);
+    // Not in the index: not opened.
+    write(folder.path(), "model-extra.safetensors", &[numbers("a", &[5.0])]);
+    write_index(folder.path(), json!({"a": shards[0], "b": shards[0], "c": shards[1]}));
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a", "b", "c", "unlisted"]);
+    assert_eq!(checkpoint.files().len(), 2);
+    assert_eq!(checkpoint.total_bytes(), 16);
+
+    write_index(folder.path(), json!({"a": shards[1]}));
+    assert_contains(&refusal(folder.path()), &["index.json", "`weight_map.a`", shards[1], "no such tensor"]);
+    write_index(folder.path(), json!({"a": shards[0], "c": shards[0], "unlisted": shards[1]}));
+    let message = refusal(folder.path());
+    assert_contains(&message, &["`weight_map.c`", shards[0], "it is in `model-00002-of-00002.safetensors`"]);
+
+    write_index(
+        folder.path(),
+        json!({"a": shards[0], "d": "model-3.safetensors", "e": "model-4.safetensors"}),
+    );
+    assert_contains(
+        &refusal(folder.path()),
+        &["missing weight files: `model-3.safetensors`, `model-4.safetensors`"],
+    );
+
+    write(folder.path(), shards[1], &[numbers("a", &[9.0]), numbers("c", &[3.0])]);
+    write_index(folder.path(), json!({"b": shards[0], "c": shards[1]}));
+    assert_contains(&refusal(folder.path()), &["tensor `a` is both in", shards[0], shards[1]]);
+}
+
+#[test]
+fn without_an_index_all_model_files_count() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_contains(&refusal(folder.path()), &["no model*.safetensors in"]);
+    write(folder.path(), "adapters.safetensors", &[numbers("x", &[1.0])]);
+    assert!(matches!(Checkpoint::open(folder.path()), Err(WeightsError::NoWeights { .. })));
+    write(folder.path(), "model-b.safetensors", &[numbers("b", &[1.0])]);
+    write(folder.path(), "model_a.safetensors", &[numbers("a", &[1.0])]);
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a", "b"]);
+    write(folder.path(), "model.c.safetensors", &[numbers("a", &[1.0])]);
+    assert_contains(&refusal(folder.path()), &["tensor `a` is both in"]);
+    let adapters = Checkpoint::open_file(&folder.path().join("adapters.safetensors")).unwrap();
+    assert!(adapters.contains("x"));
+}
+
+#[test]
+fn malformed_indexes() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "model-1.safetensors", &[numbers("a", &[1.0])]);
+    let path = folder.path().join("model.safetensors.index.json");
+    for (text, parts) in [
+        ("", &["EOF"][..]),
+        ("[]", &["expected an object with `weight_map`"]),
+        ("{}", &["`weight_map` is missing"]),
+        (r#"{"weight_map":{}}"#, &["names no tensor"]),
+        (r#"{"weight_map":[]}"#, &["object of file names"]),
+        (r#"{"weight_map":{"a":1}}"#, &["expected a string", "byte"]),
+        (r#"{"weight_map":{"a":"m"}} x"#, &["trailing characters"]),
+        (r#"{"weight_map":{"a":"model-1.safetensors"},"weight_map":{}}"#, &["`weight_map` occurs twice"]),
+        (
+            r#"{"weight_map":{"a":"model-1.safetensors","a":"model-1.safetensors"}}"#,
+            &["tensor `a` occurs twice"],
+        ),
+    ] {
+        fs::write(&path, text).unwrap();
+        let message = refusal(folder.path());
+        assert_contains(&message, &["model.safetensors.index.json"]);
+        assert_contains(&message, parts);
+    }
+}
+
+#[test]
+fn shard_names_that_lead_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    fs::create_dir_all(model.join("sub")).unwrap();
+    for place in [folder.path(), &model, &model.join("sub")] {
+        write(place, "model-1.safetensors", &[numbers("a", &[1.0])]);
+    }
+    let absolute = model.join("model-1.safetensors");
+    for shard in [
+        "../model-1.safetensors",
+        "sub/model-1.safetensors",
+        "./model-1.safetensors",
+        "sub\\model-1.safetensors",
+        "C:model-1.safetensors",
+        "..safetensors",
+        "model-1.safetensors\0",
+        absolute.to_str().unwrap(),
+        "..",
+        ".",
+        "",
+        ".safetensors",
+        "pytorch_model.bin",
+        "/etc/passwd",
+    ] {
+        write_index(&model, json!({"a": shard}));
+        let error = Checkpoint::open(&model).unwrap_err();
+        assert!(matches!(error, WeightsError::UnsafeShard { .. }), "{shard}: {error}");
+    }
+}
+
+#[cfg(unix)]
+mod links {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// `models--x/snapshots/<revision>` with its files in `models--x/blobs`, as the hub client lays them out.
+    fn hub_cache(root: &Path) -> std::path::PathBuf {
+        let repository = root.join("models--org--name");
+        let snapshot = repository.join("snapshots/0123abc");
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir_all(repository.join("blobs")).unwrap();
+        snapshot
+    }
+
+    #[test]
+    fn the_hub_cache_works() {
+        let root = tempfile::tempdir().unwrap();
+        let snapshot = hub_cache(root.path());
+        let blobs = root.path().join("models--org--name/blobs");
+        write(&blobs, "aaaa", &[numbers("a", &[1.0])]);
+        write_index(&blobs, json!({"a": "model-1.safetensors"}));
+        fs::rename(blobs.join("model.safetensors.index.json"), blobs.join("bbbb")).unwrap();
+        symlink("../../blobs/aaaa", snapshot.join("model-1.safetensors")).unwrap();
+        symlink("../../blobs/bbbb", snapshot.join("model.safetensors.index.json")).unwrap();
+        assert!(Checkpoint::open(&snapshot).unwrap().contains("a"));
+
+        // The way to the folder may lead over any links.
+        let alias = root.path().join("alias");
+        symlink(&snapshot, &alias).unwrap();
+        let checkpoint = Checkpoint::open(&alias).unwrap();
+        assert_eq!(checkpoint.files(), [alias.join("model-1.safetensors")]);
+
+        fs::remove_file(blobs.join("aaaa")).unwrap();
+        let error = Checkpoint::open(&snapshot).unwrap_err();
+        assert_contains(&error.to_string(), &["cannot open", "model-1.safetensors"]);
+        assert_contains(&error.hint().unwrap(), &["download the model again"]);
+    }
+
+    #[test]
+    fn links_to_other_places_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let snapshot = hub_cache(root.path());
+        let other = root.path().join("models--other/blobs");
+        fs::create_dir_all(&other).unwrap();
+        write(&other, "aaaa", &[numbers("a", &[1.0])]);
+        let link = snapshot.join("model.safetensors");
+        symlink("../../../models--other/blobs/aaaa", &link).unwrap();
+        let message = refusal(&snapshot);
+        assert_contains(
+            &message,
+            &["`model.safetensors`", "link to", "models--other", "outside the model folder"],
+        );
+
+        // The user who names the file decides.
+        assert!(Checkpoint::open_file(&link).is_ok());
+
+        // Also by way of an index, or of no index, and also for the index itself.
+        fs::rename(&link, snapshot.join("model-1.safetensors")).unwrap();
+        assert_contains(&refusal(&snapshot), &["outside the model folder"]);
+        write_index(&snapshot, json!({"a": "model-1.safetensors"}));
+        assert_contains(&refusal(&snapshot), &["outside the model folder"]);
+        let index = snapshot.join("model.safetensors.index.json");
+        fs::rename(&index, other.join("index")).unwrap();
+        symlink(other.join("index"), &index).unwrap();
+        assert_contains(&refusal(&snapshot), &["index.json", "outside the model folder"]);
+    }
+
+    #[test]
+    fn plain_folders_may_link_within_themselves() {
+        let root = tempfile::tempdir().unwrap();
+        let model = root.path().join("model");
+        fs::create_dir_all(model.join("weights")).unwrap();
+        write(&model.join("weights"), "w.safetensors", &[numbers("a", &[1.0])]);
+        symlink("weights/w.safetensors", model.join("model.safetensors")).unwrap();
+        assert!(Checkpoint::open(&model).is_ok());
+        // A name that merely begins like the folder's is another folder.
+        fs::create_dir(root.path().join("model-2")).unwrap();
+        write(&root.path().join("model-2"), "w.safetensors", &[numbers("a", &[1.0])]);
+        fs::remove_file(model.join("model.safetensors")).unwrap();
+        symlink("../model-2/w.safetensors", model.join("model.safetensors")).unwrap();
+        assert_contains(&refusal(&model), &["outside the model folder"]);
+    }
+}
+
+#[test]
+fn missing_and_misshapen_tensors_are_named() {
+    let checkpoint = Checkpoint::from_tensors(vec![
+        numbers("language_model.model.norm.weight", &[1.0, 2.0]),
+        numbers("lm_head.bias", &[1.0]),
+    ]);
+    let error = checkpoint.require("model.norm.weight").unwrap_err();
+    assert_eq!(error.to_string(), "the checkpoint in memory has no tensor `model.norm.weight`");
+    assert_contains(&error.hint().unwrap(), &["`language_model.model.norm.weight`"]);
+    let error = checkpoint.require("model.lm_head.bias").unwrap_err();
+    assert_contains(&error.hint().unwrap(), &["`lm_head.bias`"]);
+    let error = checkpoint.tensor("lm_head.bias", &[4, 4]).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `lm_head.bias`: expected shape [4, 4], found [1]");
+
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "model.safetensors", &[numbers("a", &[1.0])]);
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let file = folder.path().join("model.safetensors").display().to_string();
+    assert_contains(&checkpoint.tensor("a", &[2]).unwrap_err().to_string(), &[&file]);
+    assert_contains(&checkpoint.require("b").unwrap_err().to_string(), &[&file]);
+}
+
+const ROWS: usize = 3;
+const COLS: usize = 128;
+
+/// A checkpoint with the quantized matrix `q` and the dense matrix `d`.
+fn matrices(spec: QuantSpec) -> Vec<TensorData> {
+    let values: Vec<f32> = (0..ROWS * COLS).map(|index| (index as f32).sin()).collect();
+    let quantized = quantize_affine(&values, ROWS, COLS, spec, Dtype::F16).unwrap();
+    vec![
+        quantized.weight.renamed("q.weight"),
+        quantized.scales.renamed("q.scales"),
+        quantized.biases.unwrap().renamed("q.biases"),
+        TensorData::from_f32("d.weight", &[ROWS, COLS], &values).unwrap(),
+    ]
+}
+
+fn config(quantization: Value) -> QuantizationConfig {
+    QuantizationConfig::from_config(&json!({"quantization": quantization}), "config.json").unwrap()
+}
+
+#[test]
+fn the_loader_rule() {
+    let spec = QuantSpec::affine(3, 32);
+    let checkpoint = Checkpoint::from_tensors(matrices(spec));
+
+    // Not listed: the shapes decide, whatever the default.
+    let default = config(json!({"bits": 4, "group_size": 64}));
+    let matrix = checkpoint.matrix("q", ROWS, COLS, &default).unwrap();
+    let MatrixData::Quantized(quantized) = &matrix else { panic!("dense") };
+    assert_eq!(quantized.spec, spec);
+    assert_eq!((matrix.rows(), matrix.cols(), matrix.byte_len()), (ROWS, COLS, 3 * (48 + 8 + 8)));
+    let dense = checkpoint.matrix("d", ROWS, COLS, &default).unwrap();
+    assert!(matches!(dense, MatrixData::Dense(_)));
+    assert_eq!((dense.rows(), dense.cols(), dense.byte_len()), (ROWS, COLS, ROWS * COLS * 4));
+    let values = checkpoint.require("d.weight").unwrap().to_f32().unwrap();
+    for (value, restored) in values.iter().zip(quantized.dequantize().unwrap()) {
+        assert!((value - restored).abs() < 0.3, "{value} {restored}");
+    }
+
+    // Listed: as listed.
+    let listed = config(json!({"bits": 4, "group_size": 64, "q": {"bits": 3, "group_size": 32}, "d": false}));
+    assert!(matches!(checkpoint.matrix("q", ROWS, COLS, &listed), Ok(MatrixData::Quantized(_))));
+    assert!(matches!(checkpoint.matrix("d", ROWS, COLS, &listed), Ok(MatrixData::Dense(_))));
+    let error = |quantization: Value, path: &str| {
+        let error = checkpoint.matrix(path, ROWS, COLS, &config(quantization)).unwrap_err();
+        assert!(error.hint().is_some(), "no hint for: {error}");
+        error.to_string()
+    };
+    let wrong = json!({"bits": 4, "group_size": 64, "q": {"bits": 4, "group_size": 32}});
+    assert_contains(&error(wrong, "q"), &["`q.weight`", "expected shape [3, 16], found [3, 12]"]);
+    let stands_for_default = json!({"bits": 3, "group_size": 64, "q": true});
+    assert_contains(&error(stands_for_default, "q"), &["`q.scales`", "expected shape [3, 2], found [3, 4]"]);
+    let not_quantized = json!({"bits": 3, "group_size": 32, "q": false});
+    assert_contains(&error(not_quantized, "q"), &["`q.weight`", "packed", "says that it is not quantized"]);
+    let listed_without_scales = json!({"bits": 3, "group_size": 32, "d": true});
+    assert_contains(&error(listed_without_scales, "d"), &["no tensor `d.scales`"]);
+}
+
+#[test]
+fn matrices_that_contradict_the_configuration() {
+    let none = QuantizationConfig::default();
+    let error = |tensors: Vec<TensorData>, path: &str, rows, cols| {
+        let error = Checkpoint::from_tensors(tensors).matrix(path, rows, cols, &none).unwrap_err();
+        assert!(error.hint().is_some(), "no hint for: {error}");
+        error.to_string()
+    };
+    let tensors = || matrices(QuantSpec::affine(4, 64));
+    assert_contains(
+        &error(tensors(), "d", ROWS, 64),
+        &["`d.weight`", "expected shape [3, 64], found [3, 128]"],
+    );
+    assert_contains(
+        &error(tensors(), "q", 4, COLS),
+        &["`q.weight`", "expected shape [4, 16], found [3, 16]"],
+    );
+    for cols in [0, 1, 127, 512, 4096, usize::MAX] {
+        let message = error(tensors(), "q", ROWS, cols);
+        assert_contains(&message, &["`q.weight`", "16 words", "2 F16 scales", &format!("{cols} columns")]);
+    }
+    let without =
+        |name: &str| tensors().into_iter().filter(|tensor| tensor.name() != name).collect::<Vec<_>>();
+    assert_contains(&error(without("q.biases"), "q", ROWS, COLS), &["no tensor `q.biases`"]);
+    assert_contains(&error(without("q.weight"), "q", ROWS, COLS), &["no tensor `q.weight`"]);
+    assert_contains(&error(without("q.scales"), "q", ROWS, COLS), &["`q.scales` is missing"]);
+
+    let replaced = |tensor: TensorData| {
+        let mut tensors = tensors();
+        tensors.push(tensor);
+        tensors
+    };
+    let floats = TensorData::from_f32("q.biases", &[ROWS, 2], &[0.0; 6]).unwrap();
+    assert_contains(
+        &error(replaced(floats), "q", ROWS, COLS),
+        &["`q.biases`", "that of the scales", "found F32"],
+    );
+    let flat = TensorData::from_u32("q.weight", &[48], &[0; 48]).unwrap();
+    assert_contains(&error(replaced(flat), "q", ROWS, COLS), &["`q.weight`", "two axes"]);
+    let dense = TensorData::from_f32("q.weight", &[ROWS, 16], &[0.0; 48]).unwrap();
+    assert_contains(&error(replaced(dense), "q", ROWS, COLS), &["`q.weight`", "U32", "found F32"]);
+    let small = TensorData::new("d.weight", Dtype::F8E4m3, &[ROWS, COLS], vec![0; ROWS * COLS]).unwrap();
+    assert_contains(&error(replaced(small), "d", ROWS, COLS), &["`d.weight`", "F16, BF16 or F32", "F8_E4M3"]);
+}
+
+#[test]
+fn the_other_modes_are_described_but_not_unpacked() {
+    let none = QuantizationConfig::default();
+    for (mode, words, groups) in
+        [(QuantMode::Mxfp4, 16, 4), (QuantMode::Mxfp8, 32, 4), (QuantMode::Nvfp4, 16, 8)]
+    {
+        let mut tensors = vec![
+            TensorData::from_u32("q.weight", &[2, words], &vec![0; 2 * words]).unwrap(),
+            TensorData::new("q.scales", Dtype::U8, &[2, groups], vec![0; 2 * groups]).unwrap(),
+        ];
+        let checkpoint = Checkpoint::from_tensors(tensors.clone());
+        let MatrixData::Quantized(matrix) = checkpoint.matrix("q", 2, COLS, &none).unwrap() else {
+            panic!("dense");
+        };
+        assert_eq!(matrix.spec, mode.default_spec());
+        let error = matrix.dequantize().unwrap_err();
+        assert_contains(&error.to_string(), &[&format!("mode {mode} is not supported yet")]);
+
+        tensors.push(TensorData::from_f32("q.global_scale", &[1], &[1.0]).unwrap());
+        let error = Checkpoint::from_tensors(tensors.clone()).matrix("q", 2, COLS, &none).unwrap_err();
+        assert_contains(&error.to_string(), &["`q.global_scale`", "not supported yet"]);
+        tensors.pop();
+        tensors.push(TensorData::from_f32("q.biases", &[2, groups], &vec![0.0; 2 * groups]).unwrap());
+        let error = Checkpoint::from_tensors(tensors).matrix("q", 2, COLS, &none).unwrap_err();
+        assert_contains(&error.to_string(), &["`q.biases`", "has no biases"]);
+    }
+}

@@ -1,0 +1,238 @@
+//! The quantization section of `config.json`, and quantization of bad values.
+
+use pippin_weights::{
+    Dtype, Lookup, QuantMode, QuantSpec, QuantizationConfig, QuantizedData, TensorData, WeightsError,
+    quantize_affine,
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn read(config: Value) -> Result<QuantizationConfig, WeightsError> {
+    QuantizationConfig::from_config(&config, "dir/config.json")
+}
+
+#[track_caller]
+fn assert_refused(config: Value, parts: &[&str]) {
+    let error = read(config).expect_err("the configuration was accepted");
+    assert!(error.hint().is_some(), "no hint for: {error}");
+    let message = error.to_string();
+    for part in ["dir/config.json"].iter().chain(parts) {
+        assert!(message.contains(part), "no {part:?} in: {message}");
+    }
+}
+
+#[test]
+fn sections_are_found_in_order() {
+    let section = |bits: u32| json!({"bits": bits, "group_size": 64});
+    let bits = |config: Value| read(config).unwrap().default.map(|spec| spec.bits);
+    assert_eq!(bits(json!({})), None);
+    assert_eq!(bits(json!({"quantization": null, "quantization_config": false, "text_config": {}})), None);
+    assert_eq!(bits(json!({"quantization_config": {}, "text_config": null})), None);
+    assert_eq!(bits(json!({"quantization_config": section(3)})), Some(3));
+    assert_eq!(bits(json!({"quantization_config": section(3), "quantization": section(2)})), Some(2));
+    assert_eq!(bits(json!({"text_config": {"quantization_config": section(5)}})), Some(5));
+    assert_eq!(
+        bits(json!({"text_config": {"quantization": section(5)}, "quantization_config": section(3)})),
+        Some(3)
+    );
+    // What MLX writes wins over what the unquantized original said.
+    let gptq = json!({"quant_method": "gptq", "bits": 4, "group_size": 128});
+    assert_eq!(bits(json!({"quantization": section(2), "quantization_config": gptq})), Some(2));
+}
+
+#[test]
+fn overrides_are_read() {
+    let config = read(json!({"quantization": {
+        "group_size": 64, "bits": 4, "mode": "affine", "desc_act": "no", "modules_to_not_convert": ["x"],
+        "model.layers.0.mlp.down_proj": {"group_size": 32, "bits": 6},
+        "model.layers.1.mlp.down_proj": {"bits": 8},
+        "model.embed_tokens": true,
+        "lm_head": false,
+        "expert": {"mode": "mxfp4"},
+        "gate": {"mode": "nvfp4", "bits": 4, "group_size": 16},
+    }}))
+    .unwrap();
+    assert_eq!(config.default, Some(QuantSpec::affine(4, 64)));
+    assert_eq!(config.overrides().count(), 6);
+    let lookup = |path: &str| config.lookup(path);
+    assert_eq!(lookup("model.layers.0.mlp.down_proj"), Lookup::Quantized(QuantSpec::affine(6, 32)));
+    assert_eq!(lookup("model.layers.1.mlp.down_proj"), Lookup::Quantized(QuantSpec::affine(8, 64)));
+    assert_eq!(lookup("model.embed_tokens"), Lookup::Quantized(QuantSpec::affine(4, 64)));
+    assert_eq!(lookup("lm_head"), Lookup::Dense);
+    assert_eq!(lookup("expert"), Lookup::Quantized(QuantMode::Mxfp4.default_spec()));
+    assert_eq!(lookup("gate"), Lookup::Quantized(QuantMode::Nvfp4.default_spec()));
+    for unlisted in ["bits", "mode", "desc_act", "modules_to_not_convert", "other", ""] {
+        assert_eq!(lookup(unlisted), Lookup::Infer, "{unlisted}");
+    }
+    let config = config.with_override("lm_head", Lookup::Infer).with_override("other", Lookup::Dense);
+    assert_eq!((config.lookup("lm_head"), config.lookup("other")), (Lookup::Infer, Lookup::Dense));
+}
+
+#[test]
+fn other_methods_are_named() {
+    for method in
+        ["gptq", "awq", "fp8", "bitnet", "compressed-tensors", "modelopt", "bitsandbytes", "\u{1b}x"]
+    {
+        for section in
+            [json!({"quant_method": method}), json!({"quant_method": method, "bits": 4, "group_size": 64})]
+        {
+            let shown = method.escape_debug().to_string();
+            assert_refused(
+                json!({"quantization_config": section}),
+                &["`quantization_config.quant_method`", "unsupported quantization method", &shown],
+            );
+        }
+    }
+    let mxfp4 = read(json!({"quantization_config": {"quant_method": "mxfp4"}})).unwrap();
+    assert_eq!(mxfp4.default, Some(QuantMode::Mxfp4.default_spec()));
+}
+
+#[test]
+fn malformed_sections() {
+    let section = |section: Value| json!({"quantization": section});
+    assert_refused(section(json!(4)), &["`quantization`", "must be an object"]);
+    assert_refused(section(json!({})), &["`quantization.bits`", "is missing"]);
+    assert_refused(section(json!({"bits": 4})), &["`quantization.group_size`", "is missing"]);
+    assert_refused(section(json!({"bits": -4, "group_size": 64})), &["`quantization.bits`", "unsigned"]);
+    assert_refused(section(json!({"bits": 4.5, "group_size": 64})), &["`quantization.bits`"]);
+    assert_refused(section(json!({"bits": 4, "group_size": 1u64 << 40})), &["`quantization.group_size`"]);
+    assert_refused(
+        section(json!({"bits": 1, "group_size": 64})),
+        &["unsupported quantization: 1-bit affine, group 64"],
+    );
+    assert_refused(section(json!({"bits": 4, "group_size": 0})), &["group 0"]);
+    assert_refused(
+        section(json!({"bits": 4, "group_size": 64, "mode": "int4"})),
+        &["`quantization.mode`", "mxfp8"],
+    );
+    assert_refused(
+        section(json!({"bits": 4, "group_size": 64, "mode": 4})),
+        &["`quantization.mode`", "string"],
+    );
+    assert_refused(section(json!({"bits": 4, "group_size": 64, "quant_method": 4})), &["must be a string"]);
+    assert_refused(
+        section(json!({"bits": 4, "group_size": 64, "a.b": {"bits": 7}})),
+        &["`quantization.a.b`", "7-bit affine"],
+    );
+    assert_refused(
+        json!({"text_config": {"quantization": {"bits": 4, "group_size": 3}}}),
+        &["`text_config.quantization`", "group 3"],
+    );
+}
+
+#[test]
+fn specs() {
+    for (mode, bits, group_size, valid) in [
+        (QuantMode::Affine, 4, 64, true),
+        (QuantMode::Affine, 7, 64, false),
+        (QuantMode::Affine, 1, 64, false),
+        (QuantMode::Affine, 32, 64, false),
+        (QuantMode::Affine, 4, 16, false),
+        (QuantMode::Mxfp4, 4, 32, true),
+        (QuantMode::Mxfp4, 4, 64, false),
+        (QuantMode::Mxfp8, 8, 32, true),
+        (QuantMode::Nvfp4, 4, 16, true),
+        (QuantMode::Nvfp4, 8, 16, false),
+    ] {
+        assert_eq!(
+            QuantSpec { mode, bits, group_size }.validate().is_ok(),
+            valid,
+            "{mode} {bits} {group_size}"
+        );
+    }
+    let spec = QuantSpec::affine(4, 64);
+    assert_eq!(spec.to_string(), "4-bit affine, group 64");
+    assert_eq!(serde_json::to_value(spec).unwrap(), json!({"mode": "affine", "bits": 4, "group_size": 64}));
+    assert_eq!(serde_json::from_value::<QuantMode>(json!("nvfp4")).unwrap(), QuantMode::Nvfp4);
+    assert_eq!(QuantSpec::affine(3, 32).packed_words(128), 12);
+    assert_eq!(QuantMode::Nvfp4.default_spec().packed_words(16), 2);
+    assert!((spec.bits_per_weight(Dtype::Bf16) - 4.5).abs() < 1e-9);
+    assert!((QuantMode::Mxfp4.default_spec().bits_per_weight(Dtype::U8) - 4.25).abs() < 1e-9);
+}
+
+#[test]
+fn values_that_cannot_be_quantized() {
+    let spec = QuantSpec::affine(4, 32);
+    let mut values = vec![0.5; 64];
+    values[40] = f32::NAN;
+    let error = quantize_affine(&values, 2, 32, spec, Dtype::F32).unwrap_err();
+    assert_eq!(error.to_string(), "cannot quantize row 1, column 8: NaN is not finite as F32");
+    values[40] = 70_000.0;
+    assert!(quantize_affine(&values, 2, 32, spec, Dtype::Bf16).is_ok());
+    assert!(matches!(quantize_affine(&values, 2, 32, spec, Dtype::F16), Err(WeightsError::Values { .. })));
+    values[40] = f32::MAX;
+    values[41] = f32::MIN;
+    let error = quantize_affine(&values, 2, 32, spec, Dtype::F32).unwrap_err();
+    assert!(error.to_string().contains("range of the group"), "{error}");
+
+    assert!(matches!(quantize_affine(&values, 2, 31, spec, Dtype::F32), Err(WeightsError::Size { .. })));
+    assert!(matches!(quantize_affine(&values, 4, 16, spec, Dtype::F32), Err(WeightsError::Quantized { .. })));
+    assert!(matches!(quantize_affine(&values, 2, 32, spec, Dtype::U8), Err(WeightsError::WrongDtype { .. })));
+    let mxfp4 = QuantMode::Mxfp4.default_spec();
+    assert!(matches!(quantize_affine(&values, 2, 32, mxfp4, Dtype::F32), Err(WeightsError::Spec { .. })));
+    let empty = quantize_affine(&[], 0, 32, spec, Dtype::F32).unwrap();
+    assert!(empty.dequantize().unwrap().is_empty());
+    let wide = quantize_affine(&[], 0, 1 << 50, spec, Dtype::F32).unwrap();
+    assert!(wide.dequantize().unwrap().is_empty() && wide.dequantize_as_stored("w").is_ok());
+    let empty = quantize_affine(&[], 3, 0, spec, Dtype::F32).unwrap();
+    assert!(empty.dequantize().unwrap().is_empty());
+}
+
+#[test]
+fn rows_are_checked() {
+    let matrix = quantize_affine(&[0.0; 64], 2, 32, QuantSpec::affine(4, 32), Dtype::F32).unwrap();
+    assert!(matches!(matrix.dequantize_row(2, &mut [0.0; 32]), Err(WeightsError::View { .. })));
+    assert!(matches!(matrix.dequantize_row(0, &mut [0.0; 31]), Err(WeightsError::View { .. })));
+}
+
+#[test]
+fn three_bit_elements_cross_words() {
+    // Element i is i modulo 8: the bit stream is that of the numbers 0 to 7 in three bits each, four times.
+    let stream: u128 = (0..32).fold(0, |stream, index| stream | (index % 8) << (3 * index));
+    let words = [stream as u32, (stream >> 32) as u32, (stream >> 64) as u32];
+    let matrix = QuantizedData::new(
+        QuantSpec::affine(3, 32),
+        1,
+        32,
+        TensorData::from_u32("weight", &[1, 3], &words).unwrap(),
+        TensorData::from_f32("scales", &[1, 1], &[2.0]).unwrap(),
+        Some(TensorData::from_f32("biases", &[1, 1], &[-1.0]).unwrap()),
+    )
+    .unwrap();
+    let expected: Vec<f32> = (0..32).map(|index| 2.0 * (index % 8) as f32 - 1.0).collect();
+    assert_eq!(matrix.dequantize().unwrap(), expected);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// No weight moves by more than half a step (plus the slack of the rule that puts an end of the range on
+    /// the grid).
+    #[test]
+    fn quantization_is_close(
+        values in prop::collection::vec(-10.0f32..10.0, 128),
+        bits in prop::sample::select(vec![2u32, 3, 4, 5, 6, 8]),
+        group_size in prop::sample::select(vec![32usize, 64, 128]),
+    ) {
+        let spec = QuantSpec::affine(bits, group_size);
+        let matrix = quantize_affine(&values, 1, 128, spec, Dtype::F32).unwrap();
+        let scales = matrix.scales.to_f32().unwrap();
+        let restored = matrix.dequantize().unwrap();
+        for (index, (value, restored)) in values.iter().zip(&restored).enumerate() {
+            let step = scales[index / group_size].abs();
+            prop_assert!((value - restored).abs() <= 1.01 * step, "{index}: {value} {restored} {step}");
+        }
+    }
+
+    #[test]
+    fn any_section_never_panics(
+        bits in prop_oneof![Just(json!(4)), any::<i64>().prop_map(|value| json!(value)), Just(json!("4")), Just(Value::Null)],
+        group_size in prop_oneof![Just(json!(64)), any::<f64>().prop_map(|value| json!(value)), Just(json!([]))],
+        mode in prop_oneof![Just(json!("affine")), Just(json!("mxfp4")), any::<String>().prop_map(|value| json!(value)), Just(json!({}))],
+        path in any::<String>(),
+    ) {
+        let entry = json!({"bits": bits, "group_size": group_size, "mode": mode});
+        let _ = read(json!({"quantization": entry}));
+        let _ = read(json!({"quantization": {"bits": 4, "group_size": 64, path: entry}}));
+    }
+}
