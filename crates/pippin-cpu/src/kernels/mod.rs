@@ -1,0 +1,210 @@
+//! The inner loops, and their choice at run time.
+//!
+//! Each kernel is an `#[inline(always)]` function generic over [`Simd`]. The macro below instantiates all of them once
+//! per instruction set, inside functions that enable its features, and collects them in a table; [`Kernels::detect`]
+//! is the one place that looks at the machine.
+
+pub(crate) mod attention;
+pub(crate) mod elementwise;
+pub(crate) mod matmul;
+
+use crate::simd::{Simd, portable::Portable};
+use attention::AttentionTask;
+use matmul::{DenseRows, Element, QuantRows, Tile};
+
+/// An instruction set the CPU backend has kernels for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// Plain Rust: any processor.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// 64-bit ARM.
+    Neon,
+}
+
+impl InstructionSet {
+    /// All instruction sets this machine can run, the fastest first.
+    pub fn available() -> Vec<Self> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx512 {
+                sets.push(Self::Avx512);
+            }
+            if avx2 {
+                sets.push(Self::Avx2);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        sets.push(Self::Neon);
+        sets.push(Self::Portable);
+        sets
+    }
+
+    /// The name people know it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "AVX2",
+            Self::Avx512 => "AVX-512",
+            Self::Neon => "NEON",
+        }
+    }
+}
+
+/// The kernels of one instruction set.
+///
+/// All function pointers require that the machine has the instruction set, which [`Kernels::of`] guarantees, and that
+/// the pointers in their arguments are valid as described at the generic bodies.
+pub(crate) struct Kernels {
+    pub(crate) lanes: usize,
+    /// Activation rows per tile of a matrix product.
+    pub(crate) tile_columns: usize,
+    pub(crate) quant_rows_2: unsafe fn(&QuantRows<'_>),
+    pub(crate) quant_rows_4: unsafe fn(&QuantRows<'_>),
+    pub(crate) quant_rows_8: unsafe fn(&QuantRows<'_>),
+    pub(crate) quant_unpack_2: unsafe fn(&QuantRows<'_>, *mut f32),
+    pub(crate) quant_unpack_4: unsafe fn(&QuantRows<'_>, *mut f32),
+    pub(crate) quant_unpack_8: unsafe fn(&QuantRows<'_>, *mut f32),
+    pub(crate) dense_rows: unsafe fn(&DenseRows<'_>),
+    pub(crate) dense_unpack: unsafe fn(&DenseRows<'_>, *mut f32),
+    pub(crate) tile: unsafe fn(&Tile),
+    pub(crate) widen: unsafe fn(*const u8, Element, &mut [f32]),
+    pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    pub(crate) silu_mul: unsafe fn(&[f32], &[f32], &mut [f32]),
+    pub(crate) add: unsafe fn(&[f32], &[f32], &mut [f32]),
+    pub(crate) attention: unsafe fn(&AttentionTask<'_>, &mut attention::Scratch),
+}
+
+impl Kernels {
+    /// The kernels of `set`, or `None` where this machine cannot run them.
+    pub(crate) fn of(set: InstructionSet) -> Option<&'static Self> {
+        if !InstructionSet::available().contains(&set) {
+            return None;
+        }
+        match set {
+            InstructionSet::Portable => Some(&portable::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => Some(&avx2::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => Some(&avx512::KERNELS),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => Some(&neon::KERNELS),
+            #[allow(unreachable_patterns, reason = "the remaining sets depend on the target")]
+            _ => None,
+        }
+    }
+}
+
+/// Instantiates every kernel for an instruction set. `$columns` activation rows by four weight rows is the largest tile
+/// whose accumulators stay in registers.
+macro_rules! kernels {
+    ($module:ident, $simd:ty, $columns:literal, [$($feature:meta)?]) => {
+        #[allow(clippy::undocumented_unsafe_blocks, reason = "the table's contract is the bodies' contract")]
+        mod $module {
+            use super::*;
+            #[allow(unused_imports)]
+            use crate::simd;
+
+            $(#[$feature])?
+            unsafe fn quant_rows_2(args: &QuantRows<'_>) {
+                unsafe { matmul::quant_rows::<$simd, 2>(args) }
+            }
+            $(#[$feature])?
+            unsafe fn quant_rows_4(args: &QuantRows<'_>) {
+                unsafe { matmul::quant_rows::<$simd, 4>(args) }
+            }
+            $(#[$feature])?
+            unsafe fn quant_rows_8(args: &QuantRows<'_>) {
+                unsafe { matmul::quant_rows::<$simd, 8>(args) }
+            }
+            $(#[$feature])?
+            unsafe fn quant_unpack_2(args: &QuantRows<'_>, panel: *mut f32) {
+                unsafe { matmul::quant_unpack::<$simd, 2>(args, panel) }
+            }
+            $(#[$feature])?
+            unsafe fn quant_unpack_4(args: &QuantRows<'_>, panel: *mut f32) {
+                unsafe { matmul::quant_unpack::<$simd, 4>(args, panel) }
+            }
+            $(#[$feature])?
+            unsafe fn quant_unpack_8(args: &QuantRows<'_>, panel: *mut f32) {
+                unsafe { matmul::quant_unpack::<$simd, 8>(args, panel) }
+            }
+            $(#[$feature])?
+            unsafe fn dense_rows(args: &DenseRows<'_>) {
+                unsafe { matmul::dense_rows::<$simd>(args) }
+            }
+            $(#[$feature])?
+            unsafe fn dense_unpack(args: &DenseRows<'_>, panel: *mut f32) {
+                unsafe { matmul::dense_unpack::<$simd>(args, panel) }
+            }
+            $(#[$feature])?
+            unsafe fn tile(args: &Tile) {
+                unsafe { matmul::tile::<$simd, $columns>(args) }
+            }
+            $(#[$feature])?
+            unsafe fn widen(from: *const u8, element: Element, to: &mut [f32]) {
+                unsafe { matmul::widen::<$simd>(from, element, to) }
+            }
+            $(#[$feature])?
+            unsafe fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+                unsafe { elementwise::rms_norm::<$simd>(x, weight, eps, out) }
+            }
+            $(#[$feature])?
+            unsafe fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
+                unsafe { elementwise::silu_mul::<$simd>(gate, up, out) }
+            }
+            $(#[$feature])?
+            unsafe fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
+                unsafe { elementwise::add::<$simd>(a, b, out) }
+            }
+            $(#[$feature])?
+            unsafe fn attention(task: &AttentionTask<'_>, scratch: &mut attention::Scratch) {
+                unsafe { attention::attention::<$simd, $columns>(task, scratch) }
+            }
+
+            pub(super) static KERNELS: Kernels = Kernels {
+                lanes: <$simd as Simd>::LANES,
+                tile_columns: $columns,
+                quant_rows_2,
+                quant_rows_4,
+                quant_rows_8,
+                quant_unpack_2,
+                quant_unpack_4,
+                quant_unpack_8,
+                dense_rows,
+                dense_unpack,
+                tile,
+                widen,
+                rms_norm,
+                silu_mul,
+                add,
+                attention,
+            };
+        }
+    };
+}
+
+kernels!(portable, Portable, 2, []);
+#[cfg(target_arch = "x86_64")]
+kernels!(avx2, simd::avx2::Avx2, 2, [target_feature(enable = "avx2,fma,f16c")]);
+#[cfg(target_arch = "x86_64")]
+kernels!(
+    avx512,
+    simd::avx512::Avx512,
+    6,
+    [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+);
+#[cfg(target_arch = "aarch64")]
+kernels!(neon, simd::neon::Neon, 6, [target_feature(enable = "neon")]);

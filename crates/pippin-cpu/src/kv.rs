@@ -1,0 +1,190 @@
+//! The paged KV cache of one layer.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+use pippin_tensor::{AttentionSpec, KvCacheSpec, Result, StepInputs, TensorError};
+
+use crate::{
+    CpuBackend, check_indices,
+    kernels::{attention::KvView, matmul::Element},
+    matrix::element_of,
+    tensor::CpuTensor,
+};
+
+/// Keys and values of one layer, each `[pages, kv_heads, page_size, head_dim]`.
+///
+/// The memory is asked for at once but committed by the system page by page as it is written, so capacity that is
+/// never used costs address space only.
+#[derive(Debug)]
+pub struct CpuKvCache {
+    spec: KvCacheSpec,
+    element: Element,
+    keys: Zeroed,
+    values: Zeroed,
+}
+
+/// Zeroed bytes, allocated fallibly.
+#[derive(Debug)]
+struct Zeroed {
+    bytes: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: the allocation is owned; access goes through borrows of the owner.
+unsafe impl Send for Zeroed {}
+// SAFETY: as above.
+unsafe impl Sync for Zeroed {}
+
+impl Zeroed {
+    fn new(len: usize) -> Result<Self> {
+        let failed =
+            || TensorError::OutOfMemory { device: "cpu".into(), bytes: len as u64, what: "the KV cache" };
+        // An allocation must not be empty.
+        let layout = Layout::from_size_align(len.max(64), 64).map_err(|_| failed())?;
+        // SAFETY: the size is not zero.
+        let bytes = unsafe { alloc_zeroed(layout) };
+        if bytes.is_null() { Err(failed()) } else { Ok(Self { bytes, layout }) }
+    }
+}
+
+impl Drop for Zeroed {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout and not freed before.
+        unsafe { dealloc(self.bytes, self.layout) };
+    }
+}
+
+impl CpuKvCache {
+    pub(crate) fn new(spec: &KvCacheSpec) -> Result<Self> {
+        let element = element_of(spec.dtype).ok_or_else(|| TensorError::Unsupported {
+            backend: "cpu",
+            what: format!("a KV cache of {}", spec.dtype),
+        })?;
+        let sizes = [spec.pages, spec.page_size, spec.kv_heads, spec.head_dim, element.size()];
+        let bytes = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+        let bytes = bytes.filter(|_| spec.page_size > 0).ok_or_else(|| {
+            TensorError::shape("kv_cache", "a size that memory can have", format!("{spec:?}"))
+        })?;
+        Ok(Self { spec: *spec, element, keys: Zeroed::new(bytes)?, values: Zeroed::new(bytes)? })
+    }
+
+    pub(crate) fn check_write(&self, keys: &CpuTensor, values: &CpuTensor, slots: &[u32]) -> Result<()> {
+        let (rows, columns) = (slots.len(), self.spec.kv_heads * self.spec.head_dim);
+        for tensor in [keys, values] {
+            if tensor.rows != rows || tensor.columns != columns {
+                let found = format!("[{}, {}]", tensor.rows, tensor.columns);
+                return Err(TensorError::shape("kv_write", format!("[{rows}, {columns}]"), found));
+            }
+        }
+        check_indices("kv_write", slots, self.spec.pages * self.spec.page_size)
+    }
+
+    pub(crate) fn check_attention(
+        &self,
+        queries: &CpuTensor,
+        step: &StepInputs<CpuBackend>,
+        spec: &AttentionSpec,
+    ) -> Result<()> {
+        let expect = |ok: bool, expected: &dyn Fn() -> String, found: &dyn Fn() -> String| {
+            if ok { Ok(()) } else { Err(TensorError::shape("attention", expected(), found())) }
+        };
+        expect(
+            spec.kv_heads == self.spec.kv_heads && spec.head_dim == self.spec.head_dim,
+            &|| format!("{} heads of {}", self.spec.kv_heads, self.spec.head_dim),
+            &|| format!("{} heads of {}", spec.kv_heads, spec.head_dim),
+        )?;
+        expect(
+            spec.kv_heads > 0 && spec.heads.is_multiple_of(spec.kv_heads) && spec.window != Some(0),
+            &|| "query heads in groups of equal size, and a window above zero".into(),
+            &|| format!("{spec:?}"),
+        )?;
+        expect(
+            queries.rows == step.rows && queries.columns == spec.heads * spec.head_dim,
+            &|| format!("[{}, {}]", step.rows, spec.heads * spec.head_dim),
+            &|| format!("[{}, {}]", queries.rows, queries.columns),
+        )?;
+        expect(
+            step.query_starts.len() == step.sequences + 1
+                && step.context_lengths.len() == step.sequences
+                && step.page_tables.len() == step.sequences * step.pages_per_sequence
+                && step.query_starts.last().is_some_and(|end| *end as usize == step.rows)
+                && step.query_starts.windows(2).zip(step.context_lengths.iter()).all(|(rows, context)| {
+                    rows[0] <= rows[1]
+                        && rows[1] - rows[0] <= *context
+                        && *context as usize <= step.pages_per_sequence * self.spec.page_size
+                }),
+            &|| "consistent step inputs".into(),
+            &|| format!("{} rows of {} sequences", step.rows, step.sequences),
+        )?;
+        check_indices("attention", &step.page_tables, self.spec.pages)
+    }
+
+    pub(crate) fn view(&self) -> KvView {
+        KvView {
+            keys: self.keys.bytes,
+            values: self.values.bytes,
+            element: self.element,
+            page_size: self.spec.page_size,
+            kv_heads: self.spec.kv_heads,
+            head_dim: self.spec.head_dim,
+        }
+    }
+
+    /// The means to write rows from several threads.
+    pub(crate) fn writer(&mut self) -> Writer {
+        Writer { spec: self.spec, element: self.element, keys: self.keys.bytes, values: self.values.bytes }
+    }
+}
+
+/// A view that parallel tasks share.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedView(pub(crate) KvView);
+
+// SAFETY: the view is only read, while its cache is borrowed.
+unsafe impl Send for SharedView {}
+// SAFETY: as above.
+unsafe impl Sync for SharedView {}
+
+impl SharedView {
+    pub(crate) fn get(&self) -> KvView {
+        self.0
+    }
+}
+
+pub(crate) struct Writer {
+    spec: KvCacheSpec,
+    element: Element,
+    keys: *mut u8,
+    values: *mut u8,
+}
+
+// SAFETY: tasks write disjoint slots; see `write`.
+unsafe impl Sync for Writer {}
+
+impl Writer {
+    /// Writes one token's keys and values, `[kv_heads * head_dim]` each.
+    ///
+    /// # Safety
+    /// The slot lies in the cache, no other task writes it, and the cache is mutably borrowed.
+    pub(crate) unsafe fn write(&self, slot: usize, keys: &[f32], values: &[f32]) {
+        let KvCacheSpec { page_size, kv_heads, head_dim, .. } = self.spec;
+        let (page, offset) = (slot / page_size, slot % page_size);
+        for (rows, to) in [(keys, self.keys), (values, self.values)] {
+            for (head, row) in rows.chunks_exact(head_dim).enumerate() {
+                let element = ((page * kv_heads + head) * page_size + offset) * head_dim;
+                // SAFETY: the slot's row of this head lies in the cache, which is aligned for every element type.
+                unsafe {
+                    let to = to.add(element * self.element.size());
+                    match self.element {
+                        Element::F32 => std::ptr::copy_nonoverlapping(row.as_ptr(), to.cast(), head_dim),
+                        Element::F16 => std::slice::from_raw_parts_mut(to.cast::<f16>(), head_dim)
+                            .convert_from_f32_slice(row),
+                        Element::Bf16 => std::slice::from_raw_parts_mut(to.cast::<bf16>(), head_dim)
+                            .convert_from_f32_slice(row),
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Vectors of `f32`, one implementation per instruction set.
+//!
+//! Kernels are written once, generic over [`Simd`], as `#[inline(always)]` functions; [`crate::kernels`] instantiates
+//! each inside a function that enables the instruction set's target features.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod portable;
+
+/// The vector operations kernels are made of.
+///
+/// # Safety
+///
+/// Every function requires the instruction set of the implementing type, and pointers that are valid for
+/// [`LANES`](Simd::LANES) elements; no alignment is required.
+pub(crate) trait Simd: Copy + 'static {
+    /// Elements of a vector; a power of two, at most [`MAX_LANES`].
+    const LANES: usize;
+    /// A vector of `f32`.
+    type F: Copy;
+    /// A vector of `u32`.
+    type U: Copy;
+
+    unsafe fn zero() -> Self::F;
+    unsafe fn splat(value: f32) -> Self::F;
+    unsafe fn load(from: *const f32) -> Self::F;
+    unsafe fn store(to: *mut f32, value: Self::F);
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once where the instruction set can.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The sum of all lanes, in an order that depends on the instruction set only.
+    unsafe fn sum(a: Self::F) -> f32;
+    /// The largest lane.
+    unsafe fn max_lane(a: Self::F) -> f32;
+    unsafe fn exp(a: Self::F) -> Self::F;
+
+    /// Widens `LANES` IEEE half-precision numbers.
+    unsafe fn load_f16(from: *const u16) -> Self::F;
+    /// Widens `LANES` bfloat16 numbers.
+    unsafe fn load_bf16(from: *const u16) -> Self::F;
+
+    /// Loads `LANES` little-endian words.
+    unsafe fn load_words(from: *const u8) -> Self::U;
+    /// The `index`-th field of `BITS` bits of each word, as a number.
+    unsafe fn field<const BITS: u32>(words: Self::U, index: u32) -> Self::F;
+    /// Lane `i` is `from[i / run]`; `run` is a power of two below `LANES`. Reads `LANES` elements.
+    unsafe fn repeat(from: *const f32, run: usize) -> Self::F;
+}
+
+/// The widest vector of any instruction set.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// Coefficients of the exponential: `exp(r)` for `|r| <= ln(2) / 2` as a polynomial of degree 6 whose maximal relative
+/// error is below one unit in the last place (Cephes' `expf`).
+pub(crate) mod exp {
+    pub(crate) const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    /// `ln(2)` in two parts, so that `x - n * ln(2)` loses nothing.
+    pub(crate) const LN2_HIGH: f32 = 0.693_359_4;
+    pub(crate) const LN2_LOW: f32 = -2.121_944_4e-4;
+    pub(crate) const P: [f32; 6] =
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+    /// Arguments are clamped to this range, whose results are normal numbers; softmax needs no more.
+    pub(crate) const MIN: f32 = -87.336_54;
+    pub(crate) const MAX: f32 = 88.0;
+}

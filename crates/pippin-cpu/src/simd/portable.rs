@@ -1,0 +1,94 @@
+//! Plain Rust, for machines without a wider instruction set, and as a readable definition.
+
+use half::{bf16, f16};
+
+use super::Simd;
+
+/// Four lanes in an array; compilers turn most of it into the baseline's vector instructions.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+const N: usize = 4;
+
+#[inline(always)]
+fn map2(a: [f32; N], b: [f32; N], f: impl Fn(f32, f32) -> f32) -> [f32; N] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+#[allow(clippy::undocumented_unsafe_blocks, reason = "each body relies on the trait's contract alone")]
+impl Simd for Portable {
+    const LANES: usize = N;
+    type F = [f32; N];
+    type U = [u32; N];
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::F {
+        [0.0; N]
+    }
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self::F {
+        [value; N]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self::F {
+        unsafe { from.cast::<[f32; N]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, value: Self::F) {
+        unsafe { to.cast::<[f32; N]>().write_unaligned(value) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, f32::max)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // Not `mul_add`: without the instruction that is a library call per lane.
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    unsafe fn sum(a: Self::F) -> f32 {
+        (a[0] + a[2]) + (a[1] + a[3])
+    }
+    #[inline(always)]
+    unsafe fn max_lane(a: Self::F) -> f32 {
+        a[0].max(a[1]).max(a[2].max(a[3]))
+    }
+    #[inline(always)]
+    unsafe fn exp(a: Self::F) -> Self::F {
+        a.map(f32::exp)
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self::F {
+        unsafe { from.cast::<[u16; N]>().read_unaligned() }.map(|bits| f16::from_bits(bits).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self::F {
+        unsafe { from.cast::<[u16; N]>().read_unaligned() }.map(|bits| bf16::from_bits(bits).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_words(from: *const u8) -> Self::U {
+        unsafe { from.cast::<[u32; N]>().read_unaligned() }.map(u32::from_le)
+    }
+    #[inline(always)]
+    unsafe fn field<const BITS: u32>(words: Self::U, index: u32) -> Self::F {
+        words.map(|word| ((word >> (index * BITS)) & ((1 << BITS) - 1)) as f32)
+    }
+    #[inline(always)]
+    unsafe fn repeat(from: *const f32, run: usize) -> Self::F {
+        let values = unsafe { Self::load(from) };
+        std::array::from_fn(|i| values[i / run])
+    }
+}
