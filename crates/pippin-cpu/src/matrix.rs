@@ -25,7 +25,7 @@ pub struct CpuMatrix {
 #[derive(Debug)]
 enum Kind {
     Dense { data: TensorData, element: Element },
-    Quantized { data: QuantizedData, biases: TensorData, element: Element },
+    Quantized { data: Box<QuantizedData>, biases: TensorData, element: Element },
 }
 
 pub(crate) fn element_of(dtype: Dtype) -> Option<Element> {
@@ -89,7 +89,7 @@ impl CpuMatrix {
                         format!("{name} with other sizes"),
                     ));
                 }
-                Ok(Self { rows, columns, kind: Kind::Quantized { data, biases, element } })
+                Ok(Self { rows, columns, kind: Kind::Quantized { data: Box::new(data), biases, element } })
             }
         }
     }

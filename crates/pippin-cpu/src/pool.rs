@@ -180,7 +180,7 @@ fn work(shared: &Shared) {
         }
         std::hint::spin_loop();
         spins = spins.wrapping_add(1);
-        if spins % 64 == 0 && idle_since.elapsed() > SPIN {
+        if spins.is_multiple_of(64) && idle_since.elapsed() > SPIN {
             let mut gate = shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
             shared.sleepers.fetch_add(1, SeqCst);
             while !shared.open.load(SeqCst) && !shared.stop.load(SeqCst) {

@@ -9,7 +9,7 @@ pub(crate) fn check(spec: &RopeSpec) -> Result<()> {
         RopeFrequencies::Fixed(frequencies) => frequencies.len(),
         RopeFrequencies::Dynamic { .. } => spec.dims / 2,
     };
-    if spec.dims % 2 == 0 && pairs == spec.dims / 2 {
+    if spec.dims.is_multiple_of(2) && pairs == spec.dims / 2 {
         Ok(())
     } else {
         Err(TensorError::shape("rope_angles", format!("{} frequencies", spec.dims / 2), pairs))

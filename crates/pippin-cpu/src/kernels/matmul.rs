@@ -12,6 +12,8 @@
 //! of elements `j, j + 32/BITS, …`: with the activations permuted the same way (*interleaved*) no weight has to move
 //! between lanes. The permutation is [`Order::pack`].
 
+#![allow(clippy::needless_range_loop, reason = "index arithmetic is what these loops are about")]
+
 use crate::simd::Simd;
 
 /// The order in which a packed activation row holds its elements.

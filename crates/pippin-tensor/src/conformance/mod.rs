@@ -4,7 +4,7 @@
 //! their definitions; and every operation on several rows with itself on each row alone, bit for bit. A backend runs the
 //! whole suite with one line:
 //!
-//! ```ignore
+//! ```text
 //! pippin_tensor::conformance_suite!(avx2, CpuBackend::with(Numerics::Exact, InstructionSet::Avx2, 2), 1e-5);
 //! ```
 //!

@@ -145,7 +145,7 @@ pub(super) fn matrices(random: &mut Random, rows: usize, columns: usize) -> Vec<
     }
     for bits in [2, 3, 4, 5, 6, 8] {
         for group_size in [32, 64, 128] {
-            if columns % group_size != 0 {
+            if !columns.is_multiple_of(group_size) {
                 continue;
             }
             let dtype = [Dtype::F32, Dtype::F16, Dtype::Bf16][random.below(3)];

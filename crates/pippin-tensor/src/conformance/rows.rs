@@ -39,7 +39,7 @@ pub fn rms_norm<B: Backend>(backend: &B, tolerance: f64) {
     let random = &mut Random::new(3);
     for (rows, columns) in SHAPES {
         for heads in [1, 2, 8] {
-            if columns % heads != 0 {
+            if !columns.is_multiple_of(heads) {
                 continue;
             }
             let x = Array::random(random, rows, columns);
