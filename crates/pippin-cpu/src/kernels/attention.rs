@@ -130,10 +130,16 @@ pub(crate) unsafe fn attention<S: Simd, const COLUMNS: usize>(
                     }
                 }
                 let (old_max, old_sum) = scratch.state[query];
-                let max = scores[start..end].iter().copied().fold(old_max, f32::max);
-                let correction = if old_max == f32::NEG_INFINITY { 0.0 } else { (old_max - max).exp() };
                 scores[..start].fill(f32::NEG_INFINITY);
                 scores[end..].fill(f32::NEG_INFINITY);
+                let mut largest = S::splat(old_max);
+                let mut i = 0;
+                while i < score_stride {
+                    largest = S::max(largest, S::load(scores.as_ptr().add(i)));
+                    i += S::LANES;
+                }
+                let max = S::max_lane(largest);
+                let correction = if old_max == f32::NEG_INFINITY { 0.0 } else { (old_max - max).exp() };
                 let shift = S::splat(-max);
                 let mut i = 0;
                 while i < score_stride {
