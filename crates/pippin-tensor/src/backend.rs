@@ -113,8 +113,8 @@ pub struct HeadNorms<'a, B: Backend> {
 
 /// One step's inputs on the device; see [`Batch::upload`](crate::Batch::upload).
 ///
-/// The three counts are part of a step's *shape*: a recorded step can be replayed for any batch that has the same
-/// counts. The buffers are its contents.
+/// The three counts and the number of logit rows are a step's *shape*: a recorded step can be replayed for any batch that
+/// has the same shape. The buffers are its contents.
 #[derive(Debug)]
 pub struct StepInputs<B: Backend> {
     /// New tokens over all sequences.

@@ -58,16 +58,31 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// [`TensorError::Shape`] when there are no tokens or the pages have no room for them.
+    /// [`TensorError::Shape`] when there are no tokens or the pages have no room for them; [`TensorError::Index`] for a page
+    /// whose slots do not fit in 32 bits.
     pub fn push(&mut self, sequence: SequenceRows<'_>) -> Result<()> {
-        let end = sequence.start + sequence.tokens.len();
         if sequence.tokens.is_empty() {
             return Err(TensorError::shape("batch", "at least one token per sequence", 0));
         }
+        // Positions and slots are 32 bits wide on every device.
+        let end = sequence.start.checked_add(sequence.tokens.len()).filter(|end| u32::try_from(*end).is_ok());
+        let end = end.filter(|_| self.page_size > 0).ok_or_else(|| {
+            let found =
+                format!("{} after {} on pages of {}", sequence.tokens.len(), sequence.start, self.page_size);
+            TensorError::shape("batch", "positions below 2^32 and pages of at least one token", found)
+        })?;
         let needed = end.div_ceil(self.page_size);
         let Some(pages) = sequence.pages.get(..needed) else {
             return Err(TensorError::shape("batch", format!("{needed} pages"), sequence.pages.len()));
         };
+        let last_page = pages.iter().copied().max().unwrap_or(0) as usize;
+        if u32::try_from((last_page + 1).saturating_mul(self.page_size)).is_err() {
+            return Err(TensorError::Index {
+                operation: "batch",
+                index: last_page as u64,
+                limit: (u32::MAX as usize / self.page_size) as u64,
+            });
+        }
         let first_row = self.tokens.len();
         self.tokens.extend_from_slice(sequence.tokens);
         for position in sequence.start..end {
@@ -136,5 +151,37 @@ impl Batch {
             page_tables: backend.indices(&tables)?,
             logit_rows: backend.indices(&self.logit_rows)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows<'a>(tokens: &'a [u32], start: usize, pages: &'a [u32]) -> SequenceRows<'a> {
+        SequenceRows { tokens, start, pages, logits: LogitRows::Last }
+    }
+
+    #[test]
+    fn slots_follow_the_page_table() {
+        let mut batch = Batch::new(4);
+        batch.push(rows(&[1, 2, 3], 3, &[7, 2])).unwrap();
+        batch.push(rows(&[9], 0, &[0, 5])).unwrap();
+        assert_eq!(batch.slots, [31, 8, 9, 0]);
+        assert_eq!(batch.positions, [3, 4, 5, 0]);
+        assert_eq!(batch.query_starts, [0, 3, 4]);
+        assert_eq!(batch.context_lengths, [6, 1]);
+        assert_eq!(batch.page_tables, [vec![7, 2], vec![0]]);
+        assert_eq!(batch.logit_rows, [2, 3]);
+    }
+
+    #[test]
+    fn impossible_rows_are_errors() {
+        assert!(Batch::new(4).push(rows(&[], 0, &[0])).is_err());
+        assert!(Batch::new(4).push(rows(&[1, 2], 3, &[0])).is_err());
+        assert!(Batch::new(0).push(rows(&[1], 0, &[0])).is_err());
+        assert!(Batch::new(4).push(rows(&[1], usize::MAX, &[0])).is_err());
+        assert!(Batch::new(1 << 20).push(rows(&[1], u32::MAX as usize, &[0])).is_err());
+        assert!(Batch::new(4).push(rows(&[1], 0, &[u32::MAX])).is_err());
     }
 }

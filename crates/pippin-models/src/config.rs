@@ -1,0 +1,346 @@
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+
+use crate::{ModelError, Result};
+
+/// The name of the file, as errors give it.
+pub(crate) const FILE: &str = "config.json";
+
+/// The most bytes of a `config.json` that are read. The largest published ones, with quantization entries for every
+/// expert of every layer, have a few megabytes.
+const SIZE_LIMIT: u64 = 16 << 20;
+
+/// A model's `config.json`, with typed access to its fields.
+///
+/// A field that is `null` counts as absent, as it does in Python. Every error names the field and shows what was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    value: Value,
+}
+
+impl Config {
+    /// Reads `config.json` in a model's folder.
+    ///
+    /// # Errors
+    ///
+    /// The file is missing, larger than 16 MiB, or not a JSON object.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        let read = |source| ModelError::Read { path: path.clone(), source };
+        // Opening a pipe would wait for its other end.
+        let metadata = std::fs::metadata(&path).map_err(read)?;
+        if !metadata.is_file() {
+            return Err(read(std::io::Error::other("not a regular file")));
+        }
+        let file = File::open(&path).map_err(read)?;
+        let mut text = Vec::new();
+        // One byte over the limit tells a file that is too large, whatever its metadata says.
+        let length = file.take(SIZE_LIMIT + 1).read_to_end(&mut text).map_err(read)? as u64;
+        if length > SIZE_LIMIT {
+            return Err(ModelError::TooLarge { path, bytes: metadata.len().max(length), limit: SIZE_LIMIT });
+        }
+        let value = serde_json::from_slice(&text)
+            .map_err(|error| ModelError::Json { path: path.clone(), message: error.to_string() })?;
+        Self::new(value)
+    }
+
+    /// Takes a configuration that is already in memory.
+    ///
+    /// # Errors
+    ///
+    /// The value is not an object.
+    pub fn new(value: Value) -> Result<Self> {
+        if value.is_object() {
+            Ok(Self { value })
+        } else {
+            Err(ModelError::field(FILE, "(whole file)", format!("must be an object, found {}", show(&value))))
+        }
+    }
+
+    /// The configuration as it was read.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// The top-level fields.
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+        Fields { prefix: "", map: self.value.as_object().unwrap_or(&EMPTY) }
+    }
+
+    /// `model_type`, which decides the family.
+    ///
+    /// # Errors
+    ///
+    /// The field is missing or not a string.
+    pub fn model_type(&self) -> Result<&str> {
+        let fields = self.fields();
+        fields.text("model_type")?.ok_or_else(|| fields.missing("model_type", "a string"))
+    }
+}
+
+/// The fields of an object in the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fields<'a> {
+    /// Name of the object with a dot, or nothing for the whole file.
+    prefix: &'a str,
+    map: &'a Map<String, Value>,
+}
+
+impl<'a> Fields<'a> {
+    /// A field's value, unless it is absent or null.
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    /// An error about a field.
+    pub(crate) fn error(&self, name: &str, problem: impl ToString) -> ModelError {
+        ModelError::field(FILE, format_args!("{}{name}", self.prefix), problem)
+    }
+
+    pub(crate) fn missing(&self, name: &str, expected: &str) -> ModelError {
+        self.error(name, format_args!("is missing; it must be {expected}"))
+    }
+
+    /// An error about a value that is understood but has no code.
+    pub(crate) fn unsupported(&self, name: &str, found: &str, known: &[&'static str]) -> ModelError {
+        ModelError::Unsupported {
+            file: FILE.to_owned(),
+            field: format!("{}{name}", self.prefix),
+            found: show(&Value::from(found)),
+            known: known.to_vec(),
+        }
+    }
+
+    fn typed<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        convert: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match convert(value) {
+            Some(converted) => Ok(Some(converted)),
+            None => Err(self.error(name, format_args!("must be {expected}, found {}", show(value)))),
+        }
+    }
+
+    /// A positive integer.
+    pub(crate) fn count(&self, name: &str) -> Result<Option<usize>> {
+        self.typed(name, "a positive integer", |value| {
+            value.as_u64().and_then(|value| usize::try_from(value).ok()).filter(|value| *value > 0)
+        })
+    }
+
+    /// A positive integer that must be there.
+    pub(crate) fn required_count(&self, name: &str) -> Result<usize> {
+        self.count(name)?.ok_or_else(|| self.missing(name, "a positive integer"))
+    }
+
+    /// A positive integer that must be there and not above a limit, because it sizes something.
+    pub(crate) fn limited_count(&self, name: &str, limit: usize) -> Result<usize> {
+        let count = self.required_count(name)?;
+        if count > limit {
+            return Err(self.error(name, format_args!("must be at most {limit}, found {count}")));
+        }
+        Ok(count)
+    }
+
+    /// A positive finite number, as it is in `f64`.
+    pub(crate) fn positive(&self, name: &str) -> Result<Option<f64>> {
+        self.typed(name, "a positive number", |value| number(value).filter(|n| n.is_finite() && *n > 0.0))
+    }
+
+    /// A finite number.
+    pub(crate) fn finite(&self, name: &str) -> Result<Option<f64>> {
+        self.typed(name, "a finite number", |value| number(value).filter(|n| n.is_finite()))
+    }
+
+    /// A positive finite number that must be there.
+    pub(crate) fn required_positive(&self, name: &str) -> Result<f64> {
+        self.positive(name)?.ok_or_else(|| self.missing(name, "a positive number"))
+    }
+
+    /// Positive finite numbers: a list, or one number for all.
+    pub(crate) fn positives(&self, name: &str) -> Result<Option<Numbers>> {
+        let positive = |value: &Value| number(value).filter(|n| n.is_finite() && *n > 0.0);
+        self.typed(name, "a list of positive numbers", |value| match value {
+            Value::Array(values) => {
+                values.iter().map(positive).collect::<Option<Vec<f64>>>().map(Numbers::List)
+            }
+            value => positive(value).map(Numbers::One),
+        })
+    }
+
+    /// True or false.
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>> {
+        self.typed(name, "true or false", Value::as_bool)
+    }
+
+    /// A string.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>> {
+        self.typed(name, "a string", Value::as_str)
+    }
+
+    /// A list of strings.
+    pub(crate) fn texts(&self, name: &str) -> Result<Option<Vec<&'a str>>> {
+        self.typed(name, "a list of strings", |value| value.as_array()?.iter().map(Value::as_str).collect())
+    }
+
+    /// An object; `prefix` is its name with a dot.
+    pub(crate) fn object(&self, prefix: &'static str) -> Result<Option<Fields<'a>>> {
+        let name = prefix.trim_end_matches('.');
+        self.typed(name, "an object", |value| Some(Fields { prefix, map: value.as_object()? }))
+    }
+}
+
+/// One number, or one for each of several things.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Numbers {
+    One(f64),
+    List(Vec<f64>),
+}
+
+/// A JSON number, or one that JSON cannot write: `{"__float__": "Infinity"}`, as the tools that write MLX checkpoints
+/// spell it.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::Object(map) if map.len() == 1 => match map.get("__float__")?.as_str()? {
+            "Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
+            "NaN" => Some(f64::NAN),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A value for an error message: short, on one line, without characters that change how a terminal shows it.
+fn show(value: &Value) -> String {
+    const LIMIT: usize = 60;
+    if let Some(number) = number(value)
+        && !number.is_finite()
+    {
+        return number.to_string();
+    }
+    match value {
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        value => {
+            let text = value.to_string();
+            let mut shown = String::new();
+            for (count, character) in text.chars().enumerate() {
+                if count == LIMIT {
+                    shown.push('…');
+                    break;
+                }
+                if character.is_ascii_graphic() || character == ' ' || character.is_alphanumeric() {
+                    shown.push(character);
+                } else {
+                    shown.extend(character.escape_unicode());
+                }
+            }
+            shown
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(value: Value) -> Config {
+        Config::new(value).unwrap()
+    }
+
+    fn message<T: std::fmt::Debug>(result: Result<T>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn counts_are_positive_integers() {
+        let config =
+            config(json!({"a": 3, "b": 0, "c": -1, "d": 2.5, "e": "4", "f": null, "g": 1e40, "h": [1]}));
+        let fields = config.fields();
+        assert_eq!(fields.count("a").unwrap(), Some(3));
+        assert_eq!(fields.count("f").unwrap(), None);
+        assert_eq!(fields.count("nowhere").unwrap(), None);
+        assert_eq!(message(fields.count("b")), "config.json: field `b` must be a positive integer, found 0");
+        for field in ["c", "d", "e", "g", "h"] {
+            assert!(message(fields.count(field)).contains("must be a positive integer, found "), "{field}");
+        }
+        assert_eq!(
+            message(fields.required_count("f")),
+            "config.json: field `f` is missing; it must be a positive integer"
+        );
+        assert_eq!(
+            message(fields.limited_count("a", 2)),
+            "config.json: field `a` must be at most 2, found 3"
+        );
+    }
+
+    #[test]
+    fn numbers_may_be_tagged() {
+        let config =
+            config(json!({"a": {"__float__": "Infinity"}, "b": {"__float__": "NaN"}, "c": {"x": 1}, "d": 1}));
+        let fields = config.fields();
+        assert_eq!(number(fields.get("a").unwrap()), Some(f64::INFINITY));
+        assert!(number(fields.get("b").unwrap()).unwrap().is_nan());
+        assert_eq!(fields.positive("d").unwrap(), Some(1.0));
+        assert_eq!(
+            message(fields.positive("a")),
+            "config.json: field `a` must be a positive number, found inf"
+        );
+        assert_eq!(
+            message(fields.finite("c")),
+            "config.json: field `c` must be a finite number, found an object"
+        );
+    }
+
+    #[test]
+    fn nested_fields_are_named_in_full() {
+        let config = config(json!({"rope_scaling": {"factor": "two", "list": [1, -1]}, "other": 3}));
+        let nested = config.fields().object("rope_scaling.").unwrap().unwrap();
+        assert_eq!(
+            message(nested.positive("factor")),
+            "config.json: field `rope_scaling.factor` must be a positive number, found \"two\""
+        );
+        assert!(nested.positives("list").is_err());
+        assert!(message(config.fields().object("other.")).contains("must be an object, found 3"));
+    }
+
+    #[test]
+    fn hostile_values_are_shown_short_and_escaped() {
+        let config = config(json!({"a": "x".repeat(1000), "b": "\u{202e}\u{1b}[31m"}));
+        assert!(message(config.fields().count("a")).len() < 150);
+        let shown = message(config.fields().count("b"));
+        assert!(shown.is_ascii() && !shown.contains('\u{1b}'), "{shown}");
+    }
+
+    #[test]
+    fn files_are_refused_by_size_and_syntax() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        let error = Config::read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("config.json"), "{error}");
+        assert!(matches!(error, ModelError::Read { .. }));
+        std::fs::write(&path, "{\"a\": ").unwrap();
+        let error = Config::read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("not valid JSON"), "{error}");
+        std::fs::write(&path, "[1]").unwrap();
+        assert!(matches!(Config::read(folder.path()), Err(ModelError::Field { .. })));
+        std::fs::write(&path, "[".repeat(100_000)).unwrap();
+        assert!(matches!(Config::read(folder.path()), Err(ModelError::Json { .. })));
+        // A sparse file: nothing of this size is written or read.
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let error = Config::read(folder.path()).unwrap_err();
+        assert!(matches!(error, ModelError::TooLarge { bytes, .. } if bytes == 1 << 40), "{error}");
+    }
+}

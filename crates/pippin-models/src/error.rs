@@ -1,0 +1,118 @@
+use std::path::PathBuf;
+
+use pippin_tensor::TensorError;
+use pippin_weights::WeightsError;
+
+/// What can go wrong when a model is described, loaded or run.
+///
+/// A message says which file, field or tensor is at fault; [`hint`](Self::hint) says what to do about it. Values taken
+/// from files are escaped and shortened, so that printing an error of a hostile file is safe.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file of the model's folder could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A configuration file is larger than any honest one.
+    #[error("{}: {bytes} bytes, but a configuration file has at most {limit}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The size up to which it would have been read.
+        limit: u64,
+    },
+    /// A configuration file is not JSON.
+    #[error("{}: not valid JSON: {message}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message, with line and column.
+        message: String,
+    },
+    /// A field of the configuration is missing, has the wrong type, or holds an impossible value.
+    #[error("{file}: field `{field}` {problem}")]
+    Field {
+        /// The file, usually `config.json`.
+        file: String,
+        /// The field, as a dotted path: `rope_scaling.factor`.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The configuration asks for something that this version has no code for.
+    #[error("{file}: field `{field}`: {found} is not supported; supported: {}", known.join(", "))]
+    Unsupported {
+        /// The file, usually `config.json`.
+        file: String,
+        /// The field, as a dotted path.
+        field: String,
+        /// Its value in the file, escaped.
+        found: String,
+        /// The values that are supported.
+        known: Vec<&'static str>,
+    },
+    /// The checkpoint cannot be read, lacks a tensor, or holds one of another shape than the configuration asks for.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The backend refused an operation or ran out of memory.
+    #[error(transparent)]
+    Backend(#[from] TensorError),
+    /// A token id is not in the vocabulary.
+    #[error("token id {token} is outside the model's vocabulary of {vocab_size} tokens")]
+    Token {
+        /// The id.
+        token: u32,
+        /// The size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A step does not fit the KV cache.
+    #[error("the KV cache does not fit the step: {problem}")]
+    KvCache {
+        /// What does not fit.
+        problem: String,
+    },
+}
+
+impl ModelError {
+    /// A [`ModelError::Field`] from displayable parts.
+    pub fn field(file: impl ToString, field: impl ToString, problem: impl ToString) -> Self {
+        Self::Field { file: file.to_string(), field: field.to_string(), problem: problem.to_string() }
+    }
+
+    /// What the user can do about the error, when there is something to say.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Read { .. } => "a model folder holds config.json and *.safetensors files; check its path",
+            Self::TooLarge { .. } | Self::Json { .. } => {
+                "the file is damaged, or is not a model's configuration: download the model again"
+            }
+            Self::Field { .. } => {
+                "the configuration is damaged or of another kind of model: download the model again"
+            }
+            Self::Unsupported { .. } => {
+                "choose a model of a supported kind, or look for a newer version of Pippin"
+            }
+            Self::Weights(error) | Self::Backend(TensorError::Weights(error)) => return error.hint(),
+            Self::Backend(TensorError::OutOfMemory { .. }) => {
+                "choose a smaller model or a shorter context, or close other programs"
+            }
+            Self::Backend(TensorError::Shape { .. } | TensorError::Index { .. }) => {
+                "the checkpoint does not fit its config.json: download the model again"
+            }
+            Self::Token { .. } => "the tokenizer is not the model's own: download the model again",
+            Self::Backend(_) | Self::KvCache { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// The result of describing, loading or running a model.
+pub type Result<T, E = ModelError> = std::result::Result<T, E>;

@@ -1,0 +1,24 @@
+//! Mistral 7B and its successors of the same architecture (Nemo, Ministral 8B, Mistral Small 2501).
+//!
+//! Llama with a sliding window: where `sliding_window` is not null, every layer has it, unless `layer_types` says which.
+//! That is what the models were trained with. mlx-lm ignores the window when there are no `layer_types`; the two agree
+//! for sequences within it.
+
+use super::standard::{Standard, Windows};
+use crate::{Config, DecoderSpec, Result};
+
+pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
+    let fields = config.fields();
+    let attention_bias = fields.flag("attention_bias")?.unwrap_or(false);
+    Standard {
+        qkv_bias: attention_bias,
+        output_bias: attention_bias,
+        mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
+        kv_heads_optional: true,
+        rope_traditional: fields.flag("rope_traditional")?.unwrap_or(false),
+        default_context_length: 131_072,
+        windows: Windows::All,
+        ..Standard::default()
+    }
+    .spec(config)
+}

@@ -1,0 +1,167 @@
+//! What the classic decoder families have in common: pre-norm attention with rotary positions and a gated feed-forward
+//! network, under the field names that Llama introduced.
+
+use pippin_tensor::Activation;
+
+use crate::config::Fields;
+use crate::rope::{self, RopeDefaults};
+use crate::{
+    Attention, Config, DecoderSpec, FeedForward, Head, LayerSpec, Mixer, Result, TensorNames, limits,
+};
+
+/// The differences between the classic families.
+pub(crate) struct Standard {
+    /// Whether the query, key and value projections have biases.
+    pub(crate) qkv_bias: bool,
+    /// Whether the attention's output projection has one.
+    pub(crate) output_bias: bool,
+    /// Whether the feed-forward network's projections have one.
+    pub(crate) mlp_bias: bool,
+    /// Whether queries and keys are normalised head by head.
+    pub(crate) head_norms: bool,
+    /// Head dimension where the configuration has none; otherwise the hidden size over the heads.
+    pub(crate) default_head_dim: Option<usize>,
+    /// Whether `num_key_value_heads` may be absent, meaning as many as there are query heads.
+    pub(crate) kv_heads_optional: bool,
+    /// `rope_theta` where the configuration has none; without it, the configuration must have one.
+    pub(crate) default_rope_theta: Option<f64>,
+    /// Whether adjacent dimensions form rotated pairs.
+    pub(crate) rope_traditional: bool,
+    /// `max_position_embeddings` where the configuration has none.
+    pub(crate) default_context_length: usize,
+    /// Which layers have a sliding window.
+    pub(crate) windows: Windows,
+}
+
+impl Default for Standard {
+    fn default() -> Self {
+        Self {
+            qkv_bias: false,
+            output_bias: false,
+            mlp_bias: false,
+            head_norms: false,
+            default_head_dim: None,
+            kv_heads_optional: false,
+            default_rope_theta: Some(10_000.0),
+            rope_traditional: false,
+            default_context_length: 2048,
+            windows: Windows::None,
+        }
+    }
+}
+
+/// Which layers have a sliding window where `layer_types` does not say so layer by layer.
+pub(crate) enum Windows {
+    /// None.
+    None,
+    /// Every layer, if `sliding_window` is there.
+    All,
+    /// If `use_sliding_window` is true, the layers from `max_window_layers` on.
+    Upper,
+}
+
+impl Standard {
+    pub(crate) fn spec(&self, config: &Config) -> Result<DecoderSpec> {
+        let fields = config.fields();
+        let hidden_size = fields.limited_count("hidden_size", limits::HIDDEN)?;
+        let layers = fields.limited_count("num_hidden_layers", limits::LAYERS)?;
+        let intermediate_size = fields.limited_count("intermediate_size", limits::INTERMEDIATE)?;
+        let heads = fields.limited_count("num_attention_heads", limits::HEADS)?;
+        let kv_heads = match fields.count("num_key_value_heads")? {
+            None if self.kv_heads_optional => heads,
+            _ => fields.limited_count("num_key_value_heads", limits::HEADS)?,
+        };
+        let head_dim = match fields.count("head_dim")?.or(self.default_head_dim) {
+            Some(head_dim) => head_dim,
+            None => hidden_size / heads,
+        };
+        let rope = rope::read(
+            fields,
+            &RopeDefaults {
+                dims: head_dim,
+                theta: self.default_rope_theta,
+                traditional: self.rope_traditional,
+            },
+        )?;
+        let windows = self.windows.read(fields, layers)?;
+        let activation = activation(fields)?;
+        let layer = |window| LayerSpec {
+            mixer: Mixer::Attention(Attention {
+                heads,
+                kv_heads,
+                head_dim,
+                qkv_bias: self.qkv_bias,
+                output_bias: self.output_bias,
+                head_norms: self.head_norms,
+                rope: rope.clone(),
+                window,
+                scale: (head_dim as f32).powf(-0.5),
+            }),
+            feed_forward: FeedForward::Gated { intermediate_size, activation, bias: self.mlp_bias },
+        };
+        Ok(DecoderSpec {
+            vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
+            hidden_size,
+            context_length: fields.count("max_position_embeddings")?.unwrap_or(self.default_context_length),
+            norm_eps: fields.required_positive("rms_norm_eps")? as f32,
+            head: match fields.flag("tie_word_embeddings")? {
+                Some(true) => Head::Tied,
+                Some(false) => Head::Separate,
+                None => Head::IfPresent,
+            },
+            layers: windows.into_iter().map(layer).collect(),
+            names: TensorNames::default(),
+        })
+    }
+}
+
+impl Windows {
+    /// The window of each layer.
+    fn read(&self, fields: Fields<'_>, layers: usize) -> Result<Vec<Option<usize>>> {
+        let window = || {
+            fields.count("sliding_window")?.ok_or_else(|| {
+                fields.missing("sliding_window", "a positive integer, because layers are windowed")
+            })
+        };
+        if let Some(types) = fields.texts("layer_types")? {
+            if types.len() != layers {
+                let problem = format_args!("has {} entries for {layers} layers", types.len());
+                return Err(fields.error("layer_types", problem));
+            }
+            return types
+                .into_iter()
+                .map(|layer_type| match layer_type {
+                    "full_attention" => Ok(None),
+                    "sliding_attention" => window().map(Some),
+                    other => Err(fields.unsupported(
+                        "layer_types",
+                        other,
+                        &["full_attention", "sliding_attention"],
+                    )),
+                })
+                .collect();
+        }
+        match self {
+            Self::None => Ok(vec![None; layers]),
+            Self::All => Ok(vec![fields.count("sliding_window")?; layers]),
+            Self::Upper if fields.flag("use_sliding_window")? == Some(true) => {
+                // Zero is allowed here: every layer is windowed.
+                let first = match fields.get("max_window_layers") {
+                    Some(value) if value.as_u64() == Some(0) => 0,
+                    _ => fields.required_count("max_window_layers")?,
+                };
+                let window = window()?;
+                Ok((0..layers).map(|layer| (layer >= first).then_some(window)).collect())
+            }
+            Self::Upper => Ok(vec![None; layers]),
+        }
+    }
+}
+
+/// The feed-forward network's activation, which the field may leave to the family.
+fn activation(fields: Fields<'_>) -> Result<Activation> {
+    match fields.text("hidden_act")? {
+        None | Some("silu" | "swish") => Ok(Activation::Silu),
+        Some(other) => Err(fields.unsupported("hidden_act", other, &["silu"])),
+    }
+}

@@ -1,0 +1,73 @@
+//! Model families as descriptions, and the generic decoder that runs them.
+//!
+//! A family is one file that turns a `config.json` into a [`DecoderSpec`]: plain data that says which layers there are,
+//! what each consists of, and what the checkpoint calls their tensors. It holds no arithmetic. One [`Decoder`], generic
+//! over the [`Backend`](pippin_tensor::Backend), runs every spec on every device. So a new family without a new kind of
+//! layer is a few dozen lines and a golden file, and a new device gets all families at once.
+//!
+//! ```text
+//! config.json ──family──▶ DecoderSpec ─┐
+//!                                      ├─▶ Decoder<B> ──▶ Box<dyn LanguageModel>
+//! *.safetensors ──Checkpoint───────────┘
+//! ```
+//!
+//! Everything generic ends at [`LanguageModel`]: tokens in, logits out. What is above never sees a backend or a family.
+//!
+//! # What is checked
+//!
+//! Model files are untrusted. Every field that is used is checked when it is read; every number in a spec again before it
+//! sizes anything ([`DecoderSpec::validate`], [`limits`]); every tensor's shape against the spec before a device sees it;
+//! every token id before a step. A wrong file ends in a [`ModelError`] that names the field or the tensor.
+//!
+//! # What the numbers are checked against
+//!
+//! mlx-lm is the reference. For every family and option, `tests/goldens/` holds logits and greedy tokens that mlx-lm
+//! computed for a tiny model with random weights; see `tools/goldens/`. Where mlx-lm ignores a field that the models were
+//! trained with, Pippin follows the training: sliding windows of Mistral and Qwen (the results agree within the window),
+//! rope fields in the places where newer configurations have them, and an output head that is in the checkpoint although
+//! the configuration does not say whether it is tied.
+//!
+//! # Example
+//!
+//! A tiny random model stands in for one from disk; with one, it would be `load(folder, backend)`.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use pippin_cpu::CpuBackend;
+//! use pippin_models::{Config, LanguageModel, load_from, testing};
+//! use pippin_tensor::{Batch, Dtype, LogitRows, Numerics, SequenceRows};
+//!
+//! let config = Config::new(testing::tiny_llama())?;
+//! let checkpoint = testing::checkpoint(&config, Dtype::F32, 0)?;
+//! let mut model = load_from(&config, &checkpoint, Arc::new(CpuBackend::new(Numerics::Exact)))?;
+//! assert_eq!(model.info().family, "llama");
+//!
+//! // A KV cache of four pages, of which a prompt of three tokens needs one.
+//! model.allocate_kv(4, 16, Dtype::F32)?;
+//! let mut batch = Batch::new(16);
+//! batch.push(SequenceRows { tokens: &[5, 6, 7], start: 0, pages: &[2], logits: LogitRows::Last })?;
+//! let logits = model.step(&batch)?;
+//! assert_eq!((logits.rows, logits.row(0).len()), (1, model.info().vocab_size));
+//! # Ok::<(), pippin_models::ModelError>(())
+//! ```
+
+mod config;
+mod decoder;
+mod error;
+mod families;
+mod load;
+mod model;
+mod rope;
+mod spec;
+#[doc(hidden)]
+pub mod testing;
+mod weights;
+
+pub use config::Config;
+pub use decoder::Decoder;
+pub use error::{ModelError, Result};
+pub use families::{Family, ModelTypeRegistry};
+pub use load::{describe, describe_from, load, load_from};
+pub use model::{LanguageModel, Logits, ModelInfo};
+pub use spec::{Attention, DecoderSpec, FeedForward, Head, LayerSpec, Mixer, TensorNames, limits};

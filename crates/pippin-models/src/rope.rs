@@ -1,0 +1,229 @@
+//! Rotary positions: from a configuration's rope fields to rotation frequencies.
+//!
+//! The formulas are those of mlx-lm's `rope_utils.py`, evaluated as it evaluates them: what it computes in Python is
+//! `f64` here, what it computes in arrays is `f32`. Three differences of form, none of value:
+//!
+//! - mlx-lm keeps periods (`base ^ (2i / dims)`) and MLX inverts them; a [`RopeSpec`] holds the inverses.
+//! - Linear scaling divides positions there and frequencies here.
+//! - Dynamic scaling takes its base from the call's last position there and from each token's own position here; see
+//!   [`RopeFrequencies::Dynamic`]. The two agree within the trained context and while decoding token by token.
+
+use std::f64::consts::PI;
+use std::sync::Arc;
+
+use pippin_tensor::{RopeFrequencies, RopeSpec};
+
+use crate::config::{Fields, Numbers};
+use crate::{Result, limits};
+
+/// The kinds of scaling, as `rope_type` spells them.
+const TYPES: [&str; 6] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope"];
+
+/// What a family knows about its rotary positions before it looks at the scaling.
+pub(crate) struct RopeDefaults {
+    /// Dimensions of a head that are rotated.
+    pub(crate) dims: usize,
+    /// Base of the frequencies where the configuration has none, if it need not have one.
+    pub(crate) theta: Option<f64>,
+    /// Whether adjacent dimensions form pairs.
+    pub(crate) traditional: bool,
+}
+
+/// Reads the rotary positions of a configuration.
+///
+/// `rope_theta` stands beside `rope_scaling`, inside it, or inside `rope_parameters` (newer configurations, which have
+/// that object in place of both); the first of these that is there counts.
+pub(crate) fn read(config: Fields<'_>, defaults: &RopeDefaults) -> Result<Arc<RopeSpec>> {
+    let &RopeDefaults { dims, theta, traditional } = defaults;
+    let parameters = config.object("rope_parameters.")?;
+    if let Some(parameters) = parameters
+        && let Some(layer_type) =
+            ["full_attention", "sliding_attention"].into_iter().find(|t| parameters.get(t).is_some())
+    {
+        return Err(
+            parameters.error(layer_type, "is not supported: all layers must share their rope parameters")
+        );
+    }
+    let scaling = config.object("rope_scaling.")?.or(parameters);
+    let mut base = config.positive("rope_theta")?;
+    for object in [scaling, parameters].into_iter().flatten() {
+        base = base.or(object.positive("rope_theta")?);
+    }
+    let base = base.or(theta).ok_or_else(|| config.missing("rope_theta", "a positive number"))?;
+    if !(base as f32).is_finite() || base as f32 == 0.0 {
+        return Err(
+            config.error("rope_theta", format_args!("must be a number in the range of f32, found {base}"))
+        );
+    }
+    if dims == 0 || !dims.is_multiple_of(2) || dims > limits::HEAD_DIM {
+        let problem = format_args!("must be an even number of at most {}, found {dims}", limits::HEAD_DIM);
+        return Err(config.error("head_dim", problem));
+    }
+    let mut spec =
+        RopeSpec { dims, traditional, frequencies: RopeFrequencies::Fixed(unscaled(base, dims)), scale: 1.0 };
+
+    let Some(scaling) = scaling else { return Ok(Arc::new(spec)) };
+    let (field, rope_type) = match (scaling.text("type")?, scaling.text("rope_type")?) {
+        (Some(rope_type), _) => ("type", rope_type),
+        (None, rope_type) => ("rope_type", rope_type.unwrap_or("default")),
+    };
+    match rope_type {
+        "default" => {}
+        "linear" => {
+            let scale = (1.0 / scaling.required_positive("factor")?) as f32;
+            let frequencies = unscaled(base, dims).iter().map(|f| f * scale).collect();
+            spec.frequencies = RopeFrequencies::Fixed(frequencies);
+        }
+        "dynamic" => {
+            spec.frequencies = RopeFrequencies::Dynamic {
+                base: base as f32,
+                factor: scaling.required_positive("factor")? as f32,
+                original_context: config.required_count("max_position_embeddings")?,
+            };
+        }
+        "llama3" => {
+            let periods = Llama3 {
+                factor: scaling.required_positive("factor")?,
+                low_frequency_factor: scaling.positive("low_freq_factor")?.unwrap_or(1.0),
+                high_frequency_factor: scaling.positive("high_freq_factor")?.unwrap_or(4.0),
+                original_context: scaling.positive("original_max_position_embeddings")?.unwrap_or(8192.0),
+            }
+            .periods(base, dims);
+            spec.frequencies = inverses(&periods);
+        }
+        "yarn" => {
+            let yarn = Yarn {
+                factor: scaling.required_positive("factor")?,
+                original_context: scaling.positive("original_max_position_embeddings")?.unwrap_or(4096.0),
+                beta_fast: scaling.positive("beta_fast")?.unwrap_or(32.0),
+                beta_slow: scaling.positive("beta_slow")?.unwrap_or(1.0),
+                mscale: scaling.finite("mscale")?.unwrap_or(1.0),
+                mscale_all_dim: scaling.finite("mscale_all_dim")?.unwrap_or(0.0),
+            };
+            spec.frequencies = inverses(&yarn.periods(base, dims));
+            spec.scale = yarn.scale() as f32;
+        }
+        "longrope" => {
+            let context = config.required_count("max_position_embeddings")? as f64;
+            let original = match scaling.positive("original_max_position_embeddings")? {
+                Some(original) => original,
+                None => config.positive("original_max_position_embeddings")?.ok_or_else(|| {
+                    scaling.missing("original_max_position_embeddings", "a positive integer")
+                })?,
+            };
+            // The short factors, for sequences within the original context, are not used: nor are they in mlx-lm, and
+            // a cache whose keys were rotated by one set cannot be read with the other.
+            let factors = scaling
+                .positives("long_factor")?
+                .ok_or_else(|| scaling.missing("long_factor", "a list of positive numbers"))?;
+            let factors = match factors {
+                Numbers::One(factor) => vec![factor; dims / 2],
+                Numbers::List(factors) if factors.len() == dims / 2 => factors,
+                Numbers::List(factors) => {
+                    let problem = format_args!(
+                        "must have {} numbers, one per rotated pair, found {}",
+                        dims / 2,
+                        factors.len()
+                    );
+                    return Err(scaling.error("long_factor", problem));
+                }
+            };
+            let periods: Vec<f32> = periods(base, dims)
+                .iter()
+                .zip(&factors)
+                .map(|(period, factor)| *factor as f32 * period)
+                .collect();
+            spec.frequencies = inverses(&periods);
+            let factor = context / original;
+            spec.scale = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() as f32 };
+            // mlx-lm has split halves only for this kind.
+            spec.traditional = false;
+        }
+        other => return Err(scaling.unsupported(field, other, &TYPES)),
+    }
+    Ok(Arc::new(spec))
+}
+
+/// `base ^ (-2i / dims)`, computed as MLX computes it from a base: as an exponential.
+fn unscaled(base: f64, dims: usize) -> Vec<f32> {
+    let half = dims / 2;
+    let step = (base as f32).ln() / half as f32;
+    (0..half).map(|i| (-(i as f32) * step).exp()).collect()
+}
+
+/// `base ^ (2i / dims)`.
+fn periods(base: f64, dims: usize) -> Vec<f32> {
+    (0..dims / 2).map(|i| (base as f32).powf((2 * i) as f32 / dims as f32)).collect()
+}
+
+fn inverses(periods: &[f32]) -> RopeFrequencies {
+    RopeFrequencies::Fixed(periods.iter().map(|period| 1.0 / period).collect())
+}
+
+/// Llama 3.1: long periods are stretched by `factor`, short ones kept, those between interpolated.
+struct Llama3 {
+    factor: f64,
+    low_frequency_factor: f64,
+    high_frequency_factor: f64,
+    original_context: f64,
+}
+
+impl Llama3 {
+    fn periods(&self, base: f64, dims: usize) -> Vec<f32> {
+        let low_wavelength = (self.original_context / self.low_frequency_factor) as f32;
+        let high_wavelength = (self.original_context / self.high_frequency_factor) as f32;
+        let band = (self.high_frequency_factor - self.low_frequency_factor) as f32;
+        let (factor, low) = (self.factor as f32, self.low_frequency_factor as f32);
+        let stretched = |period: f32| {
+            let wavelength = (2.0 * PI) as f32 * period;
+            if wavelength > low_wavelength {
+                period * factor
+            } else if wavelength > high_wavelength && wavelength < low_wavelength {
+                let smooth = (self.original_context as f32 / wavelength - low) / band;
+                period / ((1.0 - smooth) / factor + smooth)
+            } else {
+                period
+            }
+        };
+        periods(base, dims).into_iter().map(stretched).collect()
+    }
+}
+
+/// YaRN (<https://arxiv.org/abs/2309.00071>): pairs that turn often within the original context are kept, pairs that turn
+/// seldom are stretched by `factor`, with a ramp between.
+struct Yarn {
+    factor: f64,
+    original_context: f64,
+    beta_fast: f64,
+    beta_slow: f64,
+    mscale: f64,
+    mscale_all_dim: f64,
+}
+
+impl Yarn {
+    fn periods(&self, base: f64, dims: usize) -> Vec<f32> {
+        // The pair that turns `rotations` times within the original context.
+        let pair = |rotations: f64| {
+            dims as f64 * (self.original_context / (rotations * 2.0 * PI)).ln() / (2.0 * base.ln())
+        };
+        let low = pair(self.beta_fast).floor().max(0.0);
+        let mut high = pair(self.beta_slow).ceil().min(dims as f64 - 1.0);
+        if low == high {
+            high += 0.001;
+        }
+        let factor = self.factor as f32;
+        let blended = |(i, period): (usize, f32)| {
+            let ramp = ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+            let kept = 1.0 - ramp;
+            let stretched = factor * period;
+            (stretched * period) / (stretched * kept + period * (1.0 - kept))
+        };
+        periods(base, dims).into_iter().enumerate().map(blended).collect()
+    }
+
+    /// The factor on rotated queries and keys.
+    fn scale(&self) -> f64 {
+        let part = |mscale: f64| if self.factor <= 1.0 { 1.0 } else { 0.1 * mscale * self.factor.ln() + 1.0 };
+        part(self.mscale) / part(self.mscale_all_dim)
+    }
+}

@@ -1,0 +1,188 @@
+//! Tiny random weights that follow from a tensor's name: the models of the golden tests.
+//!
+//! A configuration and a number (the salt) stand for a whole checkpoint, so a golden file needs to hold expected results
+//! only. `tools/goldens/weights.py` is the same generator in Python, for the oracle; its opening comment defines it, and
+//! the two must agree bit for bit. Other crates may use it to test with models that cost nothing:
+//!
+//! ```
+//! use pippin_models::{Config, describe_from, testing};
+//! use pippin_tensor::Dtype;
+//!
+//! let config = Config::new(testing::tiny_llama())?;
+//! let info = describe_from(&config, &testing::checkpoint(&config, Dtype::F32, 0)?)?;
+//! assert_eq!(info.vocab_size, 96);
+//! # Ok::<(), pippin_models::ModelError>(())
+//! ```
+
+use pippin_tensor::{Dtype, QuantSpec};
+use pippin_weights::{Checkpoint, TensorData, WeightsError};
+use serde_json::{Value, json};
+
+use crate::{
+    Attention, Config, DecoderSpec, FeedForward, Head, Mixer, ModelError, ModelTypeRegistry, Result,
+};
+
+/// The configuration of a llama with two layers, 64 wide, and 96 token ids.
+pub fn tiny_llama() -> Value {
+    json!({
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "intermediate_size": 96,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 96,
+        "max_position_embeddings": 256,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": true,
+    })
+}
+
+/// The checkpoint that a configuration and a salt stand for; `dtype` is that of everything but packed words.
+///
+/// # Errors
+///
+/// The configuration is not that of a model. Since the result is held in memory, only tiny ones make sense.
+pub fn checkpoint(config: &Config, dtype: Dtype, salt: u64) -> Result<Checkpoint> {
+    Ok(Checkpoint::from_tensors(tensors(config, dtype, salt)?))
+}
+
+/// The tensors of [`checkpoint`].
+///
+/// # Errors
+///
+/// As for [`checkpoint`].
+pub fn tensors(config: &Config, dtype: Dtype, salt: u64) -> Result<Vec<TensorData>> {
+    let spec = ModelTypeRegistry::find(config)?.spec(config)?;
+    let mut generator = Generator { config, dtype, salt, tensors: Vec::new() };
+    generator.decoder(&spec)?;
+    Ok(generator.tensors)
+}
+
+struct Generator<'a> {
+    config: &'a Config,
+    dtype: Dtype,
+    salt: u64,
+    tensors: Vec<TensorData>,
+}
+
+impl Generator<'_> {
+    fn decoder(&mut self, spec: &DecoderSpec) -> Result<()> {
+        let names = &spec.names;
+        let hidden = spec.hidden_size;
+        self.linear(names.embedding, spec.vocab_size, hidden, false)?;
+        for (index, layer) in spec.layers.iter().enumerate() {
+            let path = |module| names.in_layer(index, module);
+            let Mixer::Attention(Attention {
+                heads,
+                kv_heads,
+                head_dim,
+                qkv_bias,
+                output_bias,
+                head_norms,
+                ..
+            }) = layer.mixer;
+            let FeedForward::Gated { intermediate_size, bias, .. } = layer.feed_forward;
+            self.norm(&path(names.mixer_norm), hidden)?;
+            for (name, heads) in names.qkv.into_iter().zip([heads, kv_heads, kv_heads]) {
+                self.linear(&path(name), heads * head_dim, hidden, qkv_bias)?;
+            }
+            self.linear(&path(names.attention_output), hidden, heads * head_dim, output_bias)?;
+            if head_norms {
+                self.norm(&path(names.query_norm), head_dim)?;
+                self.norm(&path(names.key_norm), head_dim)?;
+            }
+            self.norm(&path(names.feed_forward_norm), hidden)?;
+            self.linear(&path(names.gate), intermediate_size, hidden, bias)?;
+            self.linear(&path(names.up), intermediate_size, hidden, bias)?;
+            self.linear(&path(names.down), hidden, intermediate_size, bias)?;
+        }
+        self.norm(names.final_norm, hidden)?;
+        if spec.head == Head::Separate {
+            self.linear(names.head, spec.vocab_size, hidden, false)?;
+        }
+        Ok(())
+    }
+
+    fn norm(&mut self, path: &str, length: usize) -> Result<()> {
+        let name = format!("{path}.weight");
+        let values = self.uniform(&name, length).map(|u| 1.0 + u / 4.0).collect();
+        self.push(name, &[length], values)
+    }
+
+    fn linear(&mut self, path: &str, rows: usize, cols: usize, bias: bool) -> Result<()> {
+        let gain = match path.rsplit('.').next() {
+            Some("q_proj" | "k_proj" | "o_proj") => 2.0,
+            _ => 1.0,
+        };
+        let weight = format!("{path}.weight");
+        match self.quantization(path).filter(|spec| cols.is_multiple_of(spec.group_size)) {
+            Some(QuantSpec { bits, group_size, .. }) => {
+                let words = cols * bits as usize / 32;
+                let packed: Vec<u32> =
+                    stream(self.salt, &weight).take(rows * words).map(|z| (z >> 32) as u32).collect();
+                self.tensors.push(TensorData::from_u32(weight, &[rows, words], &packed)?);
+
+                let groups = cols / group_size;
+                let levels = 2f64.powi(bits as i32);
+                let base = (gain * (12.0 / (levels * levels - 1.0) / cols as f64).sqrt()) as f32;
+                let scales_name = format!("{path}.scales");
+                let scales: Vec<f32> = self
+                    .uniform(&scales_name, rows * groups)
+                    .enumerate()
+                    .map(|(i, u)| base * (1.0 + u / 4.0) * if i % 2 == 1 { -1.0 } else { 1.0 })
+                    .collect();
+                let center = ((levels - 1.0) / 2.0) as f32;
+                let biases = scales.iter().map(|scale| -(scale * center)).collect();
+                self.push(scales_name, &[rows, groups], scales)?;
+                self.push(format!("{path}.biases"), &[rows, groups], biases)?;
+            }
+            None => {
+                let amplitude = (gain * (3.0 / cols as f64).sqrt()) as f32;
+                let values = self.uniform(&weight, rows * cols).map(|u| u * amplitude).collect();
+                self.push(weight, &[rows, cols], values)?;
+            }
+        }
+        if bias {
+            let name = format!("{path}.bias");
+            let values = self.uniform(&name, rows).map(|u| u / 2.0).collect();
+            self.push(name, &[rows], values)?;
+        }
+        Ok(())
+    }
+
+    /// The affine quantization that the configuration gives a matrix.
+    fn quantization(&self, path: &str) -> Option<QuantSpec> {
+        let all = self.config.value().get("quantization")?;
+        let own = all.get(path).unwrap_or(all);
+        let count = |name| own.get(name)?.as_u64();
+        Some(QuantSpec::affine(
+            u32::try_from(count("bits")?).ok()?,
+            usize::try_from(count("group_size")?).ok()?,
+        ))
+    }
+
+    fn uniform(&self, name: &str, count: usize) -> impl Iterator<Item = f32> + use<> {
+        stream(self.salt, name).take(count).map(|z| (z >> 40) as f32 / (1 << 23) as f32 - 1.0)
+    }
+
+    fn push(&mut self, name: String, shape: &[usize], values: Vec<f32>) -> Result<()> {
+        let tensor = TensorData::from_f32_as(name, self.dtype, shape, &values);
+        self.tensors.push(tensor.map_err(|error: WeightsError| ModelError::from(error))?);
+        Ok(())
+    }
+}
+
+/// SplitMix64, seeded with the FNV-1a hash of salt and name.
+pub fn stream(salt: u64, name: &str) -> impl Iterator<Item = u64> + use<> {
+    let mut state = format!("{salt}/{name}")
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    std::iter::repeat_with(move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}

@@ -1,0 +1,412 @@
+//! Every family against mlx-lm: logits, greedy tokens, and their independence of how the work was cut into steps.
+//!
+//! The files in `goldens/` come from `tools/goldens/generate.py`; weights are made from tensor names, so nothing but
+//! expected results is stored. To see the deviations: `cargo test -p pippin-models --test goldens -- --nocapture`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pippin_cpu::{CpuBackend, InstructionSet};
+use pippin_models::{Config, LanguageModel, describe, load, load_from, testing};
+use pippin_tensor::{Batch, Dtype, LogitRows, Numerics, SequenceRows};
+use pippin_weights::write_safetensors;
+use serde_json::{Value, json};
+
+/// Small and odd against prompts of 24 tokens, so that sequences span pages and end within them.
+const PAGE_SIZE: usize = 8;
+/// Pages for four sequences of up to 96 tokens each.
+const PAGES: usize = 4 * 12;
+/// Ten times what is measured, which is the rounding of two orders of summation.
+const TOLERANCE: f64 = 5e-5;
+
+/// One golden file.
+struct Golden {
+    name: &'static str,
+    config: Config,
+    dtype: Dtype,
+    salt: u64,
+    prompt: Vec<u32>,
+    /// Logits of every position of the prompt.
+    logits: Vec<Vec<f32>>,
+    greedy: Vec<u32>,
+    /// Logits from which some of the greedy tokens were chosen.
+    greedy_logits: Vec<(usize, Vec<f32>)>,
+    /// Other prompts, with their last logits.
+    others: Vec<(Vec<u32>, Vec<f32>)>,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
+}
+
+fn tokens(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|token| token.as_u64().unwrap() as u32).collect()
+}
+
+fn row(value: &Value) -> Vec<f32> {
+    let digits = value.as_str().unwrap().as_bytes().chunks(8);
+    digits
+        .map(|d| f32::from_bits(u32::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap()))
+        .collect()
+}
+
+impl Golden {
+    fn read(name: &'static str) -> Self {
+        let text = std::fs::read(folder().join(format!("{name}.json"))).unwrap();
+        let value: Value = serde_json::from_slice(&text).unwrap();
+        let other = |value: &Value| (tokens(&value["prompt"]), row(&value["last"]));
+        Self {
+            name,
+            config: Config::new(value["config"].clone()).unwrap(),
+            dtype: Dtype::from_name(value["dtype"].as_str().unwrap()).unwrap(),
+            salt: value["salt"].as_u64().unwrap(),
+            prompt: tokens(&value["prompt"]),
+            logits: value["logits"].as_array().unwrap().iter().map(row).collect(),
+            greedy: tokens(&value["greedy"]),
+            greedy_logits: value["greedy_logits"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(step, logits)| (step.parse().unwrap(), row(logits)))
+                .collect(),
+            others: value["others"].as_array().unwrap().iter().map(other).collect(),
+        }
+    }
+
+    fn model(&self, numerics: Numerics, kv: Dtype) -> Runner {
+        self.model_on(CpuBackend::new(numerics), &self.config, kv)
+    }
+
+    fn model_on(&self, backend: CpuBackend, config: &Config, kv: Dtype) -> Runner {
+        let checkpoint = testing::checkpoint(config, self.dtype, self.salt).unwrap();
+        let mut model = load_from(config, &checkpoint, Arc::new(backend)).unwrap();
+        model.allocate_kv(PAGES, PAGE_SIZE, kv).unwrap();
+        Runner { model }
+    }
+}
+
+struct Runner {
+    model: Box<dyn LanguageModel>,
+}
+
+/// Each sequence's pages are scattered over the cache: page `i` of sequence `s` is `4 * (11 - i) + s`.
+fn pages(sequence: usize) -> Vec<u32> {
+    (0..12).rev().map(|page| 4 * page + sequence as u32).collect()
+}
+
+/// A sequence's part of a step: which of the four it is, how many tokens it has already, and the new ones.
+type Part<'a> = (usize, usize, &'a [u32], LogitRows);
+
+impl Runner {
+    fn step(&mut self, parts: &[Part<'_>]) -> Vec<Vec<f32>> {
+        let mut batch = Batch::new(PAGE_SIZE);
+        for &(sequence, start, tokens, logits) in parts {
+            batch.push(SequenceRows { tokens, start, pages: &pages(sequence), logits }).unwrap();
+        }
+        let logits = self.model.step(&batch).unwrap();
+        assert_eq!(logits.vocab, self.model.info().vocab_size);
+        (0..logits.rows).map(|index| logits.row(index).to_vec()).collect()
+    }
+
+    /// The logits of every position of a prompt that is fed in chunks.
+    fn prompt(&mut self, sequence: usize, prompt: &[u32], chunk: usize) -> Vec<Vec<f32>> {
+        let chunks = prompt.chunks(chunk).enumerate();
+        chunks.flat_map(|(i, tokens)| self.step(&[(sequence, i * chunk, tokens, LogitRows::All)])).collect()
+    }
+
+    /// The logits of greedy decoding that starts from some logits: those of each step, and the tokens.
+    fn greedy(
+        &mut self,
+        sequence: usize,
+        start: usize,
+        first: &[f32],
+        steps: usize,
+    ) -> (Vec<Vec<f32>>, Vec<u32>) {
+        let (mut rows, mut tokens) = (vec![first.to_vec()], Vec::new());
+        for step in 0..steps {
+            tokens.push(argmax(&rows[step]));
+            let row = self.step(&[(sequence, start + step, &tokens[step..], LogitRows::Last)]);
+            rows.extend(row);
+        }
+        rows.pop();
+        (rows, tokens)
+    }
+}
+
+fn argmax(row: &[f32]) -> u32 {
+    row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0 as u32
+}
+
+/// `‖a − b‖ / ‖b‖`
+fn deviation(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let difference = square(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
+    (difference / square(&mut b.iter().map(|b| f64::from(*b)))).sqrt()
+}
+
+/// Prompt, greedy tokens and other prompts, one sequence at a time, against mlx-lm.
+fn agrees_with_mlx(golden: &Golden, mut model: Runner) {
+    let prompt = model.prompt(0, &golden.prompt, usize::MAX);
+    assert_eq!(prompt.len(), golden.logits.len());
+    let in_prompt = worst(prompt.iter().zip(&golden.logits));
+
+    let (rows, tokens) = model.greedy(0, golden.prompt.len(), prompt.last().unwrap(), golden.greedy.len());
+    assert_eq!(tokens, golden.greedy, "{}: greedy tokens differ", golden.name);
+    let while_decoding = worst(golden.greedy_logits.iter().map(|(step, logits)| (&rows[*step], logits)));
+
+    let last: Vec<Vec<f32>> =
+        golden.others.iter().map(|(prompt, _)| model.prompt(1, prompt, usize::MAX).pop().unwrap()).collect();
+    let in_others = worst(last.iter().zip(golden.others.iter().map(|(_, logits)| logits)));
+
+    println!(
+        "{:24} deviation from mlx-lm: prompt {in_prompt:.1e}, greedy {while_decoding:.1e}, others {in_others:.1e}",
+        golden.name
+    );
+    for deviation in [in_prompt, while_decoding, in_others] {
+        assert!(deviation < TOLERANCE, "{}: logits deviate by {deviation:e}", golden.name);
+    }
+}
+
+fn worst<'a>(pairs: impl Iterator<Item = (&'a Vec<f32>, &'a Vec<f32>)>) -> f64 {
+    pairs.map(|(a, b)| deviation(a, b)).fold(0.0, f64::max)
+}
+
+/// Chunks, batches and wanted rows change nothing, bit for bit; neither does what the KV cache holds elsewhere.
+fn independent_of_steps(golden: &Golden, numerics: Numerics, kv: Dtype) {
+    let mut model = golden.model(numerics, kv);
+    let prompt = &golden.prompt;
+    let whole = model.prompt(0, prompt, usize::MAX);
+    let (greedy, tokens) = model.greedy(0, prompt.len(), whole.last().unwrap(), 16);
+    for chunk in [1, 3, 7] {
+        assert!(model.prompt(1, prompt, chunk) == whole, "{}: chunks of {chunk}", golden.name);
+        let (again, _) = model.greedy(1, prompt.len(), whole.last().unwrap(), 16);
+        assert!(again == greedy, "{}: decoding after chunks of {chunk}", golden.name);
+    }
+    // A chunk without logits, then one with the last row only.
+    assert!(model.step(&[(2, 0, &prompt[..11], LogitRows::None)]).is_empty());
+    assert!(model.step(&[(2, 11, &prompt[11..], LogitRows::Last)])[0] == whole[prompt.len() - 1]);
+
+    // Each prompt by itself, then all in one ragged batch, then decoding all at once.
+    let prompts: Vec<&[u32]> =
+        std::iter::once(&prompt[..]).chain(golden.others.iter().map(|(prompt, _)| &prompt[..])).collect();
+    let mut alone = Vec::new();
+    for (sequence, prompt) in prompts.iter().enumerate() {
+        let last = model.step(&[(sequence, 0, prompt, LogitRows::Last)]).remove(0);
+        alone.push(model.greedy(sequence, prompt.len(), &last, 8));
+    }
+    let mut model = golden.model(numerics, kv);
+    let parts: Vec<Part<'_>> = prompts
+        .iter()
+        .enumerate()
+        .map(|(sequence, prompt)| (sequence, 0, *prompt, LogitRows::Last))
+        .collect();
+    let mut together = vec![model.step(&parts)];
+    for step in 0..7 {
+        // In another order each time, and the first sequence rests every other step.
+        let mut parts: Vec<Part<'_>> = (0..prompts.len())
+            .map(|s| (s, prompts[s].len() + step, &alone[s].1[step..=step], LogitRows::Last))
+            .collect();
+        parts.rotate_left(step % prompts.len());
+        let mut rows = model.step(&parts);
+        rows.rotate_right(step % prompts.len());
+        together.push(rows);
+    }
+    for (step, rows) in together.iter().enumerate() {
+        for (sequence, row) in rows.iter().enumerate() {
+            assert!(
+                *row == alone[sequence].0[step],
+                "{}: batch, sequence {sequence}, step {step}",
+                golden.name
+            );
+        }
+    }
+
+    // A prompt's chunk beside sequences that decode, wanting different rows.
+    let mut model = golden.model(numerics, kv);
+    model.prompt(0, prompt, usize::MAX);
+    let mixed = model.step(&[
+        (1, 0, &prompt[..10], LogitRows::All),
+        (0, prompt.len(), &tokens[..1], LogitRows::Last),
+        (2, 0, &prompt[..5], LogitRows::None),
+        (3, 0, prompt, LogitRows::Last),
+    ]);
+    assert_eq!(mixed.len(), 12);
+    assert!(mixed[..10] == whole[..10] && mixed[10] == greedy[1] && mixed[11] == whole[prompt.len() - 1]);
+    let rest = model.step(&[(2, 5, &prompt[5..], LogitRows::All), (1, 10, &prompt[10..], LogitRows::All)]);
+    assert!(rest[..prompt.len() - 5] == whole[5..] && rest[prompt.len() - 5..] == whole[10..]);
+}
+
+macro_rules! goldens {
+    ($($module:ident: $name:literal,)*) => {
+        $(mod $module {
+            use super::*;
+
+            #[test]
+            fn mlx() {
+                let golden = Golden::read($name);
+                agrees_with_mlx(&golden, golden.model(Numerics::Exact, Dtype::F32));
+            }
+
+            #[test]
+            fn steps() {
+                independent_of_steps(&Golden::read($name), Numerics::Exact, Dtype::F32);
+            }
+        })*
+
+        #[test]
+        fn every_file_is_tested() {
+            let mut files: Vec<String> = std::fs::read_dir(folder())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            files.sort();
+            let mut names = vec![$(concat!($name, ".json")),*];
+            names.sort();
+            assert_eq!(files, names);
+        }
+    };
+}
+
+goldens! {
+    llama: "llama",
+    llama_4bit: "llama-4bit",
+    llama_4bit_bf16: "llama-4bit-bf16",
+    llama_4bit_untied: "llama-4bit-untied",
+    llama_bf16: "llama-bf16",
+    llama_biases: "llama-biases",
+    llama_mixed_bits: "llama-mixed-bits",
+    llama_rope_dynamic: "llama-rope-dynamic",
+    llama_rope_linear: "llama-rope-linear",
+    llama_rope_llama3: "llama-rope-llama3",
+    llama_rope_longrope: "llama-rope-longrope",
+    llama_rope_traditional: "llama-rope-traditional",
+    llama_rope_yarn: "llama-rope-yarn",
+    llama_rope_yarn_mscale: "llama-rope-yarn-mscale",
+    llama_sliding: "llama-sliding",
+    llama_untied: "llama-untied",
+    mistral: "mistral",
+    mistral_4bit: "mistral-4bit",
+    mistral_sliding: "mistral-sliding",
+    qwen2: "qwen2",
+    qwen2_4bit: "qwen2-4bit",
+    qwen2_bf16: "qwen2-bf16",
+    qwen2_yarn: "qwen2-yarn",
+    qwen3: "qwen3",
+    qwen3_4bit: "qwen3-4bit",
+    qwen3_4bit_bf16: "qwen3-4bit-bf16",
+    qwen3_8bit: "qwen3-8bit",
+    qwen3_rope_parameters: "qwen3-rope-parameters",
+    qwen3_untied: "qwen3-untied",
+}
+
+/// What holds for exact numerics in `f32` holds for every other way to run.
+#[test]
+fn steps_with_other_numerics_and_caches() {
+    for name in ["llama-sliding", "qwen3-4bit-bf16"] {
+        let golden = Golden::read(name);
+        for numerics in [Numerics::Exact, Numerics::Fast] {
+            for kv in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+                independent_of_steps(&golden, numerics, kv);
+            }
+        }
+    }
+}
+
+/// Every instruction set of this machine, and numbers of threads that do not divide the work evenly.
+#[test]
+fn other_instruction_sets_and_threads() {
+    for name in ["llama-biases", "llama-mixed-bits", "mistral-sliding", "qwen3-4bit-bf16"] {
+        let golden = Golden::read(name);
+        for set in InstructionSet::available() {
+            let model = |threads| {
+                let backend = CpuBackend::with(Numerics::Exact, set, threads).unwrap();
+                golden.model_on(backend, &golden.config, Dtype::F32)
+            };
+            agrees_with_mlx(&golden, model(1));
+            let alone = model(1).prompt(0, &golden.prompt, usize::MAX);
+            assert!(model(3).prompt(0, &golden.prompt, usize::MAX) == alone, "{name}, {set:?}: threads");
+        }
+    }
+}
+
+/// The tests above can fail: without the feature that a golden file is about, its logits are far off.
+#[test]
+fn features_matter() {
+    for (name, change) in [
+        ("llama-rope-linear", json!({"rope_scaling": null})),
+        ("llama-rope-llama3", json!({"rope_scaling": null})),
+        ("llama-rope-yarn", json!({"rope_scaling": null})),
+        (
+            "llama-rope-yarn-mscale",
+            json!({"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}}),
+        ),
+        ("llama-rope-longrope", json!({"rope_scaling": null})),
+        ("llama-rope-traditional", json!({"rope_traditional": false})),
+        ("llama-sliding", json!({"sliding_window": 9})),
+        ("llama-sliding", json!({"layer_types": null})),
+        ("llama-biases", json!({"attention_bias": false})),
+        ("llama-biases", json!({"mlp_bias": false})),
+        ("llama-untied", json!({"tie_word_embeddings": true})),
+        ("mistral-sliding", json!({"sliding_window": null})),
+        ("qwen2", json!({"model_type": "llama"})),
+        ("qwen2-yarn", json!({"rope_scaling": null})),
+        ("qwen3", json!({"model_type": "llama"})),
+        ("qwen3-rope-parameters", json!({"rope_parameters": {"rope_theta": 100000.0}})),
+    ] {
+        let golden = Golden::read(name);
+        let mut value = golden.config.value().clone();
+        for (field, change) in change.as_object().unwrap() {
+            value[field] = change.clone();
+        }
+        let config = Config::new(value).unwrap();
+        let mut model = golden.model_on(CpuBackend::new(Numerics::Exact), &config, Dtype::F32);
+        let prompt = model.prompt(0, &golden.prompt, usize::MAX);
+        let deviation = worst(prompt.iter().zip(&golden.logits));
+        assert!(deviation > 200.0 * TOLERANCE, "{name} without its feature deviates by {deviation:e} only");
+    }
+    // The base of dynamic scaling grows beyond the trained context only, which the greedy tokens reach.
+    let golden = Golden::read("llama-rope-dynamic");
+    let mut value = golden.config.value().clone();
+    value["rope_scaling"] = Value::Null;
+    let mut model =
+        golden.model_on(CpuBackend::new(Numerics::Exact), &Config::new(value).unwrap(), Dtype::F32);
+    model.prompt(0, &golden.prompt, usize::MAX);
+    let tokens = golden.greedy.iter().enumerate();
+    let rows: Vec<_> = tokens
+        .map(|(i, token)| model.step(&[(0, golden.prompt.len() + i, &[*token], LogitRows::Last)]).remove(0))
+        .collect();
+    for (step, logits) in &golden.greedy_logits {
+        let (position, step) = (golden.prompt.len() + step, step - 1);
+        let deviation = deviation(&rows[step], logits);
+        assert_eq!(deviation > 200.0 * TOLERANCE, position > 48, "position {position}: {deviation:e}");
+    }
+}
+
+/// From files, as users have them: the same logits as from memory, and a description that counts weights, not words.
+#[test]
+fn a_folder_is_loaded_and_described() {
+    let golden = Golden::read("llama-mixed-bits");
+    let tensors = testing::tensors(&golden.config, golden.dtype, golden.salt).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), golden.config.value().to_string()).unwrap();
+    write_safetensors(&folder.path().join("model.safetensors"), &tensors, &Default::default()).unwrap();
+
+    let mut model = load(folder.path(), Arc::new(CpuBackend::new(Numerics::Exact))).unwrap();
+    model.allocate_kv(PAGES, PAGE_SIZE, Dtype::F32).unwrap();
+    let rows = Runner { model }.prompt(0, &golden.prompt, usize::MAX);
+    assert!(rows == golden.model(Numerics::Exact, Dtype::F32).prompt(0, &golden.prompt, usize::MAX));
+
+    let info = describe(folder.path()).unwrap();
+    let (hidden, intermediate, vocab, head) = (128, 192, 96, 32);
+    let layer = hidden * head * (4 + 2 + 2 + 4) + 3 * hidden * intermediate + 2 * hidden;
+    assert_eq!(info.parameters, 2 * vocab * hidden + 2 * layer + hidden);
+    assert_eq!(info.weight_bytes, tensors.iter().map(|tensor| tensor.bytes().len() as u64).sum::<u64>());
+    assert!((4.0..16.0).contains(&info.bits_per_weight), "{}", info.bits_per_weight);
+    assert_eq!(info.quantization.unwrap().to_string(), "4-bit affine, group 64");
+    assert_eq!((info.model_type.as_str(), info.family, info.tied_head), ("llama", "llama", false));
+    assert_eq!((info.heads, info.kv_heads, info.head_dim, info.context_length), (4, 2, 32, 256));
+    let json = serde_json::to_value(&info).unwrap();
+    assert_eq!(json["dtype"], "F32");
+    assert_eq!(json["quantization"]["bits"], 4);
+}

@@ -1,0 +1,94 @@
+"""The tiny models of the golden tests: each is a `config.json` that differs from its base in what its name says."""
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 96,
+    "max_position_embeddings": 256,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
+MISTRAL = LLAMA | {
+    "model_type": "mistral",
+    "head_dim": 24,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": False,
+    "sliding_window": None,
+}
+QWEN2 = LLAMA | {"model_type": "qwen2", "rope_theta": 1000000.0, "rms_norm_eps": 1e-6}
+QWEN3 = LLAMA | {"model_type": "qwen3", "head_dim": 32, "rope_theta": 1000000.0, "rms_norm_eps": 1e-6}
+
+
+def quantized(bits, group_size, **overrides):
+    # Wider, so that every matrix is a whole number of groups in each direction.
+    widths = {"hidden_size": 128, "intermediate_size": 192}
+    return widths | {"quantization": {"group_size": group_size, "bits": bits} | overrides}
+
+
+def scaled(**scaling):
+    return {"rope_scaling": scaling}
+
+
+# Per-layer settings as mixed-precision recipes write them: every bit width, and one matrix left dense.
+MIXED = {
+    "model.embed_tokens": {"group_size": 64, "bits": 6},
+    "model.layers.0.self_attn.q_proj": {"group_size": 32, "bits": 3},
+    "model.layers.0.self_attn.v_proj": {"group_size": 64, "bits": 8},
+    "model.layers.0.self_attn.o_proj": {"group_size": 128, "bits": 5},
+    "model.layers.0.mlp.down_proj": {"group_size": 64, "bits": 6},
+    "model.layers.1.self_attn.q_proj": {"group_size": 128, "bits": 8},
+    "model.layers.1.self_attn.k_proj": {"group_size": 32, "bits": 2},
+    "model.layers.1.mlp.up_proj": {"group_size": 32, "bits": 5},
+    "model.layers.1.mlp.gate_proj": False,
+    "lm_head": {"group_size": 32, "bits": 8},
+}
+
+# Long periods relative to the context, so that all bands of frequencies occur in 16 dimensions.
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LONG_FACTORS = [1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.5, 8.0]
+
+CONFIGS = {
+    "llama": LLAMA,
+    "llama-untied": LLAMA | {"tie_word_embeddings": False, "num_hidden_layers": 3},
+    "llama-4bit": LLAMA | quantized(4, 64),
+    "llama-4bit-untied": LLAMA | quantized(4, 32) | {"tie_word_embeddings": False},
+    "llama-mixed-bits": LLAMA | quantized(4, 64, **MIXED) | {"tie_word_embeddings": False},
+    "llama-rope-linear": LLAMA | scaled(type="linear", factor=2.5),
+    "llama-rope-dynamic": LLAMA | scaled(type="dynamic", factor=2.0) | {"max_position_embeddings": 48},
+    "llama-rope-llama3": LLAMA | {"rope_scaling": LLAMA3, "rope_theta": 500000.0},
+    "llama-rope-yarn": LLAMA | {"rope_scaling": YARN},
+    "llama-rope-yarn-mscale": LLAMA | {"rope_scaling": YARN | {"mscale": 0.8, "mscale_all_dim": 0.3, "beta_fast": 16, "beta_slow": 2}},
+    "llama-rope-longrope": LLAMA | scaled(
+        rope_type="longrope", original_max_position_embeddings=64, short_factor=[1.0] * 8, long_factor=LONG_FACTORS),
+    "llama-rope-traditional": LLAMA | {"rope_traditional": True},
+    "llama-biases": LLAMA | {"attention_bias": True, "mlp_bias": True},
+    "llama-sliding": LLAMA | {
+        "num_hidden_layers": 3,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "sliding_window": 8,
+    },
+    "mistral": MISTRAL,
+    "mistral-sliding": MISTRAL | {"sliding_window": 8, "tie_word_embeddings": True},
+    "mistral-4bit": MISTRAL | quantized(4, 64) | {"head_dim": 32},
+    "qwen2": QWEN2,
+    "qwen2-4bit": QWEN2 | quantized(4, 64) | {"tie_word_embeddings": False},
+    "qwen2-yarn": QWEN2 | {"rope_scaling": YARN},
+    "qwen3": QWEN3,
+    "qwen3-untied": QWEN3 | {"tie_word_embeddings": False, "num_key_value_heads": 1},
+    "qwen3-4bit": QWEN3 | quantized(4, 32),
+    "qwen3-8bit": QWEN3 | quantized(8, 64),
+    "qwen3-rope-parameters": {k: v for k, v in QWEN3.items() if k != "rope_theta"} | {
+        "rope_parameters": {"rope_type": "yarn", "rope_theta": 100000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+    },
+}
+
+# Stored in bf16, as published checkpoints are; the oracle and Pippin both compute in f32.
+BF16 = {"llama-bf16": "llama", "llama-4bit-bf16": "llama-4bit", "qwen2-bf16": "qwen2", "qwen3-4bit-bf16": "qwen3-4bit"}
+
+MODELS = [(name, config, "F32") for name, config in CONFIGS.items()] + [(name, CONFIGS[base], "BF16") for name, base in BF16.items()]

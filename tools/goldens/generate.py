@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Make the golden files of crates/pippin-models/tests/goldens with mlx-lm on the CPU.
+
+    pip install mlx-lm==0.32.2 'mlx[cpu]' numpy
+    tools/goldens/generate.py [NAME ...]
+
+A golden file holds a tiny model's `config.json`, the salt its weights come from (see weights.py), prompts, and what mlx-lm computes:
+the logits of every position of the first prompt, 64 greedy tokens after it with the logits of some of those steps, and the last
+logits of each other prompt. Logits are hexadecimal f32 bit patterns, eight digits a value.
+
+The salt is the first for which no greedy choice is close: the winning logit leads by at least MARGIN at every step, so that
+rounding cannot change the tokens, and at least DISTINCT different tokens appear, so that the test means something.
+"""
+
+import argparse
+import json
+import pathlib
+import tempfile
+from importlib.metadata import version
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.llama import Model as Llama
+from mlx_lm.utils import _get_classes, load_model
+
+import weights
+from configs import MODELS
+
+STEPS = 64
+LOGITS_AT = (1, 8, 32, 63)
+PROMPT_LENGTHS = (24, 1, 9, 17)
+MARGIN = 0.02
+DISTINCT = 12
+
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "crates" / "pippin-models" / "tests" / "goldens"
+
+
+def prompts(name, vocab):
+    return [(weights.stream("prompt", f"{name}/{i}", n) % np.uint64(vocab)).tolist() for i, n in enumerate(PROMPT_LENGTHS)]
+
+
+def oracle_config(config):
+    """What mlx-lm is given. It ignores a sliding window without `layer_types` and refuses one in every layer: see `patch`."""
+    if config["model_type"] == "mistral" and config.get("sliding_window"):
+        types = ["full_attention"] + ["sliding_attention"] * (config["num_hidden_layers"] - 1)
+        return config | {"layer_types": types}
+    return config
+
+
+def patch(model, config):
+    """Give the first layer the window that `oracle_config` could not."""
+    if config["model_type"] == "mistral" and config.get("sliding_window"):
+        assert isinstance(model, Llama)
+        model.layers[0].use_sliding = True
+
+
+def quantization_of(config, path, cols):
+    top = config.get("quantization")
+    own = top.get(path, top) if top else False
+    return own if own and cols % own["group_size"] == 0 else None
+
+
+def make_tensors(config, dtype, salt):
+    """Every tensor of the checkpoint, by the names that mlx-lm's own module tree has."""
+    model_class, args_class = _get_classes(config)
+    model = model_class(args_class.from_dict(config))
+    tensors = {}
+    for path, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            rows, cols = module.weight.shape
+            if spec := quantization_of(config, path, cols):
+                parts = weights.quantized(salt, path, rows, cols, spec["bits"], spec["group_size"])
+                tensors |= {f"{path}.{part}": value for part, value in zip(("weight", "scales", "biases"), parts)}
+            else:
+                tensors[f"{path}.weight"] = weights.matrix(salt, path, rows, cols)
+            if "bias" in module:
+                tensors[f"{path}.bias"] = weights.vector(salt, f"{path}.bias", rows)
+        elif isinstance(module, nn.RMSNorm):
+            tensors[f"{path}.weight"] = weights.vector(salt, f"{path}.weight", module.weight.shape[0])
+    arrays = {name: mx.array(value) for name, value in tensors.items()}
+    if dtype == "BF16":
+        arrays = {name: a if a.dtype == mx.uint32 else a.astype(mx.bfloat16) for name, a in arrays.items()}
+    expected = {name for name, _ in tree_flatten(model.parameters())}
+    plain = {name for name in arrays if not name.endswith((".scales", ".biases"))}
+    assert plain == expected, plain ^ expected
+    return arrays
+
+
+def load(config, dtype, salt):
+    """Through mlx-lm's own loader, from a folder as published ones are."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        (folder / "config.json").write_text(json.dumps(oracle_config(config)))
+        mx.save_safetensors(str(folder / "model.safetensors"), make_tensors(oracle_config(config), dtype, salt))
+        model, _ = load_model(folder)
+    model.set_dtype(mx.float32)
+    patch(model, config)
+    return model
+
+
+def forward(model, tokens, cache):
+    logits = np.array(model(mx.array([tokens]), cache)[0])
+    assert logits.dtype == np.float32
+    return logits
+
+
+def margin(row):
+    second, first = np.partition(row, -2)[-2:]
+    return float(first - second)
+
+
+def run(model, prompt):
+    """The prompt's logits, the greedy tokens that follow, the logits they were chosen from, and the smallest margin."""
+    cache = make_prompt_cache(model)
+    rows = forward(model, prompt, cache)
+    row, tokens, chosen = rows[-1], [], []
+    for _ in range(STEPS):
+        tokens.append(int(row.argmax()))
+        chosen.append(row)
+        if margin(row) < MARGIN:
+            return None
+        row = forward(model, tokens[-1:], cache)[-1]
+    if len(set(tokens)) < DISTINCT:
+        return None
+    return rows, tokens, chosen
+
+
+def hexadecimal(row):
+    return "".join(f"{bits:08x}" for bits in row.view(np.uint32))
+
+
+def golden(name, config, dtype):
+    first, *others = prompts(name, config["vocab_size"])
+    for salt in range(10_000):
+        model = load(config, dtype, salt)
+        if (result := run(model, first)) is not None:
+            break
+    else:
+        raise SystemExit(f"{name}: no salt gives clear greedy choices")
+    rows, tokens, chosen = result
+    return {
+        "oracle": f"mlx-lm {version('mlx-lm')}, mlx {version('mlx')}, CPU, f32",
+        "config": config,
+        "dtype": dtype,
+        "salt": salt,
+        "prompt": first,
+        "logits": [hexadecimal(row) for row in rows],
+        "greedy": tokens,
+        "greedy_logits": {str(step): hexadecimal(chosen[step]) for step in LOGITS_AT},
+        "others": [{"prompt": p, "last": hexadecimal(forward(model, p, make_prompt_cache(model))[-1])} for p in others],
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Make the golden files of crates/pippin-models/tests/goldens.")
+    parser.add_argument("names", nargs="*", help="models to make; all by default")
+    names = parser.parse_args().names
+    mx.set_default_device(mx.cpu)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, config, dtype in MODELS:
+        if names and name not in names:
+            continue
+        result = golden(name, config, dtype)
+        text = json.dumps(result, indent=1)
+        (FOLDER / f"{name}.json").write_text(text + "\n")
+        print(f"{name}: salt {result['salt']}, {len(set(result['greedy']))} distinct tokens, {len(text)} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    main()
