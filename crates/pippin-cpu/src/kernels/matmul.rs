@@ -105,38 +105,58 @@ pub(crate) struct Output {
     pub(crate) stride: usize,
 }
 
-/// Loads the words of one vector; the last vector of a row may be partial.
+/// Loads the words of a row's last vector, which is not full; the missing words are zero.
 ///
 /// # Safety
-/// `words` is valid for `count` words, `count <= LANES`.
+/// `words` is valid for `count` words, `count < LANES`.
 #[inline(always)]
-unsafe fn load_words<S: Simd>(words: *const u8, count: usize) -> S::U {
-    // SAFETY: a full vector is valid by contract; a partial one is copied to a buffer of a full one.
+unsafe fn load_last_words<S: Simd>(words: *const u8, count: usize) -> S::U {
+    let mut buffer = [0u8; 4 * crate::simd::MAX_LANES];
+    // SAFETY: `count` words are valid by contract and fit in the buffer.
     unsafe {
-        if count >= S::LANES {
-            S::load_words(words)
-        } else {
-            let mut buffer = [0u8; 4 * crate::simd::MAX_LANES];
-            std::ptr::copy_nonoverlapping(words, buffer.as_mut_ptr(), 4 * count);
-            S::load_words(buffer.as_ptr())
-        }
+        std::ptr::copy_nonoverlapping(words, buffer.as_mut_ptr(), 4 * count);
+        S::load_words(buffer.as_ptr())
     }
 }
 
-/// Scale (or bias) of each lane of the `block`-th vector of words.
-///
-/// # Safety
-/// `values` is valid for a row's groups and `LANES` elements beyond.
-#[inline(always)]
-unsafe fn group_values<S: Simd>(values: *const f32, block: usize, group_words: usize) -> S::F {
-    // SAFETY: the element read first is a group of the row.
-    unsafe {
-        let first = block * S::LANES / group_words;
-        if group_words >= S::LANES {
-            S::splat(*values.add(first))
+/// How the scales of a row spread over the lanes of a vector of words.
+#[derive(Clone, Copy)]
+struct Groups<S: Simd, const SEVERAL: bool> {
+    /// Lane to group within a vector, where a vector spans several.
+    lanes: S::U,
+    /// The `block`-th vector's first group is `block * multiply >> shift`.
+    multiply: usize,
+    shift: u32,
+}
+
+impl<S: Simd, const SEVERAL: bool> Groups<S, SEVERAL> {
+    /// # Safety
+    /// `group_words` is a power of two; it is below `LANES` exactly if `SEVERAL`.
+    #[inline(always)]
+    unsafe fn new(group_words: usize) -> Self {
+        // SAFETY: by contract.
+        let lanes = unsafe { S::repeat_lanes(if SEVERAL { group_words } else { 1 }) };
+        if SEVERAL {
+            Self { lanes, multiply: S::LANES / group_words, shift: 0 }
         } else {
-            S::repeat(values.add(first), group_words)
+            Self { lanes, multiply: 1, shift: (group_words / S::LANES).trailing_zeros() }
         }
+    }
+
+    /// Index of the first group of the `block`-th vector.
+    #[inline(always)]
+    fn first(self, block: usize) -> usize {
+        (block * self.multiply) >> self.shift
+    }
+
+    /// The value of each lane.
+    ///
+    /// # Safety
+    /// `values` is valid for `LANES` elements.
+    #[inline(always)]
+    unsafe fn spread(self, values: *const f32) -> S::F {
+        // SAFETY: by contract.
+        unsafe { if SEVERAL { S::repeat(values, self.lanes) } else { S::splat(*values) } }
     }
 }
 
@@ -148,71 +168,108 @@ unsafe fn group_values<S: Simd>(values: *const f32, block: usize, group_words: u
 pub(crate) unsafe fn quant_rows<S: Simd, const BITS: u32>(args: &QuantRows<'_>) {
     // SAFETY: as this function's.
     unsafe {
-        match args.x.rows {
-            1 => quant_rows_by::<S, BITS, 1>(args),
-            2 => quant_rows_by::<S, BITS, 2>(args),
-            3 => quant_rows_by::<S, BITS, 3>(args),
-            _ => quant_rows_by::<S, BITS, 4>(args),
+        if args.group_words < S::LANES {
+            quant_rows_grouped::<S, BITS, true>(args);
+        } else {
+            quant_rows_grouped::<S, BITS, false>(args);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn quant_rows_by<S: Simd, const BITS: u32, const M: usize>(args: &QuantRows<'_>) {
+unsafe fn quant_rows_grouped<S: Simd, const BITS: u32, const SEVERAL: bool>(args: &QuantRows<'_>) {
+    // SAFETY: as `quant_rows`'s.
+    unsafe {
+        match args.x.rows {
+            1 => quant_rows_by::<S, BITS, SEVERAL, 1>(args),
+            2 => quant_rows_by::<S, BITS, SEVERAL, 2>(args),
+            3 => quant_rows_by::<S, BITS, SEVERAL, 3>(args),
+            _ => quant_rows_by::<S, BITS, SEVERAL, 4>(args),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn quant_rows_by<S: Simd, const BITS: u32, const SEVERAL: bool, const M: usize>(args: &QuantRows<'_>) {
     // SAFETY: rows stay below `args.rows`.
     unsafe {
         let mut row = 0;
         while row + TILE_ROWS <= args.rows {
-            quant_block::<S, BITS, M, TILE_ROWS>(args, row);
+            quant_block::<S, BITS, SEVERAL, M, TILE_ROWS>(args, row);
             row += TILE_ROWS;
         }
         while row < args.rows {
-            quant_block::<S, BITS, M, 1>(args, row);
+            quant_block::<S, BITS, SEVERAL, M, 1>(args, row);
             row += 1;
         }
     }
 }
 
+/// `R` weight rows times `M` activation rows.
 #[inline(always)]
-unsafe fn quant_block<S: Simd, const BITS: u32, const M: usize, const R: usize>(
+unsafe fn quant_block<S: Simd, const BITS: u32, const SEVERAL: bool, const M: usize, const R: usize>(
     args: &QuantRows<'_>,
     row: usize,
 ) {
-    let fields = 32 / BITS;
-    let blocks = args.row_words.div_ceil(S::LANES);
     // SAFETY: blocks cover the row's words, the last one possibly in part; packed activations are padded to whole
     // blocks.
     unsafe {
+        let groups = Groups::<S, SEVERAL>::new(args.group_words);
+        let words = args.words.add(4 * row * args.row_words);
         let mut sums = [[S::zero(); M]; R];
-        for block in 0..blocks {
-            let count = args.row_words - block * S::LANES;
-            let x = args.x.values.add(block * S::LANES * fields as usize);
-            let mut words = [S::load_words([0u8; 64].as_ptr()); R];
-            let mut scales = [S::zero(); R];
-            let mut biases = [S::zero(); R];
-            for r in 0..R {
-                let first = args.words.add(4 * ((row + r) * args.row_words + block * S::LANES));
-                words[r] = load_words::<S>(first, count);
-                let groups = (row + r) * args.groups_stride;
-                scales[r] = group_values::<S>(args.scales.as_ptr().add(groups), block, args.group_words);
-                biases[r] = group_values::<S>(args.biases.as_ptr().add(groups), block, args.group_words);
-            }
-            for field in 0..fields {
-                let mut xs = [S::zero(); M];
-                for (m, x_vector) in xs.iter_mut().enumerate() {
-                    *x_vector = S::load(x.add(m * args.x.stride + field as usize * S::LANES));
-                }
-                for r in 0..R {
-                    let weight = S::fma(S::field::<BITS>(words[r], field), scales[r], biases[r]);
-                    for m in 0..M {
-                        sums[r][m] = S::fma(weight, xs[m], sums[r][m]);
-                    }
-                }
-            }
+        let whole = args.row_words / S::LANES;
+        for block in 0..whole {
+            let words = words.add(4 * block * S::LANES);
+            let words = std::array::from_fn(|r| S::load_words(words.add(4 * r * args.row_words)));
+            multiply_words::<S, BITS, SEVERAL, M, R>(args, groups, row, block, &words, &mut sums);
+        }
+        let rest = args.row_words - whole * S::LANES;
+        if rest > 0 {
+            let words = words.add(4 * whole * S::LANES);
+            let words =
+                std::array::from_fn(|r| load_last_words::<S>(words.add(4 * r * args.row_words), rest));
+            multiply_words::<S, BITS, SEVERAL, M, R>(args, groups, row, whole, &words, &mut sums);
         }
         for r in 0..R {
             for m in 0..M {
                 *args.y.values.add(m * args.y.stride + row + r) = S::sum(sums[r][m]);
+            }
+        }
+    }
+}
+
+/// One vector of words of each of `R` rows.
+#[inline(always)]
+unsafe fn multiply_words<S: Simd, const BITS: u32, const SEVERAL: bool, const M: usize, const R: usize>(
+    args: &QuantRows<'_>,
+    groups: Groups<S, SEVERAL>,
+    row: usize,
+    block: usize,
+    words: &[S::U; R],
+    sums: &mut [[S::F; M]; R],
+) {
+    let fields = 32 / BITS;
+    // SAFETY: as in `quant_block`.
+    unsafe {
+        let first = row * args.groups_stride + groups.first(block);
+        let scales = args.scales.as_ptr().add(first);
+        let biases = args.biases.as_ptr().add(first);
+        let x = args.x.values.add(block * S::LANES * fields as usize);
+        let mut spread = [(S::zero(), S::zero()); R];
+        for (r, spread) in spread.iter_mut().enumerate() {
+            let offset = r * args.groups_stride;
+            *spread = (groups.spread(scales.add(offset)), groups.spread(biases.add(offset)));
+        }
+        for field in 0..fields {
+            let mut xs = [S::zero(); M];
+            for (m, x_vector) in xs.iter_mut().enumerate() {
+                *x_vector = S::load(x.add(m * args.x.stride + field as usize * S::LANES));
+            }
+            for r in 0..R {
+                let weight = S::fma(S::field::<BITS>(words[r], field), spread[r].0, spread[r].1);
+                for m in 0..M {
+                    sums[r][m] = S::fma(weight, xs[m], sums[r][m]);
+                }
             }
         }
     }
@@ -224,18 +281,35 @@ unsafe fn quant_block<S: Simd, const BITS: u32, const M: usize, const R: usize>(
 /// As [`quant_rows`]; the panel is valid for `args.rows` packed rows.
 #[inline(always)]
 pub(crate) unsafe fn quant_unpack<S: Simd, const BITS: u32>(args: &QuantRows<'_>, panel: *mut f32) {
+    // SAFETY: as this function's.
+    unsafe {
+        if args.group_words < S::LANES {
+            quant_unpack_grouped::<S, BITS, true>(args, panel);
+        } else {
+            quant_unpack_grouped::<S, BITS, false>(args, panel);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn quant_unpack_grouped<S: Simd, const BITS: u32, const SEVERAL: bool>(
+    args: &QuantRows<'_>,
+    panel: *mut f32,
+) {
     let fields = 32 / BITS;
-    let blocks = args.row_words.div_ceil(S::LANES);
-    for row in 0..args.rows {
-        // SAFETY: as in `quant_block`.
-        unsafe {
-            let groups = row * args.groups_stride;
-            for block in 0..blocks {
-                let count = args.row_words - block * S::LANES;
+    // SAFETY: as in `quant_block`.
+    unsafe {
+        let groups = Groups::<S, SEVERAL>::new(args.group_words);
+        for row in 0..args.rows {
+            let words = args.words.add(4 * row * args.row_words);
+            for block in 0..args.row_words.div_ceil(S::LANES) {
+                let rest = args.row_words - block * S::LANES;
+                let words = words.add(4 * block * S::LANES);
                 let words =
-                    load_words::<S>(args.words.add(4 * (row * args.row_words + block * S::LANES)), count);
-                let scale = group_values::<S>(args.scales.as_ptr().add(groups), block, args.group_words);
-                let bias = group_values::<S>(args.biases.as_ptr().add(groups), block, args.group_words);
+                    if rest >= S::LANES { S::load_words(words) } else { load_last_words::<S>(words, rest) };
+                let first = row * args.groups_stride + groups.first(block);
+                let scale = groups.spread(args.scales.as_ptr().add(first));
+                let bias = groups.spread(args.biases.as_ptr().add(first));
                 let to = panel.add(row * args.x.stride + block * S::LANES * fields as usize);
                 for field in 0..fields {
                     let weight = S::fma(S::field::<BITS>(words, field), scale, bias);

@@ -109,11 +109,14 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn repeat(from: *const f32, run: usize) -> Self::F {
+    unsafe fn repeat_lanes(run: usize) -> Self::U {
         unsafe {
             let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let index = _mm256_srl_epi32(lane, _mm_cvtsi32_si128(run.trailing_zeros() as i32));
-            _mm256_permutevar8x32_ps(_mm256_loadu_ps(from), index)
+            _mm256_srl_epi32(lane, _mm_cvtsi32_si128(run.trailing_zeros() as i32))
         }
+    }
+    #[inline(always)]
+    unsafe fn repeat(from: *const f32, lanes: Self::U) -> Self::F {
+        unsafe { _mm256_permutevar8x32_ps(_mm256_loadu_ps(from), lanes) }
     }
 }

@@ -108,11 +108,14 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn repeat(from: *const f32, run: usize) -> Self::F {
+    unsafe fn repeat_lanes(run: usize) -> Self::U {
         unsafe {
             let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-            let index = _mm512_srl_epi32(lane, _mm_cvtsi32_si128(run.trailing_zeros() as i32));
-            _mm512_permutexvar_ps(index, _mm512_loadu_ps(from))
+            _mm512_srl_epi32(lane, _mm_cvtsi32_si128(run.trailing_zeros() as i32))
         }
+    }
+    #[inline(always)]
+    unsafe fn repeat(from: *const f32, lanes: Self::U) -> Self::F {
+        unsafe { _mm512_permutexvar_ps(lanes, _mm512_loadu_ps(from)) }
     }
 }

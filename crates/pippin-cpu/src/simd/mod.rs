@@ -50,8 +50,10 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_words(from: *const u8) -> Self::U;
     /// The `index`-th field of `BITS` bits of each word, as a number.
     unsafe fn field<const BITS: u32>(words: Self::U, index: u32) -> Self::F;
-    /// Lane `i` is `from[i / run]`; `run` is a power of two below `LANES`. Reads `LANES` elements.
-    unsafe fn repeat(from: *const f32, run: usize) -> Self::F;
+    /// What [`repeat`](Self::repeat) needs for runs of `run` lanes, a power of two below `LANES`.
+    unsafe fn repeat_lanes(run: usize) -> Self::U;
+    /// Lane `i` is `from[i / run]`. Reads `LANES` elements.
+    unsafe fn repeat(from: *const f32, lanes: Self::U) -> Self::F;
 }
 
 /// The widest vector of any instruction set.

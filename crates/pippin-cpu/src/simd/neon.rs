@@ -100,14 +100,18 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
-    unsafe fn repeat(from: *const f32, run: usize) -> Self::F {
+    unsafe fn repeat_lanes(run: usize) -> Self::U {
+        // Byte indices: lane `i` takes the four bytes of element `i / run`.
         unsafe {
-            let values = vld1q_f32(from);
-            match run {
-                1 => values,
-                2 => vzip1q_f32(values, values),
-                _ => vdupq_laneq_f32::<0>(values),
-            }
+            let indices: [u8; 16] = std::array::from_fn(|byte| (byte / 4 / run * 4 + byte % 4) as u8);
+            vreinterpretq_u32_u8(vld1q_u8(indices.as_ptr()))
+        }
+    }
+    #[inline(always)]
+    unsafe fn repeat(from: *const f32, lanes: Self::U) -> Self::F {
+        unsafe {
+            let values = vreinterpretq_u8_f32(vld1q_f32(from));
+            vreinterpretq_f32_u8(vqtbl1q_u8(values, vreinterpretq_u8_u32(lanes)))
         }
     }
 }

@@ -87,8 +87,12 @@ impl Simd for Portable {
         words.map(|word| ((word >> (index * BITS)) & ((1 << BITS) - 1)) as f32)
     }
     #[inline(always)]
-    unsafe fn repeat(from: *const f32, run: usize) -> Self::F {
+    unsafe fn repeat_lanes(run: usize) -> Self::U {
+        std::array::from_fn(|i| (i / run) as u32)
+    }
+    #[inline(always)]
+    unsafe fn repeat(from: *const f32, lanes: Self::U) -> Self::F {
         let values = unsafe { Self::load(from) };
-        std::array::from_fn(|i| values[i / run])
+        lanes.map(|lane| values[lane as usize % N])
     }
 }
