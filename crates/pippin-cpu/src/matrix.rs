@@ -160,7 +160,7 @@ thread_local! {
 }
 
 impl Scratch {
-    /// Widens the scales and biases of some rows; returns the elements between rows.
+    /// Widens the scales and biases of some rows; returns the number of groups per row.
     fn load_groups(
         &mut self,
         kernels: &Kernels,
@@ -171,19 +171,17 @@ impl Scratch {
         element: Element,
     ) -> usize {
         let groups = scales.bytes().len() / element.size() / matrix.rows;
-        let stride = groups + MAX_LANES;
-        self.scales.resize(rows.len() * stride, 0.0);
-        self.biases.resize(rows.len() * stride, 0.0);
+        let len = rows.len() * groups;
         for (data, to) in [(scales, &mut self.scales), (biases, &mut self.biases)] {
-            for (row, to) in rows.clone().zip(to.chunks_exact_mut(stride)) {
-                let from = &data.bytes()[row * groups * element.size()..][..groups * element.size()];
-                // SAFETY: `from` holds as many elements as `to[..groups]`.
-                unsafe { (kernels.widen)(from.as_ptr(), element, &mut to[..groups]) };
-                // Vectors that reach over the end multiply what they read with zero; it must be finite.
-                to[groups..].fill(0.0);
-            }
+            // Vectors that reach over the end multiply what they read with zero; it must be finite.
+            to.resize(len + MAX_LANES, 0.0);
+            to[len..].fill(0.0);
+            let from =
+                &data.bytes()[rows.start * groups * element.size()..rows.end * groups * element.size()];
+            // SAFETY: `from` holds as many elements as `to[..len]`.
+            unsafe { (kernels.widen)(from.as_ptr(), element, &mut to[..len]) };
         }
-        stride
+        groups
     }
 }
 
@@ -330,7 +328,7 @@ impl Region<'_> {
                     }
                 }
                 Kind::Quantized { data, biases, element } => {
-                    let stride =
+                    let groups =
                         scratch.load_groups(kernels, matrix, rows.clone(), &data.scales, biases, *element);
                     let spec = data.spec;
                     let row_bytes = matrix.columns * spec.bits as usize / 8;
@@ -341,7 +339,7 @@ impl Region<'_> {
                         rows: rows.len(),
                         scales: &scratch.scales,
                         biases: &scratch.biases,
-                        groups_stride: stride,
+                        groups,
                         group_words: spec.group_size * spec.bits as usize / 32,
                         x,
                         y,
@@ -359,8 +357,8 @@ impl Region<'_> {
                             _ => {
                                 let groups = scratch
                                     .scales
-                                    .chunks_exact(stride)
-                                    .zip(scratch.biases.chunks_exact(stride));
+                                    .chunks_exact(groups)
+                                    .zip(scratch.biases.chunks_exact(groups));
                                 let panel = scratch.panel.chunks_exact_mut(x.stride);
                                 for ((words, (scales, biases)), out) in
                                     words.chunks_exact(row_bytes).zip(groups).zip(panel)

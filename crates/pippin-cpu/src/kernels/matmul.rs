@@ -70,6 +70,8 @@ impl Order {
 pub(crate) const DIRECT_COLUMNS: usize = 4;
 /// Weight rows that are multiplied together, for independent accumulators.
 pub(crate) const TILE_ROWS: usize = 4;
+/// How far ahead of its use, at least, a weight is fetched: the latency of memory times the speed of the kernel.
+const PREFETCH_BYTES: usize = 4096;
 
 /// Consecutive rows of a quantized matrix with a power-of-two bit width, and where their products go.
 pub(crate) struct QuantRows<'a> {
@@ -78,11 +80,11 @@ pub(crate) struct QuantRows<'a> {
     /// Words per row.
     pub(crate) row_words: usize,
     pub(crate) rows: usize,
-    /// Each row's scales as `f32`: `rows` runs of `groups_stride`, padded with zeros for a vector's width.
+    /// The rows' scales as `f32`, `groups` per row, and a vector's width beyond.
     pub(crate) scales: &'a [f32],
-    /// Each row's biases, likewise.
+    /// The rows' biases, likewise.
     pub(crate) biases: &'a [f32],
-    pub(crate) groups_stride: usize,
+    pub(crate) groups: usize,
     /// Words per group.
     pub(crate) group_words: usize,
     pub(crate) x: Packed,
@@ -218,8 +220,14 @@ unsafe fn quant_block<S: Simd, const BITS: u32, const SEVERAL: bool, const M: us
         let words = args.words.add(4 * row * args.row_words);
         let mut sums = [[S::zero(); M]; R];
         let whole = args.row_words / S::LANES;
+        // Rows are short streams, which hardware prefetchers do not follow well: ask for the rows that come next.
+        let tile_bytes = 4 * TILE_ROWS * args.row_words;
+        let ahead = tile_bytes * PREFETCH_BYTES.div_ceil(tile_bytes);
         for block in 0..whole {
             let words = words.add(4 * block * S::LANES);
+            for r in 0..R {
+                S::prefetch(words.wrapping_add(4 * r * args.row_words + ahead));
+            }
             let words = std::array::from_fn(|r| S::load_words(words.add(4 * r * args.row_words)));
             multiply_words::<S, BITS, SEVERAL, M, R>(args, groups, row, block, &words, &mut sums);
         }
@@ -251,13 +259,13 @@ unsafe fn multiply_words<S: Simd, const BITS: u32, const SEVERAL: bool, const M:
     let fields = 32 / BITS;
     // SAFETY: as in `quant_block`.
     unsafe {
-        let first = row * args.groups_stride + groups.first(block);
+        let first = row * args.groups + groups.first(block);
         let scales = args.scales.as_ptr().add(first);
         let biases = args.biases.as_ptr().add(first);
         let x = args.x.values.add(block * S::LANES * fields as usize);
         let mut spread = [(S::zero(), S::zero()); R];
         for (r, spread) in spread.iter_mut().enumerate() {
-            let offset = r * args.groups_stride;
+            let offset = r * args.groups;
             *spread = (groups.spread(scales.add(offset)), groups.spread(biases.add(offset)));
         }
         for field in 0..fields {
@@ -307,7 +315,7 @@ unsafe fn quant_unpack_grouped<S: Simd, const BITS: u32, const SEVERAL: bool>(
                 let words = words.add(4 * block * S::LANES);
                 let words =
                     if rest >= S::LANES { S::load_words(words) } else { load_last_words::<S>(words, rest) };
-                let first = row * args.groups_stride + groups.first(block);
+                let first = row * args.groups + groups.first(block);
                 let scale = groups.spread(args.scales.as_ptr().add(first));
                 let bias = groups.spread(args.biases.as_ptr().add(first));
                 let to = panel.add(row * args.x.stride + block * S::LANES * fields as usize);

@@ -102,6 +102,10 @@ impl Simd for Avx2 {
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
     #[inline(always)]
+    unsafe fn prefetch(address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
     unsafe fn field<const BITS: u32>(words: Self::U, index: u32) -> Self::F {
         unsafe {
             let shifted = _mm256_srlv_epi32(words, _mm256_set1_epi32((index * BITS) as i32));

@@ -92,6 +92,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
     #[inline(always)]
+    unsafe fn prefetch(address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
     unsafe fn field<const BITS: u32>(words: Self::U, index: u32) -> Self::F {
         unsafe {
             let shifted = _mm512_srlv_epi32(words, _mm512_set1_epi32((index * BITS) as i32));

@@ -48,6 +48,8 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Loads `LANES` little-endian words.
     unsafe fn load_words(from: *const u8) -> Self::U;
+    /// Asks for a cache line that will be needed soon. The address need not be valid.
+    unsafe fn prefetch(address: *const u8);
     /// The `index`-th field of `BITS` bits of each word, as a number.
     unsafe fn field<const BITS: u32>(words: Self::U, index: u32) -> Self::F;
     /// What [`repeat`](Self::repeat) needs for runs of `run` lanes, a power of two below `LANES`.

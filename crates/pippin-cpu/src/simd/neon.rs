@@ -93,6 +93,13 @@ impl Simd for Neon {
         unsafe { vreinterpretq_u32_u8(vld1q_u8(from)) }
     }
     #[inline(always)]
+    unsafe fn prefetch(address: *const u8) {
+        // The intrinsic is unstable. `nostack` and `readonly` hold: the instruction never faults and writes nothing.
+        unsafe {
+            std::arch::asm!("prfm pldl1strm, [{0}]", in(reg) address, options(nostack, readonly, preserves_flags));
+        }
+    }
+    #[inline(always)]
     unsafe fn field<const BITS: u32>(words: Self::U, index: u32) -> Self::F {
         unsafe {
             let shifted = vshlq_u32(words, vdupq_n_s32(-((index * BITS) as i32)));

@@ -83,6 +83,8 @@ impl Simd for Portable {
         unsafe { from.cast::<[u32; N]>().read_unaligned() }.map(u32::from_le)
     }
     #[inline(always)]
+    unsafe fn prefetch(_address: *const u8) {}
+    #[inline(always)]
     unsafe fn field<const BITS: u32>(words: Self::U, index: u32) -> Self::F {
         words.map(|word| ((word >> (index * BITS)) & ((1 << BITS) - 1)) as f32)
     }
