@@ -121,7 +121,8 @@ impl CpuBackend {
     }
 
     fn region(&self) -> Region<'_> {
-        Region { kernels: self.kernels.0, pool: &self.pool, recycler: &self.recycler }
+        let integer = self.numerics == Numerics::Fast;
+        Region { kernels: self.kernels.0, pool: &self.pool, recycler: &self.recycler, integer }
     }
 
     /// Calls `task` for every row, in parallel where that pays.

@@ -6,8 +6,8 @@ use pippin_tensor::{Dtype, MatrixData, QuantMode, QuantizedData, TensorData, Ten
 
 use crate::{
     kernels::{
-        Kernels,
-        matmul::{DIRECT_COLUMNS, DenseRows, Element, Order, Output, Packed, QuantRows, TILE_ROWS, Tile},
+        Kernels, integer,
+        matmul::{DIRECT_COLUMNS, DenseRows, Element, Order, Output, Packed, QuantRows, Tile},
     },
     pool::Pool,
     simd::MAX_LANES,
@@ -94,13 +94,20 @@ impl CpuMatrix {
         }
     }
 
-    /// The packing its activations need.
-    fn order(&self) -> Order {
+    /// The packing its activations need. `integer` asks for eight bits, which dense matrices have no use for.
+    fn packing(&self, integer: bool) -> Packing {
         match &self.kind {
-            Kind::Quantized { data, .. } if data.spec.bits.is_power_of_two() => {
-                Order::Interleaved { fields: 32 / data.spec.bits as usize }
+            Kind::Dense { .. } => Packing::Floats(Order::Natural),
+            Kind::Quantized { data, .. } => {
+                let spec = data.spec;
+                // Widths that are not a power of two are unpacked first.
+                let fields = if spec.bits.is_power_of_two() { Some(32 / spec.bits as usize) } else { None };
+                if integer {
+                    Packing::Bytes { fields: fields.unwrap_or(4), group_size: spec.group_size }
+                } else {
+                    Packing::Floats(fields.map_or(Order::Natural, |fields| Order::Interleaved { fields }))
+                }
             }
-            _ => Order::Natural,
         }
     }
 
@@ -131,20 +138,33 @@ impl CpuMatrix {
     }
 }
 
-/// Dequantizes a row of any bit width: a little-endian stream of `bits`-wide fields.
-fn unpack_bits(words: &[u8], bits: u32, group_size: usize, scales: &[f32], biases: &[f32], out: &mut [f32]) {
+/// How activations are laid out for a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packing {
+    /// As `f32`.
+    Floats(Order),
+    /// Quantized to eight bits per group, for weights with so many fields per word.
+    Bytes { fields: usize, group_size: usize },
+}
+
+/// Calls `f` with every field of a row of any bit width: a little-endian stream of `bits`-wide fields.
+fn for_each_field(words: &[u8], bits: u32, columns: usize, mut f: impl FnMut(usize, u32)) {
     let mask = (1u32 << bits) - 1;
-    for (group, out) in out.chunks_mut(group_size).enumerate() {
-        let (scale, bias) = (scales[group], biases[group]);
-        for (i, out) in out.iter_mut().enumerate() {
-            let bit = (group * group_size + i) * bits as usize;
-            // A field of up to 8 bits lies within two bytes.
-            let low = u32::from(words[bit / 8]);
-            let high = u32::from(words.get(bit / 8 + 1).copied().unwrap_or(0));
-            let q = ((low | high << 8) >> (bit % 8)) & mask;
-            *out = q as f32 * scale + bias;
-        }
+    for column in 0..columns {
+        let bit = column * bits as usize;
+        // A field of up to 8 bits lies within two bytes.
+        let low = u32::from(words[bit / 8]);
+        let high = u32::from(words.get(bit / 8 + 1).copied().unwrap_or(0));
+        f(column, ((low | high << 8) >> (bit % 8)) & mask);
     }
+}
+
+/// Dequantizes a row of any bit width.
+fn unpack_bits(words: &[u8], bits: u32, group_size: usize, scales: &[f32], biases: &[f32], out: &mut [f32]) {
+    for_each_field(words, bits, out.len(), |column, q| {
+        let group = column / group_size;
+        out[column] = q as f32 * scales[group] + biases[group];
+    });
 }
 
 /// A thread's buffers for dequantization.
@@ -153,6 +173,8 @@ struct Scratch {
     scales: Vec<f32>,
     biases: Vec<f32>,
     panel: Vec<f32>,
+    bytes: Vec<u8>,
+    integer: integer::Scratch,
 }
 
 thread_local! {
@@ -203,6 +225,14 @@ pub(crate) struct Region<'a> {
     pub(crate) kernels: &'static Kernels,
     pub(crate) pool: &'a Pool,
     pub(crate) recycler: &'a Arc<Recycler>,
+    /// Whether activations may be quantized to eight bits.
+    pub(crate) integer: bool,
+}
+
+/// Activations as a kernel reads them.
+enum PackedActivations {
+    Floats { values: Buffer, stride: usize },
+    Bytes { values: Buffer, scales: Buffer, sums: Buffer, groups: usize },
 }
 
 /// A piece of work: a job's weight rows times a block of activation rows.
@@ -220,34 +250,22 @@ const PANEL: usize = 256 << 10;
 impl Region<'_> {
     /// Computes all jobs on `x`.
     pub(crate) fn run(&self, x: &CpuTensor, jobs: &[Job<'_>]) {
-        let lanes = self.kernels.lanes;
-        let mut packed: Vec<(Order, usize, Buffer)> = Vec::new();
+        let mut packed: Vec<(Packing, PackedActivations)> = Vec::new();
         for product in jobs.iter().flat_map(|job| &job.products) {
-            let order = product.matrix.order();
-            if !packed.iter().any(|(packed, ..)| *packed == order) {
-                let stride = order.packed_len(x.columns, lanes);
-                packed.push((order, stride, self.pack(x, order, stride)));
+            let packing = product.matrix.packing(self.integer);
+            if !packed.iter().any(|(known, _)| *known == packing) {
+                packed.push((packing, self.pack(x, packing)));
             }
         }
-        let find = |order: Order| {
-            packed
-                .iter()
-                .find(|(packed, ..)| *packed == order)
-                .map(|(_, stride, buffer)| (*stride, &buffer[..]))
-                .unwrap_or_default()
-        };
         let pieces = self.cut(x, jobs);
         self.pool.run(pieces.len(), &|piece| {
             let Piece { job, weights, activations } = &pieces[piece];
             let job = &jobs[*job];
             for product in &job.products {
-                let (stride, values) = find(product.matrix.order());
-                let x = Packed {
-                    values: values[activations.start * stride..].as_ptr(),
-                    stride,
-                    rows: activations.len(),
-                };
-                self.multiply(product, weights.clone(), activations.start, x);
+                let packing = product.matrix.packing(self.integer);
+                for (_, packed) in packed.iter().filter(|(known, _)| *known == packing) {
+                    self.multiply(product, weights.clone(), activations.clone(), x.columns, packed);
+                }
             }
             if let Some(finish) = job.finish {
                 finish(activations.clone(), weights.clone());
@@ -255,35 +273,61 @@ impl Region<'_> {
         });
     }
 
-    fn pack(&self, x: &CpuTensor, order: Order, stride: usize) -> Buffer {
-        let mut buffer = Buffer::new(self.recycler, x.rows * stride);
-        let to = Shared::new(&mut buffer);
-        let pack = |row: usize| {
-            // SAFETY: each row is written by one task.
-            order.pack(x.row(row), self.kernels.lanes, unsafe { to.slice(row * stride, stride) });
+    fn pack(&self, x: &CpuTensor, packing: Packing) -> PackedActivations {
+        let for_each_row = |task: &(dyn Fn(usize) + Sync)| {
+            if x.rows < 8 {
+                (0..x.rows).for_each(task);
+            } else {
+                self.pool.run(x.rows, task);
+            }
         };
-        if x.rows < 8 {
-            (0..x.rows).for_each(pack);
-        } else {
-            self.pool.run(x.rows, &pack);
+        let buffer = |len| Buffer::new(self.recycler, len);
+        match packing {
+            Packing::Floats(order) => {
+                let stride = order.packed_len(x.columns, self.kernels.lanes);
+                let mut values = buffer(x.rows * stride);
+                let to = Shared::new(&mut values);
+                for_each_row(&|row| {
+                    // SAFETY: each row is written by one task.
+                    order.pack(x.row(row), self.kernels.lanes, unsafe { to.slice(row * stride, stride) });
+                });
+                PackedActivations::Floats { values, stride }
+            }
+            Packing::Bytes { fields, group_size } => {
+                let groups = x.columns / group_size;
+                let mut values = buffer((x.rows * x.columns).div_ceil(4));
+                let (mut scales, mut sums) = (buffer(x.rows * groups), buffer(x.rows * groups));
+                let [values_to, scales_to, sums_to] =
+                    [&mut values, &mut scales, &mut sums].map(|buffer| Shared::new(buffer));
+                for_each_row(&|row| {
+                    // SAFETY: each row is written by one task; bytes may be written to memory of floats.
+                    unsafe {
+                        let values = values_to.at(0).cast::<i8>().add(row * x.columns);
+                        let values = std::slice::from_raw_parts_mut(values, x.columns);
+                        let scales = scales_to.slice(row * groups, groups);
+                        let sums = sums_to.slice(row * groups, groups);
+                        (self.kernels.integer.quantize)(x.row(row), group_size, fields, values, scales, sums);
+                    }
+                });
+                PackedActivations::Bytes { values, scales, sums, groups }
+            }
         }
-        buffer
     }
 
     /// Cuts the jobs into pieces for the pool.
     fn cut(&self, x: &CpuTensor, jobs: &[Job<'_>]) -> Vec<Piece> {
         let total: usize = jobs.iter().map(|job| job.products[0].matrix.rows).sum();
         let mut pieces = Vec::new();
-        let row_bytes = 4 * x.columns;
+        let row_bytes = if self.integer { x.columns } else { 4 * x.columns };
         let columns = self.kernels.tile_columns;
         let (activation_block, weight_block) = if x.rows <= DIRECT_COLUMNS {
             // Several pieces per thread, so that a thread that was interrupted does not hold the others up.
             (x.rows, (total / (8 * self.pool.threads())).clamp(16, 128))
         } else {
             let activations = (ACTIVATION_BLOCK / row_bytes / columns * columns).max(2 * columns);
-            (activations, (PANEL / row_bytes).clamp(TILE_ROWS, 32))
+            (activations, (PANEL / row_bytes).clamp(MAX_LANES, 32))
         };
-        let weight_block = weight_block / TILE_ROWS * TILE_ROWS;
+        let weight_block = weight_block / MAX_LANES * MAX_LANES;
         for start in (0..x.rows).step_by(activation_block.max(1)) {
             let activations = start..(start + activation_block).min(x.rows);
             for (job, rows) in jobs.iter().map(|job| job.products[0].matrix.rows).enumerate() {
@@ -297,102 +341,184 @@ impl Region<'_> {
     }
 
     /// One product's piece, bias included.
-    fn multiply(&self, product: &Product<'_>, rows: Range<usize>, first_activation: usize, x: Packed) {
+    fn multiply(
+        &self,
+        product: &Product<'_>,
+        rows: Range<usize>,
+        activations: Range<usize>,
+        columns: usize,
+        packed: &PackedActivations,
+    ) {
         let Product { matrix, bias, out } = product;
-        let kernels = self.kernels;
-        let y = Output { values: out.at(first_activation * matrix.rows + rows.start), stride: matrix.rows };
-        SCRATCH.with_borrow_mut(|scratch| {
-            let direct = x.rows <= DIRECT_COLUMNS && matrix.direct();
-            if !direct {
-                scratch.panel.resize(rows.len() * x.stride, 0.0);
+        let y = Output { values: out.at(activations.start * matrix.rows + rows.start), stride: matrix.rows };
+        SCRATCH.with_borrow_mut(|scratch| match packed {
+            PackedActivations::Floats { values, stride } => {
+                let x = Packed {
+                    values: values[activations.start * stride..].as_ptr(),
+                    stride: *stride,
+                    rows: activations.len(),
+                };
+                self.multiply_floats(matrix, rows.clone(), x, y, scratch);
             }
-            match &matrix.kind {
-                Kind::Dense { data, element } => {
-                    let row_bytes = matrix.columns * element.size();
-                    let args = DenseRows {
-                        values: &data.bytes()[rows.start * row_bytes..rows.end * row_bytes],
-                        element: *element,
-                        columns: matrix.columns,
-                        rows: rows.len(),
-                        x,
-                        y,
-                    };
-                    // SAFETY: `args` describes rows of the matrix, packed activations as wide as it, and an output
-                    // piece that only this task writes; the panel has been given room for the rows.
-                    unsafe {
-                        if direct {
-                            (kernels.dense_rows)(&args);
-                        } else {
-                            (kernels.dense_unpack)(&args, scratch.panel.as_mut_ptr());
-                        }
+            PackedActivations::Bytes { values, scales, sums, groups } => {
+                let first_group = activations.start * groups;
+                let x = integer::Activations {
+                    values: values.as_ptr().cast::<i8>().wrapping_add(activations.start * columns),
+                    stride: columns,
+                    scales: scales[first_group..].as_ptr(),
+                    sums: sums[first_group..].as_ptr(),
+                    groups: *groups,
+                    rows: activations.len(),
+                };
+                self.multiply_bytes(matrix, rows.clone(), x, y, scratch);
+            }
+        });
+        if let Some(bias) = bias {
+            for m in activations {
+                // SAFETY: this piece of the output is this task's.
+                let y = unsafe { out.slice(m * matrix.rows + rows.start, rows.len()) };
+                for (y, bias) in y.iter_mut().zip(&bias.values()[rows.clone()]) {
+                    *y += bias;
+                }
+            }
+        }
+    }
+
+    fn multiply_bytes(
+        &self,
+        matrix: &CpuMatrix,
+        rows: Range<usize>,
+        x: integer::Activations,
+        y: Output,
+        scratch: &mut Scratch,
+    ) {
+        let kernels = self.kernels;
+        // Dense matrices are never packed as bytes.
+        let Kind::Quantized { data, biases, element } = &matrix.kind else { return };
+        let spec = data.spec;
+        let first_group = rows.start * x.groups * element.size();
+        let row_bytes = matrix.columns * spec.bits as usize / 8;
+        let words = &data.weight.bytes()[rows.start * row_bytes..rows.end * row_bytes];
+        let args = integer::IntegerRows {
+            words: words.as_ptr(),
+            row_words: row_bytes / 4,
+            rows: rows.len(),
+            scales: &data.scales.bytes()[first_group..],
+            biases: &biases.bytes()[first_group..],
+            element: *element,
+            groups: x.groups,
+            group_size: spec.group_size,
+            x,
+            y,
+        };
+        let kernels = &kernels.integer;
+        // SAFETY: `args` describes rows of the matrix, activations packed for it, and an output piece that only this
+        // task writes; scales and biases are padded by a vector.
+        unsafe {
+            match spec.bits {
+                2 => (kernels.rows_2)(&args, &mut scratch.integer),
+                4 => (kernels.rows_4)(&args, &mut scratch.integer),
+                8 => (kernels.rows_8)(&args, &mut scratch.integer),
+                bits => {
+                    scratch.bytes.resize(rows.len() * matrix.columns, 0);
+                    let unpacked = scratch.bytes.chunks_exact_mut(matrix.columns);
+                    for (words, out) in words.chunks_exact(row_bytes).zip(unpacked) {
+                        for_each_field(words, bits, out.len(), |column, q| out[column] = q as u8);
+                    }
+                    (kernels.byte_rows)(&args, scratch.bytes.as_ptr(), &mut scratch.integer);
+                }
+            }
+        }
+    }
+
+    fn multiply_floats(
+        &self,
+        matrix: &CpuMatrix,
+        rows: Range<usize>,
+        x: Packed,
+        y: Output,
+        scratch: &mut Scratch,
+    ) {
+        let kernels = self.kernels;
+        let direct = x.rows <= DIRECT_COLUMNS && matrix.direct();
+        if !direct {
+            scratch.panel.resize(rows.len() * x.stride, 0.0);
+        }
+        match &matrix.kind {
+            Kind::Dense { data, element } => {
+                let row_bytes = matrix.columns * element.size();
+                let args = DenseRows {
+                    values: &data.bytes()[rows.start * row_bytes..rows.end * row_bytes],
+                    element: *element,
+                    columns: matrix.columns,
+                    rows: rows.len(),
+                    x,
+                    y,
+                };
+                // SAFETY: `args` describes rows of the matrix, packed activations as wide as it, and an output
+                // piece that only this task writes; the panel has been given room for the rows.
+                unsafe {
+                    if direct {
+                        (kernels.dense_rows)(&args);
+                    } else {
+                        (kernels.dense_unpack)(&args, scratch.panel.as_mut_ptr());
                     }
                 }
-                Kind::Quantized { data, biases, element } => {
-                    let groups =
-                        scratch.load_groups(kernels, matrix, rows.clone(), &data.scales, biases, *element);
-                    let spec = data.spec;
-                    let row_bytes = matrix.columns * spec.bits as usize / 8;
-                    let words = &data.weight.bytes()[rows.start * row_bytes..rows.end * row_bytes];
-                    let args = QuantRows {
-                        words: words.as_ptr(),
-                        row_words: row_bytes / 4,
-                        rows: rows.len(),
-                        scales: &scratch.scales,
-                        biases: &scratch.biases,
-                        groups,
-                        group_words: spec.group_size * spec.bits as usize / 32,
-                        x,
-                        y,
-                    };
-                    let panel = scratch.panel.as_mut_ptr();
-                    // SAFETY: as above; scales and biases are padded by a vector.
-                    unsafe {
-                        match (spec.bits, direct) {
-                            (2, true) => (kernels.quant_rows_2)(&args),
-                            (4, true) => (kernels.quant_rows_4)(&args),
-                            (8, true) => (kernels.quant_rows_8)(&args),
-                            (2, false) => (kernels.quant_unpack_2)(&args, panel),
-                            (4, false) => (kernels.quant_unpack_4)(&args, panel),
-                            (8, false) => (kernels.quant_unpack_8)(&args, panel),
-                            _ => {
-                                let groups = scratch
-                                    .scales
-                                    .chunks_exact(groups)
-                                    .zip(scratch.biases.chunks_exact(groups));
-                                let panel = scratch.panel.chunks_exact_mut(x.stride);
-                                for ((words, (scales, biases)), out) in
-                                    words.chunks_exact(row_bytes).zip(groups).zip(panel)
-                                {
-                                    let (out, padding) = out.split_at_mut(matrix.columns);
-                                    unpack_bits(words, spec.bits, spec.group_size, scales, biases, out);
-                                    padding.fill(0.0);
-                                }
+            }
+            Kind::Quantized { data, biases, element } => {
+                let groups =
+                    scratch.load_groups(kernels, matrix, rows.clone(), &data.scales, biases, *element);
+                let spec = data.spec;
+                let row_bytes = matrix.columns * spec.bits as usize / 8;
+                let words = &data.weight.bytes()[rows.start * row_bytes..rows.end * row_bytes];
+                let args = QuantRows {
+                    words: words.as_ptr(),
+                    row_words: row_bytes / 4,
+                    rows: rows.len(),
+                    scales: &scratch.scales,
+                    biases: &scratch.biases,
+                    groups,
+                    group_words: spec.group_size * spec.bits as usize / 32,
+                    x,
+                    y,
+                };
+                let panel = scratch.panel.as_mut_ptr();
+                // SAFETY: as above; scales and biases are padded by a vector.
+                unsafe {
+                    match (spec.bits, direct) {
+                        (2, true) => (kernels.quant_rows_2)(&args),
+                        (4, true) => (kernels.quant_rows_4)(&args),
+                        (8, true) => (kernels.quant_rows_8)(&args),
+                        (2, false) => (kernels.quant_unpack_2)(&args, panel),
+                        (4, false) => (kernels.quant_unpack_4)(&args, panel),
+                        (8, false) => (kernels.quant_unpack_8)(&args, panel),
+                        _ => {
+                            let groups =
+                                scratch.scales.chunks_exact(groups).zip(scratch.biases.chunks_exact(groups));
+                            let panel = scratch.panel.chunks_exact_mut(x.stride);
+                            for ((words, (scales, biases)), out) in
+                                words.chunks_exact(row_bytes).zip(groups).zip(panel)
+                            {
+                                let (out, padding) = out.split_at_mut(matrix.columns);
+                                unpack_bits(words, spec.bits, spec.group_size, scales, biases, out);
+                                padding.fill(0.0);
                             }
                         }
                     }
                 }
             }
-            if !direct {
-                let tile = Tile {
-                    panel: scratch.panel.as_ptr(),
-                    panel_rows: rows.len(),
-                    panel_stride: x.stride,
-                    columns: x.stride,
-                    x,
-                    y,
-                };
-                // SAFETY: the panel holds `rows` packed rows, and the output piece is this task's.
-                unsafe { (kernels.tile)(&tile) };
-            }
-            if let Some(bias) = bias {
-                for m in first_activation..first_activation + x.rows {
-                    // SAFETY: this piece of the output is this task's.
-                    let y = unsafe { out.slice(m * matrix.rows + rows.start, rows.len()) };
-                    for (y, bias) in y.iter_mut().zip(&bias.values()[rows.clone()]) {
-                        *y += bias;
-                    }
-                }
-            }
-        });
+        }
+        if !direct {
+            let tile = Tile {
+                panel: scratch.panel.as_ptr(),
+                panel_rows: rows.len(),
+                panel_stride: x.stride,
+                columns: x.stride,
+                x,
+                y,
+            };
+            // SAFETY: the panel holds `rows` packed rows, and the output piece is this task's.
+            unsafe { (kernels.tile)(&tile) };
+        }
     }
 }

@@ -231,13 +231,16 @@ mod tests {
         let pool = Pool::new(2);
         for _ in 0..3 {
             std::thread::sleep(SPIN * 5);
-            let seen = Mutex::new(std::collections::HashSet::new());
+            // Neither task returns before the other has begun, which takes two threads.
+            let begun = AtomicUsize::new(0);
             pool.run(2, &|_| {
-                seen.lock().unwrap().insert(std::thread::current().id());
-                // Long enough for the other thread to take the second task.
-                std::thread::sleep(Duration::from_millis(20));
+                begun.fetch_add(1, SeqCst);
+                let start = Instant::now();
+                while begun.load(SeqCst) < 2 {
+                    assert!(start.elapsed() < Duration::from_secs(60), "the worker did not wake");
+                    std::thread::yield_now();
+                }
             });
-            assert_eq!(seen.lock().unwrap().len(), 2);
         }
     }
 

@@ -1,14 +1,113 @@
 //! The conformance suite, on every instruction set this machine has.
 
 use pippin_cpu::{CpuBackend, InstructionSet};
-use pippin_tensor::{Numerics, conformance_suite};
+use pippin_tensor::{
+    Backend, Dtype, MatrixData, Numerics, QuantSpec, QuantizedData, TensorData, conformance_suite,
+};
 
-fn with(set: InstructionSet) -> Option<CpuBackend> {
+fn exact(set: InstructionSet) -> Option<CpuBackend> {
     CpuBackend::with(Numerics::Exact, set, 2)
 }
 
-conformance_suite!(portable, with(InstructionSet::Portable), 1e-5);
-conformance_suite!(avx2, with(InstructionSet::Avx2), 1e-5);
-conformance_suite!(avx512, with(InstructionSet::Avx512), 1e-5);
-conformance_suite!(neon, with(InstructionSet::Neon), 1e-5);
+fn fast(set: InstructionSet) -> Option<CpuBackend> {
+    CpuBackend::with(Numerics::Fast, set, 2)
+}
+
+conformance_suite!(portable, exact(InstructionSet::Portable), 1e-5);
+conformance_suite!(avx2, exact(InstructionSet::Avx2), 1e-5);
+conformance_suite!(avx512, exact(InstructionSet::Avx512), 1e-5);
+conformance_suite!(neon, exact(InstructionSet::Neon), 1e-5);
 conformance_suite!(one_thread, CpuBackend::with(Numerics::Exact, InstructionSet::available()[0], 1), 1e-5);
+
+// Activations of eight bits deviate by up to half a step of 1/127 of their group's largest, which a single
+// output may feel in full.
+conformance_suite!(portable_fast, fast(InstructionSet::Portable), 4e-2);
+conformance_suite!(avx2_fast, fast(InstructionSet::Avx2), 4e-2);
+conformance_suite!(avx_vnni_fast, fast(InstructionSet::AvxVnni), 4e-2);
+conformance_suite!(avx512_fast, fast(InstructionSet::Avx512), 4e-2);
+conformance_suite!(avx512_vnni_fast, fast(InstructionSet::Avx512Vnni), 4e-2);
+conformance_suite!(neon_fast, fast(InstructionSet::Neon), 4e-2);
+conformance_suite!(neon_dotprod_fast, fast(InstructionSet::NeonDotprod), 4e-2);
+
+/// Activations that eight bits hold exactly lose nothing: the products are those of the exact path up to rounding.
+/// Weights and activations are at their extremes, where sums of products would saturate first.
+#[test]
+fn integer_products_are_exact() {
+    let mut state = 1u64;
+    let mut random = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32
+    };
+    for bits in [2, 3, 4, 5, 6, 8] {
+        for group_size in [32, 64, 128] {
+            for extreme in [false, true] {
+                let (rows, columns) = (37, 384);
+                let words: Vec<u32> = (0..rows * columns * bits as usize / 32)
+                    .map(|_| if extreme { u32::MAX } else { random() << 16 ^ random() })
+                    .collect();
+                let shape = [rows, columns / group_size];
+                let values: Vec<f32> =
+                    (0..shape[0] * shape[1]).map(|_| (random() % 64) as f32 / 32.0).collect();
+                let matrix = QuantizedData::new(
+                    QuantSpec::affine(bits, group_size),
+                    rows,
+                    columns,
+                    TensorData::from_u32("weight", &[rows, words.len() / rows], &words).unwrap(),
+                    TensorData::from_f32_as("scales", Dtype::F16, &shape, &values).unwrap(),
+                    Some(TensorData::from_f32_as("biases", Dtype::F16, &shape, &values).unwrap()),
+                )
+                .unwrap();
+                let weights = matrix.dequantize().unwrap();
+                for x_rows in [1, 2, 3, 4, 5, 17] {
+                    let x: Vec<f32> = (0..x_rows * columns)
+                        .map(|i| {
+                            let step = 1.0 / (1 << (i / group_size % 4)) as f32;
+                            let value = if extreme || i % group_size == 0 { 127 } else { random() % 255 };
+                            (value as f32 - if value > 127 { 255.0 } else { 0.0 }) * step
+                        })
+                        .collect();
+                    for set in InstructionSet::available() {
+                        let backend = fast(set).unwrap();
+                        let uploaded = backend.matrix(MatrixData::Quantized(matrix.clone())).unwrap();
+                        let x_tensor = TensorData::from_f32("x", &[x_rows, columns], &x).unwrap();
+                        let x_tensor = backend.tensor(&x_tensor).unwrap();
+                        let y = backend.read(&backend.matmul(&x_tensor, &uploaded).unwrap()).unwrap();
+                        for (m, x) in x.chunks(columns).enumerate() {
+                            for (o, w) in weights.chunks(columns).enumerate() {
+                                let terms = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                                let size: f64 = terms.clone().map(f64::abs).sum();
+                                let (expected, actual) = (terms.sum::<f64>(), f64::from(y[m * rows + o]));
+                                assert!(
+                                    (expected - actual).abs() <= 1e-6 * size,
+                                    "{set:?}, {bits} bits, groups of {group_size}, row {m} of {x_rows}, \
+                                     output {o}: {actual} instead of {expected}"
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A NaN or an infinity among the activations reaches the output: quantization does not hide it.
+#[test]
+fn non_finite_activations_are_not_hidden() {
+    let words = [0x7777_7777u32; 8];
+    let one = |name| TensorData::from_f32(name, &[1, 1], &[1.0]).unwrap();
+    let weight = TensorData::from_u32("weight", &[1, 8], &words).unwrap();
+    let spec = QuantSpec::affine(4, 64);
+    let matrix = QuantizedData::new(spec, 1, 64, weight, one("scales"), Some(one("biases"))).unwrap();
+    for set in InstructionSet::available() {
+        let backend = fast(set).unwrap();
+        let uploaded = backend.matrix(MatrixData::Quantized(matrix.clone())).unwrap();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = [1.0; 64];
+            x[17] = bad;
+            let x = backend.tensor(&TensorData::from_f32("x", &[1, 64], &x).unwrap()).unwrap();
+            let y = backend.read(&backend.matmul(&x, &uploaded).unwrap()).unwrap();
+            assert!(!y[0].is_finite(), "{set:?}: {bad} became {}", y[0]);
+        }
+    }
+}

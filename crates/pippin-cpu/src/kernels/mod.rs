@@ -6,10 +6,12 @@
 
 pub(crate) mod attention;
 pub(crate) mod elementwise;
+pub(crate) mod integer;
 pub(crate) mod matmul;
 
 use crate::simd::{Simd, portable::Portable};
 use attention::AttentionTask;
+use integer::IntegerRows;
 use matmul::{DenseRows, Element, QuantRows, Tile};
 
 /// An instruction set the CPU backend has kernels for.
@@ -19,10 +21,16 @@ pub enum InstructionSet {
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// AVX2 with AVX-VNNI.
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// AVX-512 with AVX512-VNNI.
+    Avx512Vnni,
     /// 64-bit ARM.
     Neon,
+    /// 64-bit ARM with the dot product instructions of ARMv8.2.
+    NeonDotprod,
 }
 
 impl InstructionSet {
@@ -39,15 +47,21 @@ impl InstructionSet {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
-            if avx512 {
-                sets.push(Self::Avx512);
-            }
-            if avx2 {
-                sets.push(Self::Avx2);
-            }
+            let candidates = [
+                (Self::Avx512Vnni, avx512 && is_x86_feature_detected!("avx512vnni")),
+                (Self::Avx512, avx512),
+                (Self::AvxVnni, avx2 && is_x86_feature_detected!("avxvnni")),
+                (Self::Avx2, avx2),
+            ];
+            sets.extend(candidates.iter().filter(|(_, here)| *here).map(|(set, _)| *set));
         }
         #[cfg(target_arch = "aarch64")]
-        sets.push(Self::Neon);
+        {
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                sets.push(Self::NeonDotprod);
+            }
+            sets.push(Self::Neon);
+        }
         sets.push(Self::Portable);
         sets
     }
@@ -57,8 +71,11 @@ impl InstructionSet {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "AVX2",
+            Self::AvxVnni => "AVX-VNNI",
             Self::Avx512 => "AVX-512",
+            Self::Avx512Vnni => "AVX-512 VNNI",
             Self::Neon => "NEON",
+            Self::NeonDotprod => "NEON dotprod",
         }
     }
 }
@@ -85,6 +102,17 @@ pub(crate) struct Kernels {
     pub(crate) silu_mul: unsafe fn(&[f32], &[f32], &mut [f32]),
     pub(crate) add: unsafe fn(&[f32], &[f32], &mut [f32]),
     pub(crate) attention: unsafe fn(&AttentionTask<'_>, &mut attention::Scratch),
+    pub(crate) integer: IntegerKernels,
+}
+
+/// The kernels that differ between an instruction set and its extension by dot products of bytes.
+pub(crate) struct IntegerKernels {
+    /// Row, group size, fields, values, scales, sums.
+    pub(crate) quantize: unsafe fn(&[f32], usize, usize, &mut [i8], &mut [f32], &mut [f32]),
+    pub(crate) rows_2: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
+    pub(crate) rows_4: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
+    pub(crate) rows_8: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
+    pub(crate) byte_rows: unsafe fn(&IntegerRows<'_>, *const u8, &mut integer::Scratch),
 }
 
 impl Kernels {
@@ -98,19 +126,64 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2 => Some(&avx2::KERNELS),
             #[cfg(target_arch = "x86_64")]
+            InstructionSet::AvxVnni => Some(&avx_vnni::KERNELS),
+            #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 => Some(&avx512::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Vnni => Some(&avx512_vnni::KERNELS),
             #[cfg(target_arch = "aarch64")]
             InstructionSet::Neon => Some(&neon::KERNELS),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::NeonDotprod => Some(&neon_dotprod::KERNELS),
             #[allow(unreachable_patterns, reason = "the remaining sets depend on the target")]
             _ => None,
         }
     }
 }
 
+/// Instantiates the integer kernels for an instruction set, `$rows` activation rows per tile.
+macro_rules! integer_kernels {
+    ($simd:ty, $rows:literal, [$($feature:meta)?]) => {{
+        $(#[$feature])?
+        unsafe fn quantize(
+            row: &[f32],
+            group_size: usize,
+            fields: usize,
+            out: &mut [i8],
+            scales: &mut [f32],
+            sums: &mut [f32],
+        ) {
+            // With the number of fields known, the permutation becomes shuffles.
+            match fields {
+                4 => integer::quantize(row, group_size, 4, out, scales, sums),
+                8 => integer::quantize(row, group_size, 8, out, scales, sums),
+                _ => integer::quantize(row, group_size, 16, out, scales, sums),
+            }
+        }
+        $(#[$feature])?
+        unsafe fn rows_2(args: &IntegerRows<'_>, scratch: &mut integer::Scratch) {
+            unsafe { integer::rows::<$simd, 2, $rows>(args, scratch) }
+        }
+        $(#[$feature])?
+        unsafe fn rows_4(args: &IntegerRows<'_>, scratch: &mut integer::Scratch) {
+            unsafe { integer::rows::<$simd, 4, $rows>(args, scratch) }
+        }
+        $(#[$feature])?
+        unsafe fn rows_8(args: &IntegerRows<'_>, scratch: &mut integer::Scratch) {
+            unsafe { integer::rows::<$simd, 8, $rows>(args, scratch) }
+        }
+        $(#[$feature])?
+        unsafe fn byte_rows(args: &IntegerRows<'_>, unpacked: *const u8, scratch: &mut integer::Scratch) {
+            unsafe { integer::byte_rows::<$simd, $rows>(args, unpacked, scratch) }
+        }
+        IntegerKernels { quantize, rows_2, rows_4, rows_8, byte_rows }
+    }};
+}
+
 /// Instantiates every kernel for an instruction set. `$columns` activation rows by four weight rows is the largest tile
 /// whose accumulators stay in registers.
 macro_rules! kernels {
-    ($module:ident, $simd:ty, $columns:literal, [$($feature:meta)?]) => {
+    ($module:ident, $simd:ty, $columns:literal, $rows:literal, [$($feature:meta)?]) => {
         #[allow(clippy::undocumented_unsafe_blocks, reason = "the table's contract is the bodies' contract")]
         mod $module {
             use super::*;
@@ -174,7 +247,7 @@ macro_rules! kernels {
                 unsafe { attention::attention::<$simd, $columns>(task, scratch) }
             }
 
-            pub(super) static KERNELS: Kernels = Kernels {
+            pub(super) const KERNELS: Kernels = Kernels {
                 lanes: <$simd as Simd>::LANES,
                 tile_columns: $columns,
                 quant_rows_2,
@@ -191,20 +264,49 @@ macro_rules! kernels {
                 silu_mul,
                 add,
                 attention,
+                integer: integer_kernels!($simd, $rows, [$($feature)?]),
             };
         }
     };
 }
 
-kernels!(portable, Portable, 2, []);
+/// Instantiates an extension of an instruction set, which differs in its integer kernels only.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! extension {
+    ($module:ident, $base:ident, $simd:ty, $rows:literal, [$feature:meta]) => {
+        #[allow(clippy::undocumented_unsafe_blocks, reason = "the table's contract is the bodies' contract")]
+        mod $module {
+            use super::*;
+            use crate::simd;
+
+            pub(super) const KERNELS: Kernels =
+                Kernels { integer: integer_kernels!($simd, $rows, [$feature]), ..$base::KERNELS };
+        }
+    };
+}
+
+kernels!(portable, Portable, 2, 2, []);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, simd::avx2::Avx2, 2, [target_feature(enable = "avx2,fma,f16c")]);
+kernels!(avx2, simd::avx2::Avx2<false>, 2, 4, [target_feature(enable = "avx2,fma,f16c")]);
+#[cfg(target_arch = "x86_64")]
+extension!(avx_vnni, avx2, simd::avx2::Avx2<true>, 6, [target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 #[cfg(target_arch = "x86_64")]
 kernels!(
     avx512,
-    simd::avx512::Avx512,
+    simd::avx512::Avx512<false>,
     6,
+    8,
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
 );
+#[cfg(target_arch = "x86_64")]
+extension!(
+    avx512_vnni,
+    avx512,
+    simd::avx512::Avx512<true>,
+    8,
+    [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+);
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, simd::neon::Neon, 6, [target_feature(enable = "neon")]);
+kernels!(neon, simd::neon::Neon<false>, 6, 4, [target_feature(enable = "neon")]);
+#[cfg(target_arch = "aarch64")]
+extension!(neon_dotprod, neon, simd::neon::Neon<true>, 8, [target_feature(enable = "neon,dotprod")]);

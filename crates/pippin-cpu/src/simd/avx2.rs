@@ -4,12 +4,12 @@ use std::arch::x86_64::*;
 
 use super::{Simd, exp};
 
-/// Eight lanes.
+/// Eight lanes. `VNNI`: with the AVX-VNNI extension.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2;
+pub(crate) struct Avx2<const VNNI: bool>;
 
 #[allow(clippy::undocumented_unsafe_blocks, reason = "each body relies on the trait's contract alone")]
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     type F = __m256;
     type U = __m256i;
@@ -110,6 +110,74 @@ impl Simd for Avx2 {
         unsafe {
             let shifted = _mm256_srlv_epi32(words, _mm256_set1_epi32((index * BITS) as i32));
             _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32((1 << BITS) - 1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_words(to: *mut u32, words: Self::U) {
+        unsafe { _mm256_storeu_si256(to.cast(), words) }
+    }
+    #[inline(always)]
+    unsafe fn zero_words() -> Self::U {
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
+        unsafe {
+            if BITS == 8 {
+                return words;
+            }
+            let shifted = _mm256_srlv_epi32(words, _mm256_set1_epi32(shift as i32));
+            _mm256_and_si256(shifted, _mm256_set1_epi8(((1u32 << BITS) - 1) as i8))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: *const i8) -> Self::U {
+        unsafe {
+            let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
+            if VNNI {
+                _mm256_dpbusd_avx_epi32(sums, weights, x)
+            } else if BITS < 8 {
+                // Pairs of products stay below 2^15: 2 * 127 * 127.
+                let pairs = _mm256_maddubs_epi16(weights, x);
+                _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            } else {
+                let even = _mm256_and_si256(weights, _mm256_set1_epi16(0xff));
+                let odd = _mm256_srli_epi16::<8>(weights);
+                let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
+                let x_odd = _mm256_srai_epi16::<8>(x);
+                let dot = _mm256_add_epi32(_mm256_madd_epi16(even, x_even), _mm256_madd_epi16(odd, x_odd));
+                _mm256_add_epi32(sums, dot)
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_float(words: Self::U) -> Self::F {
+        unsafe { _mm256_cvtepi32_ps(words) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const u8, stride: usize, to: *mut u32) {
+        unsafe {
+            // Four rows from each base: with two strides in registers the addresses need no arithmetic.
+            let row: [__m256i; 8] =
+                std::array::from_fn(|r| Self::load_words(from.add(r / 4 * (4 * stride)).add(r % 4 * stride)));
+            // Pairs of rows, then fours within each half, then the halves.
+            let pair: [__m256i; 8] = std::array::from_fn(|i| {
+                let (a, b) = (row[i / 2 * 2], row[i / 2 * 2 + 1]);
+                if i % 2 == 0 { _mm256_unpacklo_epi32(a, b) } else { _mm256_unpackhi_epi32(a, b) }
+            });
+            let four: [__m256i; 8] = std::array::from_fn(|i| {
+                let (a, b) = (pair[i / 4 * 4 + i % 4 / 2], pair[i / 4 * 4 + 2 + i % 4 / 2]);
+                if i % 2 == 0 { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) }
+            });
+            for column in 0..4 {
+                let (a, b) = (four[column], four[column + 4]);
+                Self::store_words(to.add(8 * column), _mm256_permute2x128_si256::<0x20>(a, b));
+                Self::store_words(to.add(8 * (column + 4)), _mm256_permute2x128_si256::<0x31>(a, b));
+            }
         }
     }
     #[inline(always)]

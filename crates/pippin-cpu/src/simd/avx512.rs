@@ -4,12 +4,12 @@ use std::arch::x86_64::*;
 
 use super::{Simd, exp};
 
-/// Sixteen lanes.
+/// Sixteen lanes. `VNNI`: with the AVX512-VNNI extension.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512;
+pub(crate) struct Avx512<const VNNI: bool>;
 
 #[allow(clippy::undocumented_unsafe_blocks, reason = "each body relies on the trait's contract alone")]
-impl Simd for Avx512 {
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const LANES: usize = 16;
     type F = __m512;
     type U = __m512i;
@@ -108,6 +108,82 @@ impl Simd for Avx512 {
                 _mm512_permutexvar_ps(shifted, table)
             } else {
                 _mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32((1 << BITS) - 1)))
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_words(to: *mut u32, words: Self::U) {
+        unsafe { _mm512_storeu_si512(to.cast(), words) }
+    }
+    #[inline(always)]
+    unsafe fn zero_words() -> Self::U {
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
+        unsafe {
+            if BITS == 8 {
+                return words;
+            }
+            let shifted = _mm512_srlv_epi32(words, _mm512_set1_epi32(shift as i32));
+            _mm512_and_si512(shifted, _mm512_set1_epi8(((1u32 << BITS) - 1) as i8))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: *const i8) -> Self::U {
+        unsafe {
+            let x = _mm512_set1_epi32(x.cast::<i32>().read_unaligned());
+            if VNNI {
+                _mm512_dpbusd_epi32(sums, weights, x)
+            } else if BITS < 8 {
+                // Pairs of products stay below 2^15: 2 * 127 * 127.
+                let pairs = _mm512_maddubs_epi16(weights, x);
+                _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
+            } else {
+                let even = _mm512_and_si512(weights, _mm512_set1_epi16(0xff));
+                let odd = _mm512_srli_epi16::<8>(weights);
+                let x_even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(x));
+                let x_odd = _mm512_srai_epi16::<8>(x);
+                let dot = _mm512_add_epi32(_mm512_madd_epi16(even, x_even), _mm512_madd_epi16(odd, x_odd));
+                _mm512_add_epi32(sums, dot)
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_float(words: Self::U) -> Self::F {
+        unsafe { _mm512_cvtepi32_ps(words) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const u8, stride: usize, to: *mut u32) {
+        unsafe {
+            // Four rows from each base: with two strides in registers the addresses need no arithmetic.
+            let row: [__m512i; 16] =
+                std::array::from_fn(|r| Self::load_words(from.add(r / 4 * (4 * stride)).add(r % 4 * stride)));
+            // Pairs of rows, then fours within each quarter, then the quarters.
+            let pair: [__m512i; 16] = std::array::from_fn(|i| {
+                let (a, b) = (row[i / 2 * 2], row[i / 2 * 2 + 1]);
+                if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }
+            });
+            // `four[4 * g + c]`: column `c` of each quarter, rows `4g..4g + 4`.
+            let four: [__m512i; 16] = std::array::from_fn(|i| {
+                let (a, b) = (pair[i / 4 * 4 + i % 4 / 2], pair[i / 4 * 4 + 2 + i % 4 / 2]);
+                if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) }
+            });
+            for column in 0..4 {
+                let [a, b, c, d] = [0, 4, 8, 12].map(|group| four[group + column]);
+                // Quarters 0 and 2, and 1 and 3, of rows 0 to 7 and of rows 8 to 15.
+                let (ab_even, ab_odd) =
+                    (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+                let (cd_even, cd_odd) =
+                    (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+                Self::store_words(to.add(16 * column), _mm512_shuffle_i32x4::<0x88>(ab_even, cd_even));
+                Self::store_words(to.add(16 * (column + 4)), _mm512_shuffle_i32x4::<0x88>(ab_odd, cd_odd));
+                Self::store_words(to.add(16 * (column + 8)), _mm512_shuffle_i32x4::<0xdd>(ab_even, cd_even));
+                Self::store_words(to.add(16 * (column + 12)), _mm512_shuffle_i32x4::<0xdd>(ab_odd, cd_odd));
             }
         }
     }

@@ -52,6 +52,20 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn prefetch(address: *const u8);
     /// The `index`-th field of `BITS` bits of each word, as a number.
     unsafe fn field<const BITS: u32>(words: Self::U, index: u32) -> Self::F;
+    /// Stores `LANES` words.
+    unsafe fn store_words(to: *mut u32, words: Self::U);
+    unsafe fn zero_words() -> Self::U;
+    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U;
+    /// Four unsigned bytes per lane: bits `shift..` of each byte of each word, `BITS` of them. `shift` is a multiple of
+    /// `BITS`.
+    unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U;
+    /// Adds to each lane of `sums` the product of its four weights, unsigned and of at most `BITS` bits, with the four
+    /// signed bytes at `x`. Exact: no intermediate saturates for `x` within `±127`.
+    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: *const i8) -> Self::U;
+    /// Signed integers to floating point.
+    unsafe fn to_float(words: Self::U) -> Self::F;
+    /// Transposes a square of words: row `r` is at `from + r * stride` (bytes), column `c` goes to `to[c * LANES..]`.
+    unsafe fn transpose(from: *const u8, stride: usize, to: *mut u32);
     /// What [`repeat`](Self::repeat) needs for runs of `run` lanes, a power of two below `LANES`.
     unsafe fn repeat_lanes(run: usize) -> Self::U;
     /// Lane `i` is `from[i / run]`. Reads `LANES` elements.

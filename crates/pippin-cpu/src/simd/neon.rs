@@ -6,12 +6,12 @@ use half::f16;
 
 use super::{Simd, exp};
 
-/// Four lanes.
+/// Four lanes. `DOTPROD`: with the dot product extension of ARMv8.2.
 #[derive(Clone, Copy)]
-pub(crate) struct Neon;
+pub(crate) struct Neon<const DOTPROD: bool>;
 
 #[allow(clippy::undocumented_unsafe_blocks, reason = "each body relies on the trait's contract alone")]
-impl Simd for Neon {
+impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
     const LANES: usize = 4;
     type F = float32x4_t;
     type U = uint32x4_t;
@@ -104,6 +104,88 @@ impl Simd for Neon {
         unsafe {
             let shifted = vshlq_u32(words, vdupq_n_s32(-((index * BITS) as i32)));
             vcvtq_f32_u32(vandq_u32(shifted, vdupq_n_u32((1 << BITS) - 1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_words(to: *mut u32, words: Self::U) {
+        unsafe { vst1q_u32(to, words) }
+    }
+    #[inline(always)]
+    unsafe fn zero_words() -> Self::U {
+        unsafe { vdupq_n_u32(0) }
+    }
+    #[inline(always)]
+    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
+        unsafe { vaddq_u32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
+        unsafe {
+            if BITS == 8 {
+                return words;
+            }
+            let shifted = vshlq_u32(words, vdupq_n_s32(-(shift as i32)));
+            vandq_u32(shifted, vreinterpretq_u32_u8(vdupq_n_u8(((1u32 << BITS) - 1) as u8)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: *const i8) -> Self::U {
+        unsafe {
+            let x = vdupq_n_u32(x.cast::<u32>().read_unaligned());
+            if DOTPROD {
+                // The intrinsics are unstable, the instruction is not. It takes signed weights: with eight bits they are
+                // shifted by 128, which is added back as twice 64.
+                let mut sums = sums;
+                let weights = if BITS == 8 {
+                    let shift = vreinterpretq_u32_u8(vdupq_n_u8(64));
+                    std::arch::asm!(
+                        "sdot {sums:v}.4s, {shift:v}.16b, {x:v}.16b",
+                        "sdot {sums:v}.4s, {shift:v}.16b, {x:v}.16b",
+                        sums = inout(vreg) sums, shift = in(vreg) shift, x = in(vreg) x,
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                    veorq_u32(weights, vdupq_n_u32(0x8080_8080))
+                } else {
+                    weights
+                };
+                std::arch::asm!(
+                    "sdot {sums:v}.4s, {weights:v}.16b, {x:v}.16b",
+                    sums = inout(vreg) sums, weights = in(vreg) weights, x = in(vreg) x,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+                sums
+            } else {
+                let weights = vreinterpretq_u8_u32(weights);
+                let x = vmovl_s8(vget_low_s8(vreinterpretq_s8_u32(x)));
+                let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(weights)));
+                let high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(weights)));
+                // Each lane's products are four neighbours; two pairwise additions gather them.
+                let x = vget_low_s16(x);
+                let a = vmull_s16(vget_low_s16(low), x);
+                let b = vmull_s16(vget_high_s16(low), x);
+                let c = vmull_s16(vget_low_s16(high), x);
+                let d = vmull_s16(vget_high_s16(high), x);
+                let dot = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+                vaddq_u32(sums, vreinterpretq_u32_s32(dot))
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_float(words: Self::U) -> Self::F {
+        unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(words)) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const u8, stride: usize, to: *mut u32) {
+        unsafe {
+            let row: [uint32x4_t; 4] = std::array::from_fn(|r| Self::load_words(from.add(r * stride)));
+            let wide = |v| vreinterpretq_u64_u32(v);
+            let narrow = |v| vreinterpretq_u32_u64(v);
+            let (a, b) = (vtrn1q_u32(row[0], row[1]), vtrn2q_u32(row[0], row[1]));
+            let (c, d) = (vtrn1q_u32(row[2], row[3]), vtrn2q_u32(row[2], row[3]));
+            Self::store_words(to, narrow(vtrn1q_u64(wide(a), wide(c))));
+            Self::store_words(to.add(4), narrow(vtrn1q_u64(wide(b), wide(d))));
+            Self::store_words(to.add(8), narrow(vtrn2q_u64(wide(a), wide(c))));
+            Self::store_words(to.add(12), narrow(vtrn2q_u64(wide(b), wide(d))));
         }
     }
     #[inline(always)]

@@ -89,6 +89,44 @@ impl Simd for Portable {
         words.map(|word| ((word >> (index * BITS)) & ((1 << BITS) - 1)) as f32)
     }
     #[inline(always)]
+    unsafe fn store_words(to: *mut u32, words: Self::U) {
+        unsafe { to.cast::<[u32; N]>().write_unaligned(words) }
+    }
+    #[inline(always)]
+    unsafe fn zero_words() -> Self::U {
+        [0; N]
+    }
+    #[inline(always)]
+    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
+        words.map(|word| (word >> shift) & (0x0101_0101 * ((1 << BITS) - 1)))
+    }
+    #[inline(always)]
+    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: *const i8) -> Self::U {
+        let x = unsafe { x.cast::<[i8; 4]>().read_unaligned() }.map(i32::from);
+        std::array::from_fn(|i| {
+            let w = weights[i].to_le_bytes().map(i32::from);
+            let dot = (w[0] * x[0] + w[1] * x[1]) + (w[2] * x[2] + w[3] * x[3]);
+            sums[i].wrapping_add(dot as u32)
+        })
+    }
+    #[inline(always)]
+    unsafe fn to_float(words: Self::U) -> Self::F {
+        words.map(|word| word as i32 as f32)
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const u8, stride: usize, to: *mut u32) {
+        for row in 0..N {
+            let words = unsafe { Self::load_words(from.add(row * stride)) };
+            for (column, word) in words.iter().enumerate() {
+                unsafe { *to.add(column * N + row) = *word };
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn repeat_lanes(run: usize) -> Self::U {
         std::array::from_fn(|i| (i / run) as u32)
     }
