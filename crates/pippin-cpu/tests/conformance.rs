@@ -21,13 +21,13 @@ conformance_suite!(one_thread, CpuBackend::with(Numerics::Exact, InstructionSet:
 
 // Activations of eight bits deviate by up to half a step of 1/127 of their group's largest, which a single
 // output may feel in full.
-conformance_suite!(portable_fast, fast(InstructionSet::Portable), 4e-2);
-conformance_suite!(avx2_fast, fast(InstructionSet::Avx2), 4e-2);
-conformance_suite!(avx_vnni_fast, fast(InstructionSet::AvxVnni), 4e-2);
-conformance_suite!(avx512_fast, fast(InstructionSet::Avx512), 4e-2);
-conformance_suite!(avx512_vnni_fast, fast(InstructionSet::Avx512Vnni), 4e-2);
-conformance_suite!(neon_fast, fast(InstructionSet::Neon), 4e-2);
-conformance_suite!(neon_dotprod_fast, fast(InstructionSet::NeonDotprod), 4e-2);
+conformance_suite!(portable_fast, fast(InstructionSet::Portable), 2e-2);
+conformance_suite!(avx2_fast, fast(InstructionSet::Avx2), 2e-2);
+conformance_suite!(avx_vnni_fast, fast(InstructionSet::AvxVnni), 2e-2);
+conformance_suite!(avx512_fast, fast(InstructionSet::Avx512), 2e-2);
+conformance_suite!(avx512_vnni_fast, fast(InstructionSet::Avx512Vnni), 2e-2);
+conformance_suite!(neon_fast, fast(InstructionSet::Neon), 2e-2);
+conformance_suite!(neon_dotprod_fast, fast(InstructionSet::NeonDotprod), 2e-2);
 
 /// Activations that eight bits hold exactly lose nothing: the products are those of the exact path up to rounding.
 /// Weights and activations are at their extremes, where sums of products would saturate first.

@@ -105,10 +105,12 @@ pub(crate) struct Kernels {
     pub(crate) integer: IntegerKernels,
 }
 
+/// Row, group size, fields, values, scales, sums: see [`integer::quantize`].
+type QuantizeKernel = unsafe fn(&[f32], usize, usize, &mut [i8], &mut [f32], &mut [f32]);
+
 /// The kernels that differ between an instruction set and its extension by dot products of bytes.
 pub(crate) struct IntegerKernels {
-    /// Row, group size, fields, values, scales, sums.
-    pub(crate) quantize: unsafe fn(&[f32], usize, usize, &mut [i8], &mut [f32], &mut [f32]),
+    pub(crate) quantize: QuantizeKernel,
     pub(crate) rows_2: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
     pub(crate) rows_4: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
     pub(crate) rows_8: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),

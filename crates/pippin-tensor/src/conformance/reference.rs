@@ -104,7 +104,7 @@ impl Array {
 }
 
 /// Norms below this count as this: a sum of terms of about one that happens to cancel has no digits of its own.
-const SMALLEST_NORM: f64 = 0.05;
+const SMALLEST_NORM: f64 = 0.3;
 
 /// Fails unless `actual` is `expected` within `tolerance`, relative to each row's norm.
 #[track_caller]
