@@ -27,14 +27,28 @@ struct Job {
     tasks: usize,
 }
 
+/// Keeps a value on cache lines of its own: waiting threads read some of these counters all the time, and others are
+/// written for every task. (Two lines, because processors fetch them in pairs.)
+#[repr(align(128))]
+struct Alone<T>(T);
+
+impl<T> std::ops::Deref for Alone<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 struct Shared {
     job: UnsafeCell<Job>,
     /// Whether workers may enter the current job.
-    open: AtomicBool,
+    open: Alone<AtomicBool>,
+    /// Counts jobs, so that a worker can tell a new one from the one it has finished.
+    epoch: AtomicUsize,
     /// The next task to hand out.
-    next: AtomicUsize,
+    next: Alone<AtomicUsize>,
     /// Workers inside the current job.
-    active: AtomicUsize,
+    active: Alone<AtomicUsize>,
     sleepers: AtomicUsize,
     gate: Mutex<()>,
     wake: Condvar,
@@ -69,9 +83,10 @@ impl Pool {
         fn nothing(_: usize) {}
         let shared = Arc::new(Shared {
             job: UnsafeCell::new(Job { task: &nothing as &Task<'static>, tasks: 0 }),
-            open: AtomicBool::new(false),
-            next: AtomicUsize::new(0),
-            active: AtomicUsize::new(0),
+            open: Alone(AtomicBool::new(false)),
+            epoch: AtomicUsize::new(0),
+            next: Alone(AtomicUsize::new(0)),
+            active: Alone(AtomicUsize::new(0)),
             sleepers: AtomicUsize::new(0),
             gate: Mutex::new(()),
             wake: Condvar::new(),
@@ -111,6 +126,7 @@ impl Pool {
                 Job { task: std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task), tasks };
         }
         shared.next.store(0, SeqCst);
+        shared.epoch.fetch_add(1, SeqCst);
         shared.open.store(true, SeqCst);
         if shared.sleepers.load(SeqCst) > 0 {
             let _gate = shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,12 +173,16 @@ fn take_tasks(shared: &Shared, task: &Task<'_>, tasks: usize) {
 }
 
 fn work(shared: &Shared) {
+    let mut finished = 0;
     let mut idle_since = Instant::now();
     let mut spins = 0u32;
+    let is_new = |finished| shared.open.load(SeqCst) && shared.epoch.load(SeqCst) != finished;
     while !shared.stop.load(SeqCst) {
-        if shared.open.load(SeqCst) {
+        if is_new(finished) {
             shared.active.fetch_add(1, SeqCst);
             if shared.open.load(SeqCst) {
+                // While `active` is raised there is no next job, so this is the open one's number.
+                finished = shared.epoch.load(SeqCst);
                 // SAFETY: `active` was raised before `open` was seen, so `run` waits for this thread before it returns
                 // (which ends the borrow of the task) or writes a new job.
                 let (task, tasks) = unsafe { (&*(*shared.job.get()).task, (*shared.job.get()).tasks) };
@@ -171,10 +191,6 @@ fn work(shared: &Shared) {
                 }
             }
             shared.active.fetch_sub(1, SeqCst);
-            // The caller may still be busy with its last task: wait without hammering `active`.
-            while shared.open.load(SeqCst) && !shared.stop.load(SeqCst) {
-                std::hint::spin_loop();
-            }
             idle_since = Instant::now();
             continue;
         }
@@ -183,7 +199,7 @@ fn work(shared: &Shared) {
         if spins.is_multiple_of(64) && idle_since.elapsed() > SPIN {
             let mut gate = shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
             shared.sleepers.fetch_add(1, SeqCst);
-            while !shared.open.load(SeqCst) && !shared.stop.load(SeqCst) {
+            while !is_new(finished) && !shared.stop.load(SeqCst) {
                 gate = shared.wake.wait(gate).unwrap_or_else(PoisonError::into_inner);
             }
             shared.sleepers.fetch_sub(1, SeqCst);
