@@ -4,9 +4,13 @@
 //! is the cost of starting and ending a region. Workers spin for a short while after a region before they park, and a
 //! region does not wait for workers that have not arrived: the calling thread takes tasks too, and closes the region
 //! when none are left.
+//!
+//! Tasks are handed out in order, each thread beginning with a range of its own, so that neighbouring tasks run on one
+//! thread and what one fetches ahead the next one finds. A thread that has finished its range takes from the others'.
 
 use std::{
     cell::UnsafeCell,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
@@ -45,8 +49,8 @@ struct Shared {
     open: Alone<AtomicBool>,
     /// Counts jobs, so that a worker can tell a new one from the one it has finished.
     epoch: AtomicUsize,
-    /// The next task to hand out.
-    next: Alone<AtomicUsize>,
+    /// The next task of each thread's range.
+    next: Vec<Alone<AtomicUsize>>,
     /// Workers inside the current job.
     active: Alone<AtomicUsize>,
     sleepers: AtomicUsize,
@@ -85,7 +89,7 @@ impl Pool {
             job: UnsafeCell::new(Job { task: &nothing as &Task<'static>, tasks: 0 }),
             open: Alone(AtomicBool::new(false)),
             epoch: AtomicUsize::new(0),
-            next: Alone(AtomicUsize::new(0)),
+            next: (0..threads.max(1)).map(|_| Alone(AtomicUsize::new(0))).collect(),
             active: Alone(AtomicUsize::new(0)),
             sleepers: AtomicUsize::new(0),
             gate: Mutex::new(()),
@@ -98,7 +102,7 @@ impl Pool {
                 let shared = Arc::clone(&shared);
                 std::thread::Builder::new()
                     .name(format!("pippin-cpu-{index}"))
-                    .spawn(move || work(&shared))
+                    .spawn(move || work(&shared, index))
                     .ok()
             })
             .collect();
@@ -125,18 +129,20 @@ impl Pool {
             *shared.job.get() =
                 Job { task: std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task), tasks };
         }
-        shared.next.store(0, SeqCst);
+        for (thread, next) in shared.next.iter().enumerate() {
+            next.store(shared.range(thread, tasks).start, SeqCst);
+        }
         shared.epoch.fetch_add(1, SeqCst);
         shared.open.store(true, SeqCst);
         if shared.sleepers.load(SeqCst) > 0 {
             let _gate = shared.gate.lock().unwrap_or_else(PoisonError::into_inner);
             shared.wake.notify_all();
         }
-        let result = catch_unwind(AssertUnwindSafe(|| take_tasks(shared, task, tasks)));
+        let result = catch_unwind(AssertUnwindSafe(|| take_tasks(shared, task, tasks, 0)));
         shared.open.store(false, SeqCst);
         if result.is_err() {
             // Nobody needs the remaining tasks.
-            shared.next.store(tasks, SeqCst);
+            shared.next.iter().for_each(|next| next.store(tasks, SeqCst));
         }
         while shared.active.load(SeqCst) > 0 {
             std::hint::spin_loop();
@@ -162,17 +168,29 @@ impl Drop for Pool {
     }
 }
 
-fn take_tasks(shared: &Shared, task: &Task<'_>, tasks: usize) {
-    loop {
-        let index = shared.next.fetch_add(1, SeqCst);
-        if index >= tasks {
-            return;
-        }
-        task(index);
+impl Shared {
+    /// The tasks a thread begins with.
+    fn range(&self, thread: usize, tasks: usize) -> Range<usize> {
+        let threads = self.next.len();
+        thread * tasks / threads..(thread + 1) * tasks / threads
     }
 }
 
-fn work(shared: &Shared) {
+fn take_tasks(shared: &Shared, task: &Task<'_>, tasks: usize, thread: usize) {
+    let threads = shared.next.len();
+    for owner in (thread..threads).chain(0..thread) {
+        let end = shared.range(owner, tasks).end;
+        loop {
+            let index = shared.next[owner].fetch_add(1, SeqCst);
+            if index >= end {
+                break;
+            }
+            task(index);
+        }
+    }
+}
+
+fn work(shared: &Shared, thread: usize) {
     let mut finished = 0;
     let mut idle_since = Instant::now();
     let mut spins = 0u32;
@@ -186,7 +204,7 @@ fn work(shared: &Shared) {
                 // SAFETY: `active` was raised before `open` was seen, so `run` waits for this thread before it returns
                 // (which ends the borrow of the task) or writes a new job.
                 let (task, tasks) = unsafe { (&*(*shared.job.get()).task, (*shared.job.get()).tasks) };
-                if catch_unwind(AssertUnwindSafe(|| take_tasks(shared, task, tasks))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| take_tasks(shared, task, tasks, thread))).is_err() {
                     shared.panicked.store(true, SeqCst);
                 }
             }
