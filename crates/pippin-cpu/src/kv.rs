@@ -40,8 +40,9 @@ impl Zeroed {
     fn new(len: usize) -> Result<Self> {
         let failed =
             || TensorError::OutOfMemory { device: "cpu".into(), bytes: len as u64, what: "the KV cache" };
-        // An allocation must not be empty.
-        let layout = Layout::from_size_align(len.max(64), 64).map_err(|_| failed())?;
+        // An allocation must not be empty. The alignment is the most for which the allocator asks the system for zeroed
+        // memory; beyond it, it would write the zeros itself and so commit all of it.
+        let layout = Layout::from_size_align(len.max(16), 16).map_err(|_| failed())?;
         // SAFETY: the size is not zero.
         let bytes = unsafe { alloc_zeroed(layout) };
         if bytes.is_null() { Err(failed()) } else { Ok(Self { bytes, layout }) }
@@ -186,5 +187,35 @@ impl Writer {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Resident memory of this process in bytes, where the system tells.
+    fn resident() -> Option<usize> {
+        let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+        Some(statm.split(' ').nth(1)?.parse::<usize>().ok()? * 4096)
+    }
+
+    #[test]
+    fn unused_capacity_takes_no_memory() {
+        let spec = KvCacheSpec {
+            pages: 4096,
+            page_size: 32,
+            kv_heads: 8,
+            head_dim: 128,
+            dtype: pippin_tensor::Dtype::F16,
+        };
+        let Some(before) = resident() else {
+            eprintln!("skipped: this system does not tell how much memory a process uses");
+            return;
+        };
+        let cache = CpuKvCache::new(&spec).unwrap();
+        let grown = resident().unwrap().saturating_sub(before);
+        assert!(grown < spec.page_bytes() * spec.pages / 4, "{grown} bytes for an empty cache");
+        drop(cache);
     }
 }
