@@ -1,0 +1,67 @@
+//! Reading the small text files of a model folder: bounded, and with errors that name the file.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Result, TextError};
+
+/// Configuration files: `config.json` is some kilobytes, `tokenizer_config.json` up to a few megabytes.
+pub(crate) const CONFIG_LIMIT: u64 = 32 << 20;
+/// `tokenizer.json`: the largest vocabularies known (256k entries with merges) need 35 MB.
+pub(crate) const TOKENIZER_LIMIT: u64 = 256 << 20;
+
+/// Reads a text file of at most `limit` bytes; `None` when there is none.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
+    let io = |source| TextError::Io { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(TextError::Malformed { path: path.to_owned(), problem: "not a regular file".to_owned() });
+    }
+    if metadata.len() > limit {
+        return Err(TextError::TooLarge { path: path.to_owned(), size: metadata.len(), limit });
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    // The file may grow between the two calls; the limit holds nevertheless.
+    let size = file.take(limit + 1).read_to_end(&mut bytes).map_err(io)? as u64;
+    if size > limit {
+        return Err(TextError::TooLarge { path: path.to_owned(), size, limit });
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) => Err(TextError::Malformed {
+            path: path.to_owned(),
+            problem: format!("not UTF-8 text at byte {}", error.utf8_error().valid_up_to()),
+        }),
+    }
+}
+
+/// Reads a file that holds one JSON object; `None` when there is none.
+pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
+    let Some(text) = read_text(path, CONFIG_LIMIT)? else { return Ok(None) };
+    let malformed = |problem| TextError::Malformed { path: path.to_owned(), problem };
+    match serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(&text)) {
+        Ok(Value::Object(map)) => Ok(Some(map)),
+        Ok(other) => Err(malformed(format!("must hold a JSON object, found {}", kind(&other)))),
+        Err(error) => Err(malformed(format!("not valid JSON: {error}"))),
+    }
+}
+
+/// The JSON type of a value, for error messages.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

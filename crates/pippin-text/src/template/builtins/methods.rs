@@ -1,0 +1,299 @@
+//! Methods of strings, lists and dicts: `value.name(…)`.
+
+use super::super::eval::{Args, Interpreter, Outcome, describe, fail};
+use super::super::format;
+use super::super::parse::Name;
+use super::super::value::Value;
+use super::common::*;
+
+const STR_METHODS: &[&str] = &[
+    "upper",
+    "lower",
+    "casefold",
+    "title",
+    "capitalize",
+    "swapcase",
+    "strip",
+    "lstrip",
+    "rstrip",
+    "split",
+    "rsplit",
+    "splitlines",
+    "replace",
+    "startswith",
+    "endswith",
+    "removeprefix",
+    "removesuffix",
+    "find",
+    "rfind",
+    "index",
+    "count",
+    "join",
+    "format",
+    "partition",
+    "rpartition",
+    "zfill",
+    "ljust",
+    "rjust",
+    "center",
+    "isalpha",
+    "isdigit",
+    "isnumeric",
+    "isdecimal",
+    "isalnum",
+    "isspace",
+    "islower",
+    "isupper",
+    "isascii",
+];
+const DICT_METHODS: &[&str] = &["get", "items", "keys", "values", "copy"];
+const LIST_METHODS: &[&str] = &["count", "index", "copy"];
+
+/// Whether a value has a method of this name.
+pub(crate) fn has_method(value: &Value, name: &str) -> bool {
+    match value {
+        Value::Str(_) => STR_METHODS.contains(&name),
+        Value::Dict(_) => DICT_METHODS.contains(&name),
+        Value::List(_) => LIST_METHODS.contains(&name),
+        Value::Tuple(_) => matches!(name, "count" | "index"),
+        Value::Loop { .. } => matches!(name, "cycle" | "changed"),
+        _ => false,
+    }
+}
+
+/// Calls a method.
+pub(crate) fn method(vm: &mut Interpreter, value: &Value, name: &Name, args: Args) -> Outcome<Value> {
+    match value {
+        Value::Str(source) => str_method(vm, source, name, args),
+        Value::Dict(dict) => match name.as_ref() {
+            "get" => {
+                let [key, default] = args.take(name, ["key", "default"])?;
+                let found = vm.key(&required(key, name)?)?.and_then(|key| dict.map.get(&key).cloned());
+                Ok(found.or(default).unwrap_or(Value::None))
+            }
+            "items" => {
+                let [] = args.take(name, [])?;
+                items(vm, value)
+            }
+            "keys" => {
+                let [] = args.take(name, [])?;
+                let keys = vm.iterate(value)?;
+                Value::list(keys)
+            }
+            "values" => {
+                let [] = args.take(name, [])?;
+                vm.list(dict.map.values().cloned().collect())
+            }
+            _ => Ok(value.clone()),
+        },
+        Value::List(seq) | Value::Tuple(seq) => match name.as_ref() {
+            "copy" => Ok(value.clone()),
+            _ => {
+                let [item] = args.take(name, ["value"])?;
+                let item = required(item, name)?;
+                vm.visit(value)?;
+                let mut positions = seq.items.iter().enumerate().filter(|(_, other)| other.equals(&item));
+                if name.as_ref() == "count" {
+                    return Ok(Value::Int(positions.count() as i128));
+                }
+                match positions.next() {
+                    Some((position, _)) => Ok(Value::Int(position as i128)),
+                    None => fail(format!("{} is not in the list", describe(&item))),
+                }
+            }
+        },
+        Value::Loop { slot, serial } => vm.loop_method(*slot, *serial, name, args),
+        other => fail(format!("{} has no method '{name}'", other.type_name())),
+    }
+}
+
+fn str_method(vm: &mut Interpreter, source: &str, name: &Name, args: Args) -> Outcome<Value> {
+    let name = name.as_ref();
+    let all = |test: fn(char) -> bool| Value::Bool(!source.is_empty() && source.chars().all(test));
+    vm.work(source.len() as u64 / 64)?;
+    match name {
+        "split" | "rsplit" => {
+            let [separator, count] = args.take(name, ["sep", "maxsplit"])?;
+            let count = count.map_or(Ok(-1), |count| integer(&count, name))?;
+            let count = usize::try_from(count).unwrap_or(usize::MAX - 1);
+            return split(vm, source, separator, count, name == "rsplit");
+        }
+        "replace" => {
+            let [old, new, count] = args.take(name, ["old", "new", "count"])?;
+            let (old, new) = (required(old, name)?, required(new, name)?);
+            return replace(vm, source, text(&old, name)?, text(&new, name)?, count);
+        }
+        "join" => {
+            let [iterable] = args.take(name, ["iterable"])?;
+            let mut parts = Vec::new();
+            for item in vm.iterate(&required(iterable, name)?)? {
+                let Value::Str(part) = &item else {
+                    return fail(format!("join needs strings, found {}", describe(&item)));
+                };
+                parts.push(part.clone());
+            }
+            return join(vm, &parts, source);
+        }
+        "format" => return format::braces(vm, source, args),
+        "strip" | "lstrip" | "rstrip" => {
+            let [chars] = args.take(name, ["chars"])?;
+            let (left, right) = (name != "rstrip", name != "lstrip");
+            return vm.text(strip(source, chars, left, right, name)?.to_owned());
+        }
+        "splitlines" => {
+            let [keep_ends] = args.take(name, ["keepends"])?;
+            let keep_ends = keep_ends.is_some_and(|flag| flag.is_true());
+            let count = source.matches(is_line_end).count() as u64 + 1;
+            vm.reserve(source.len() as u64 + count * 2 * size_of::<Value>() as u64)?;
+            return Value::list(split_lines(source, keep_ends).into_iter().map(Value::str).collect());
+        }
+        "startswith" | "endswith" => {
+            let [affix] = args.take(name, ["prefix"])?;
+            let affix = required(affix, name)?;
+            let affixes = if let Value::Tuple(seq) = &affix {
+                seq.items.as_slice()
+            } else {
+                std::slice::from_ref(&affix)
+            };
+            for affix in affixes {
+                let affix = text(affix, name)?;
+                if if name == "startswith" { source.starts_with(affix) } else { source.ends_with(affix) } {
+                    return Ok(Value::Bool(true));
+                }
+            }
+            return Ok(Value::Bool(false));
+        }
+        "removeprefix" | "removesuffix" | "find" | "rfind" | "index" | "count" | "partition"
+        | "rpartition" => {
+            let [part] = args.take(name, ["part"])?;
+            let part = required(part, name)?;
+            let part = text(&part, name)?;
+            if !matches!(name, "find" | "rfind" | "index" | "count") {
+                vm.reserve(source.len() as u64)?;
+            }
+            return search(source, part, name);
+        }
+        "zfill" | "ljust" | "rjust" | "center" => {
+            let [size, fill] = args.take(name, ["width", "fillchar"])?;
+            let size = width(Some(required(size, name)?), 0, name)?;
+            let fill = match &fill {
+                Some(fill) => text(fill, name)?.chars().next().unwrap_or(' '),
+                None => ' ',
+            };
+            let missing = size.saturating_sub(source.chars().count());
+            let pad = |c: char| std::iter::repeat_n(c, missing).collect::<String>();
+            let result = match name {
+                "zfill" => match source.strip_prefix(['+', '-']) {
+                    Some(digits) => format!("{}{}{digits}", &source[..1], pad('0')),
+                    None => pad('0') + source,
+                },
+                "ljust" => source.to_owned() + &pad(fill),
+                "rjust" => pad(fill) + source,
+                _ => center(source, size, fill),
+            };
+            return vm.text(result);
+        }
+        _ => {}
+    }
+    let [] = args.take(name, [])?;
+    let result = match name {
+        "upper" => source.to_uppercase(),
+        "lower" | "casefold" => source.to_lowercase(),
+        "title" => title(source, |c| !c.is_alphabetic()),
+        "capitalize" => capitalize(source),
+        "swapcase" => {
+            let swap = |c: char| -> String {
+                if c.is_uppercase() { c.to_lowercase().collect() } else { c.to_uppercase().collect() }
+            };
+            source.chars().map(swap).collect()
+        }
+        "isalpha" => return Ok(all(char::is_alphabetic)),
+        "isnumeric" => return Ok(all(char::is_numeric)),
+        "isdigit" | "isdecimal" => return Ok(all(is_digit)),
+        "isalnum" => return Ok(all(char::is_alphanumeric)),
+        "isspace" => return Ok(all(is_space)),
+        "isascii" => return Ok(Value::Bool(source.is_ascii())),
+        _ => {
+            let (upper, lower) =
+                (source.chars().any(char::is_uppercase), source.chars().any(char::is_lowercase));
+            return Ok(Value::Bool(if name == "islower" { lower && !upper } else { upper && !lower }));
+        }
+    };
+    vm.text(result)
+}
+
+fn search(source: &str, part: &str, name: &str) -> Outcome<Value> {
+    let characters = |bytes: usize| Value::Int(source[..bytes].chars().count() as i128);
+    Ok(match name {
+        "removeprefix" => Value::str(source.strip_prefix(part).unwrap_or(source)),
+        "removesuffix" => Value::str(source.strip_suffix(part).unwrap_or(source)),
+        "find" => source.find(part).map_or(Value::Int(-1), characters),
+        "rfind" => source.rfind(part).map_or(Value::Int(-1), characters),
+        "index" => match source.find(part) {
+            Some(at) => characters(at),
+            None => return fail("substring not found"),
+        },
+        "count" => Value::Int(source.matches(part).count() as i128),
+        _ => {
+            if part.is_empty() {
+                return fail(format!("{name}: empty separator"));
+            }
+            let parts = match name {
+                "partition" => source.split_once(part).map(|(a, b)| [a, part, b]).unwrap_or([source, "", ""]),
+                _ => source.rsplit_once(part).map(|(a, b)| [a, part, b]).unwrap_or(["", "", source]),
+            };
+            Value::tuple(parts.into_iter().map(Value::str).collect())?
+        }
+    })
+}
+
+/// Python's `split` and `rsplit`: at white space without a separator.
+fn split(
+    vm: &mut Interpreter,
+    source: &str,
+    separator: Option<Value>,
+    count: usize,
+    right: bool,
+) -> Outcome<Value> {
+    let separator = match &separator {
+        None | Some(Value::None) => None,
+        Some(separator) => Some(text(separator, "split")?),
+    };
+    if separator == Some("") {
+        return fail("split: empty separator");
+    }
+    let pieces = match separator {
+        Some(separator) => source.matches(separator).count() + 1,
+        None => source.split(is_space).filter(|word| !word.is_empty()).count(),
+    };
+    // A string value and its buffer for each piece.
+    vm.reserve(source.len() as u64 + pieces as u64 * 2 * size_of::<Value>() as u64)?;
+    let mut parts: Vec<&str> = match (separator, right) {
+        (Some(separator), false) => source.splitn(count.saturating_add(1), separator).collect(),
+        (Some(separator), true) => source.rsplitn(count.saturating_add(1), separator).collect(),
+        (None, false) => {
+            let (mut parts, mut rest) = (Vec::new(), source.trim_start_matches(is_space));
+            while !rest.is_empty() {
+                let end =
+                    if parts.len() < count { rest.find(is_space).unwrap_or(rest.len()) } else { rest.len() };
+                parts.push(&rest[..end]);
+                rest = rest[end..].trim_start_matches(is_space);
+            }
+            parts
+        }
+        (None, true) => {
+            let (mut parts, mut rest) = (Vec::new(), source.trim_end_matches(is_space));
+            while !rest.is_empty() {
+                let last = |at: usize| at + rest[at..].chars().next().map_or(0, char::len_utf8);
+                let start = if parts.len() < count { rest.rfind(is_space).map_or(0, last) } else { 0 };
+                parts.push(&rest[start..]);
+                rest = rest[..start].trim_end_matches(is_space);
+            }
+            parts
+        }
+    };
+    if right {
+        parts.reverse();
+    }
+    Value::list(parts.into_iter().map(Value::str).collect())
+}

@@ -1,0 +1,381 @@
+//! Chat templates.
+
+mod builtins;
+mod eval;
+mod format;
+mod ops;
+mod parse;
+mod value;
+
+use std::path::Path;
+
+use serde_json::{Map, Value as Json};
+
+use crate::error::{Result, TextError};
+use crate::files::{self, kind};
+use crate::message::{Content, ContentPart, Message};
+use crate::tokenizer::SpecialTokens;
+
+use eval::{Fault, Interpreter, Outcome};
+use parse::Block;
+use value::Value;
+
+/// Template files may have this many bytes; the longest published ones have 40,000.
+const SOURCE_LIMIT: u64 = 1 << 20;
+
+/// Stack for parsing and rendering. The depth of both is bounded, but what a level costs depends on the compiler, and
+/// how much stack the caller has left is not known; so both run on a thread of their own. The unoptimised build needs
+/// a quarter of this at the deepest.
+const STACK: usize = 32 << 20;
+
+/// What a template may use while rendering one prompt.
+///
+/// The defaults are far above what any published template needs for a conversation that fits a model, and low enough
+/// that rendering a hostile template ends within seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TemplateLimits {
+    /// Steps of the interpreter. A usual template takes some hundred for each message, more for long ones.
+    pub steps: u64,
+    /// Bytes of the rendered prompt.
+    pub output: u64,
+    /// Bytes of all values made while rendering, taken together: those already dropped count, too. For each byte that
+    /// is given to the template, 32 more are allowed.
+    pub memory: u64,
+}
+
+impl Default for TemplateLimits {
+    fn default() -> Self {
+        Self { steps: 50_000_000, output: 32 << 20, memory: 256 << 20 }
+    }
+}
+
+/// Everything that goes into one prompt.
+///
+/// ```
+/// use pippin_text::{Message, RenderInputs};
+///
+/// let messages = [Message::user("Hello")];
+/// let inputs = RenderInputs { add_generation_prompt: false, ..RenderInputs::new(&messages) };
+/// assert!(inputs.tools.is_none());
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RenderInputs<'a> {
+    /// The conversation; at least one message.
+    pub messages: &'a [Message],
+    /// Tools the model may call, each a JSON object in the form of the OpenAI API. An empty list counts as none.
+    pub tools: Option<&'a [Json]>,
+    /// Ends the prompt with the header of an assistant message, so that the model answers.
+    pub add_generation_prompt: bool,
+    /// Ends the prompt inside the last message, so that the model continues it. Excludes `add_generation_prompt`.
+    pub continue_final_message: bool,
+    /// Further variables for the template (`enable_thinking` and the like). Names the engine sets itself are refused.
+    pub extra: Option<&'a Map<String, Json>>,
+    /// The special tokens of the model: templates use `bos_token` and `eos_token`.
+    pub special_tokens: Option<&'a SpecialTokens>,
+    /// The time that `strftime_now` shows, in seconds since 1970, in UTC. Without it, the present time in the local
+    /// time zone.
+    pub now: Option<i64>,
+}
+
+impl<'a> RenderInputs<'a> {
+    /// The usual prompt: the conversation, and then the model is to answer.
+    pub fn new(messages: &'a [Message]) -> Self {
+        Self { messages, add_generation_prompt: true, ..Self::default() }
+    }
+
+    /// With the special tokens of the model.
+    pub fn with_special_tokens(self, special_tokens: &'a SpecialTokens) -> Self {
+        Self { special_tokens: Some(special_tokens), ..self }
+    }
+
+    /// With tools.
+    pub fn with_tools(self, tools: &'a [Json]) -> Self {
+        Self { tools: Some(tools), ..self }
+    }
+
+    /// With further variables for the template.
+    pub fn with_extra(self, extra: &'a Map<String, Json>) -> Self {
+        Self { extra: Some(extra), ..self }
+    }
+}
+
+/// The chat template of a model: renders a conversation into a prompt.
+///
+/// # Language
+///
+/// The language is Jinja as Hugging Face `transformers` 5 sets it up for chat templates: `trim_blocks`, `lstrip_blocks`,
+/// `break` and `continue`, `{% generation %}` (which renders its contents), `raise_exception`, `strftime_now`, a `tojson`
+/// that writes what Python's `json.dumps(ensure_ascii=False)` writes, and Python's own semantics for values: `True`
+/// prints as `True`, dicts keep their order, strings, lists and dicts have their Python methods, an undefined variable
+/// is empty until it is used. Goldens made with `transformers` and Jinja2 hold the two together.
+///
+/// # Untrusted templates
+///
+/// A template comes with the model, so it is untrusted code. Existing engines bound the number of instructions, but a
+/// dozen of them suffice to double a string until memory ends, to nest lists until dropping them overflows the stack, or to
+/// compare lists that share their parts for hours. Therefore the interpreter is our own (the parser is minijinja's): every
+/// step is counted and operations on large values count as many, every byte made is counted *before* it is made, the depth
+/// and the unshared size of each value are bounded, recursion is bounded, and no value can contain itself. Templates have no
+/// access to files, other templates, or anything but their variables. See [`TemplateLimits`].
+#[derive(Debug)]
+pub struct ChatTemplate {
+    default: Program,
+    tool_use: Option<Program>,
+    limits: TemplateLimits,
+}
+
+#[derive(Debug)]
+struct Program {
+    origin: String,
+    source: String,
+    block: Block,
+}
+
+impl Program {
+    fn new(origin: impl Into<String>, source: impl Into<String>) -> Result<Self> {
+        let (origin, source) = (origin.into(), source.into());
+        if source.len() as u64 > SOURCE_LIMIT {
+            let limit = SOURCE_LIMIT;
+            return Err(TextError::TemplateLimit { origin, line: 1, what: "bytes of source", limit });
+        }
+        let parsed = on_own_stack(|| parse::parse(&source)).unwrap_or_else(|problem| Err((1, problem)));
+        match parsed {
+            Ok(block) => Ok(Self { origin, source, block }),
+            Err((line, problem)) => Err(TextError::Template { origin, line, problem }),
+        }
+    }
+}
+
+impl ChatTemplate {
+    /// A template from its source; `origin` is the name used in errors.
+    pub fn from_source(origin: impl Into<String>, source: impl Into<String>) -> Result<Self> {
+        Ok(Self { default: Program::new(origin, source)?, tool_use: None, limits: TemplateLimits::default() })
+    }
+
+    /// Looks for the template of a model folder; `None` when the model has none.
+    ///
+    /// As in `transformers`, files of their own come before `tokenizer_config.json`:
+    ///
+    /// 1. `chat_template.jinja`, with `additional_chat_templates/tool_use.jinja` for prompts with tools;
+    /// 2. `chat_template.json`, the older form for models with a processor;
+    /// 3. `chat_template` in `tokenizer_config.json`.
+    ///
+    /// In the two JSON files the template is a string, or a list of named ones: then `tool_use`, if it exists, is used
+    /// for prompts with tools, and `default` for all others.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Option<Self>> {
+        let dir = dir.as_ref();
+        let path = dir.join("chat_template.jinja");
+        if let Some(source) = files::read_text(&path, SOURCE_LIMIT)? {
+            let mut template = Self::from_source(path.display().to_string(), source)?;
+            let path = dir.join("additional_chat_templates").join("tool_use.jinja");
+            if let Some(source) = files::read_text(&path, SOURCE_LIMIT)? {
+                template.tool_use = Some(Program::new(path.display().to_string(), source)?);
+            }
+            return Ok(Some(template));
+        }
+        for name in ["chat_template.json", "tokenizer_config.json"] {
+            let path = dir.join(name);
+            let config = files::read_object(&path)?.unwrap_or_default();
+            if let Some(template) = Self::from_config(&path, &config)? {
+                return Ok(Some(template));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the field `chat_template` of a configuration object; `path` is for errors.
+    fn from_config(path: &Path, config: &Map<String, Json>) -> Result<Option<Self>> {
+        let field =
+            |field: String, problem: String| TextError::Field { path: path.to_owned(), field, problem };
+        let origin = path.display();
+        let entries = match config.get("chat_template") {
+            None | Some(Json::Null) => return Ok(None),
+            Some(Json::String(source)) => {
+                return Self::from_source(format!("{origin}: chat_template"), source.as_str()).map(Some);
+            }
+            Some(Json::Array(entries)) => entries,
+            Some(other) => {
+                let problem = format!("must be a string or a list of named templates; found {}", kind(other));
+                return Err(field("chat_template".to_owned(), problem));
+            }
+        };
+        let (mut default, mut tool_use) = (None, None);
+        for (index, entry) in entries.iter().enumerate() {
+            let text = |key: &str| {
+                entry.get(key).and_then(Json::as_str).ok_or_else(|| {
+                    field(format!("chat_template[{index}].{key}"), "must be a string".to_owned())
+                })
+            };
+            let (name, source) = (text("name")?, text("template")?);
+            let slot = match name {
+                "default" => &mut default,
+                "tool_use" => &mut tool_use,
+                // Templates for other purposes (retrieval and the like) are chosen by name; nothing here does.
+                _ => continue,
+            };
+            *slot = Some(Program::new(format!("{origin}: chat_template {name:?}"), source)?);
+        }
+        let default = default.ok_or_else(|| {
+            field("chat_template".to_owned(), "the list has no template named \"default\"".to_owned())
+        })?;
+        Ok(Some(Self { default, tool_use, limits: TemplateLimits::default() }))
+    }
+
+    /// The same template with other limits.
+    pub fn with_limits(self, limits: TemplateLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The source of the template, for prompts with tools or without. Useful to recognise a model's dialect.
+    pub fn source(&self, with_tools: bool) -> &str {
+        &self.program(with_tools).source
+    }
+
+    fn program(&self, with_tools: bool) -> &Program {
+        self.tool_use.as_ref().filter(|_| with_tools).unwrap_or(&self.default)
+    }
+
+    /// Renders a prompt.
+    pub fn render(&self, inputs: &RenderInputs<'_>) -> Result<String> {
+        if inputs.messages.is_empty() {
+            let problem = "there is no message; give at least one".to_owned();
+            return Err(TextError::InvalidConversation { problem });
+        }
+        if inputs.continue_final_message && inputs.add_generation_prompt {
+            let problem = "`continue_final_message` continues the last message, `add_generation_prompt` starts a new \
+                           one; set only one of them";
+            return Err(TextError::InvalidConversation { problem: problem.to_owned() });
+        }
+        let render = || match inputs.continue_final_message {
+            true => self.continue_final(inputs),
+            false => self.run(inputs, inputs.messages),
+        };
+        on_own_stack(render).unwrap_or_else(|problem| Err(TextError::InvalidConversation { problem }))
+    }
+
+    /// As `transformers` does it: marks the end of the last message's text, renders, and cuts at the mark.
+    fn continue_final(&self, inputs: &RenderInputs<'_>) -> Result<String> {
+        const MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+        let mut messages = inputs.messages.to_vec();
+        let index = messages.len() - 1;
+        let invalid = |problem: &str| TextError::InvalidMessage {
+            index,
+            field: "content".to_owned(),
+            problem: format!("{problem}, so it cannot be continued"),
+        };
+        let text = match messages.last_mut().and_then(|message| message.content.as_mut()) {
+            Some(Content::Text(text)) => text,
+            Some(Content::Parts(parts)) => parts
+                .iter_mut()
+                .rev()
+                .find_map(|part: &mut ContentPart| part.text.as_mut())
+                .ok_or_else(|| invalid("has no text"))?,
+            None => return Err(invalid("is absent")),
+        };
+        let original = text.trim().to_owned();
+        text.push_str(MARK);
+        let mut prompt = self.run(inputs, &messages)?;
+        let Some(end) = prompt.rfind(MARK.trim_end()).filter(|_| prompt.contains(&original)) else {
+            return Err(invalid("is not rendered unchanged by the chat template"));
+        };
+        let spacing_kept = prompt[end..].starts_with(MARK);
+        prompt.truncate(end);
+        if !spacing_kept {
+            prompt.truncate(prompt.trim_end().len());
+        }
+        Ok(prompt)
+    }
+
+    fn run(&self, inputs: &RenderInputs<'_>, messages: &[Message]) -> Result<String> {
+        let tools = inputs.tools.filter(|tools| !tools.is_empty());
+        let program = self.program(tools.is_some());
+        let mut interpreter = Interpreter::new(self.limits, inputs.now);
+        // Extra variables first: whatever the engine sets itself stands above them.
+        for (name, value) in inputs.extra.into_iter().flatten() {
+            let special = inputs.special_tokens.is_some_and(|tokens| tokens.get(name).is_some());
+            if special || is_reserved(name) {
+                return Err(TextError::ReservedVariable { name: name.clone() });
+            }
+            let value = convert(Value::from_json(value), || format!("template variable `{name}`"))?;
+            interpreter.define(name, value);
+        }
+        let mut list = Vec::with_capacity(messages.len());
+        for (index, message) in messages.iter().enumerate() {
+            let object = message.for_template(index)?;
+            list.push(convert(Value::from_object(&object), || format!("messages[{index}]"))?);
+        }
+        interpreter.define("messages", convert(Value::list(list), || "messages".to_owned())?);
+        let tools = match tools {
+            Some(tools) => {
+                let tools: Outcome<Vec<Value>> = tools.iter().map(Value::from_json).collect();
+                convert(tools.and_then(Value::list), || "tools".to_owned())?
+            }
+            None => Value::None,
+        };
+        interpreter.define("tools", tools);
+        if inputs.extra.is_none_or(|extra| !extra.contains_key("documents")) {
+            interpreter.define("documents", Value::None);
+        }
+        interpreter.define("add_generation_prompt", Value::Bool(inputs.add_generation_prompt));
+        for (name, token) in inputs.special_tokens.into_iter().flat_map(SpecialTokens::iter) {
+            interpreter.define(name, Value::str(token));
+        }
+        interpreter.run(&program.block).map_err(|(line, fault)| {
+            let origin = program.origin.clone();
+            match fault {
+                Fault::Refused(message) => TextError::TemplateRefused { origin, line, message },
+                Fault::Limit(what, limit) => TextError::TemplateLimit { origin, line, what, limit },
+                Fault::Error(problem) => TextError::Template { origin, line, problem },
+            }
+        })
+    }
+}
+
+/// Runs something on a thread with enough stack. An error if there is none to be had, or if it panics: templates that
+/// reach a mistake of ours end their request, not the program.
+fn on_own_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("chat template".to_owned()).stack_size(STACK);
+        let handle = thread.spawn_scoped(scope, run);
+        let handle =
+            handle.map_err(|error| format!("cannot start a thread for the chat template: {error}"))?;
+        handle
+            .join()
+            .map_err(|_| "internal error in the chat template interpreter; please report it".to_owned())
+    })
+}
+
+/// Reports a value that is too deep or too large to be given to a template.
+fn convert(value: Outcome<Value>, what: impl Fn() -> String) -> Result<Value> {
+    value.map_err(|fault| {
+        let problem = match fault {
+            Fault::Error(problem) | Fault::Refused(problem) => problem,
+            Fault::Limit(unit, limit) => format!("exceeds the limit of {limit} {unit}"),
+        };
+        TextError::InvalidConversation { problem: format!("{}: {problem}", what()) }
+    })
+}
+
+/// Names that callers may not set: the engine's own, those of the language, and arguments of `transformers` that would
+/// change what is rendered.
+fn is_reserved(name: &str) -> bool {
+    const RESERVED: &[&str] = &[
+        "messages",
+        "conversation",
+        "tools",
+        "add_generation_prompt",
+        "continue_final_message",
+        "chat_template",
+        "tokenize",
+        "loop",
+        "caller",
+        "varargs",
+        "kwargs",
+        "self",
+        "super",
+    ];
+    // Also where the model has no such token: templates test whether it is defined.
+    const TOKENS: &[&str] =
+        &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+    RESERVED.contains(&name) || TOKENS.contains(&name) || builtins::is_global(name)
+}

@@ -1,0 +1,427 @@
+//! Tokenizer files: what is read, and what is refused.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use pippin_text::{ChatTemplate, Message, RenderInputs, StopTokens, TextError, Tokenizer};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+const TOKENIZER: &str = r#"{
+  "version": "1.0", "truncation": null, "padding": null,
+  "added_tokens": [
+    {"id": 3, "content": "<s>", "special": true, "normalized": false, "single_word": false, "lstrip": false, "rstrip": false},
+    {"id": 4, "content": "<tool>", "special": false, "normalized": false, "single_word": false, "lstrip": false, "rstrip": false},
+    {"id": 5, "content": "</s>", "special": true, "normalized": false, "single_word": false, "lstrip": false, "rstrip": false}
+  ],
+  "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+  "decoder": {"type": "Fuse"},
+  "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}
+}"#;
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+/// Names of files with their texts.
+type Files<'a> = &'a [(&'a str, &'a str)];
+
+fn load(files: &[(&str, &str)]) -> Result<Tokenizer, TextError> {
+    Tokenizer::from_dir(folder(files).path())
+}
+
+#[test]
+fn tokenizers_can_be_shared() {
+    fn shareable<T: Send + Sync + Clone + 'static>() {}
+    shareable::<Tokenizer>();
+    shareable::<pippin_text::StreamDecoder>();
+    shareable::<pippin_text::StopStrings>();
+    fn sendable<T: Send + Sync + 'static>() {}
+    sendable::<ChatTemplate>();
+}
+
+#[test]
+fn encodes_and_decodes() {
+    let tokenizer = common::byte_level();
+    let hello = tokenizer.encode("hello world", false).unwrap();
+    assert_eq!(hello.len(), 2);
+    assert_eq!(tokenizer.decode(&hello, false).unwrap(), "hello world");
+    // The template of the post-processor adds the beginning; the truncation to 4 tokens in the file is ignored.
+    let with_bos = tokenizer.encode("hello world, hello world", true).unwrap();
+    assert_eq!(with_bos[0], tokenizer.bos_token_id().unwrap());
+    assert!(with_bos.len() > 4);
+    assert_eq!(tokenizer.decode(&with_bos, true).unwrap(), "hello world, hello world");
+    assert_eq!(tokenizer.decode(&with_bos[..2], false).unwrap(), "<s>hello");
+    // A prompt that has its beginning does not get a second one.
+    assert_eq!(tokenizer.encode_prompt("<s>hello").unwrap(), with_bos[..2]);
+    assert_eq!(tokenizer.encode_prompt("hello").unwrap(), with_bos[..2]);
+}
+
+#[test]
+fn knows_its_special_tokens() {
+    let tokenizer = common::byte_level();
+    assert_eq!(tokenizer.bos_token(), Some("<s>"));
+    assert_eq!(tokenizer.eos_token(), Some("</s>"));
+    assert_eq!(tokenizer.pad_token(), None);
+    assert_eq!(tokenizer.add_bos_token(), Some(true));
+    assert_eq!(tokenizer.model_max_length(), Some(4096));
+    assert!(tokenizer.is_special(tokenizer.eos_token_id().unwrap()));
+    assert!(!tokenizer.is_special(65));
+    let names: Vec<_> = tokenizer.special_tokens().iter().collect();
+    assert_eq!(names, [("bos_token", "<s>"), ("eos_token", "</s>")]);
+}
+
+#[test]
+fn vocabulary_is_checked_against_the_model() {
+    let tokenizer = load(&[("tokenizer.json", TOKENIZER)]).unwrap();
+    let size = tokenizer.vocab_size();
+    assert_eq!(tokenizer.id_to_token(size as u32 - 1).as_deref(), Some("</s>"));
+    assert!(tokenizer.check_vocab(size).is_ok());
+    let error = tokenizer.check_vocab(size - 1).unwrap_err().to_string();
+    assert!(
+        error.contains("tokenizer.json") && error.contains("</s>") && error.contains(&(size - 1).to_string()),
+        "{error}"
+    );
+}
+
+#[test]
+fn missing_and_damaged_files_are_named() {
+    let cases: [(Files<'_>, &str, &str); 10] = [
+        (&[], "tokenizer.json", "file not found"),
+        (&[("tokenizer.json", "{\"model\": ")], "tokenizer.json", "line 1"),
+        (&[("tokenizer.json", "[]")], "tokenizer.json", ""),
+        (&[("tokenizer.json", "{}")], "tokenizer.json", "not a usable tokenizer"),
+        (
+            &[(
+                "tokenizer.json",
+                r#"{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}"#,
+            )],
+            "tokenizer.json",
+            "",
+        ),
+        (
+            &[(
+                "tokenizer.json",
+                r#"{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["x y"]}}"#,
+            )],
+            "tokenizer.json",
+            "not a usable tokenizer",
+        ),
+        (
+            &[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", "{")],
+            "tokenizer_config.json",
+            "not valid JSON",
+        ),
+        (
+            &[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", "[1]")],
+            "tokenizer_config.json",
+            "a list",
+        ),
+        (
+            &[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", r#"{"eos_token": 5}"#)],
+            "tokenizer_config.json",
+            "`eos_token`",
+        ),
+        (
+            &[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", r#"{"bos_token": {"lstrip": true}}"#)],
+            "tokenizer_config.json",
+            "`bos_token.content`",
+        ),
+    ];
+    for (files, file, part) in cases {
+        let error = load(files).unwrap_err().to_string();
+        assert!(error.contains(file) && error.contains(part), "{error}");
+    }
+    let deep = format!("{{\"model\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(load(&[("tokenizer.json", &deep)]).unwrap_err().to_string().contains("tokenizer.json"));
+    let dir = folder(&[]);
+    fs::write(dir.path().join("tokenizer.json"), [0xff, 0xfe]).unwrap();
+    assert!(Tokenizer::from_dir(dir.path()).unwrap_err().to_string().contains("UTF-8"));
+    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    fs::create_dir(dir.path().join("tokenizer.json")).unwrap();
+    assert!(Tokenizer::from_dir(dir.path()).is_err());
+}
+
+#[test]
+fn huge_files_are_refused_before_they_are_read() {
+    let dir = folder(&[("tokenizer.json", TOKENIZER)]);
+    for name in ["tokenizer_config.json", "chat_template.jinja"] {
+        let path = dir.path().join(name);
+        // Sparse: takes no space.
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let error = match name {
+            "tokenizer_config.json" => Tokenizer::from_dir(dir.path()).unwrap_err(),
+            _ => ChatTemplate::from_dir(dir.path()).unwrap_err(),
+        };
+        assert!(matches!(&error, TextError::TooLarge { .. }), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+        fs::remove_file(path).unwrap();
+    }
+}
+
+fn stop(files: &[(&str, &str)]) -> Result<(Vec<u32>, Vec<String>), TextError> {
+    let mut all = vec![("tokenizer.json", TOKENIZER)];
+    all.extend_from_slice(files);
+    let dir = folder(&all);
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let stop = StopTokens::from_dir(dir.path(), &tokenizer)?;
+    Ok((stop.iter().collect(), stop.warnings().to_vec()))
+}
+
+#[test]
+fn stop_tokens_come_from_three_files() {
+    let ids = |files: &[(&str, &str)]| stop(files).unwrap().0;
+    assert!(ids(&[]).is_empty());
+    assert_eq!(ids(&[("config.json", r#"{"eos_token_id": 1}"#)]), [1]);
+    assert_eq!(ids(&[("config.json", r#"{"eos_token_id": [1, 2.0]}"#)]), [1, 2]);
+    assert_eq!(ids(&[("config.json", r#"{"text_config": {"eos_token_id": [2]}}"#)]), [2]);
+    assert_eq!(ids(&[("config.json", r#"{"eos_token_id": null, "text_config": {"eos_token_id": 2}}"#)]), [2]);
+    // generation_config.json replaces config.json …
+    let both = [
+        ("config.json", r#"{"eos_token_id": 1}"#),
+        ("generation_config.json", r#"{"eos_token_id": [0, 2]}"#),
+    ];
+    assert_eq!(ids(&both), [0, 2]);
+    // … unless it says nothing.
+    for nothing in ["{}", r#"{"eos_token_id": null}"#, r#"{"eos_token_id": []}"#] {
+        assert_eq!(
+            ids(&[("config.json", r#"{"eos_token_id": 1}"#), ("generation_config.json", nothing)]),
+            [1]
+        );
+    }
+    // The tokenizer's own token is always one.
+    let tokenizer = load(&[("tokenizer.json", TOKENIZER)]).unwrap();
+    let end = tokenizer.token_to_id("</s>").unwrap();
+    assert_eq!(ids(&[both[0], both[1], ("tokenizer_config.json", r#"{"eos_token": "</s>"}"#)]), [0, 2, end]);
+}
+
+#[test]
+fn impossible_stop_tokens_are_reported() {
+    let (ids, warnings) =
+        stop(&[("generation_config.json", r#"{"eos_token_id": [1, -1, 4000000000, 99999999999999999999]}"#)])
+            .unwrap();
+    assert_eq!(ids, [1]);
+    assert_eq!(warnings.len(), 3);
+    assert!(warnings[0].contains("generation_config.json: field `eos_token_id`: -1"), "{warnings:?}");
+    let (_, warnings) = stop(&[("tokenizer_config.json", r#"{"eos_token": "<nowhere>"}"#)]).unwrap();
+    assert!(warnings[0].contains("<nowhere>"), "{warnings:?}");
+    for bad in [
+        r#"{"eos_token_id": "2"}"#,
+        r#"{"eos_token_id": [true]}"#,
+        r#"{"eos_token_id": 1.5}"#,
+        r#"{"eos_token_id": {}}"#,
+    ] {
+        let error = stop(&[("config.json", bad)]).unwrap_err().to_string();
+        assert!(error.contains("config.json: field `eos_token_id`"), "{error}");
+    }
+    let error =
+        stop(&[("config.json", r#"{"text_config": {"eos_token_id": "x"}}"#)]).unwrap_err().to_string();
+    assert!(error.contains("text_config.eos_token_id"), "{error}");
+}
+
+#[test]
+fn stop_tokens_can_be_added() {
+    let tokenizer = load(&[("tokenizer.json", TOKENIZER)]).unwrap();
+    let mut stop = StopTokens::default();
+    stop.add_tokens(["<tool>", "0"], &tokenizer).unwrap();
+    assert!(stop.contains(tokenizer.token_to_id("<tool>").unwrap()) && stop.contains(0) && stop.len() == 2);
+    for unknown in ["<nope>", "4000", "-1"] {
+        assert!(matches!(stop.add_tokens([unknown], &tokenizer), Err(TextError::UnknownToken { .. })));
+    }
+}
+
+fn template(files: &[(&str, &str)]) -> Result<Option<String>, TextError> {
+    let dir = folder(files);
+    let Some(template) = ChatTemplate::from_dir(dir.path())? else { return Ok(None) };
+    let messages = [Message::user("x")];
+    let tools = [json!({"type": "function"})];
+    let plain = template.render(&RenderInputs::new(&messages))?;
+    let with_tools = template.render(&RenderInputs::new(&messages).with_tools(&tools))?;
+    Ok(Some(format!("{plain}/{with_tools}")))
+}
+
+#[test]
+fn templates_are_found_in_order() {
+    let jinja = ("chat_template.jinja", "jinja");
+    let processor = ("chat_template.json", r#"{"chat_template": "json"}"#);
+    let config = ("tokenizer_config.json", r#"{"chat_template": "config"}"#);
+    let named = (
+        "tokenizer_config.json",
+        r#"{"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}, {"name": "rag", "template": "{{"}]}"#,
+    );
+    let find = |files: &[(&str, &str)]| template(files).unwrap();
+    assert_eq!(find(&[]), None);
+    assert_eq!(find(&[("tokenizer_config.json", "{}")]), None);
+    assert_eq!(find(&[("tokenizer_config.json", r#"{"chat_template": null}"#)]), None);
+    assert_eq!(find(&[config]).as_deref(), Some("config/config"));
+    assert_eq!(find(&[config, processor]).as_deref(), Some("json/json"));
+    assert_eq!(find(&[config, processor, jinja]).as_deref(), Some("jinja/jinja"));
+    assert_eq!(find(&[named]).as_deref(), Some("d/t"));
+    assert_eq!(
+        find(&[jinja, ("additional_chat_templates/tool_use.jinja", "more")]).as_deref(),
+        Some("jinja/more")
+    );
+}
+
+#[test]
+fn damaged_templates_are_named() {
+    for (text, part) in [
+        (r#"{"chat_template": 5}"#, "field `chat_template`: must be a string"),
+        (r#"{"chat_template": [{"name": "default"}]}"#, "chat_template[0].template"),
+        (r#"{"chat_template": [{"name": "tool_use", "template": ""}]}"#, "no template named"),
+        (r#"{"chat_template": "a\n{{ 1 +"}"#, "line 2"),
+    ] {
+        let error = template(&[("tokenizer_config.json", text)]).unwrap_err().to_string();
+        assert!(error.contains("tokenizer_config.json") && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn messages_read_and_write_the_openai_form() {
+    let text = r#"{"role":"assistant","content":null,"refusal":null,"reasoning":"hm","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"a\": 1}"},"index":0}]}"#;
+    let message: Message = serde_json::from_str(text).unwrap();
+    assert_eq!(message.reasoning(), Some("hm"));
+    assert_eq!(message.tool_calls[0].function.name, "f");
+    let template = ChatTemplate::from_source("t", "{{ messages[0] | tojson }}").unwrap();
+    let rendered = template.render(&RenderInputs::new(&[message])).unwrap();
+    let seen: Value = serde_json::from_str(&rendered).unwrap();
+    let expected = json!({"role": "assistant", "reasoning": "hm", "reasoning_content": "hm", "thinking": "hm",
+        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}, "index": 0}]});
+    assert_eq!(seen, expected);
+
+    let message: Message = serde_json::from_value(json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "tool_calls": null})).unwrap();
+    assert_eq!(
+        template.render(&RenderInputs::new(&[message])).unwrap(),
+        r#"{"role": "user", "content": "ab"}"#
+    );
+    let message: Message = serde_json::from_value(
+        json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}),
+    )
+    .unwrap();
+    assert_eq!(message.text(), None);
+    let again = serde_json::to_value(&message).unwrap();
+    assert_eq!(again, json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}));
+}
+
+#[test]
+fn arguments_that_are_no_object_are_named() {
+    let template = ChatTemplate::from_source("t", "{{ messages | length }}").unwrap();
+    for arguments in [json!("{\"a\": "), json!("[1]"), json!(5), json!("nonsense")] {
+        let call = pippin_text::ToolCall::new("1", "f", arguments);
+        let messages = [Message::user("x"), Message::assistant_calls([call])];
+        let error = template.render(&RenderInputs::new(&messages)).unwrap_err().to_string();
+        assert!(error.starts_with("messages[1].tool_calls[0].function.arguments"), "{error}");
+    }
+    for arguments in [json!(""), json!(null), json!("{}"), json!({})] {
+        let call = pippin_text::ToolCall::new("1", "f", arguments);
+        assert!(template.render(&RenderInputs::new(&[Message::assistant_calls([call])])).is_ok());
+    }
+}
+
+#[test]
+fn conversations_that_cannot_be_rendered_are_refused() {
+    let template = ChatTemplate::from_source("t", "{{ messages[0].content | trim }}").unwrap();
+    assert!(matches!(template.render(&RenderInputs::new(&[])), Err(TextError::InvalidConversation { .. })));
+    let messages = [Message::user("x")];
+    let inputs = RenderInputs { continue_final_message: true, ..RenderInputs::new(&messages) };
+    assert!(matches!(template.render(&inputs), Err(TextError::InvalidConversation { .. })));
+    let mut deep = json!(1);
+    for _ in 0..500 {
+        deep = json!([deep]);
+    }
+    let inputs = RenderInputs::new(&messages);
+    let extra: Map<String, Value> = [("deep".to_owned(), deep.clone())].into_iter().collect();
+    assert!(matches!(
+        template.render(&inputs.with_extra(&extra)),
+        Err(TextError::InvalidConversation { .. })
+    ));
+    assert!(matches!(
+        template.render(&inputs.with_tools(&[deep])),
+        Err(TextError::InvalidConversation { .. })
+    ));
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(vec!["", "</s>", "{{ x }}", "{% for", "default", "content", "é"])
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key(), inner), 0..4)
+                .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+        ]
+    })
+}
+
+fn key() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "eos_token_id",
+        "eos_token",
+        "bos_token",
+        "text_config",
+        "chat_template",
+        "content",
+        "name",
+        "template",
+        "add_bos_token",
+        "model_max_length",
+        "extra_special_tokens",
+        "x_token",
+        "type",
+        "model",
+        "decoder",
+        "decoders",
+        "vocab",
+        "added_tokens",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn object() -> impl Strategy<Value = Value> {
+    prop::collection::vec((key(), json_value()), 0..6)
+        .prop_map(|entries| Value::Object(entries.into_iter().collect()))
+}
+
+fn write(dir: &Path, name: &str, value: &Value) {
+    fs::write(dir.join(name), value.to_string()).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
+    /// Whatever stands in the files: a value or an error, never a panic.
+    #[test]
+    fn random_configurations_never_panic(files in [object(), object(), object(), object()], tokenizer_config in json_value(), mutation in (key(), json_value())) {
+        let dir = folder(&[("tokenizer.json", TOKENIZER)]);
+        for (name, value) in ["tokenizer_config.json", "generation_config.json", "config.json", "chat_template.json"].iter().zip(&files) {
+            write(dir.path(), name, value);
+        }
+        let _ = ChatTemplate::from_dir(dir.path());
+        let _ = Tokenizer::from_dir(dir.path());
+        let plain = load(&[("tokenizer.json", TOKENIZER)]).unwrap();
+        let _ = StopTokens::from_dir(dir.path(), &plain);
+        write(dir.path(), "tokenizer_config.json", &tokenizer_config);
+        let _ = Tokenizer::from_dir(dir.path());
+        // A tokenizer file with one part replaced.
+        let mut tokenizer: Value = serde_json::from_str(TOKENIZER).unwrap();
+        tokenizer[mutation.0.as_str()] = mutation.1;
+        write(dir.path(), "tokenizer.json", &tokenizer);
+        let _ = Tokenizer::from_dir(dir.path());
+    }
+}
