@@ -1,0 +1,416 @@
+//! The syntax of the command line, and nothing else: what it means is decided in [`settings`](crate::settings).
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+use pippin::Device;
+use serde_json::{Map, Value};
+
+use crate::input::{self, Source};
+use crate::{env, exit};
+
+/// Runs MLX-format language models on any machine.
+///
+/// MODEL is a folder, the id of a model in the Hugging Face cache (mlx-community/Qwen3-4B-4bit), or an alias (qwen3-4b).
+/// Without one, pippin-nano answers: a very small model that comes with Pippin.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pippin",
+    version,
+    max_term_width = 110,
+    after_help = "Exit codes and environment variables: pippin --help",
+    after_long_help = reference()
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Say more on standard error: which files are loaded, how long it takes.
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+}
+
+fn reference() -> String {
+    format!("{}\n{}", exit::Exit::help(), env::help())
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answer a prompt, or hold a conversation.
+    Run(Box<RunArgs>),
+    /// Show what a model is.
+    Show(ShowArgs),
+    /// Measure how fast a model reads and writes.
+    Bench(BenchArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+}
+
+/// Where and how a model is loaded.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Loading")]
+pub(crate) struct LoadArgs {
+    /// What computes.
+    #[arg(long, value_name = "DEVICE", env = env::DEVICE, hide_env = true, default_value = "auto")]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(Device::NAMES))]
+    pub(crate) device: String,
+
+    /// Threads of the CPU [default: as many as it runs at once].
+    #[arg(long, value_name = "N", env = env::THREADS, hide_env = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+
+    /// Compute exactly: no approximations for speed.
+    #[arg(long, env = env::EXACT, hide_env = true, value_parser = FalseyValueParser::new())]
+    pub(crate) exact: bool,
+}
+
+/// Answer a prompt, or hold a conversation.
+///
+/// With a prompt, the answer is printed and the program ends. Without one, on a terminal, a conversation begins; /help
+/// lists its commands. Piped input joins the prompt, after an empty line, or is the prompt.
+///
+/// A single argument that names no model is the prompt for the default model.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_long_help = "Examples:
+  pippin run \"What is 17 plus 25?\"
+  pippin run qwen3-4b \"Explain monads\" --temp 0 --max-tokens 300
+  git diff | pippin run qwen3-4b \"Write a commit message for this change.\"
+  pippin run ./my-model --raw \"Once upon a time\"
+  pippin run --batch questions.jsonl > answers.jsonl")]
+pub(crate) struct RunArgs {
+    /// Folder, hub id or alias of the model [default: pippin-nano].
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) model: Option<String>,
+
+    /// What to answer.
+    pub(crate) prompt: Option<String>,
+
+    /// Instructions for the model.
+    #[arg(long, value_name = "TEXT", help_heading = "Prompt")]
+    pub(crate) system: Option<String>,
+
+    /// Take the prompt as it stands, without the model's chat template.
+    #[arg(long, help_heading = "Prompt")]
+    #[arg(conflicts_with_all = ["system", "tools", "messages", "template_args"])]
+    pub(crate) raw: bool,
+
+    /// Begin with the messages of a JSON file, `-` for standard input. A prompt comes after them.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
+    pub(crate) messages: Option<Source>,
+
+    /// Tools that the model may call: a JSON array in the form of the OpenAI API.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
+    pub(crate) tools: Option<Source>,
+
+    /// Further variables for the chat template, as a JSON object: {"enable_thinking": false}.
+    #[arg(long, value_name = "JSON", value_parser = input::object, help_heading = "Prompt")]
+    #[arg(alias = "chat-template-args")]
+    pub(crate) template_args: Option<Map<String, Value>>,
+
+    /// Answer every line of a file of JSON lines, `-` for standard input, several at once.
+    ///
+    /// A line is an object with "prompt" or "messages", and perhaps "tools", "template_args" and any parameter of
+    /// generation ("max_tokens", "temperature", …), which wins over the flag. For each, in the same order, a line is
+    /// printed with "index", "text", "finish_reason", "prompt_tokens" and "generated_tokens"; or, where it cannot be
+    /// answered, "index" and "error". Then the exit code is 1.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
+    #[arg(conflicts_with_all = ["prompt", "messages", "json"])]
+    pub(crate) batch: Option<Source>,
+
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+
+    /// The longest sequence in tokens, prompt and answer together [default: what model and memory allow].
+    #[arg(long, value_name = "TOKENS", env = env::CONTEXT, hide_env = true, help_heading = "Loading")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) context: Option<u32>,
+
+    /// Print the numbers of the answer to standard error: tokens, times, memory.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) stats: bool,
+
+    /// Print one JSON object, with the numbers, instead of the answer's text.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// Keep no history of what is typed in a conversation.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) no_history: bool,
+}
+
+/// How answers are drawn. What is not given keeps the library's default.
+#[derive(Clone, Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Generation")]
+pub(crate) struct SamplingArgs {
+    /// End the answer after this many tokens [default: the context's end].
+    #[arg(long, value_name = "N", env = env::MAX_TOKENS, hide_env = true)]
+    pub(crate) max_tokens: Option<usize>,
+
+    /// Sampling temperature; 0 takes the likeliest token every time [default: 0.6].
+    #[arg(long, alias = "temperature", value_name = "T", env = env::TEMP, hide_env = true)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) temp: Option<f32>,
+
+    /// Keep the likeliest tokens that hold this share of the probability [default: 1, all].
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) top_p: Option<f32>,
+
+    /// Keep this many of the likeliest tokens [default: 0, all].
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+
+    /// Keep tokens at least this likely relative to the likeliest [default: 0, all].
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) min_p: Option<f32>,
+
+    /// How often the likeliest tokens are excluded (XTC) [default: 0, never].
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) xtc_probability: Option<f32>,
+
+    /// What counts as likely for XTC [default: 0.1].
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) xtc_threshold: Option<f32>,
+
+    /// Make recent tokens less likely: divides their logits [default: none].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) repetition_penalty: Option<f32>,
+
+    /// How many recent tokens the repetition penalty looks at; 0: all [default: 20].
+    #[arg(long, value_name = "N")]
+    pub(crate) repetition_context_size: Option<usize>,
+
+    /// Subtracted from the logits of tokens that occurred recently [default: none].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) presence_penalty: Option<f32>,
+
+    /// How many recent tokens the presence penalty looks at; 0: all [default: 20].
+    #[arg(long, value_name = "N")]
+    pub(crate) presence_context_size: Option<usize>,
+
+    /// The same, once for every time that they occurred [default: none].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) frequency_penalty: Option<f32>,
+
+    /// How many recent tokens the frequency penalty looks at; 0: all [default: 20].
+    #[arg(long, value_name = "N")]
+    pub(crate) frequency_context_size: Option<usize>,
+
+    /// Add BIAS to the logit of the token with this id; may be given several times.
+    #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias)]
+    pub(crate) logit_bias: Vec<(u32, f32)>,
+
+    /// The same seed gives the same answer [default: another one every time].
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// End the answer where this text would begin; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+}
+
+fn logit_bias(text: &str) -> Result<(u32, f32), String> {
+    let (id, bias) = text.split_once(['=', ':']).ok_or("must be ID=BIAS, such as 42=-1.5")?;
+    let id = id.trim().parse().map_err(|_| format!("{id:?} is not a token id"))?;
+    let bias = bias.trim().parse().map_err(|_| format!("{bias:?} is not a number"))?;
+    Ok((id, bias))
+}
+
+/// Show what a model is: family, size, quantization, context, template, files.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ShowArgs {
+    /// Folder, hub id or alias of the model [default: pippin-nano].
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) model: Option<String>,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Measure how fast a model reads prompts and writes answers, in tokens per second.
+///
+/// Steps of the model alone are timed, on made-up tokens: no tokenization, no sampling. Each test runs once to warm up
+/// and then as often as asked for; the mean and the sample standard deviation are printed. Tests are named as in
+/// llama-bench: pp512 reads a prompt of 512 tokens, tg64 writes 64 tokens one after another.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct BenchArgs {
+    /// Folder, hub id or alias of the model [default: pippin-nano].
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) model: Option<String>,
+
+    /// Lengths of prompts to read: 512, 128,512, 64-256+64 or 64-512*2; 0 for none [default: 512].
+    #[arg(short = 'p', long, value_name = "TOKENS", value_parser = counts)]
+    pub(crate) n_prompt: Vec<Counts>,
+
+    /// Numbers of tokens to write, in the same form [default: 128].
+    #[arg(short = 'n', long, value_name = "TOKENS", value_parser = counts)]
+    pub(crate) n_gen: Vec<Counts>,
+
+    /// Repetitions of each test.
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) repetitions: u16,
+
+    /// The form of the result.
+    #[arg(short = 'o', long, value_name = "FORMAT", value_enum, default_value_t = BenchFormat::Table)]
+    pub(crate) output: BenchFormat,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+/// How the results of a benchmark are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchFormat {
+    /// An aligned table, which is Markdown too.
+    Table,
+    /// A JSON array with one object for each test.
+    Json,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+/// Numbers of tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Counts(pub(crate) Vec<usize>);
+
+/// The most tokens of one test.
+const MAX_COUNT: usize = 1 << 24;
+/// The most tests that one range may stand for.
+const MAX_RANGE: usize = 256;
+
+/// Reads `512`, `128,512`, `64-256+64` and `64-512*2`, as llama-bench does.
+fn counts(text: &str) -> Result<Counts, String> {
+    let mut all = Vec::new();
+    for part in text.split(',') {
+        let Some((first, rest)) = part.split_once('-') else {
+            all.push(count(part)?);
+            continue;
+        };
+        let first = count(first)?;
+        let (last, operator, step) = match rest.find(['+', '*']) {
+            Some(at) => (count(&rest[..at])?, rest.as_bytes()[at], count(&rest[at + 1..])?),
+            None => (count(rest)?, b'+', 1),
+        };
+        let grows = if operator == b'+' { step > 0 } else { step > 1 && first > 0 };
+        if first > last || !grows {
+            return Err(format!("{part:?} is no range: it must grow from its first number to its last"));
+        }
+        let mut value = first;
+        while value <= last {
+            if all.len() >= MAX_RANGE {
+                return Err(format!("more than {MAX_RANGE} tests"));
+            }
+            all.push(value);
+            value = if operator == b'+' { value + step } else { value * step };
+        }
+    }
+    Ok(Counts(all))
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(count) if count <= MAX_COUNT => Ok(count),
+        Ok(_) => Err(format!("{text:?} is more than {MAX_COUNT} tokens")),
+        Err(_) => Err(format!("{text:?} is not a number of tokens")),
+    }
+}
+
+/// Print a completion script for a shell.
+///
+/// For bash, in ~/.bashrc: source <(pippin completions bash)
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum, action = ArgAction::Set)]
+    pub(crate) shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use pippin::GenerateParameters;
+
+    use super::*;
+
+    #[test]
+    fn the_syntax_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_states_the_librarys_defaults() {
+        let command = Args::command();
+        let run = command.find_subcommand("run").expect("exists");
+        let help = |id: &str| {
+            let argument = run.get_arguments().find(|argument| argument.get_id() == id).expect(id);
+            argument.get_help().expect(id).to_string()
+        };
+        let GenerateParameters {
+            temperature,
+            top_p,
+            top_k,
+            min_p,
+            xtc_probability,
+            xtc_threshold,
+            repetition_context_size,
+            presence_context_size,
+            frequency_context_size,
+            ..
+        } = GenerateParameters::default();
+        for (id, default) in [
+            ("temp", temperature.to_string()),
+            ("top_p", top_p.to_string()),
+            ("top_k", top_k.to_string()),
+            ("min_p", min_p.to_string()),
+            ("xtc_probability", xtc_probability.to_string()),
+            ("xtc_threshold", xtc_threshold.to_string()),
+            ("repetition_context_size", repetition_context_size.to_string()),
+            ("presence_context_size", presence_context_size.to_string()),
+            ("frequency_context_size", frequency_context_size.to_string()),
+        ] {
+            assert!(help(id).contains(&format!("[default: {default}")), "{id}: {}", help(id));
+        }
+    }
+
+    #[test]
+    fn counts_are_lists_and_ranges() {
+        let read = |text: &str| counts(text).map(|counts| counts.0);
+        assert_eq!(read("512"), Ok(vec![512]));
+        assert_eq!(read("128,512"), Ok(vec![128, 512]));
+        assert_eq!(read("64-256+64"), Ok(vec![64, 128, 192, 256]));
+        assert_eq!(read("64-512*2,7"), Ok(vec![64, 128, 256, 512, 7]));
+        assert_eq!(read("3-5"), Ok(vec![3, 4, 5]));
+        assert_eq!(read("0"), Ok(vec![0]));
+        for bad in [
+            "",
+            "x",
+            "-1",
+            "1,",
+            "5-3",
+            "1-5+0",
+            "1-5*1",
+            "0-5*2",
+            "1-100000",
+            "99999999999999999999",
+            "16777217",
+        ] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(read("1-16777216*4096"), Ok(vec![1, 4096, 16_777_216]));
+    }
+
+    #[test]
+    fn biases_are_read() {
+        assert_eq!(logit_bias("42=-1.5"), Ok((42, -1.5)));
+        assert_eq!(logit_bias("42:2"), Ok((42, 2.0)));
+        for bad in ["", "42", "=1", "-1=2", "x=1", "42=", "42=y"] {
+            assert!(logit_bias(bad).is_err(), "{bad:?}");
+        }
+    }
+}

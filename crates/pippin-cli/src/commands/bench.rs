@@ -1,0 +1,223 @@
+//! `pippin bench`: how fast a model is.
+
+use std::fmt::Write as _;
+
+use pippin::{Measurement, Numerics, Workload};
+use serde::Serialize;
+
+use crate::args::BenchFormat;
+use crate::error::Result;
+use crate::model::{self, Loaded};
+use crate::output;
+use crate::settings::BenchSettings;
+
+/// Measures every workload and prints the results.
+pub(super) fn run(settings: &BenchSettings, is_verbose: bool) -> Result<()> {
+    let model = model::find(&settings.model)?;
+    let loaded = model::load(&model, &settings.load, is_verbose)?;
+    let mut rows = Vec::with_capacity(settings.workloads.len());
+    for workload in &settings.workloads {
+        if is_verbose {
+            output::note(&format!(
+                "{}: {} repetitions after one to warm up",
+                workload.name(),
+                settings.repetitions
+            ));
+        }
+        let measurement = loaded.container.measure(*workload, settings.repetitions)?;
+        rows.push(Row::new(&loaded, settings, &measurement));
+    }
+    let text = match settings.format {
+        BenchFormat::Table => table(&rows),
+        BenchFormat::Json => format!("{}\n", output::json_pretty(&rows)),
+        BenchFormat::Csv => csv(&rows),
+    };
+    output::data(&text)?;
+    Ok(())
+}
+
+/// One test's result. The field names are part of the interface.
+#[derive(Serialize)]
+struct Row {
+    test: String,
+    kind: &'static str,
+    tokens: usize,
+    repetitions: usize,
+    tokens_per_second_mean: f64,
+    tokens_per_second_stddev: f64,
+    /// Tokens per second of each repetition.
+    samples: Vec<f64>,
+    model: String,
+    family: &'static str,
+    quantization: Option<String>,
+    parameters: u64,
+    weight_bytes: u64,
+    device: String,
+    threads: usize,
+    numerics: &'static str,
+    version: &'static str,
+    commit: Option<&'static str>,
+}
+
+impl Row {
+    fn new(loaded: &Loaded, settings: &BenchSettings, measurement: &Measurement) -> Self {
+        let (container, workload) = (&loaded.container, measurement.workload);
+        let info = container.info();
+        let rate = |sample: &std::time::Duration| workload.tokens() as f64 / sample.as_secs_f64().max(1e-9);
+        Self {
+            test: workload.name(),
+            kind: match workload {
+                Workload::Prefill { .. } => "prefill",
+                _ => "decode",
+            },
+            tokens: workload.tokens(),
+            repetitions: measurement.samples.len(),
+            tokens_per_second_mean: measurement.mean(),
+            tokens_per_second_stddev: measurement.deviation(),
+            samples: measurement.samples.iter().map(rate).collect(),
+            model: container.name(),
+            family: info.family,
+            quantization: info.quantization.as_ref().map(ToString::to_string),
+            parameters: info.parameters,
+            weight_bytes: info.weight_bytes,
+            device: container.device().to_owned(),
+            threads: settings
+                .load
+                .threads
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            numerics: match settings.load.numerics {
+                Numerics::Exact => "exact",
+                _ => "fast",
+            },
+            version: env!("CARGO_PKG_VERSION"),
+            // Set by whoever builds releases; a build script that asked git would rebuild at every commit.
+            commit: option_env!("PIPPIN_COMMIT"),
+        }
+    }
+}
+
+const HEADER: [&str; 6] = ["model", "size", "parameters", "device", "test", "tokens/s"];
+
+fn table(rows: &[Row]) -> String {
+    let mut cells: Vec<[String; 6]> = vec![HEADER.map(str::to_owned)];
+    cells.extend(rows.iter().map(|row| {
+        [
+            output::visible(&row.model),
+            output::bytes(row.weight_bytes),
+            output::count(row.parameters),
+            output::visible(&row.device),
+            row.test.clone(),
+            format!("{:.2} ± {:.2}", row.tokens_per_second_mean, row.tokens_per_second_stddev),
+        ]
+    }));
+    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 6] = std::array::from_fn(width);
+    let mut text = String::new();
+    for (index, row) in cells.iter().enumerate() {
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            // Numbers stand to the right.
+            let _ = if column == 5 {
+                write!(text, "| {cell:>width$} ")
+            } else {
+                write!(text, "| {cell:width$} ")
+            };
+        }
+        text.push_str("|\n");
+        if index == 0 {
+            for (column, width) in widths.iter().enumerate() {
+                let _ = write!(text, "|{}{}", "-".repeat(width + 1), if column == 5 { ":" } else { "-" });
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+fn csv(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "test,kind,tokens,repetitions,tokens_per_second_mean,tokens_per_second_stddev,model,family,quantization,\
+         parameters,weight_bytes,device,threads,numerics,version,commit\n",
+    );
+    for row in rows {
+        let _ = writeln!(
+            text,
+            "{},{},{},{},{:.4},{:.4},{},{},{},{},{},{},{},{},{},{}",
+            row.test,
+            row.kind,
+            row.tokens,
+            row.repetitions,
+            row.tokens_per_second_mean,
+            row.tokens_per_second_stddev,
+            quoted(&row.model),
+            row.family,
+            quoted(row.quantization.as_deref().unwrap_or_default()),
+            row.parameters,
+            row.weight_bytes,
+            quoted(&row.device),
+            row.threads,
+            row.numerics,
+            row.version,
+            row.commit.unwrap_or_default(),
+        );
+    }
+    text
+}
+
+/// A field of CSV: in quotes where it needs them.
+fn quoted(field: &str) -> String {
+    let field = output::visible(field);
+    if field.contains(['"', ',', '\n']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Row {
+        Row {
+            test: "pp512".to_owned(),
+            kind: "prefill",
+            tokens: 512,
+            repetitions: 3,
+            tokens_per_second_mean: 1234.5678,
+            tokens_per_second_stddev: 0.5,
+            samples: vec![1234.0],
+            model: "a \"model\", mine".to_owned(),
+            family: "llama",
+            quantization: Some("4-bit affine, group 64".to_owned()),
+            parameters: 7_000_000,
+            weight_bytes: 4_000_000,
+            device: "CPU, AVX2, 2 threads".to_owned(),
+            threads: 2,
+            numerics: "fast",
+            version: "1.2.3",
+            commit: None,
+        }
+    }
+
+    #[test]
+    fn tables_are_aligned() {
+        let table = table(&[row()]);
+        let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
+        assert_eq!(widths.len(), 3);
+        assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
+        assert!(table.contains("| 1234.57 ± 0.50 |"), "{table}");
+    }
+
+    #[test]
+    fn csv_has_as_many_fields_as_its_header() {
+        let text = csv(&[row()]);
+        let (header, line) = text.split_once('\n').expect("two lines");
+        let (mut fields, mut is_quoted) = (1, false);
+        for character in line.chars() {
+            match character {
+                '"' => is_quoted = !is_quoted,
+                ',' if !is_quoted => fields += 1,
+                _ => {}
+            }
+        }
+        assert_eq!(fields, header.split(',').count());
+        assert!(line.contains("\"a \"\"model\"\", mine\""), "{line}");
+    }
+}

@@ -1,0 +1,322 @@
+//! The interactive mode: a conversation at the terminal.
+
+mod command;
+mod editor;
+mod lines;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use pippin::{
+    ChatSession, EngineError, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
+    ModelContainer, Role,
+};
+
+use self::command::Command;
+use self::editor::Editor;
+use self::lines::{Entry, Lines, read_entry};
+use super::run::Conversation;
+use crate::error::{CliError, Result, describe};
+use crate::interrupt::Interrupt;
+use crate::output::{self, AnswerWriter};
+use crate::parameters;
+
+/// Holds a conversation until the user ends it.
+pub(super) fn run(
+    model: ModelContainer,
+    conversation: Conversation,
+    parameters: GenerateParameters,
+    stats: bool,
+    history: Option<PathBuf>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let mut editor = Editor::new(history)?;
+    output::note(&format!(
+        "{} on {}, context of {} tokens; /help lists the commands",
+        model.name(),
+        model.device(),
+        model.context()
+    ));
+    let mut repl = Repl::new(model, conversation, parameters, stats, AnswerWriter::stdout(), interrupt);
+    repl.run(&mut editor)
+}
+
+/// The state of a conversation.
+struct Repl<'a, W> {
+    session: ChatSession,
+    /// No chat template and no memory: every entry is a prompt of its own.
+    raw: bool,
+    stats: bool,
+    last_info: Option<GenerateInfo>,
+    out: AnswerWriter<W>,
+    interrupt: &'a Interrupt,
+}
+
+/// Whether the conversation goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Continue,
+    End,
+}
+
+impl<'a, W: Write> Repl<'a, W> {
+    fn new(
+        model: ModelContainer,
+        conversation: Conversation,
+        parameters: GenerateParameters,
+        stats: bool,
+        out: AnswerWriter<W>,
+        interrupt: &'a Interrupt,
+    ) -> Self {
+        let Conversation { raw, input, .. } = conversation;
+        let mut messages = input.messages;
+        let instructions = match messages.first() {
+            Some(first) if first.role == Role::System => messages.remove(0).text(),
+            _ => None,
+        };
+        let mut session = ChatSession::new(model)
+            .parameters(parameters)
+            .history(messages)
+            .tools(input.tools)
+            .template_kwargs(input.template_kwargs);
+        session.set_system(instructions);
+        Self { session, raw, stats, last_info: None, out, interrupt }
+    }
+
+    fn run(&mut self, lines: &mut impl Lines) -> Result<()> {
+        loop {
+            match read_entry(lines)? {
+                Entry::End => return Ok(()),
+                Entry::Abandoned => output::note("Ctrl-D or /bye ends the conversation"),
+                Entry::Text { text, is_block } => {
+                    if text.trim().is_empty() {
+                        continue;
+                    }
+                    let next = match Command::parse(&text) {
+                        // What stands in a block is a message whatever it begins with.
+                        Some(command) if !is_block => self.obey(command),
+                        _ => self.answer(&text)?,
+                    };
+                    if next == Next::End {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Next {
+        match command {
+            Command::Help => output::lines(command::HELP),
+            Command::Bye => return Next::End,
+            Command::Clear => {
+                self.session.clear();
+                self.last_info = None;
+                output::note("the conversation is forgotten");
+            }
+            Command::System(None) => {
+                output::note(self.session.system_text().unwrap_or("there are no instructions"))
+            }
+            Command::System(Some(text)) => {
+                let text = if text == "none" { String::new() } else { text };
+                output::note(if text.is_empty() { "instructions removed" } else { "instructions set" });
+                self.session.set_system(Some(text));
+            }
+            Command::Set(None) => {
+                let list = parameters::list(self.session.parameters_mut());
+                let line = |(name, value): &(String, String)| format!("  {name:24} {value}");
+                output::lines(&list.iter().map(line).collect::<Vec<_>>().join("\n"));
+            }
+            Command::Set(Some((name, None))) => self.show_parameter(&name),
+            Command::Set(Some((name, Some(value)))) => {
+                match parameters::set_text(self.session.parameters_mut(), &name, &value) {
+                    Ok(changed) => {
+                        *self.session.parameters_mut() = changed;
+                        self.show_parameter(&name);
+                    }
+                    Err(problem) => {
+                        output::error(&problem, Some("/set lists the parameters and their values"))
+                    }
+                }
+            }
+            Command::Stats(None) => match &self.last_info {
+                Some(info) => output::lines(&output::statistics(info, None)),
+                None => output::note("there is no answer yet; /stats on shows the numbers after each one"),
+            },
+            Command::Stats(Some(on)) => {
+                self.stats = on;
+                output::note(if on {
+                    "numbers are shown after each answer"
+                } else {
+                    "numbers are not shown"
+                });
+            }
+            Command::Wrong { message, hint } => output::error(&message, Some(&hint)),
+        }
+        Next::Continue
+    }
+
+    fn show_parameter(&mut self, name: &str) {
+        let Some(name) = parameters::known_name(name) else {
+            output::error(&format!("there is no parameter {name:?}"), Some("/set lists the parameters"));
+            return;
+        };
+        let list = parameters::list(self.session.parameters_mut());
+        for (name, value) in list.iter().filter(|(listed, _)| *listed == name) {
+            output::note(&format!("{name} = {value}"));
+        }
+    }
+
+    /// Answers a message. Whatever the model refuses is reported, and the conversation goes on.
+    fn answer(&mut self, text: &str) -> Result<Next> {
+        self.last_info = None;
+        let outcome = if self.raw { self.complete(text) } else { self.respond(text) };
+        match outcome {
+            Ok(()) => {}
+            Err(CliError::Engine(error)) => {
+                if !self.session.container().is_alive() {
+                    return Err(error.into());
+                }
+                let hint = match &error {
+                    EngineError::PromptTooLong { .. } if !self.raw => {
+                        Some("/clear forgets the conversation so far".to_owned())
+                    }
+                    error => error.hint(),
+                };
+                output::error(&describe(&error), hint.as_deref());
+            }
+            Err(error) => return Err(error),
+        }
+        if let Some(info) = &self.last_info {
+            match info.finish_reason {
+                FinishReason::Cancelled => output::note("(stopped)"),
+                FinishReason::Length => output::note("(cut: max_tokens or the context is used up)"),
+                _ => {}
+            }
+            if self.stats {
+                output::lines(&output::statistics(info, None));
+            }
+        }
+        Ok(Next::Continue)
+    }
+
+    fn respond(&mut self, text: &str) -> Result<()> {
+        let mut stream = self.session.stream(text)?;
+        let _watch = self.interrupt.watch(stream.cancel_handle());
+        let outcome = stream.try_for_each(|piece| Ok(self.out.piece(&piece?)?));
+        drop(stream);
+        self.last_info = self.session.last_info().cloned();
+        self.finish(outcome)
+    }
+
+    fn complete(&mut self, text: &str) -> Result<()> {
+        let parameters = self.session.parameters_mut().clone();
+        let mut stream = self.session.container().generate_text(text, &parameters)?;
+        let _watch = self.interrupt.watch(stream.cancel_handle());
+        let outcome = stream.try_for_each(|event| {
+            let event = event?;
+            if let GenerationEvent::Info(info) = &event {
+                self.last_info = Some(info.clone());
+            }
+            Ok(self.out.piece(event.text())?)
+        });
+        self.finish(outcome)
+    }
+
+    /// Ends the answer's line, also where an error follows.
+    fn finish(&mut self, outcome: Result<()>) -> Result<()> {
+        if !matches!(outcome, Err(CliError::Output(_))) {
+            self.out.end()?;
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io;
+
+    use pippin::LoadOptions;
+
+    use super::*;
+    use crate::commands::repl::lines::Line;
+
+    struct Script(VecDeque<Line>);
+
+    impl Script {
+        fn new(lines: &[&str]) -> Self {
+            Self(lines.iter().map(|line| Line::Text((*line).to_owned())).collect())
+        }
+    }
+
+    impl Lines for Script {
+        fn read(&mut self, _prompt: &str) -> io::Result<Line> {
+            Ok(self.0.pop_front().unwrap_or(Line::End))
+        }
+
+        fn remember(&mut self, _entry: &str) {}
+    }
+
+    fn repl(interrupt: &Interrupt, raw: bool) -> Repl<'_, Vec<u8>> {
+        let model = ModelContainer::load("pippin-nano", &LoadOptions::default()).expect("the shipped model");
+        let parameters = GenerateParameters { max_tokens: Some(40), ..GenerateParameters::greedy() };
+        let conversation = Conversation { raw, ..Conversation::default() };
+        Repl::new(model, conversation, parameters, false, AnswerWriter::new(Vec::new(), false), interrupt)
+    }
+
+    fn answers(repl: Repl<'_, Vec<u8>>) -> String {
+        String::from_utf8(repl.out.into_inner()).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_conversation_is_held() {
+        let interrupt = Interrupt::default();
+        let mut repl = repl(&interrupt, false);
+        repl.run(&mut Script::new(&["What is 17 plus 25?", "", "/stats", "/nonsense", "/bye", "never read"]))
+            .expect("runs");
+        assert_eq!(repl.session.messages().len(), 2);
+        assert!(repl.last_info.is_some());
+        assert!(answers(repl).contains("42"));
+    }
+
+    #[test]
+    fn commands_change_the_session() {
+        let interrupt = Interrupt::default();
+        let mut repl = repl(&interrupt, false);
+        repl.run(&mut Script::new(&[
+            "/set temp 0.5",
+            "/set top_p 7",
+            "/system Be brief.",
+            "/stats on",
+            "Hello",
+        ]))
+        .expect("runs");
+        assert_eq!(repl.session.parameters_mut().temperature, 0.5);
+        assert_eq!(repl.session.parameters_mut().top_p, 1.0);
+        assert_eq!(repl.session.system_text(), Some("Be brief."));
+        assert!(repl.stats);
+        assert_eq!(repl.session.messages().len(), 3);
+        repl.run(&mut Script::new(&["/clear", "/system none"])).expect("runs");
+        assert!(repl.session.messages().is_empty());
+    }
+
+    #[test]
+    fn a_refused_message_leaves_the_conversation_as_it_was() {
+        let interrupt = Interrupt::default();
+        let mut repl = repl(&interrupt, false);
+        let long = "word ".repeat(100_000);
+        repl.run(&mut Script::new(&[&long, "What is 17 plus 25?"])).expect("runs");
+        assert_eq!(repl.session.messages().len(), 2);
+        assert!(answers(repl).contains("42"));
+    }
+
+    #[test]
+    fn raw_entries_stand_alone() {
+        let interrupt = Interrupt::default();
+        let mut repl = repl(&interrupt, true);
+        repl.run(&mut Script::new(&["Once upon a time"])).expect("runs");
+        assert!(repl.session.messages().is_empty());
+        assert!(repl.last_info.as_ref().is_some_and(|info| info.generated_tokens > 0));
+    }
+}

@@ -1,0 +1,234 @@
+//! `pippin run`: one answer.
+
+use std::time::Duration;
+
+use pippin::{
+    ChatInput, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent, GenerationStream, Message,
+    ModelContainer,
+};
+use serde::Serialize;
+
+use super::{batch, repl};
+use crate::error::{CliError, Result};
+use crate::input::Source;
+use crate::interrupt::Interrupt;
+use crate::model::{self, Loaded};
+use crate::output::{self, AnswerWriter};
+use crate::settings::{ChatSettings, Mode, RunSettings, with_system};
+
+/// Runs in the mode that was decided on.
+pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt) -> Result<()> {
+    let RunSettings { model, load, parameters, chat, mode, stats, hint } = settings;
+    if let Some(hint) = hint {
+        output::hint(&hint);
+    }
+    // Inputs are read before the model is loaded: whoever mistyped a file name should not wait for that.
+    let model = model::find(&model)?;
+    let chat = Conversation::read(chat)?;
+    match mode {
+        Mode::Once { prompt, reads_stdin, json } => {
+            let prompt = join(prompt, reads_stdin, chat.raw)?;
+            let request = Request::new(chat, prompt)?;
+            let loaded = model::load(&model, &load, is_verbose)?;
+            once(&loaded, &request, &parameters, json, stats, interrupt)
+        }
+        Mode::Interactive { history } => {
+            let loaded = model::load(&model, &load, is_verbose)?;
+            interrupt.set_interactive();
+            repl::run(loaded.container, chat, parameters, stats, history, interrupt)
+        }
+        Mode::Batch(source) => {
+            let lines = source.open()?;
+            let concurrency = load.max_sequences;
+            let loaded = model::load(&model, &load, is_verbose)?;
+            batch::run(&loaded.container, &chat, &parameters, lines, concurrency, stats)
+        }
+    }
+}
+
+/// What stands around prompts, read from its files.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conversation {
+    pub(super) raw: bool,
+    pub(super) system: Option<String>,
+    /// The conversation so far; its messages, instructions included, come before every prompt.
+    pub(super) input: ChatInput,
+}
+
+impl Conversation {
+    fn read(settings: ChatSettings) -> Result<Self> {
+        let ChatSettings { raw, system, messages, tools, template_args } = settings;
+        let messages = messages.as_ref().map(Source::messages).transpose()?.unwrap_or_default();
+        let tools = tools.as_ref().map(Source::tools).transpose()?.unwrap_or_default();
+        let messages = with_system(messages, system.as_deref());
+        Ok(Self { raw, system, input: ChatInput { messages, tools, template_kwargs: template_args } })
+    }
+
+    /// The conversation with a message of the user at its end.
+    pub(super) fn with_prompt(mut self, prompt: String) -> ChatInput {
+        self.input.messages.push(Message::user(prompt));
+        self.input
+    }
+}
+
+/// The prompt and what is piped in.
+fn join(prompt: Option<String>, reads_stdin: bool, raw: bool) -> Result<Option<String>> {
+    let piped = if reads_stdin { Source::Stdin.text()? } else { String::new() };
+    // A raw prompt is taken as it stands; in a message, the line end that every file has would only mislead.
+    let piped = if raw { piped.as_str() } else { piped.trim_end_matches(['\n', '\r']) };
+    Ok(match prompt {
+        _ if piped.is_empty() => prompt,
+        Some(prompt) if !prompt.is_empty() => Some(format!("{prompt}\n\n{piped}")),
+        _ => Some(piped.to_owned()),
+    })
+}
+
+/// What the model is to answer.
+#[derive(Debug)]
+pub(super) enum Request {
+    Raw(String),
+    Chat(ChatInput),
+}
+
+impl Request {
+    fn new(chat: Conversation, prompt: Option<String>) -> Result<Self> {
+        let prompt = prompt.filter(|prompt| !prompt.is_empty());
+        match prompt {
+            Some(prompt) if chat.raw => Ok(Self::Raw(prompt)),
+            Some(prompt) => Ok(Self::Chat(chat.with_prompt(prompt))),
+            None if chat.input.messages.iter().any(|message| message.role != pippin::Role::System) => {
+                Ok(Self::Chat(chat.input))
+            }
+            None => Err(CliError::input_with_hint("the prompt is empty", "give a prompt, or pipe one in")),
+        }
+    }
+
+    /// Has the model answer.
+    pub(super) fn generate(
+        &self,
+        model: &ModelContainer,
+        parameters: &GenerateParameters,
+    ) -> pippin::Result<GenerationStream> {
+        match self {
+            Self::Raw(prompt) => model.generate_text(prompt, parameters),
+            Self::Chat(input) => model.generate_chat(input, parameters),
+        }
+    }
+}
+
+/// Answers a request on standard output.
+fn once(
+    loaded: &Loaded,
+    request: &Request,
+    parameters: &GenerateParameters,
+    json: bool,
+    stats: bool,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let stream = request.generate(&loaded.container, parameters)?;
+    let _watch = interrupt.watch(stream.cancel_handle());
+    let mut writer = AnswerWriter::stdout();
+    let (mut text, mut info) = (String::new(), None);
+    for event in stream {
+        match event {
+            Ok(GenerationEvent::Info(last)) => info = Some(last),
+            Ok(event) if json => text.push_str(event.text()),
+            Ok(event) => writer.piece(event.text())?,
+            Err(error) => {
+                if !json {
+                    writer.end()?;
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    if !json {
+        writer.end()?;
+    }
+    // A stream ends with its numbers or with an error.
+    let Some(info) = info else { return Ok(()) };
+    if json {
+        let answer = Answer::new(text, loaded, &info);
+        output::data(&format!("{}\n", output::json_line(&answer)))?;
+    }
+    if stats {
+        output::lines(&output::statistics(&info, Some(loaded.time)));
+    }
+    match info.finish_reason {
+        FinishReason::Cancelled => Err(CliError::Interrupted),
+        _ => Ok(()),
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Answer {
+    text: String,
+    finish_reason: &'static str,
+    /// The stop string that ended the answer, when one did.
+    stop_string: Option<String>,
+    model: String,
+    usage: Usage,
+    timings: Timings,
+    peak_memory_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    generated_tokens: usize,
+}
+
+#[derive(Serialize)]
+struct Timings {
+    load_s: f64,
+    time_to_first_token_s: Option<f64>,
+    prefill_tokens_per_second: f64,
+    decode_tokens_per_second: f64,
+}
+
+impl Answer {
+    fn new(text: String, loaded: &Loaded, info: &GenerateInfo) -> Self {
+        Self {
+            text,
+            finish_reason: info.finish_reason.as_str(),
+            stop_string: match &info.finish_reason {
+                FinishReason::StopString(stop) => Some(stop.clone()),
+                _ => None,
+            },
+            model: loaded.container.name(),
+            usage: Usage {
+                prompt_tokens: info.prompt_tokens,
+                cached_tokens: info.cached_tokens,
+                generated_tokens: info.generated_tokens,
+            },
+            timings: Timings {
+                load_s: loaded.time.as_secs_f64(),
+                time_to_first_token_s: info.time_to_first_token.as_ref().map(Duration::as_secs_f64),
+                prefill_tokens_per_second: info.prompt_tokens_per_second(),
+                decode_tokens_per_second: info.tokens_per_second(),
+            },
+            peak_memory_bytes: info.peak_memory,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_needed() {
+        let chat = Conversation::default;
+        assert!(matches!(Request::new(chat(), None), Err(CliError::Input { .. })));
+        assert!(matches!(Request::new(chat(), Some(String::new())), Err(CliError::Input { .. })));
+        assert!(matches!(Request::new(chat(), Some("x".into())), Ok(Request::Chat(_))));
+        let raw = Conversation { raw: true, ..chat() };
+        assert!(matches!(Request::new(raw, Some("x".into())), Ok(Request::Raw(_))));
+
+        let with = |messages: Vec<Message>| Conversation { input: messages.into(), ..chat() };
+        assert!(Request::new(with(vec![Message::system("only instructions")]), None).is_err());
+        assert!(Request::new(with(vec![Message::user("a question")]), None).is_ok());
+    }
+}

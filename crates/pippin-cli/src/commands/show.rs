@@ -1,0 +1,183 @@
+//! `pippin show`: what a model is.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use pippin::{EngineError, ModelInfo, TextProcessor};
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::output::{self, visible};
+use crate::settings::ShowSettings;
+
+/// Describes the model. Its weights are not read.
+pub(super) fn run(settings: &ShowSettings) -> Result<()> {
+    let found = pippin::resolve(&settings.model).map_err(EngineError::from)?;
+    let info = pippin::describe(&found.directory)?;
+    let processor = TextProcessor::from_dir(&found.directory, &found.configuration)?;
+    let description = Description::new(found.configuration.name(), &found.directory, info, &processor);
+    let text = if settings.json {
+        format!("{}\n", output::json_pretty(&description))
+    } else {
+        description.to_text()
+    };
+    output::data(&text)?;
+    for warning in processor.stop_tokens.warnings() {
+        output::note(&format!("warning: {warning}"));
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Description {
+    model: String,
+    directory: PathBuf,
+    #[serde(flatten)]
+    info: ModelInfo,
+    chat_template: Option<Template>,
+    special_tokens: BTreeMap<String, String>,
+    stop_tokens: Vec<StopToken>,
+    stop_strings: Vec<String>,
+    files: Vec<File>,
+}
+
+#[derive(Serialize)]
+struct Template {
+    /// The variants: `default`, and `tool_use` where another one is used with tools.
+    names: Vec<&'static str>,
+    supports_tools: bool,
+    /// Whether thinking can be switched on and off (`enable_thinking`).
+    thinking_switch: bool,
+}
+
+#[derive(Serialize)]
+struct StopToken {
+    id: u32,
+    token: Option<String>,
+}
+
+#[derive(Serialize)]
+struct File {
+    name: String,
+    bytes: u64,
+}
+
+impl Description {
+    fn new(model: String, directory: &Path, info: ModelInfo, processor: &TextProcessor) -> Self {
+        let tokenizer = &processor.tokenizer;
+        let chat_template = processor.chat_template.as_deref().map(|template| {
+            let (plain, with_tools) = (template.source(false), template.source(true));
+            Template {
+                names: if plain == with_tools { vec!["default"] } else { vec!["default", "tool_use"] },
+                supports_tools: with_tools.contains("tools"),
+                thinking_switch: plain.contains("enable_thinking"),
+            }
+        });
+        let special = tokenizer.special_tokens().iter();
+        let stop = processor.stop_tokens.iter();
+        Self {
+            model,
+            directory: directory.to_owned(),
+            info,
+            chat_template,
+            special_tokens: special.map(|(name, token)| (name.to_owned(), token.to_owned())).collect(),
+            stop_tokens: stop.map(|id| StopToken { id, token: tokenizer.id_to_token(id) }).collect(),
+            stop_strings: processor.stop_strings.clone(),
+            files: files(directory),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let ModelInfo { model_type, family, layers, hidden_size, heads, kv_heads, head_dim, .. } = &self.info;
+        let family =
+            if model_type == family { family.to_string() } else { format!("{family} ({model_type})") };
+        let quantization = match &self.info.quantization {
+            Some(quantization) => quantization.to_string(),
+            None => format!("none ({})", self.info.dtype),
+        };
+        let template = match &self.chat_template {
+            None => "none".to_owned(),
+            Some(template) => {
+                let mut words = template.names.join(", ");
+                words.push_str(if template.supports_tools { "; supports tools" } else { "; no tools" });
+                if template.thinking_switch {
+                    words.push_str("; enable_thinking");
+                }
+                words
+            }
+        };
+        let mut rows = vec![
+            ("family", family),
+            ("parameters", output::count(self.info.parameters)),
+            (
+                "weights",
+                format!(
+                    "{}, {:.2} bits per weight",
+                    output::bytes(self.info.weight_bytes),
+                    self.info.bits_per_weight
+                ),
+            ),
+            ("quantization", quantization),
+            ("context", format!("{} tokens", self.info.context_length)),
+            ("layers", layers.to_string()),
+            ("hidden size", hidden_size.to_string()),
+            ("heads", format!("{heads} ({kv_heads} for keys and values), dimension {head_dim}")),
+        ];
+        if let Some(window) = self.info.sliding_window {
+            rows.push(("window", format!("{window} tokens")));
+        }
+        rows.push(("vocabulary", format!("{} tokens", self.info.vocab_size)));
+        rows.push(("output head", if self.info.tied_head { "the embedding" } else { "its own" }.to_owned()));
+        rows.push(("chat template", template));
+        let special = self.special_tokens.iter().map(|(name, token)| format!("{name} {token}"));
+        rows.push(("special tokens", list(special)));
+        let stop = self.stop_tokens.iter().map(|stop| match &stop.token {
+            Some(token) => format!("{token} ({})", stop.id),
+            None => stop.id.to_string(),
+        });
+        rows.push(("stop tokens", list(stop)));
+        if !self.stop_strings.is_empty() {
+            rows.push(("stop strings", list(self.stop_strings.iter().map(|text| format!("{text:?}")))));
+        }
+        rows.push(("folder", self.directory.display().to_string()));
+
+        let mut text = format!("{}\n", visible(&self.model));
+        for (name, value) in rows {
+            let _ = writeln!(text, "  {name:15} {}", visible(&value).replace('\n', "␊"));
+        }
+        let _ = writeln!(text, "  files");
+        let width = self.files.iter().map(|file| file.name.chars().count()).max().unwrap_or(0).min(60);
+        for File { name, bytes } in &self.files {
+            let _ = writeln!(
+                text,
+                "    {:width$}  {:>10}",
+                visible(name).replace('\n', "␊"),
+                output::bytes(*bytes)
+            );
+        }
+        text
+    }
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+/// The files of a folder with their sizes, by name. The hub's cache is made of links: sizes are those of their targets.
+fn files(directory: &Path) -> Vec<File> {
+    let mut files: Vec<File> = directory
+        .read_dir()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let metadata = std::fs::metadata(entry.path()).ok()?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (metadata.is_file() && !name.starts_with('.')).then_some(File { name, bytes: metadata.len() })
+        })
+        .collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    files
+}

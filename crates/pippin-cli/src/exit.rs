@@ -1,0 +1,168 @@
+//! Exit codes.
+
+use std::process::ExitCode;
+
+use pippin::{EngineError, HubError, ModelError, TensorError, TextError};
+
+/// How the program ends. Scripts rely on the numbers: they never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Success,
+    Failure,
+    Usage,
+    ModelNotFound,
+    ModelInvalid,
+    BadInput,
+    DeviceUnavailable,
+    OutOfMemory,
+    Interrupted,
+}
+
+impl Exit {
+    /// All of them, with what the help says.
+    const ALL: [(Self, &'static str); 9] = [
+        (Self::Success, "success"),
+        (Self::Failure, "generation failed, or output could not be written"),
+        (Self::Usage, "wrong usage: an unknown flag, a value out of its range"),
+        (Self::ModelNotFound, "the model is not on this machine"),
+        (
+            Self::ModelInvalid,
+            "the model's files are damaged, contradict each other, or are of an unsupported kind",
+        ),
+        (Self::BadInput, "the input was refused: prompt too long, chat template error, unreadable file"),
+        (Self::DeviceUnavailable, "the device is not available, or cannot run this model"),
+        (Self::OutOfMemory, "out of memory"),
+        (Self::Interrupted, "interrupted by Ctrl-C"),
+    ];
+
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::ModelNotFound => 3,
+            Self::ModelInvalid => 4,
+            Self::BadInput => 5,
+            Self::DeviceUnavailable => 6,
+            Self::OutOfMemory => 7,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// The list as a section of the help.
+    pub(crate) fn help() -> String {
+        let mut text = String::from("Exit codes:\n");
+        for (exit, meaning) in Self::ALL {
+            text.push_str(&format!("  {:>3}  {meaning}\n", exit.code()));
+        }
+        text
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+impl From<&EngineError> for Exit {
+    fn from(error: &EngineError) -> Self {
+        match error {
+            EngineError::Hub(error) => error.into(),
+            EngineError::Model(error) => (&**error).into(),
+            EngineError::Text(error) => error.into(),
+            EngineError::Parameter { .. }
+            | EngineError::ContextTooLong { .. }
+            | EngineError::UnknownDevice(_) => Self::Usage,
+            EngineError::EmptyPrompt
+            | EngineError::PromptTooLong { .. }
+            | EngineError::TokenOutOfRange { .. }
+            | EngineError::NoChatTemplate { .. } => Self::BadInput,
+            EngineError::DeviceUnavailable(_) => Self::DeviceUnavailable,
+            _ => Self::Failure,
+        }
+    }
+}
+
+impl From<&HubError> for Exit {
+    fn from(error: &HubError) -> Self {
+        match error {
+            HubError::NotAModel { .. } | HubError::Incomplete { .. } | HubError::Read { .. } => {
+                Self::ModelInvalid
+            }
+            _ => Self::ModelNotFound,
+        }
+    }
+}
+
+impl From<&ModelError> for Exit {
+    fn from(error: &ModelError) -> Self {
+        match error {
+            ModelError::Backend(TensorError::OutOfMemory { .. }) => Self::OutOfMemory,
+            ModelError::Backend(TensorError::Unsupported { .. }) => Self::DeviceUnavailable,
+            ModelError::Backend(TensorError::Device { .. }) | ModelError::KvCache { .. } => Self::Failure,
+            _ => Self::ModelInvalid,
+        }
+    }
+}
+
+impl From<&TextError> for Exit {
+    fn from(error: &TextError) -> Self {
+        match error {
+            TextError::Missing { .. }
+            | TextError::Io { .. }
+            | TextError::TooLarge { .. }
+            | TextError::Malformed { .. }
+            | TextError::Field { .. }
+            | TextError::InvalidTokenizer { .. }
+            | TextError::VocabularyMismatch { .. } => Self::ModelInvalid,
+            TextError::Decode { .. } => Self::Failure,
+            _ => Self::BadInput,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_documented() {
+        let help = Exit::help();
+        let mut codes: Vec<u8> = Exit::ALL.iter().map(|(exit, _)| exit.code()).collect();
+        for code in &codes {
+            assert!(help.contains(&format!(" {code}  ")), "{code}");
+        }
+        codes.dedup();
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 130]);
+    }
+
+    #[test]
+    fn errors_of_the_engine_have_codes() {
+        let memory = TensorError::OutOfMemory { device: "cpu".to_owned(), bytes: 1, what: "the KV cache" };
+        let kernel = TensorError::Unsupported { backend: "cpu", what: "this".to_owned() };
+        let driver = TensorError::Device { device: "cuda:0".to_owned(), message: "gone".to_owned() };
+        let shape = TensorError::shape("matmul", 1, 2);
+        for (error, exit) in [
+            (memory, Exit::OutOfMemory),
+            (kernel, Exit::DeviceUnavailable),
+            (driver, Exit::Failure),
+            (shape, Exit::ModelInvalid),
+        ] {
+            assert_eq!(Exit::from(&EngineError::from(ModelError::from(error))), exit);
+        }
+        for (error, exit) in [
+            (EngineError::from(HubError::NoCache), Exit::ModelNotFound),
+            (
+                HubError::NotAModel { path: "x".into(), problem: "no config.json".to_owned() }.into(),
+                Exit::ModelInvalid,
+            ),
+            (EngineError::PromptTooLong { prompt: 2, context: 1 }, Exit::BadInput),
+            (EngineError::ContextTooLong { requested: 2, maximum: 1 }, Exit::Usage),
+            (EngineError::ModelThreadDied { message: "x".to_owned() }, Exit::Failure),
+            (TextError::ReservedVariable { name: "messages".to_owned() }.into(), Exit::BadInput),
+        ] {
+            assert_eq!(Exit::from(&error), exit, "{error}");
+        }
+    }
+}

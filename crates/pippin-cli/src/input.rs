@@ -1,0 +1,175 @@
+//! Reading files and standard input: bounded, and with errors that say what was read.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use pippin::Message;
+use serde_json::{Map, Value};
+
+use crate::error::{CliError, Result};
+
+/// The most that is read as one prompt, one file or one line. No context holds as much text.
+const LIMIT: u64 = 16 << 20;
+
+/// Where input comes from: a file, or standard input, written `-`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Stdin,
+    File(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if text == "-" { Self::Stdin } else { Self::File(PathBuf::from(text)) })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdin => f.write_str("standard input"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Source {
+    /// A reader of the source.
+    pub(crate) fn open(&self) -> Result<Box<dyn BufRead + Send>> {
+        Ok(match self {
+            Self::Stdin => Box::new(BufReader::new(io::stdin())),
+            Self::File(path) => {
+                Box::new(BufReader::new(File::open(path).map_err(|error| self.unreadable(&error))?))
+            }
+        })
+    }
+
+    /// All of its text.
+    pub(crate) fn text(&self) -> Result<String> {
+        let mut bytes = Vec::new();
+        self.open()?.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|error| self.unreadable(&error))?;
+        if bytes.len() as u64 > LIMIT {
+            return Err(CliError::input(format!("{self} has more than the {LIMIT} bytes that are accepted")));
+        }
+        String::from_utf8(bytes).map_err(|error| {
+            let position = error.utf8_error().valid_up_to();
+            CliError::input_with_hint(
+                format!("{self} is not UTF-8 text: byte {position} begins no valid character"),
+                "convert it to UTF-8 first, with iconv for example",
+            )
+        })
+    }
+
+    /// Its text, read as JSON.
+    pub(crate) fn json(&self) -> Result<Value> {
+        let text = self.text()?;
+        serde_json::from_str(&text)
+            .map_err(|error| CliError::input(format!("{self} is not valid JSON: {error}")))
+    }
+
+    /// The messages of a conversation: a JSON array.
+    pub(crate) fn messages(&self) -> Result<Vec<Message>> {
+        match self.json()? {
+            Value::Array(values) => {
+                messages(values).map_err(|problem| CliError::input(format!("{self}: {problem}")))
+            }
+            _ => Err(CliError::input(format!("{self} must hold a JSON array of messages"))),
+        }
+    }
+
+    /// Descriptions of tools: a JSON array of objects.
+    pub(crate) fn tools(&self) -> Result<Vec<Value>> {
+        tools(self.json()?).map_err(|problem| CliError::input(format!("{self}: {problem}")))
+    }
+
+    fn unreadable(&self, error: &io::Error) -> CliError {
+        CliError::input(format!("cannot read {self}: {error}"))
+    }
+}
+
+/// Reads messages in the form of the OpenAI API.
+pub(crate) fn messages(values: Vec<Value>) -> Result<Vec<Message>, String> {
+    let read = |(index, value)| {
+        serde_json::from_value(value).map_err(|error| format!("messages[{index}] is not a message: {error}"))
+    };
+    values.into_iter().enumerate().map(read).collect()
+}
+
+/// Checks that a value is an array of objects.
+pub(crate) fn tools(value: Value) -> Result<Vec<Value>, String> {
+    match value {
+        Value::Array(tools) if tools.iter().all(Value::is_object) => Ok(tools),
+        _ => Err("tools must be a JSON array of objects, each as in the OpenAI API".to_owned()),
+    }
+}
+
+/// Reads a flag's JSON object.
+pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("must be a JSON object".to_owned()),
+        Err(error) => Err(format!("is not valid JSON: {error}")),
+    }
+}
+
+/// A line of a file of JSON lines.
+pub(crate) enum NextLine {
+    Line(String),
+    /// The line cannot be read, but those after it can.
+    Bad(String),
+    End,
+}
+
+/// Reads the next line, without its end.
+pub(crate) fn line(mut reader: &mut dyn BufRead) -> io::Result<NextLine> {
+    let mut bytes = Vec::new();
+    // Through the reference, which is sized.
+    if Read::take(&mut reader, LIMIT + 1).read_until(b'\n', &mut bytes)? == 0 {
+        return Ok(NextLine::End);
+    }
+    if bytes.len() as u64 > LIMIT {
+        reader.skip_until(b'\n')?;
+        return Ok(NextLine::Bad(format!("the line has more than the {LIMIT} bytes that are accepted")));
+    }
+    Ok(String::from_utf8(bytes)
+        .map_or_else(|_| NextLine::Bad("the line is not UTF-8 text".to_owned()), NextLine::Line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dash_is_standard_input() {
+        assert_eq!("-".parse(), Ok(Source::Stdin));
+        assert_eq!("./-".parse(), Ok(Source::File("./-".into())));
+    }
+
+    #[test]
+    fn lines_that_are_not_text_do_not_end_the_file() {
+        let mut reader: &[u8] = b"one\n\xff\ntwo";
+        let mut found = Vec::new();
+        loop {
+            match line(&mut reader).expect("readable") {
+                NextLine::Line(text) => found.push(text.trim_end().to_owned()),
+                NextLine::Bad(problem) => found.push(problem),
+                NextLine::End => break,
+            }
+        }
+        assert_eq!(found, ["one", "the line is not UTF-8 text", "two"]);
+    }
+
+    #[test]
+    fn messages_and_tools_are_checked() {
+        let bad = messages(vec![serde_json::json!({"role": "user", "content": "a"}), Value::Null]);
+        assert!(bad.expect_err("null is no message").starts_with("messages[1]"));
+        assert!(tools(serde_json::json!({})).is_err());
+        assert!(tools(serde_json::json!(["x"])).is_err());
+        assert!(object("[1]").is_err() && object("{").is_err() && object("{\"a\": 1}").is_ok());
+    }
+}

@@ -1,0 +1,230 @@
+//! What reaches the terminal.
+//!
+//! Standard output carries answers and data. Everything else (errors, hints, notes, statistics) goes to standard error,
+//! with colours only where it is a terminal and `NO_COLOR` is not set. A model's text is untrusted: on a terminal its
+//! control characters are shown instead of obeyed.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use pippin::GenerateInfo;
+use serde::Serialize;
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+const NOTE: Style = Style::new().dimmed();
+
+/// Prints `error:` and, where there is something to do about it, `hint:`.
+pub(crate) fn error(message: &str, hint: Option<&str>) {
+    labelled(ERROR, "error", message);
+    if let Some(hint) = hint {
+        labelled(HINT, "hint", hint);
+    }
+}
+
+/// Prints a `hint:` alone.
+pub(crate) fn hint(message: &str) {
+    labelled(HINT, "hint", message);
+}
+
+fn labelled(style: Style, label: &str, message: &str) {
+    // Nobody can be told that standard error is closed.
+    let _ = writeln!(anstream::stderr(), "{style}{label}:{style:#} {}", visible(message));
+}
+
+/// Prints a remark that is neither answer nor error.
+pub(crate) fn note(message: &str) {
+    let _ = writeln!(anstream::stderr(), "{NOTE}{}{NOTE:#}", visible(message));
+}
+
+/// Prints lines as they stand.
+pub(crate) fn lines(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{}", visible(text.trim_end_matches('\n')));
+}
+
+/// A text whose control characters are shown rather than obeyed, line ends and tabs aside.
+pub(crate) fn visible(text: &str) -> String {
+    text.chars().filter_map(visible_character).collect()
+}
+
+fn visible_character(character: char) -> Option<char> {
+    match character {
+        '\n' | '\t' => Some(character),
+        // Carriage returns overwrite the line; beside a line feed they mean nothing.
+        '\r' => None,
+        // The pictures of control characters stand in their order: ESC becomes ␛.
+        '\0'..='\u{1f}' => char::from_u32(0x2400 + character as u32),
+        '\u{7f}' => Some('\u{2421}'),
+        '\u{80}'..='\u{9f}' => Some(char::REPLACEMENT_CHARACTER),
+        _ => Some(character),
+    }
+}
+
+/// Writes an answer to standard output, piece by piece.
+pub(crate) struct AnswerWriter<W> {
+    out: W,
+    is_terminal: bool,
+}
+
+impl AnswerWriter<io::Stdout> {
+    pub(crate) fn stdout() -> Self {
+        let out = io::stdout();
+        let is_terminal = out.is_terminal();
+        Self { out, is_terminal }
+    }
+}
+
+impl<W: Write> AnswerWriter<W> {
+    #[cfg(test)]
+    pub(crate) fn new(out: W, is_terminal: bool) -> Self {
+        Self { out, is_terminal }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn into_inner(self) -> W {
+        self.out
+    }
+
+    /// Writes a piece so that it is seen at once.
+    pub(crate) fn piece(&mut self, text: &str) -> io::Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        if self.is_terminal {
+            self.out.write_all(visible(text).as_bytes())?;
+        } else {
+            self.out.write_all(text.as_bytes())?;
+        }
+        self.out.flush()
+    }
+
+    /// Ends the answer's last line.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        self.out.write_all(b"\n")?;
+        self.out.flush()
+    }
+}
+
+/// Writes text to standard output.
+pub(crate) fn data(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// JSON on one line. Control characters that JSON allows but a terminal may obey are escaped too.
+pub(crate) fn json_line(value: &impl Serialize) -> String {
+    escape_controls(serde_json::to_string(value))
+}
+
+/// JSON on several lines, for data that people look at too.
+pub(crate) fn json_pretty(value: &impl Serialize) -> String {
+    escape_controls(serde_json::to_string_pretty(value))
+}
+
+fn escape_controls(json: serde_json::Result<String>) -> String {
+    // Serialising fails only for maps without string keys, which none of ours are.
+    let json = json.unwrap_or_else(|error| format!("{{\"error\": {:?}}}", error.to_string()));
+    let is_control = |character: char| ('\u{7f}'..='\u{9f}').contains(&character);
+    if !json.contains(is_control) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        if is_control(character) {
+            let _ = write!(escaped, "\\u{:04x}", character as u32);
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+/// The numbers of an answer, for people. `load` is left out where nothing was loaded for it.
+pub(crate) fn statistics(info: &GenerateInfo, load: Option<Duration>) -> String {
+    let mut text = String::new();
+    let cached = match info.cached_tokens {
+        0 => String::new(),
+        cached => format!(" ({cached} of them cached)"),
+    };
+    let prompt_rate = info.prompt_tokens_per_second();
+    let _ = writeln!(text, "  prompt         {} tokens{cached}{}", info.prompt_tokens, rate(prompt_rate));
+    let _ =
+        writeln!(text, "  answer         {} tokens{}", info.generated_tokens, rate(info.tokens_per_second()));
+    if let Some(time) = info.time_to_first_token {
+        let _ = writeln!(text, "  first token    after {:.3} s", time.as_secs_f64());
+    }
+    if let Some(load) = load {
+        let _ = writeln!(text, "  loading        {:.3} s", load.as_secs_f64());
+    }
+    if let Some(peak) = info.peak_memory {
+        let _ = writeln!(text, "  peak memory    {}", bytes(peak));
+    }
+    let _ = writeln!(text, "  finish reason  {}", info.finish_reason);
+    text
+}
+
+fn rate(tokens_per_second: f64) -> String {
+    if tokens_per_second > 0.0 { format!(", {tokens_per_second:.1} tokens/s") } else { String::new() }
+}
+
+/// A number of bytes in decimal units.
+pub(crate) fn bytes(count: u64) -> String {
+    scaled(count, &["bytes", "kB", "MB", "GB", "TB"])
+}
+
+/// A large count in words.
+pub(crate) fn count(count: u64) -> String {
+    scaled(count, &["", "thousand", "million", "billion", "trillion"]).trim_end().to_owned()
+}
+
+fn scaled(count: u64, units: &[&str]) -> String {
+    let (mut value, mut unit) = (count as f64, 0);
+    // 999.95 would be shown as 1000.0.
+    while value >= 999.95 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} {}", units[0]) } else { format!("{value:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_on_terminals_only() {
+        let hostile = "a\u{1b}]0;title\u{7}\tb\r\n\u{9b}31m\u{7f}é";
+        assert_eq!(visible(hostile), "a␛]0;title␇\tb\n\u{fffd}31m␡é");
+        for (is_terminal, expected) in [(true, visible(hostile)), (false, hostile.to_owned())] {
+            let mut writer = AnswerWriter::new(Vec::new(), is_terminal);
+            writer.piece(hostile).expect("written");
+            assert_eq!(writer.into_inner(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn json_holds_no_control_characters() {
+        let line = json_line(&serde_json::json!({"text": "\u{1b}[2J\u{9b}\u{7f}\né"}));
+        assert!(!line.contains(char::is_control), "{line:?}");
+        let back: serde_json::Value = serde_json::from_str(&line).expect("valid");
+        assert_eq!(back["text"], "\u{1b}[2J\u{9b}\u{7f}\né");
+    }
+
+    #[test]
+    fn numbers_are_scaled() {
+        for (number, expected) in [
+            (0, "0 bytes"),
+            (999, "999 bytes"),
+            (1000, "1.0 kB"),
+            (999_999, "1.0 MB"),
+            (u64::MAX, "18446744.1 TB"),
+        ] {
+            assert_eq!(bytes(number), expected);
+        }
+        assert_eq!(count(12), "12");
+        assert_eq!(count(595_776_512), "595.8 million");
+    }
+}

@@ -1,0 +1,463 @@
+//! Decisions: from what was typed to what is to be done.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use pippin::{
+    Device, EngineError, GenerateParameters, LoadOptions, Message, ModelConfiguration, ModelRegistry,
+    Numerics, Workload, looks_like_model,
+};
+use serde_json::{Map, Value};
+
+use crate::args::{BenchArgs, BenchFormat, Counts, LoadArgs, RunArgs, SamplingArgs, ShowArgs};
+use crate::env;
+use crate::error::{CliError, Result};
+use crate::input::Source;
+
+/// The surroundings that decisions depend on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Whether somebody types at standard input.
+    pub(crate) stdin_is_terminal: bool,
+    /// Whether somebody looks at standard output.
+    pub(crate) stdout_is_terminal: bool,
+    /// The model to use when none is named.
+    pub(crate) default_model: Option<String>,
+    /// `$PIPPIN_HISTORY`.
+    pub(crate) history: Option<String>,
+    /// Where programs keep their state: `$XDG_STATE_HOME` or what stands for it.
+    pub(crate) state_folder: Option<PathBuf>,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub(crate) fn here() -> Self {
+        Self {
+            stdin_is_terminal: std::io::stdin().is_terminal(),
+            stdout_is_terminal: std::io::stdout().is_terminal(),
+            default_model: env::value(env::MODEL),
+            // An empty value means something here: no history.
+            history: std::env::var(env::HISTORY).ok(),
+            state_folder: state_folder(),
+        }
+    }
+
+    fn default_model(&self) -> String {
+        self.default_model.clone().unwrap_or_else(|| ModelConfiguration::NANO.to_owned())
+    }
+
+    fn history(&self) -> Option<PathBuf> {
+        match self.history.as_deref() {
+            Some("" | "off") => None,
+            Some(path) => Some(PathBuf::from(path)),
+            None => Some(self.state_folder.as_ref()?.join("pippin").join("history")),
+        }
+    }
+}
+
+/// Where programs keep what is worth keeping but not worth saving: the XDG state folder, or its like.
+fn state_folder() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::home_dir().filter(|home| home.is_absolute());
+    variable("XDG_STATE_HOME").or_else(|| {
+        if cfg!(windows) { variable("LOCALAPPDATA") } else { Some(home()?.join(".local").join("state")) }
+    })
+}
+
+/// What `pippin run` does.
+#[derive(Debug)]
+pub(crate) struct RunSettings {
+    pub(crate) model: String,
+    pub(crate) load: LoadOptions,
+    pub(crate) parameters: GenerateParameters,
+    pub(crate) chat: ChatSettings,
+    pub(crate) mode: Mode,
+    pub(crate) stats: bool,
+    /// What to tell the user about the decisions.
+    pub(crate) hint: Option<String>,
+}
+
+/// What stands around prompts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChatSettings {
+    /// No chat template: none of the rest applies.
+    pub(crate) raw: bool,
+    pub(crate) system: Option<String>,
+    pub(crate) messages: Option<Source>,
+    pub(crate) tools: Option<Source>,
+    pub(crate) template_args: Map<String, Value>,
+}
+
+/// The ways to run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Answers once.
+    Once {
+        prompt: Option<String>,
+        /// Standard input joins the prompt.
+        reads_stdin: bool,
+        json: bool,
+    },
+    /// Holds a conversation.
+    Interactive { history: Option<PathBuf> },
+    /// Answers the lines of a file.
+    Batch(Source),
+}
+
+impl RunSettings {
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// The flags contradict each other, or a value is out of its range.
+    pub(crate) fn new(args: RunArgs, surroundings: &Surroundings) -> Result<Self> {
+        let RunArgs {
+            model,
+            prompt,
+            system,
+            raw,
+            messages,
+            tools,
+            template_args,
+            batch,
+            sampling,
+            load,
+            context,
+            stats,
+            json,
+            no_history,
+        } = args;
+        let parameters = parameters(sampling)?;
+        let load = LoadOptions { context: context.map(|context| context as usize), ..load_options(&load)? };
+        let stdin_readers =
+            [&messages, &tools, &batch].into_iter().flatten().filter(|s| **s == Source::Stdin).count();
+        if stdin_readers > 1 {
+            return Err(CliError::usage("standard input can be read only once", "give `-` to one flag only"));
+        }
+        let choice = if batch.is_some() {
+            Choice { model: model.unwrap_or_else(|| surroundings.default_model()), prompt: None, hint: None }
+        } else {
+            Choice::new(model, prompt, surroundings)
+        };
+        let mode = match batch {
+            Some(source) => Mode::Batch(source),
+            None => {
+                let reads_stdin = !surroundings.stdin_is_terminal && stdin_readers == 0;
+                if choice.prompt.is_some() || reads_stdin || messages.is_some() {
+                    Mode::Once { prompt: choice.prompt, reads_stdin, json }
+                } else if json {
+                    return Err(CliError::usage("--json needs a prompt", "give one, or pipe one in"));
+                } else if surroundings.stdin_is_terminal && surroundings.stdout_is_terminal {
+                    let history = if no_history { None } else { surroundings.history() };
+                    Mode::Interactive { history }
+                } else {
+                    return Err(CliError::usage(
+                        "there is no prompt, and no terminal to hold a conversation at",
+                        "give a prompt, or pipe one in",
+                    ));
+                }
+            }
+        };
+        let template_args = template_args.unwrap_or_default();
+        Ok(Self {
+            model: choice.model,
+            load,
+            parameters,
+            chat: ChatSettings { raw, system, messages, tools, template_args },
+            mode,
+            stats,
+            hint: choice.hint,
+        })
+    }
+}
+
+/// Which of the arguments is what.
+#[derive(Debug, PartialEq, Eq)]
+struct Choice {
+    model: String,
+    prompt: Option<String>,
+    hint: Option<String>,
+}
+
+impl Choice {
+    fn new(first: Option<String>, second: Option<String>, surroundings: &Surroundings) -> Self {
+        match (first, second) {
+            (Some(model), Some(prompt)) => Self { model, prompt: Some(prompt), hint: None },
+            (Some(model), None) if is_model(&model) => Self { model, prompt: None, hint: None },
+            (Some(prompt), None) => {
+                let hint = match ModelRegistry::shared().suggest(&prompt).as_slice() {
+                    [] => None,
+                    near => Some(format!(
+                        "{prompt:?} names no model and is taken as the prompt; the model {} is spelled nearly so",
+                        near.join(" or ")
+                    )),
+                };
+                Self { model: surroundings.default_model(), prompt: Some(prompt), hint }
+            }
+            (None, _) => Self { model: surroundings.default_model(), prompt: None, hint: None },
+        }
+    }
+}
+
+/// Whether a single argument is a model. A path to a file is meant as one too: as a prompt it would make no sense.
+fn is_model(argument: &str) -> bool {
+    looks_like_model(argument)
+        || Path::new(argument)
+            .extension()
+            .is_some_and(|extension| extension == "safetensors" || extension == "gguf")
+}
+
+/// The parameters of generation.
+fn parameters(sampling: SamplingArgs) -> Result<GenerateParameters> {
+    let defaults = GenerateParameters::default();
+    let parameters = GenerateParameters {
+        max_tokens: sampling.max_tokens.or(defaults.max_tokens),
+        temperature: sampling.temp.unwrap_or(defaults.temperature),
+        top_p: sampling.top_p.unwrap_or(defaults.top_p),
+        top_k: sampling.top_k.unwrap_or(defaults.top_k),
+        min_p: sampling.min_p.unwrap_or(defaults.min_p),
+        xtc_probability: sampling.xtc_probability.unwrap_or(defaults.xtc_probability),
+        xtc_threshold: sampling.xtc_threshold.unwrap_or(defaults.xtc_threshold),
+        repetition_penalty: sampling.repetition_penalty.or(defaults.repetition_penalty),
+        repetition_context_size: sampling.repetition_context_size.unwrap_or(defaults.repetition_context_size),
+        presence_penalty: sampling.presence_penalty.or(defaults.presence_penalty),
+        presence_context_size: sampling.presence_context_size.unwrap_or(defaults.presence_context_size),
+        frequency_penalty: sampling.frequency_penalty.or(defaults.frequency_penalty),
+        frequency_context_size: sampling.frequency_context_size.unwrap_or(defaults.frequency_context_size),
+        logit_bias: sampling.logit_bias.into_iter().collect(),
+        seed: sampling.seed,
+        stop: sampling.stop,
+        ..defaults
+    };
+    parameters.validate().map_err(flag_error)?;
+    Ok(parameters)
+}
+
+/// An engine's complaint about a field, as a complaint about its flag.
+fn flag_error(error: EngineError) -> CliError {
+    match error {
+        EngineError::Parameter { field, value, expected } => {
+            let flag = if field == "temperature" { "temp".to_owned() } else { field.replace('_', "-") };
+            CliError::Usage { message: format!("--{flag} is {value}, but must be {expected}"), hint: None }
+        }
+        error => error.into(),
+    }
+}
+
+fn load_options(args: &LoadArgs) -> Result<LoadOptions> {
+    Ok(LoadOptions {
+        device: args.device.parse::<Device>()?,
+        numerics: if args.exact { Numerics::Exact } else { Numerics::Fast },
+        threads: args.threads.map(usize::from),
+        ..LoadOptions::default()
+    })
+}
+
+/// The messages before the first turn, and whether they hold instructions: a `--system` wins over theirs.
+pub(crate) fn with_system(mut messages: Vec<Message>, system: Option<&str>) -> Vec<Message> {
+    if let Some(system) = system {
+        if messages.first().is_some_and(|first| first.role == pippin::Role::System) {
+            messages.remove(0);
+        }
+        if !system.is_empty() {
+            messages.insert(0, Message::system(system));
+        }
+    }
+    messages
+}
+
+/// What `pippin show` does.
+#[derive(Debug)]
+pub(crate) struct ShowSettings {
+    pub(crate) model: String,
+    pub(crate) json: bool,
+}
+
+impl ShowSettings {
+    pub(crate) fn new(args: ShowArgs, surroundings: &Surroundings) -> Self {
+        Self { model: args.model.unwrap_or_else(|| surroundings.default_model()), json: args.json }
+    }
+}
+
+/// What `pippin bench` does.
+#[derive(Debug)]
+pub(crate) struct BenchSettings {
+    pub(crate) model: String,
+    pub(crate) load: LoadOptions,
+    pub(crate) workloads: Vec<Workload>,
+    pub(crate) repetitions: usize,
+    pub(crate) format: BenchFormat,
+}
+
+impl BenchSettings {
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing to measure.
+    pub(crate) fn new(args: BenchArgs, surroundings: &Surroundings) -> Result<Self> {
+        let expand = |counts: Vec<Counts>, default: usize| -> Vec<usize> {
+            if counts.is_empty() {
+                return vec![default];
+            }
+            counts.into_iter().flat_map(|counts| counts.0).filter(|count| *count > 0).collect()
+        };
+        let prompts = expand(args.n_prompt, 512).into_iter().map(Workload::prefill);
+        let answers = expand(args.n_gen, 128).into_iter().map(Workload::decode);
+        let workloads: Vec<Workload> = prompts.chain(answers).collect();
+        // Only as much KV cache as the longest test needs.
+        let Some(context) = workloads.iter().map(Workload::tokens).max() else {
+            return Err(CliError::usage("there is nothing to measure", "give -p or -n a number above 0"));
+        };
+        Ok(Self {
+            model: args.model.unwrap_or_else(|| surroundings.default_model()),
+            load: LoadOptions { context: Some(context), max_sequences: 1, ..load_options(&args.load)? },
+            workloads,
+            repetitions: usize::from(args.repetitions),
+            format: args.output,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn run(words: &[&str], surroundings: &Surroundings) -> Result<RunSettings> {
+        let words = ["pippin", "run"].iter().chain(words);
+        match Args::try_parse_from(words).expect("valid syntax").command {
+            Command::Run(args) => RunSettings::new(*args, surroundings),
+            command => panic!("{command:?}"),
+        }
+    }
+
+    fn terminal() -> Surroundings {
+        Surroundings {
+            stdin_is_terminal: true,
+            stdout_is_terminal: true,
+            state_folder: Some("/state".into()),
+            ..Surroundings::default()
+        }
+    }
+
+    fn once(prompt: Option<&str>, reads_stdin: bool) -> Mode {
+        Mode::Once { prompt: prompt.map(str::to_owned), reads_stdin, json: false }
+    }
+
+    #[test]
+    fn one_argument_is_a_model_or_a_prompt() {
+        for (words, model, prompt) in [
+            (&["What is 17 plus 25?"][..], "pippin-nano", Some("What is 17 plus 25?")),
+            (&["hello"], "pippin-nano", Some("hello")),
+            (&["qwen3-4b", "hello"], "qwen3-4b", Some("hello")),
+            (&["no-such-model", "hello"], "no-such-model", Some("hello")),
+            (&["org/name", "hello"], "org/name", Some("hello")),
+        ] {
+            let settings = run(words, &terminal()).expect("valid");
+            assert_eq!((settings.model.as_str(), settings.mode), (model, once(prompt, false)));
+        }
+        for model in ["qwen3-4b", "org/name", "./no-such-folder", "/no/such/folder", ".", "model.gguf"] {
+            let settings = run(&[model], &terminal()).expect("valid");
+            assert_eq!(settings.model, model);
+            assert!(matches!(settings.mode, Mode::Interactive { .. }), "{model}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_alias_is_a_prompt_with_a_hint() {
+        let settings = run(&["qwen3-4bb"], &terminal()).expect("valid");
+        assert_eq!(settings.mode, once(Some("qwen3-4bb"), false));
+        assert!(settings.hint.expect("a hint").contains("qwen3-4b "));
+        assert_eq!(run(&["hello"], &terminal()).expect("valid").hint, None);
+    }
+
+    #[test]
+    fn the_environment_names_the_default_model() {
+        let surroundings = Surroundings { default_model: Some("qwen3-4b".to_owned()), ..terminal() };
+        assert_eq!(run(&["hello"], &surroundings).expect("valid").model, "qwen3-4b");
+        assert_eq!(run(&[], &surroundings).expect("valid").model, "qwen3-4b");
+        assert_eq!(run(&["--batch", "x"], &surroundings).expect("valid").model, "qwen3-4b");
+        assert_eq!(run(&["org/name", "hello"], &surroundings).expect("valid").model, "org/name");
+    }
+
+    #[test]
+    fn the_mode_follows_terminals_and_prompts() {
+        let piped = Surroundings { stdin_is_terminal: false, ..terminal() };
+        assert_eq!(run(&[], &piped).expect("valid").mode, once(None, true));
+        assert_eq!(run(&["hello"], &piped).expect("valid").mode, once(Some("hello"), true));
+        assert_eq!(run(&["--messages", "-"], &piped).expect("valid").mode, once(None, false));
+        assert_eq!(run(&["--batch", "-"], &piped).expect("valid").mode, Mode::Batch(Source::Stdin));
+        let redirected = Surroundings { stdout_is_terminal: false, ..terminal() };
+        assert!(matches!(run(&[], &redirected), Err(CliError::Usage { .. })));
+        assert!(matches!(run(&["--json"], &terminal()), Err(CliError::Usage { .. })));
+        assert!(matches!(run(&["--messages", "-", "--tools", "-"], &piped), Err(CliError::Usage { .. })));
+    }
+
+    #[test]
+    fn history_can_be_moved_and_disabled() {
+        let history = |words: &[&str], variable: Option<&str>| {
+            let surroundings = Surroundings { history: variable.map(str::to_owned), ..terminal() };
+            match run(words, &surroundings).expect("valid").mode {
+                Mode::Interactive { history } => history,
+                mode => panic!("{mode:?}"),
+            }
+        };
+        assert_eq!(history(&[], None), Some(PathBuf::from("/state/pippin/history")));
+        assert_eq!(history(&[], Some("/elsewhere")), Some(PathBuf::from("/elsewhere")));
+        assert_eq!(history(&[], Some("")), None);
+        assert_eq!(history(&[], Some("off")), None);
+        assert_eq!(history(&["--no-history"], Some("/elsewhere")), None);
+    }
+
+    #[test]
+    fn values_out_of_range_name_their_flag() {
+        for (words, flag) in [
+            (["--temp", "-1"], "--temp"),
+            (["--temp", "nan"], "--temp"),
+            (["--temp", "1e39"], "--temp"),
+            (["--top-p", "1.5"], "--top-p"),
+            (["--min-p", "-0.1"], "--min-p"),
+            (["--xtc-threshold", "0.9"], "--xtc-threshold"),
+            (["--repetition-penalty", "-1"], "--repetition-penalty"),
+            (["--presence-penalty", "inf"], "--presence-penalty"),
+            (["--logit-bias", "1=nan"], "--logit-bias"),
+            (["--stop", ""], "--stop"),
+        ] {
+            match run(&words, &terminal()) {
+                Err(CliError::Usage { message, .. }) => assert!(message.starts_with(flag), "{message}"),
+                other => panic!("{words:?}: {other:?}"),
+            }
+        }
+        let settings =
+            run(&["--presence-penalty", "-1.5", "--logit-bias", "3=-2"], &terminal()).expect("valid");
+        assert_eq!(settings.parameters.presence_penalty, Some(-1.5));
+        assert_eq!(settings.parameters.logit_bias[&3], -2.0);
+    }
+
+    #[test]
+    fn benchmarks_have_as_much_context_as_they_need() {
+        let bench = |words: &[&str]| match Args::try_parse_from(["pippin", "bench"].iter().chain(words)) {
+            Ok(Args { command: Command::Bench(args), .. }) => BenchSettings::new(args, &terminal()),
+            other => panic!("{other:?}"),
+        };
+        let settings = bench(&["-p", "128,256", "-p", "64", "-n", "0"]).expect("valid");
+        assert_eq!(
+            settings.workloads.iter().map(Workload::name).collect::<Vec<_>>(),
+            ["pp128", "pp256", "pp64"]
+        );
+        assert_eq!(settings.load.context, Some(256));
+        assert!(matches!(bench(&["-p", "0", "-n", "0"]), Err(CliError::Usage { .. })));
+    }
+
+    #[test]
+    fn a_system_flag_wins_over_messages() {
+        let given = vec![Message::system("old"), Message::user("hello")];
+        assert_eq!(with_system(given.clone(), None), given);
+        assert_eq!(with_system(given.clone(), Some("new"))[0], Message::system("new"));
+        assert_eq!(with_system(given, Some("")), [Message::user("hello")]);
+        assert_eq!(with_system(Vec::new(), Some("new")), [Message::system("new")]);
+    }
+}

@@ -1,0 +1,42 @@
+//! Benchmarks.
+
+use crate::support::{TinyModel, pippin};
+
+#[test]
+fn json_rows_name_test_tokens_mean_and_deviation() {
+    let model = TinyModel::new();
+    let rows =
+        pippin(&["bench", model.write(), "-p", "8,16", "-n", "4", "-r", "3", "-o", "json", "--threads", "1"])
+            .json();
+    let rows = rows.as_array().expect("an array");
+    let tests: Vec<&str> = rows.iter().filter_map(|row| row["test"].as_str()).collect();
+    assert_eq!(tests, ["pp8", "pp16", "tg4"]);
+    for row in rows {
+        assert_eq!(row["repetitions"], 3);
+        assert_eq!(row["samples"].as_array().map(Vec::len), Some(3));
+        assert!(row["tokens_per_second_mean"].as_f64() > Some(0.0));
+        assert!(row["tokens_per_second_stddev"].as_f64() >= Some(0.0));
+        assert_eq!((&row["threads"], &row["numerics"]), (&1.into(), &"fast".into()));
+        for name in ["kind", "tokens", "model", "parameters", "weight_bytes", "device", "version"] {
+            assert!(!row[name].is_null(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn tables_and_csv_have_a_line_for_each_test() {
+    let model = TinyModel::new();
+    let folder = model.write();
+    let table = pippin(&["bench", folder, "-p", "8", "-n", "2-4+2", "-r", "1"]).answer();
+    assert_eq!(table.lines().count(), 5, "{table}");
+    assert!(table.contains(" pp8 ") && table.contains(" tg2 ") && table.contains(" tg4 "), "{table}");
+    let csv = pippin(&["bench", folder, "-p", "8", "-n", "0", "-r", "1", "-o", "csv", "--exact"]).answer();
+    assert_eq!(csv.lines().count(), 2, "{csv}");
+    assert!(csv.contains("pp8,prefill,8,1,") && csv.contains(",exact,"), "{csv}");
+}
+
+#[test]
+fn tests_must_fit_the_model() {
+    let model = TinyModel::new();
+    pippin(&["bench", model.write(), "-p", "513", "-n", "0"]).fails(2, &["513", "512"]).hints("512");
+}

@@ -1,0 +1,156 @@
+//! The interactive mode, at a pseudo-terminal.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{TinyModel, program};
+
+/// How long an expected text may take to appear.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program at a terminal, and somebody who types.
+struct Terminal {
+    child: Child,
+    keyboard: File,
+    screen: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Terminal {
+    fn start(arguments: &[&str], state: &Path) -> Self {
+        let size = Winsize { ws_row: 40, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+        let OpenptyResult { master, slave } = openpty(Some(&size), None).expect("a pseudo-terminal");
+        let stdio = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("cloned"));
+        let child = program()
+            .args(arguments)
+            .env("XDG_STATE_HOME", state)
+            .env("TERM", "xterm")
+            .stdin(stdio(&slave))
+            .stdout(stdio(&slave))
+            .stderr(stdio(&slave))
+            .spawn()
+            .expect("starts");
+        drop(slave);
+        let keyboard = File::from(master);
+        let mut output = keyboard.try_clone().expect("cloned");
+        let (sender, screen) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // Linux ends the reading of a terminal whose other end is closed with an error.
+            while let Ok(count @ 1..) = output.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, keyboard, screen, seen: String::new() }
+    }
+
+    fn types(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).expect("typed");
+    }
+
+    /// Waits for a text, and returns what was shown up to it.
+    #[track_caller]
+    fn sees(&mut self, expected: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.seen.find(expected) {
+                let rest = self.seen.split_off(at + expected.len());
+                return std::mem::replace(&mut self.seen, rest);
+            }
+            let wait = deadline.saturating_duration_since(Instant::now());
+            match self.screen.recv_timeout(wait) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => panic!("no {expected:?} ({error}) in {:?}", self.seen),
+            }
+        }
+    }
+
+    fn interrupt(&self) {
+        // What the terminal does when it is not in raw mode.
+        kill(Pid::from_raw(i32::try_from(self.child.id()).expect("an id")), Signal::SIGINT).expect("sent");
+    }
+
+    fn ends(mut self) -> ExitStatus {
+        self.child.wait().expect("ends")
+    }
+}
+
+#[test]
+fn a_conversation() {
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let mut terminal = Terminal::start(&["run", "--temp", "0"], state.path());
+    terminal.sees("/help lists the commands");
+    terminal.sees(">>> ");
+    terminal.types("What is 17 plus 25?\r");
+    terminal.sees("17 plus 25 is 42");
+    terminal.sees(">>> ");
+    terminal.types("/stats\r");
+    terminal.sees("tokens/s");
+    terminal.types("/set temp 7x\r");
+    terminal.sees("error: temperature");
+    terminal.types("/halp\r");
+    terminal.sees("did you mean /help?");
+    terminal.types("\"\"\"\r");
+    terminal.sees("... ");
+    terminal.types("What is the capital\rof France?\"\"\"\r");
+    terminal.sees("Paris");
+    terminal.sees(">>> ");
+    // Ctrl-C at the prompt abandons the line, Ctrl-D ends.
+    terminal.types("half a line\u{3}");
+    terminal.sees("/bye ends");
+    terminal.types("\u{4}");
+    assert!(terminal.ends().success());
+
+    let history = state.path().join("pippin/history");
+    let text = std::fs::read_to_string(&history).expect("a history");
+    assert!(text.contains("What is 17 plus 25?") && !text.contains("half a line"), "{text}");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&history).expect("a history").permissions().mode() & 0o777, 0o600);
+
+    // The next conversation remembers.
+    let mut terminal = Terminal::start(&["run", "--temp", "0"], state.path());
+    terminal.sees(">>> ");
+    terminal.types("\u{1b}[A");
+    terminal.sees("What is the capital");
+    terminal.types("\u{3}");
+    terminal.sees("/bye ends");
+    terminal.types("/bye\r");
+    assert!(terminal.ends().success());
+}
+
+#[test]
+fn ctrl_c_stops_the_answer_and_not_the_program() {
+    let mut model = TinyModel::new();
+    model.config["max_position_embeddings"] = 1_000_000.into();
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let folder = model.write();
+    let arguments = ["run", folder, "--no-history", "--context", "200000", "--logit-bias", "256=-1000"];
+    let mut terminal = Terminal::start(&arguments, state.path());
+    terminal.sees(">>> ");
+    terminal.types("hello\r");
+    terminal.sees("hello");
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.interrupt();
+    let answer = terminal.sees("(stopped)");
+    // Random bytes, but none that the terminal would obey; what the line editor sends comes before the answer.
+    let answer = answer.rsplit("[?2004l").next().expect("the answer");
+    let obeyed = |character: &char| character.is_control() && !matches!(character, '\r' | '\n' | '\t');
+    assert_eq!(answer.chars().find(obeyed), None, "{answer:?}");
+    terminal.sees(">>> ");
+    // Between answers it does nothing.
+    terminal.interrupt();
+    terminal.types("/bye\r");
+    assert!(terminal.ends().success());
+    assert!(!state.path().join("pippin").exists());
+}
