@@ -1,0 +1,389 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use pippin_hub::{ModelConfiguration, Resolver};
+use pippin_models::{LanguageModel, ModelInfo};
+use pippin_text::{StopStrings, StopTokens, Tokenizer};
+
+use crate::kv::{PAGE_SIZE, pages_for};
+use crate::processor::{ChatInput, TextProcessor};
+use crate::scheduler::{Command, Job, Limits, Request, Scheduler, Worker};
+use crate::stream::{CancelHandle, GenerationStream, TokenStream};
+use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, Workload, device, memory};
+
+/// A context that is never reduced for want of memory.
+const MIN_CONTEXT: usize = 4096;
+/// The memory that is assumed to be available where the system does not tell.
+const ASSUMED_MEMORY: u64 = 8 << 30;
+
+/// How far a load has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoadProgress {
+    /// The model's folder was found.
+    Found(PathBuf),
+    /// Its weights are being read.
+    Loading,
+    /// It answers from now on.
+    Ready,
+}
+
+/// A loaded model.
+///
+/// Cloning gives another handle to the same model, which lives until its last handle and its last stream are dropped.
+/// One thread owns the model and runs its steps; requests of all handles are computed together.
+#[derive(Clone, Debug)]
+pub struct ModelContainer {
+    inner: Arc<Inner>,
+}
+
+/// What handles and streams of a model share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) worker: Worker,
+    pub(crate) processor: TextProcessor,
+    configuration: ModelConfiguration,
+    directory: Option<PathBuf>,
+    info: ModelInfo,
+    device: String,
+    context: usize,
+    stop: Arc<StopTokens>,
+    protected: Arc<[u32]>,
+}
+
+/// What the model's thread reports when it has loaded the model.
+struct Built {
+    info: ModelInfo,
+    device: String,
+    context: usize,
+}
+
+impl ModelContainer {
+    /// Loads the model that a name stands for: a folder, a hub id, an alias, or `pippin-nano`.
+    ///
+    /// # Errors
+    ///
+    /// The model is not on this machine, its files are malformed, or there is no memory for it.
+    pub fn load(model: &str, options: &LoadOptions) -> Result<Self> {
+        Self::load_with_progress(&Resolver::from_env().configuration(model)?, options, |_| {})
+    }
+
+    /// Loads a model and tells how far it is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`load`](Self::load).
+    pub fn load_with_progress(
+        configuration: &ModelConfiguration,
+        options: &LoadOptions,
+        mut progress: impl FnMut(LoadProgress),
+    ) -> Result<Self> {
+        let folder = Resolver::from_env().locate(configuration)?.directory;
+        progress(LoadProgress::Found(folder.clone()));
+        progress(LoadProgress::Loading);
+        let build = {
+            let (folder, options) = (folder.clone(), options.clone());
+            move || device::load(&folder, &options)
+        };
+        // Large tokenizers take as long to read as weights do to map.
+        let (processor, started) = std::thread::scope(|scope| {
+            let processor = scope.spawn(|| TextProcessor::from_dir(&folder, configuration));
+            let started = start(build, options);
+            (processor.join(), started)
+        });
+        let (worker, built) = started?;
+        let processor = processor.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let container = Self::assemble(worker, built, processor, configuration.clone(), Some(folder))?;
+        progress(LoadProgress::Ready);
+        Ok(container)
+    }
+
+    /// A container for a model of one's own making. Its KV cache is allocated here.
+    ///
+    /// # Errors
+    ///
+    /// The options do not fit the model, or there is no memory for the cache.
+    pub fn from_parts(
+        model: Box<dyn LanguageModel>,
+        processor: TextProcessor,
+        configuration: ModelConfiguration,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let (worker, built) = start(move || Ok((model, "custom".to_owned())), options)?;
+        Self::assemble(worker, built, processor, configuration, None)
+    }
+
+    fn assemble(
+        worker: Worker,
+        built: Built,
+        processor: TextProcessor,
+        configuration: ModelConfiguration,
+        directory: Option<PathBuf>,
+    ) -> Result<Self> {
+        processor.tokenizer.check_vocab(built.info.vocab_size)?;
+        let stop = Arc::new(processor.stop_tokens.clone());
+        let protected = processor.protected()?;
+        let Built { info, device, context } = built;
+        let inner =
+            Inner { worker, processor, configuration, directory, info, device, context, stop, protected };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What was loaded.
+    pub fn configuration(&self) -> &ModelConfiguration {
+        &self.inner.configuration
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> String {
+        self.inner.configuration.name()
+    }
+
+    /// The folder it was loaded from, if it was.
+    pub fn directory(&self) -> Option<&Path> {
+        self.inner.directory.as_deref()
+    }
+
+    /// What the model is.
+    pub fn info(&self) -> &ModelInfo {
+        &self.inner.info
+    }
+
+    /// The device in words.
+    pub fn device(&self) -> &str {
+        &self.inner.device
+    }
+
+    /// The longest sequence, prompt and answer together.
+    pub fn context(&self) -> usize {
+        self.inner.context
+    }
+
+    /// Tokenizer, chat template, and what ends answers.
+    pub fn processor(&self) -> &TextProcessor {
+        &self.inner.processor
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.inner.processor.tokenizer
+    }
+
+    /// Whether the model's thread still runs; when it does not, every request fails.
+    pub fn is_alive(&self) -> bool {
+        self.inner.worker.is_alive()
+    }
+
+    /// The token ids of a text as it stands, preceded by the beginning-of-sequence token where the model has one.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer refuses the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.tokenizer().encode_prompt(text)?)
+    }
+
+    /// The text of token ids.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer refuses the ids.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        Ok(self.tokenizer().decode(tokens, false)?)
+    }
+
+    /// The prompt of a conversation as text: what the chat template makes of it.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoChatTemplate`], or the template refuses the conversation.
+    pub fn apply_chat_template(&self, input: &ChatInput) -> Result<String> {
+        self.inner.processor.render(input, &self.name())
+    }
+
+    /// The prompt of a conversation as token ids.
+    ///
+    /// # Errors
+    ///
+    /// As for [`apply_chat_template`](Self::apply_chat_template).
+    pub fn prepare(&self, input: &ChatInput) -> Result<Vec<u32>> {
+        // The template has written the special tokens.
+        Ok(self.tokenizer().encode(&self.apply_chat_template(input)?, false)?)
+    }
+
+    /// Generates from a prompt of token ids.
+    ///
+    /// # Errors
+    ///
+    /// A parameter out of its range, an empty prompt, one that does not fit the context or the vocabulary, or a model
+    /// whose thread has died.
+    pub fn generate(&self, prompt: Vec<u32>, parameters: &GenerateParameters) -> Result<GenerationStream> {
+        let mut strings = parameters.stop.clone();
+        strings.extend(self.inner.processor.stop_strings.iter().cloned());
+        let stop = StopStrings::new(&strings)?;
+        Ok(GenerationStream::new(self.generate_tokens(prompt, parameters)?, stop, strings))
+    }
+
+    /// Continues a text as it stands, without the chat template.
+    ///
+    /// # Errors
+    ///
+    /// As for [`generate`](Self::generate).
+    pub fn generate_text(&self, prompt: &str, parameters: &GenerateParameters) -> Result<GenerationStream> {
+        self.generate(self.encode(prompt)?, parameters)
+    }
+
+    /// Answers a conversation.
+    ///
+    /// # Errors
+    ///
+    /// As for [`prepare`](Self::prepare) and [`generate`](Self::generate).
+    pub fn generate_chat(
+        &self,
+        input: &ChatInput,
+        parameters: &GenerateParameters,
+    ) -> Result<GenerationStream> {
+        self.generate(self.prepare(input)?, parameters)
+    }
+
+    /// Generates token ids from token ids, without text: stop tokens end the answer, stop strings do not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`generate`](Self::generate).
+    pub fn generate_tokens(&self, prompt: Vec<u32>, parameters: &GenerateParameters) -> Result<TokenStream> {
+        parameters.validate()?;
+        let vocab = self.inner.info.vocab_size;
+        if let Some(token) = parameters.logit_bias.keys().find(|token| **token as usize >= vocab) {
+            return Err(EngineError::parameter(
+                "logit_bias",
+                format!("token {token}"),
+                "tokens of the vocabulary",
+            ));
+        }
+        self.check(&prompt)?;
+        let prompt_tokens = prompt.len();
+        if prompt_tokens >= self.inner.context {
+            return Err(EngineError::PromptTooLong { prompt: prompt_tokens, context: self.inner.context });
+        }
+        let (events, receiver) = channel();
+        let cancel = CancelHandle::default();
+        let request = Request {
+            tokens: prompt,
+            parameters: Arc::new(parameters.clone()),
+            stop: Arc::clone(&self.inner.stop),
+            protected: Arc::clone(&self.inner.protected),
+            events,
+            cancelled: Arc::clone(&cancel.0),
+        };
+        let submitted = Instant::now();
+        self.inner.worker.send(Command::Generate(request))?;
+        Ok(TokenStream::new(receiver, cancel, Arc::clone(&self.inner), submitted, prompt_tokens))
+    }
+
+    /// The log-probability of each token but the first, given those before it. Other requests wait meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// No tokens, more than the context holds, or one outside the vocabulary.
+    pub fn score(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.check(tokens)?;
+        if tokens.len() > self.inner.context {
+            return Err(EngineError::PromptTooLong { prompt: tokens.len(), context: self.inner.context });
+        }
+        let (reply, answer) = channel();
+        self.inner.worker.send(Command::Job(Job::Score { tokens: tokens.to_vec(), reply }))?;
+        answer.recv().unwrap_or_else(|_| Err(self.inner.worker.death()))
+    }
+
+    /// Times a workload: one repetition to warm up, then as many as asked for. Other requests wait meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// A workload without tokens or with more than the context holds, or a step that fails.
+    pub fn measure(&self, workload: Workload, repetitions: usize) -> Result<Measurement> {
+        let (tokens, context) = (workload.tokens(), self.inner.context);
+        if tokens == 0 {
+            return Err(EngineError::EmptyPrompt);
+        }
+        if tokens > context {
+            return Err(EngineError::PromptTooLong { prompt: tokens, context });
+        }
+        let (reply, answer) = channel();
+        let job = Job::Measure { workload, repetitions: repetitions.saturating_add(1), reply };
+        self.inner.worker.send(Command::Job(job))?;
+        let mut samples = answer.recv().unwrap_or_else(|_| Err(self.inner.worker.death()))?;
+        samples.remove(0);
+        Ok(Measurement { workload, samples })
+    }
+
+    /// Forgets the finished requests whose pages are kept in case that another begins alike.
+    ///
+    /// # Errors
+    ///
+    /// The model's thread has died.
+    pub fn clear_cache(&self) -> Result<()> {
+        self.inner.worker.send(Command::ClearCache)
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(EngineError::EmptyPrompt);
+        }
+        let vocab = self.inner.info.vocab_size;
+        match tokens.iter().find(|token| **token as usize >= vocab) {
+            Some(token) => Err(EngineError::TokenOutOfRange { token: *token, vocab }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Starts a model's thread: builds the model there and allocates its KV cache.
+fn start(
+    build: impl FnOnce() -> Result<device::Loaded> + Send + 'static,
+    options: &LoadOptions,
+) -> Result<(Worker, Built)> {
+    options.validate()?;
+    let options = options.clone();
+    Worker::start(move || {
+        let (mut model, device) = build()?;
+        let info = model.info().clone();
+        let dtype = options.kv_dtype(info.dtype);
+        let page_bytes = model.kv_page_bytes(PAGE_SIZE, dtype);
+        let context = context(info.context_length, page_bytes as u64, options.context)?;
+        let pages = pages_for(context.max(options.cache_tokens.unwrap_or(0)));
+        model.allocate_kv(pages, PAGE_SIZE, dtype)?;
+        let limits = Limits { context, pages, sequences: options.max_sequences };
+        Ok((Scheduler::new(model, limits), Built { info, device, context }))
+    })
+}
+
+/// The context to use: what was asked for, if the model allows it, else what model and memory allow.
+fn context(maximum: usize, page_bytes: u64, requested: Option<usize>) -> Result<usize> {
+    match requested {
+        Some(requested) if requested > maximum => Err(EngineError::ContextTooLong { requested, maximum }),
+        Some(requested) => Ok(requested),
+        None => {
+            let budget = memory::available().unwrap_or(ASSUMED_MEMORY) / 4;
+            let affordable = (budget / page_bytes.max(1)).saturating_mul(PAGE_SIZE as u64);
+            Ok(maximum.min(usize::try_from(affordable).unwrap_or(usize::MAX).max(MIN_CONTEXT)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_follows_request_model_and_memory() {
+        assert_eq!(context(2048, 1, Some(100)).expect("allowed"), 100);
+        assert_eq!(context(2048, 1, None).expect("allowed"), 2048);
+        // A cache of which not even one page fits: the least context all the same.
+        assert_eq!(context(1 << 20, u64::MAX, None).expect("allowed"), MIN_CONTEXT);
+        let error = context(2048, 1, Some(4096)).expect_err("too long");
+        assert!(error.to_string().contains("4096") && error.to_string().contains("2048"));
+    }
+}

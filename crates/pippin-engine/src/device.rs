@@ -1,0 +1,181 @@
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use pippin_cpu::{CpuBackend, InstructionSet};
+use pippin_models::LanguageModel;
+use pippin_tensor::{Backend, Dtype, Numerics};
+
+use crate::{EngineError, Result};
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Device {
+    /// The fastest that this build and this machine have.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+    /// An Apple GPU, through MLX.
+    Mlx,
+}
+
+impl Device {
+    /// The names of all devices, as the command line takes them.
+    pub const NAMES: [&str; 4] = ["auto", "cpu", "cuda", "mlx"];
+
+    /// The device's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Mlx => "mlx",
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Device {
+    type Err = EngineError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::Auto, Self::Cpu, Self::Cuda, Self::Mlx]
+            .into_iter()
+            .find(|device| device.as_str() == name)
+            .ok_or_else(|| EngineError::UnknownDevice(name.to_owned()))
+    }
+}
+
+/// How to load a model.
+///
+/// ```
+/// use pippin_engine::{Device, LoadOptions};
+///
+/// let options = LoadOptions { device: Device::Cpu, context: Some(8192), ..Default::default() };
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// What computes.
+    pub device: Device,
+    /// Whether approximations are allowed. Exact numerics keep the KV cache in `f32`.
+    pub numerics: Numerics,
+    /// The longest sequence, prompt and answer together. `None`: what the model was made for, or less where its KV cache
+    /// would take more than a quarter of the available memory.
+    pub context: Option<usize>,
+    /// Tokens that the KV cache holds over all sequences, running and remembered; at least the context, which is also
+    /// the default.
+    pub cache_tokens: Option<usize>,
+    /// Sequences that are computed together; more wait.
+    pub max_sequences: usize,
+    /// Threads of the CPU backend. `None`: as many as the machine runs at once.
+    pub threads: Option<usize>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            device: Device::Auto,
+            numerics: Numerics::Fast,
+            context: None,
+            cache_tokens: None,
+            max_sequences: 32,
+            threads: None,
+        }
+    }
+}
+
+impl LoadOptions {
+    /// The type of the KV cache's elements for a checkpoint of this type.
+    pub(crate) fn kv_dtype(&self, checkpoint: Dtype) -> Dtype {
+        match (self.numerics, checkpoint) {
+            (Numerics::Fast, Dtype::F16 | Dtype::Bf16) => checkpoint,
+            _ => Dtype::F32,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        for (field, value) in [
+            ("context", self.context),
+            ("cache_tokens", self.cache_tokens),
+            ("max_sequences", Some(self.max_sequences)),
+            ("threads", self.threads),
+        ] {
+            if value == Some(0) {
+                return Err(EngineError::parameter(field, 0, "1 or more"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A loaded model and its device in words.
+pub(crate) type Loaded = (Box<dyn LanguageModel>, String);
+
+/// Loads the model of a folder onto a device.
+pub(crate) fn load(folder: &std::path::Path, options: &LoadOptions) -> Result<Loaded> {
+    match options.device {
+        Device::Auto | Device::Cpu => {
+            let backend = cpu(options)?;
+            let description = backend.description();
+            Ok((pippin_models::load(folder, Arc::new(backend))?, description))
+        }
+        device @ (Device::Cuda | Device::Mlx) => Err(EngineError::DeviceUnavailable(device)),
+    }
+}
+
+fn cpu(options: &LoadOptions) -> Result<CpuBackend> {
+    let Some(threads) = options.threads else { return Ok(CpuBackend::new(options.numerics)) };
+    InstructionSet::available()
+        .into_iter()
+        .find_map(|set| CpuBackend::with(options.numerics, set, threads))
+        .ok_or(EngineError::DeviceUnavailable(Device::Cpu))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written() {
+        for name in Device::NAMES {
+            assert_eq!(name.parse::<Device>().expect(name).to_string(), name);
+        }
+        let error = "gpu".parse::<Device>().expect_err("no such device");
+        assert!(error.hint().expect("a hint").contains("cuda"));
+    }
+
+    #[test]
+    fn devices_that_are_not_built_in_say_so() {
+        let options = LoadOptions { device: Device::Cuda, ..LoadOptions::default() };
+        let Err(error) = load(std::path::Path::new("."), &options) else {
+            panic!("there is no CUDA backend")
+        };
+        assert_eq!(error.to_string(), "this build of Pippin has no cuda backend");
+    }
+
+    #[test]
+    fn options_of_zero_are_refused() {
+        let options = LoadOptions { max_sequences: 0, ..LoadOptions::default() };
+        assert!(options.validate().unwrap_err().to_string().contains("max_sequences"));
+        assert!(LoadOptions { context: Some(0), ..LoadOptions::default() }.validate().is_err());
+        assert!(LoadOptions::default().validate().is_ok());
+    }
+
+    #[test]
+    fn the_cache_has_the_checkpoints_type_unless_exact() {
+        let fast = LoadOptions::default();
+        let exact = LoadOptions { numerics: Numerics::Exact, ..LoadOptions::default() };
+        assert_eq!(fast.kv_dtype(Dtype::Bf16), Dtype::Bf16);
+        assert_eq!(fast.kv_dtype(Dtype::F32), Dtype::F32);
+        assert_eq!(exact.kv_dtype(Dtype::F16), Dtype::F32);
+    }
+}

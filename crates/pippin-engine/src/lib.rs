@@ -1,0 +1,67 @@
+//! Runs models: from a folder of weights to a stream of text.
+//!
+//! - A [`ModelContainer`] is a loaded model. It is a handle: cheap to clone, to send to other threads, and to ask from
+//!   several of them at once. One thread owns the model behind it and computes all requests together, step by step.
+//! - A request leaves as a stream, a blocking [`Iterator`] of [`GenerationEvent`]s: tokens with their text, and at the
+//!   end the numbers ([`GenerateInfo`]). Dropping the stream cancels the request.
+//! - A [`ChatSession`] is a conversation: it keeps the history and applies the model's chat template.
+//! - [`GenerateParameters`] say how to sample, with the meaning and in the order of mlx-lm.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use pippin_engine::{GenerateParameters, GenerationEvent, LoadOptions, ModelContainer};
+//!
+//! let model = ModelContainer::load("pippin-nano", &LoadOptions::default())?;
+//! let parameters = GenerateParameters { max_tokens: Some(50), ..GenerateParameters::greedy() };
+//! for event in model.generate_text("Once upon a time", &parameters)? {
+//!     match event? {
+//!         GenerationEvent::Info(info) => eprintln!("{:.1} tokens/s", info.tokens_per_second()),
+//!         event => print!("{}", event.text()),
+//!     }
+//! }
+//! # Ok::<(), pippin_engine::EngineError>(())
+//! ```
+//!
+//! # How requests share a model
+//!
+//! Each step of the model is one batch: the next token of every answer that is being written, and a part of the prompts
+//! that are being read. Requests join and leave between steps. Keys and values lie in pages that are handed out as
+//! sequences grow; those of finished requests stay until their room is needed, and a request that begins like an earlier
+//! one, running or finished, does not compute that beginning again.
+//!
+//! A request's result depends on none of this. Which others run beside it, how its prompt was cut, what was found in the
+//! cache, whether it had to make way for a while: the same prompt, parameters and seed give the same tokens.
+//!
+//! No async code is in here, and no global state: a server bridges the streams to its own tasks.
+
+mod container;
+mod device;
+mod error;
+mod kv;
+mod measure;
+mod memory;
+mod processor;
+mod sampling;
+mod scheduler;
+mod session;
+mod stream;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use container::{LoadProgress, ModelContainer};
+pub use device::{Device, LoadOptions};
+pub use error::{EngineError, Result};
+pub use measure::{Measurement, Workload};
+pub use pippin_hub::{ModelConfiguration, ModelLocation, ModelRegistry};
+pub use pippin_models::{LanguageModel, ModelInfo};
+pub use pippin_tensor::Numerics;
+pub use pippin_text::{Message, Role};
+pub use processor::{ChatInput, TextProcessor};
+pub use sampling::GenerateParameters;
+pub use session::{ChatSession, ResponseStream};
+pub use stream::{
+    CancelHandle, FinishReason, GenerateInfo, GenerationEvent, GenerationStream, TokenEvent, TokenStream,
+};

@@ -1,0 +1,82 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use pippin_hub::ModelConfiguration;
+use pippin_text::{ChatTemplate, Message, RenderInputs, StopTokens, Tokenizer};
+use serde_json::{Map, Value};
+
+use crate::{EngineError, Result};
+
+/// A conversation, and what else its chat template may show.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChatInput {
+    /// The conversation; at least one message.
+    pub messages: Vec<Message>,
+    /// Tools that the model may call, each a JSON object in the form of the OpenAI API.
+    pub tools: Vec<Value>,
+    /// Further variables for the template (`enable_thinking` and the like).
+    pub template_kwargs: Map<String, Value>,
+}
+
+impl From<Vec<Message>> for ChatInput {
+    fn from(messages: Vec<Message>) -> Self {
+        Self { messages, ..Self::default() }
+    }
+}
+
+/// What stands between a model and text: its tokenizer, its chat template, and what ends its answers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TextProcessor {
+    /// Text to token ids and back.
+    pub tokenizer: Tokenizer,
+    /// Conversations to prompts, where the model has a template.
+    pub chat_template: Option<Arc<ChatTemplate>>,
+    /// Token ids that end an answer.
+    pub stop_tokens: StopTokens,
+    /// Texts that end an answer.
+    pub stop_strings: Vec<String>,
+}
+
+impl TextProcessor {
+    /// A processor from its parts.
+    pub fn new(tokenizer: Tokenizer, chat_template: Option<ChatTemplate>, stop_tokens: StopTokens) -> Self {
+        Self { tokenizer, chat_template: chat_template.map(Arc::new), stop_tokens, stop_strings: Vec::new() }
+    }
+
+    /// Reads the processor of a model folder, with what the configuration adds to it.
+    ///
+    /// # Errors
+    ///
+    /// A file is missing or malformed, or an extra end-of-sequence token is none of the tokenizer's.
+    pub fn from_dir(folder: &Path, configuration: &ModelConfiguration) -> Result<Self> {
+        let tokenizer = Tokenizer::from_dir(folder)?;
+        let mut stop_tokens = StopTokens::from_dir(folder, &tokenizer)?;
+        stop_tokens.add_tokens(&configuration.extra_eos_tokens, &tokenizer)?;
+        let mut processor = Self::new(tokenizer, ChatTemplate::from_dir(folder)?, stop_tokens);
+        processor.stop_strings = configuration.stop_strings.clone();
+        Ok(processor)
+    }
+
+    /// The prompt of a conversation, as text. `model` is the name for the error.
+    pub(crate) fn render(&self, input: &ChatInput, model: &str) -> Result<String> {
+        let template = self
+            .chat_template
+            .as_ref()
+            .ok_or_else(|| EngineError::NoChatTemplate { model: model.to_owned() })?;
+        let mut inputs = RenderInputs::new(&input.messages)
+            .with_special_tokens(self.tokenizer.special_tokens())
+            .with_extra(&input.template_kwargs);
+        if !input.tools.is_empty() {
+            inputs = inputs.with_tools(&input.tools);
+        }
+        Ok(template.render(&inputs)?)
+    }
+
+    /// Tokens that XTC never removes: those of a line end, as in mlx-lm, and the stop tokens.
+    pub(crate) fn protected(&self) -> Result<Arc<[u32]>> {
+        let mut tokens = self.tokenizer.encode("\n", false)?;
+        tokens.extend(self.stop_tokens.iter());
+        Ok(tokens.into())
+    }
+}

@@ -1,0 +1,276 @@
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::random::Random;
+use super::{GenerateParameters, processors, vector};
+
+/// Above this many, top-k selects by partitioning rather than with a heap.
+const MAX_HEAP: usize = 1024;
+
+/// Chooses the next token of one request.
+#[derive(Clone, Debug)]
+pub(crate) struct Sampler {
+    parameters: Arc<GenerateParameters>,
+    /// Tokens that XTC never removes: line ends and stop tokens, which an answer needs to take shape.
+    protected: Arc<[u32]>,
+    random: Random,
+}
+
+/// A chosen token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sampled {
+    pub(crate) token: u32,
+    /// Its log-probability before temperature and filters, where the parameters ask for it.
+    pub(crate) logprob: Option<f32>,
+}
+
+/// Buffers that all samplers of a thread share.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    window: Vec<u32>,
+    candidates: Vec<Candidate>,
+    weights: Vec<f32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Candidate {
+    logit: f32,
+    token: u32,
+}
+
+impl Candidate {
+    /// Likeliest first, lowest id first among equals. Logits are never NaN here.
+    fn order(&self, other: &Self) -> Ordering {
+        other.logit.total_cmp(&self.logit).then(self.token.cmp(&other.token))
+    }
+}
+
+impl Sampler {
+    pub(crate) fn new(parameters: Arc<GenerateParameters>, protected: Arc<[u32]>) -> Self {
+        let random = Random::new(parameters.seed);
+        Self { parameters, protected, random }
+    }
+
+    /// The token after `history`, given the model's logits, which are changed in the process. `None` when they hold a
+    /// NaN or no finite maximum.
+    pub(crate) fn sample(
+        &mut self,
+        history: &[u32],
+        logits: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Option<Sampled> {
+        processors::apply(&self.parameters, history, logits, &mut scratch.window);
+        let max = vector::finite_max(logits)?;
+        let normaliser = self.parameters.logprobs.then(|| max + vector::exp_sum(logits, max).ln() as f32);
+        if self.parameters.temperature == 0.0 {
+            let token = logits.iter().position(|logit| *logit == max)?;
+            return Some(Sampled {
+                token: token as u32,
+                logprob: normaliser.map(|normaliser| max - normaliser),
+            });
+        }
+        // An underflow of the temperature must not turn the maximum's exponent, 0, into NaN.
+        let factor = (1.0 / self.parameters.temperature).min(f32::MAX);
+        let xtc = self.parameters.xtc_probability > 0.0
+            && self.random.uniform() <= f64::from(self.parameters.xtc_probability);
+        let (token, logit) = if self.filters(logits.len(), xtc) {
+            self.filter(logits, max, xtc, scratch);
+            let Scratch { candidates, weights, .. } = scratch;
+            // XTC may have removed the maximum itself.
+            let max = candidates.iter().fold(f32::NEG_INFINITY, |max, candidate| max.max(candidate.logit));
+            weights.clear();
+            weights.extend(candidates.iter().map(|candidate| candidate.logit));
+            vector::exp_in_place(weights, max, factor);
+            let chosen = candidates[vector::draw(weights, self.random.uniform())?];
+            (chosen.token, chosen.logit)
+        } else {
+            let weights = &mut scratch.weights;
+            weights.clear();
+            weights.extend_from_slice(logits);
+            vector::exp_in_place(weights, max, factor);
+            let token = vector::draw(weights, self.random.uniform())?;
+            (token as u32, logits[token])
+        };
+        Some(Sampled { token, logprob: normaliser.map(|normaliser| logit - normaliser) })
+    }
+
+    /// What [`sample`](Self::sample) would draw from: the tokens left, by id, and their probabilities.
+    #[cfg(test)]
+    pub(super) fn distribution(&mut self, logits: &mut [f32], scratch: &mut Scratch) -> Vec<(u32, f32)> {
+        let max = vector::finite_max(logits).expect("finite logits");
+        let mut left: Vec<(u32, f32)> = if self.filters(logits.len(), self.parameters.xtc_probability > 0.0) {
+            self.filter(logits, max, self.parameters.xtc_probability > 0.0, scratch);
+            scratch.candidates.iter().map(|candidate| (candidate.token, candidate.logit)).collect()
+        } else {
+            logits.iter().enumerate().map(|(token, logit)| (token as u32, *logit)).collect()
+        };
+        left.sort_unstable_by_key(|(token, _)| *token);
+        let max = left.iter().fold(f32::NEG_INFINITY, |max, (_, logit)| max.max(*logit));
+        let weight = |logit: f32| vector::exp((logit - max) / self.parameters.temperature);
+        let total: f32 = left.iter().map(|(_, logit)| weight(*logit)).sum();
+        left.into_iter().map(|(token, logit)| (token, weight(logit) / total)).collect()
+    }
+
+    /// Whether any filter can remove a token.
+    fn filters(&self, vocab: usize, xtc: bool) -> bool {
+        let p = &self.parameters;
+        xtc || is_share(p.top_p) || p.min_p > 0.0 || (1..vocab).contains(&p.top_k)
+    }
+
+    /// Fills `scratch.candidates` with the tokens that top-p, min-p, XTC and top-k leave, in an order that depends on
+    /// the logits alone.
+    ///
+    /// Log-probabilities and logits differ by a constant, so all comparisons are made on logits relative to `max`.
+    fn filter(&self, logits: &[f32], max: f32, xtc: bool, scratch: &mut Scratch) {
+        let p = &self.parameters;
+        let candidates = &mut scratch.candidates;
+        candidates.clear();
+        let nucleus = is_share(p.top_p).then(|| {
+            let total = vector::exp_sum(logits, max);
+            (f64::from(p.top_p) * total, total)
+        });
+        let least = if p.min_p > 0.0 { max + p.min_p.ln() } else { f32::NEG_INFINITY };
+
+        // What a cheap comparison can already exclude. Tokens of less than a `vocab`-th of the mass outside the nucleus
+        // have less than that mass all together, so none of them is in it.
+        let mut bound = f32::NEG_INFINITY;
+        if p.min_tokens_to_keep == 1 {
+            bound = least;
+        }
+        if let Some((target, total)) = nucleus {
+            let share = (total - target) / logits.len() as f64;
+            bound = bound.max(max + share.ln() as f32 - 1e-3);
+        }
+        // The likeliest token stays, whatever rounding does.
+        let bound = bound.min(max);
+        let top_k = (1..logits.len()).contains(&p.top_k).then_some(p.top_k);
+        // Only XTC looks at tokens beyond the top k that others have left: it removes from the top.
+        match top_k.filter(|k| !xtc && *k <= MAX_HEAP) {
+            Some(k) => largest(logits, bound, k, candidates),
+            None => {
+                let kept = logits.iter().enumerate().filter(|(_, logit)| **logit >= bound);
+                candidates
+                    .extend(kept.map(|(token, logit)| Candidate { logit: *logit, token: token as u32 }));
+            }
+        }
+
+        if let Some((target, _)) = nucleus {
+            let kept = nucleus_length(candidates, max, target);
+            candidates.truncate(kept);
+        }
+        if p.min_p > 0.0 && p.min_tokens_to_keep > 1 {
+            let kept = p.min_tokens_to_keep.min(candidates.len());
+            if kept < candidates.len() {
+                candidates.select_nth_unstable_by(kept, Candidate::order);
+                candidates.sort_unstable_by(Candidate::order);
+                let kept = candidates.partition_point(|candidate| candidate.logit >= least).max(kept);
+                candidates.truncate(kept);
+            }
+        }
+        if xtc {
+            self.exclude_top_choices(candidates, max);
+        }
+        if let Some(k) = top_k
+            && candidates.len() > k
+        {
+            candidates.select_nth_unstable_by(k, Candidate::order);
+            candidates.truncate(k);
+            candidates.sort_unstable_by(Candidate::order);
+        }
+    }
+
+    /// Removes the candidates that are more likely than the least likely one above the threshold.
+    fn exclude_top_choices(&self, candidates: &mut Vec<Candidate>, max: f32) {
+        let total: f64 =
+            candidates.iter().map(|candidate| f64::from(vector::exp(candidate.logit - max))).sum();
+        let probability =
+            |candidate: &Candidate| (f64::from(vector::exp(candidate.logit - max)) / total) as f32;
+        let least = candidates
+            .iter()
+            .filter(|candidate| probability(candidate) > self.parameters.xtc_threshold)
+            .map(|candidate| candidate.logit)
+            .fold(f32::INFINITY, f32::min);
+        candidates.retain(|candidate| candidate.logit <= least || self.protected.contains(&candidate.token));
+    }
+}
+
+/// The log-probability of `token`, or `None` when the logits hold a NaN or no finite maximum.
+pub(crate) fn log_probability(logits: &[f32], token: u32) -> Option<f32> {
+    let max = vector::finite_max(logits)?;
+    let logit = *logits.get(token as usize)?;
+    Some((f64::from(logit - max) - vector::exp_sum(logits, max).ln()) as f32)
+}
+
+/// Whether a share is one that removes something.
+fn is_share(share: f32) -> bool {
+    share > 0.0 && share < 1.0
+}
+
+/// The `k` largest logits that are not below `bound`, sorted.
+fn largest(logits: &[f32], bound: f32, k: usize, heap: &mut Vec<Candidate>) {
+    // The root is the worst of the best: what a new candidate has to beat.
+    let mut limit = bound;
+    for (token, logit) in logits.iter().enumerate() {
+        let candidate = Candidate { logit: *logit, token: token as u32 };
+        if heap.len() < k {
+            if *logit >= limit {
+                heap.push(candidate);
+                if heap.len() == k {
+                    for root in (0..k / 2).rev() {
+                        sift_down(heap, root);
+                    }
+                    limit = heap[0].logit;
+                }
+            }
+        } else if *logit > limit {
+            // An equal logit of a higher id loses, as `Candidate::order` has it.
+            heap[0] = candidate;
+            sift_down(heap, 0);
+            limit = heap[0].logit;
+        }
+    }
+    heap.sort_unstable_by(Candidate::order);
+}
+
+fn sift_down(heap: &mut [Candidate], mut root: usize) {
+    loop {
+        let mut worst = root;
+        for child in [2 * root + 1, 2 * root + 2] {
+            if child < heap.len() && heap[child].order(&heap[worst]) == Ordering::Greater {
+                worst = child;
+            }
+        }
+        if worst == root {
+            return;
+        }
+        heap.swap(root, worst);
+        root = worst;
+    }
+}
+
+/// Sorts as many candidates as hold the target mass to the front, and returns how many they are.
+///
+/// A candidate stays while the mass of those before it is below the target; equals of the last one stay too.
+fn nucleus_length(candidates: &mut [Candidate], max: f32, target: f64) -> usize {
+    let mut sorted = 0;
+    let mut step = 64;
+    let mut mass = 0.0;
+    let mut last = None;
+    while sorted < candidates.len() {
+        let end = (sorted + step).min(candidates.len());
+        if end < candidates.len() {
+            candidates[sorted..].select_nth_unstable_by(end - sorted, Candidate::order);
+        }
+        candidates[sorted..end].sort_unstable_by(Candidate::order);
+        for (offset, Candidate { logit, .. }) in candidates[sorted..end].iter().enumerate() {
+            if mass >= target && last != Some(*logit) {
+                return sorted + offset;
+            }
+            mass += f64::from(vector::exp(logit - max));
+            last = Some(*logit);
+        }
+        sorted = end;
+        step *= 4;
+    }
+    candidates.len()
+}

@@ -1,0 +1,221 @@
+//! Sampling against mlx-lm, and its statistics. `tools/sampling/fixture.py` writes the fixture.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::sampler::{Sampler, Scratch};
+use super::{GenerateParameters, processors};
+
+#[derive(Deserialize)]
+struct Fixture {
+    vectors: Vec<Vec<f32>>,
+    filters: Vec<FilterCase>,
+    processors: Vec<ProcessorCase>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FilterCase {
+    logits: usize,
+    temperature: f32,
+    top_p: f32,
+    top_k: usize,
+    min_p: f32,
+    min_tokens_to_keep: usize,
+    xtc_probability: f32,
+    xtc_threshold: f32,
+    protected: Vec<u32>,
+    kept: Vec<u32>,
+    probabilities: Vec<f32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ProcessorCase {
+    history: Vec<u32>,
+    logit_bias: BTreeMap<u32, f32>,
+    repetition_penalty: Option<f32>,
+    repetition_context_size: usize,
+    presence_penalty: Option<f32>,
+    presence_context_size: usize,
+    frequency_penalty: Option<f32>,
+    frequency_context_size: usize,
+    expected: Vec<f32>,
+}
+
+fn fixture() -> Fixture {
+    serde_json::from_str(include_str!("fixture.json")).expect("a valid fixture")
+}
+
+#[test]
+fn filters_are_those_of_mlx_lm() {
+    let fixture = fixture();
+    assert!(fixture.filters.len() > 200);
+    for case in &fixture.filters {
+        let parameters = GenerateParameters {
+            temperature: case.temperature,
+            top_p: case.top_p,
+            top_k: case.top_k,
+            min_p: case.min_p,
+            min_tokens_to_keep: case.min_tokens_to_keep,
+            xtc_probability: case.xtc_probability,
+            xtc_threshold: case.xtc_threshold,
+            ..GenerateParameters::default()
+        };
+        parameters.validate().expect("valid parameters");
+        let mut sampler = Sampler::new(Arc::new(parameters), case.protected.clone().into());
+        let mut logits = fixture.vectors[case.logits].clone();
+        let distribution = sampler.distribution(&mut logits, &mut Scratch::default());
+        let kept: Vec<u32> = distribution.iter().map(|(token, _)| *token).collect();
+        assert_eq!(kept, case.kept, "{case:?}");
+        for ((token, found), expected) in distribution.iter().zip(&case.probabilities) {
+            assert!(
+                (found - expected).abs() < 2e-6,
+                "token {token}: {found} instead of {expected} in {case:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn processors_are_those_of_mlx_lm() {
+    let fixture = fixture();
+    assert!(fixture.processors.len() > 50);
+    for case in &fixture.processors {
+        let parameters = GenerateParameters {
+            logit_bias: case.logit_bias.clone(),
+            repetition_penalty: case.repetition_penalty,
+            repetition_context_size: case.repetition_context_size,
+            presence_penalty: case.presence_penalty,
+            presence_context_size: case.presence_context_size,
+            frequency_penalty: case.frequency_penalty,
+            frequency_context_size: case.frequency_context_size,
+            ..GenerateParameters::default()
+        };
+        let mut logits = fixture.vectors[0].clone();
+        processors::apply(&parameters, &case.history, &mut logits, &mut Vec::new());
+        for (token, (found, expected)) in logits.iter().zip(&case.expected).enumerate() {
+            assert!(
+                (found - expected).abs() < 2e-5,
+                "token {token}: {found} instead of {expected} in {case:?}"
+            );
+        }
+    }
+}
+
+fn sample(parameters: GenerateParameters, logits: &[f32]) -> Option<u32> {
+    let mut sampler = Sampler::new(Arc::new(parameters), Arc::default());
+    sampler.sample(&[], &mut logits.to_vec(), &mut Scratch::default()).map(|sampled| sampled.token)
+}
+
+#[test]
+fn greedy_takes_the_lowest_id_of_equals() {
+    assert_eq!(sample(GenerateParameters::greedy(), &[0.0, 3.0, 1.0, 3.0]), Some(1));
+}
+
+#[test]
+fn logits_that_are_not_numbers_are_refused() {
+    for parameters in
+        [GenerateParameters::greedy(), GenerateParameters { top_k: 2, ..GenerateParameters::default() }]
+    {
+        for bad in [[0.0, f32::NAN, 1.0], [f32::INFINITY, 0.0, 0.0], [f32::NEG_INFINITY; 3]] {
+            assert_eq!(sample(parameters.clone(), &bad), None);
+        }
+        assert!(sample(parameters, &[f32::NEG_INFINITY, f32::NEG_INFINITY, 1.0]).is_some());
+    }
+}
+
+#[test]
+fn extreme_temperatures_are_harmless() {
+    for temperature in [f32::MIN_POSITIVE, 1e-30, 1e-5] {
+        let parameters = GenerateParameters { temperature, seed: Some(1), ..GenerateParameters::default() };
+        assert_eq!(sample(parameters.clone(), &[1.0, 2.0, -300.0]), Some(1), "{temperature}");
+        let parameters = GenerateParameters { top_p: 0.99, ..parameters };
+        assert_eq!(sample(parameters, &[1.0, 2.0, -300.0]), Some(1), "{temperature}");
+    }
+    let parameters =
+        GenerateParameters { temperature: f32::MAX, seed: Some(1), ..GenerateParameters::default() };
+    assert!(sample(parameters, &[1.0, 2.0, -300.0]).is_some());
+}
+
+#[test]
+fn logprobs_are_those_of_the_processed_logits() {
+    let parameters = GenerateParameters {
+        logprobs: true,
+        logit_bias: BTreeMap::from([(0, 100.0)]),
+        ..GenerateParameters::greedy()
+    };
+    let mut sampler = Sampler::new(Arc::new(parameters), Arc::default());
+    let mut logits = [-100.0 + 2f32.ln(), 0.0, 0.0];
+    let sampled = sampler.sample(&[], &mut logits, &mut Scratch::default()).expect("finite");
+    assert_eq!(sampled.token, 0);
+    assert!((sampled.logprob.expect("asked for") - 0.5f32.ln()).abs() < 1e-5);
+    let score = super::log_probability(&[2f32.ln(), 0.0, 0.0], 1).expect("finite");
+    assert!((score - 0.25f32.ln()).abs() < 1e-6);
+    assert_eq!(super::log_probability(&[0.0], 1), None);
+    assert_eq!(super::log_probability(&[f32::NAN], 0), None);
+}
+
+/// With a fixed seed this is no gamble: the counts are what they are, and they are near the probabilities.
+#[test]
+fn draws_follow_the_distribution() {
+    let probabilities = [0.5f32, 0.25, 0.125, 0.0625, 0.0625];
+    let logits: Vec<f32> = probabilities.iter().map(|p| p.ln()).collect();
+    for (parameters, expected) in [
+        (
+            GenerateParameters { temperature: 1.0, ..Default::default() },
+            vec![0.5, 0.25, 0.125, 0.0625, 0.0625],
+        ),
+        (GenerateParameters { temperature: 1.0, top_k: 2, ..Default::default() }, vec![2.0 / 3.0, 1.0 / 3.0]),
+        // At half the temperature the squares of the probabilities count.
+        (GenerateParameters { temperature: 0.5, top_k: 2, ..Default::default() }, vec![0.8, 0.2]),
+        // XTC strikes every other time, and leaves the least likely of the tokens above the threshold.
+        (
+            GenerateParameters {
+                temperature: 1.0,
+                top_k: 3,
+                xtc_probability: 0.5,
+                xtc_threshold: 0.2,
+                ..Default::default()
+            },
+            vec![0.5 * 4.0 / 7.0, 0.5 * 2.0 / 7.0 + 0.5 * 4.0 / 7.0, 0.5 / 7.0 + 0.5 * 2.0 / 7.0, 0.5 / 7.0],
+        ),
+    ] {
+        let parameters = GenerateParameters { seed: Some(11), ..parameters };
+        let mut sampler = Sampler::new(Arc::new(parameters.clone()), Arc::default());
+        let mut scratch = Scratch::default();
+        let mut counts = vec![0u32; logits.len()];
+        const DRAWS: u32 = 40_000;
+        for _ in 0..DRAWS {
+            let sampled = sampler.sample(&[], &mut logits.clone(), &mut scratch).expect("finite");
+            counts[sampled.token as usize] += 1;
+        }
+        for (token, count) in counts.iter().enumerate() {
+            let expected = expected.get(token).copied().unwrap_or(0.0);
+            let found = f64::from(*count) / f64::from(DRAWS);
+            // Ties of the last two tokens: XTC's top-k keeps the first.
+            assert!(
+                (found - expected).abs() < 0.01,
+                "token {token}: {found} instead of {expected}, {parameters:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_draws_the_same_tokens() {
+    let logits: Vec<f32> = (0..1000).map(|i| ((i * 37) % 101) as f32 / 20.0).collect();
+    let draws = |seed, top_p| -> Vec<u32> {
+        let parameters = GenerateParameters { seed, top_p, temperature: 1.0, ..Default::default() };
+        let mut sampler = Sampler::new(Arc::new(parameters), Arc::default());
+        let mut scratch = Scratch::default();
+        (0..20)
+            .map(|_| sampler.sample(&[], &mut logits.clone(), &mut scratch).expect("finite").token)
+            .collect()
+    };
+    for top_p in [1.0, 0.8] {
+        assert_eq!(draws(Some(5), top_p), draws(Some(5), top_p));
+        assert_ne!(draws(Some(5), top_p), draws(Some(6), top_p));
+        assert_ne!(draws(None, top_p), draws(None, top_p));
+    }
+}

@@ -1,0 +1,360 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use pippin_text::{StopStrings, StreamDecoder};
+
+use crate::container::Inner;
+use crate::scheduler::Event;
+use crate::{Result, memory};
+
+/// Why an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// The model generated one of its stop tokens.
+    Stop,
+    /// This stop string appeared.
+    StopString(String),
+    /// `max_tokens` or the context is used up.
+    Length,
+    /// The request was cancelled.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// The reason in one word, as the OpenAI API has it: `stop`, `length`, `cancelled`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Stop | Self::StopString(_) => "stop",
+            Self::Length => "length",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for FinishReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The numbers of one request.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GenerateInfo {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// How many of them needed no computing, because an earlier request began alike.
+    pub cached_tokens: usize,
+    /// Tokens generated, a stop token included.
+    pub generated_tokens: usize,
+    /// From the request to the first token, waiting for others included.
+    pub time_to_first_token: Option<Duration>,
+    /// From the first step to the first token.
+    pub prompt_time: Duration,
+    /// From the first token to the last.
+    pub generate_time: Duration,
+    /// The most memory this process has used so far, in bytes, where the system tells (Linux).
+    pub peak_memory: Option<u64>,
+    /// Why the answer ended.
+    pub finish_reason: FinishReason,
+}
+
+impl GenerateInfo {
+    /// Prompt tokens computed per second; 0 when there was nothing to time.
+    pub fn prompt_tokens_per_second(&self) -> f64 {
+        rate(self.prompt_tokens - self.cached_tokens.min(self.prompt_tokens), self.prompt_time)
+    }
+
+    /// Tokens generated per second after the first; 0 for fewer than two.
+    pub fn tokens_per_second(&self) -> f64 {
+        rate(self.generated_tokens.saturating_sub(1), self.generate_time)
+    }
+}
+
+fn rate(tokens: usize, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
+}
+
+/// Cancels a request from elsewhere: a signal handler, another thread.
+#[derive(Clone, Debug, Default)]
+pub struct CancelHandle(pub(crate) Arc<AtomicBool>);
+
+impl CancelHandle {
+    /// Ends the request within a step. What has been generated until then still comes out of its stream, followed by
+    /// its numbers, with [`FinishReason::Cancelled`].
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request has been cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a [`TokenStream`] yields.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum TokenEvent {
+    /// The next token. Stop tokens are counted, but not shown.
+    Token {
+        /// Its id.
+        id: u32,
+        /// Its log-probability, where the parameters ask for it.
+        logprob: Option<f32>,
+    },
+    /// The end.
+    Info(GenerateInfo),
+}
+
+/// The token ids of an answer, as they are generated. The last item is [`TokenEvent::Info`], or an error.
+///
+/// Dropping the stream cancels the request.
+#[derive(Debug)]
+pub struct TokenStream {
+    events: Receiver<Event>,
+    cancel: CancelHandle,
+    /// Keeps the model alive, and knows why its thread has died.
+    model: Arc<Inner>,
+    submitted: Instant,
+    started: Option<Instant>,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    generated_tokens: usize,
+    is_done: bool,
+}
+
+impl TokenStream {
+    pub(crate) fn new(
+        events: Receiver<Event>,
+        cancel: CancelHandle,
+        model: Arc<Inner>,
+        submitted: Instant,
+        prompt_tokens: usize,
+    ) -> Self {
+        Self {
+            events,
+            cancel,
+            model,
+            submitted,
+            started: None,
+            first: None,
+            last: None,
+            prompt_tokens,
+            cached_tokens: 0,
+            generated_tokens: 0,
+            is_done: false,
+        }
+    }
+
+    /// A handle to cancel the request from elsewhere.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.cancel.clone()
+    }
+
+    /// Ends the stream here, for a reason that the model's thread does not know.
+    fn stop(&mut self, reason: FinishReason) -> GenerateInfo {
+        self.cancel.cancel();
+        self.is_done = true;
+        let end = self.last.unwrap_or_else(Instant::now);
+        self.info(reason, end)
+    }
+
+    fn info(&self, finish_reason: FinishReason, end: Instant) -> GenerateInfo {
+        let since = |start: Option<Instant>, end: Instant| {
+            start.map_or(Duration::ZERO, |start| end.saturating_duration_since(start))
+        };
+        GenerateInfo {
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+            generated_tokens: self.generated_tokens,
+            time_to_first_token: self.first.map(|first| first.saturating_duration_since(self.submitted)),
+            prompt_time: since(self.started, self.first.unwrap_or(end)),
+            generate_time: since(self.first, self.last.unwrap_or(end)),
+            peak_memory: memory::peak(),
+            finish_reason,
+        }
+    }
+}
+
+impl Iterator for TokenStream {
+    type Item = Result<TokenEvent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.is_done {
+            match self.events.recv() {
+                Ok(Event::Started { cached, at }) => {
+                    self.cached_tokens = cached;
+                    self.started = Some(at);
+                }
+                Ok(Event::Token { token, logprob, at }) => {
+                    self.generated_tokens += 1;
+                    self.first.get_or_insert(at);
+                    self.last = Some(at);
+                    if !self.model.processor.stop_tokens.contains(token) {
+                        return Some(Ok(TokenEvent::Token { id: token, logprob }));
+                    }
+                }
+                Ok(Event::Finished { reason, at }) => {
+                    self.is_done = true;
+                    return Some(Ok(TokenEvent::Info(self.info(reason, at))));
+                }
+                Ok(Event::Failed(error)) => {
+                    self.is_done = true;
+                    return Some(Err(error));
+                }
+                Err(_) => {
+                    self.is_done = true;
+                    return Some(Err(self.model.worker.death()));
+                }
+            }
+        }
+        None
+    }
+}
+
+impl std::iter::FusedIterator for TokenStream {}
+
+impl Drop for TokenStream {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// What a [`GenerationStream`] yields.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum GenerationEvent {
+    /// The next token, with the text that is final now. The text may be empty, while a character is incomplete or might
+    /// begin a stop string, and may include that of earlier tokens.
+    Token {
+        /// The token's id.
+        id: u32,
+        /// The text.
+        text: String,
+        /// The token's log-probability, where the parameters ask for it.
+        logprob: Option<f32>,
+    },
+    /// Text that was held back until the end.
+    Chunk(String),
+    /// The end.
+    Info(GenerateInfo),
+}
+
+impl GenerationEvent {
+    /// The text that this event adds to the answer.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Token { text, .. } | Self::Chunk(text) => text,
+            Self::Info(_) => "",
+        }
+    }
+}
+
+/// An answer, as it is generated. The last item is [`GenerationEvent::Info`], or an error.
+///
+/// Tokens become text here, on the thread that reads the stream, so that the model's thread is not held up. Dropping the
+/// stream cancels the request within a step.
+#[derive(Debug)]
+pub struct GenerationStream {
+    tokens: TokenStream,
+    decoder: StreamDecoder,
+    stop: StopStrings,
+    stop_strings: Vec<String>,
+    /// What follows the event that was returned last.
+    pending: VecDeque<GenerationEvent>,
+    is_done: bool,
+}
+
+impl GenerationStream {
+    /// A stream that ends at any of these strings.
+    pub(crate) fn new(tokens: TokenStream, stop: StopStrings, stop_strings: Vec<String>) -> Self {
+        // Special tokens are text, as in mlx-lm: markers of tool calls and reasoning are among them.
+        let decoder = StreamDecoder::new(&tokens.model.processor.tokenizer, false);
+        Self { tokens, decoder, stop, stop_strings, pending: VecDeque::new(), is_done: false }
+    }
+
+    /// A handle to cancel the request from elsewhere.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.tokens.cancel_handle()
+    }
+
+    /// Reads the stream to its end.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the stream.
+    pub fn collect_text(self) -> Result<(String, Option<GenerateInfo>)> {
+        let (mut text, mut info) = (String::new(), None);
+        for event in self {
+            let event = event?;
+            text.push_str(event.text());
+            if let GenerationEvent::Info(last) = event {
+                info = Some(last);
+            }
+        }
+        Ok((text, info))
+    }
+
+    fn step(&mut self) -> Option<Result<GenerationEvent>> {
+        Some(match self.tokens.next()? {
+            Ok(TokenEvent::Token { id, logprob }) => self.token(id, logprob),
+            Ok(TokenEvent::Info(info)) => self.end(info),
+            Err(error) => Err(error),
+        })
+    }
+
+    fn token(&mut self, id: u32, logprob: Option<f32>) -> Result<GenerationEvent> {
+        let piece = self.decoder.push(id)?.unwrap_or_default();
+        let found = self.stop.push(&piece);
+        if let Some(index) = found.stopped {
+            let info = self.tokens.stop(self.stop_string(index));
+            self.pending.push_back(GenerationEvent::Info(info));
+        }
+        Ok(GenerationEvent::Token { id, text: found.text, logprob })
+    }
+
+    fn end(&mut self, mut info: GenerateInfo) -> Result<GenerationEvent> {
+        let piece = self.decoder.finish()?;
+        let mut found = self.stop.push(&piece);
+        match found.stopped {
+            Some(index) => info.finish_reason = self.stop_string(index),
+            None => found.text.push_str(&self.stop.finish()),
+        }
+        if found.text.is_empty() {
+            return Ok(GenerationEvent::Info(info));
+        }
+        self.pending.push_back(GenerationEvent::Info(info));
+        Ok(GenerationEvent::Chunk(found.text))
+    }
+
+    fn stop_string(&self, index: usize) -> FinishReason {
+        FinishReason::StopString(self.stop_strings.get(index).cloned().unwrap_or_default())
+    }
+}
+
+impl Iterator for GenerationStream {
+    type Item = Result<GenerationEvent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(event) = self.pending.pop_front() {
+            return Some(Ok(event));
+        }
+        if self.is_done {
+            return None;
+        }
+        let event = self.step();
+        // After an error of the decoder, the tokens that follow have no text to stand in.
+        self.is_done = !matches!(event, Some(Ok(_)));
+        event
+    }
+}
+
+impl std::iter::FusedIterator for GenerationStream {}

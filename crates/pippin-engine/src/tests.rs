@@ -1,0 +1,403 @@
+//! Containers, streams and sessions around the fake model.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::testing::{Control, FakeModel, NAN, POISON, STOP, VOCAB, continuation, lock, processor};
+use crate::{
+    ChatInput, ChatSession, EngineError, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
+    LoadOptions, Message, ModelConfiguration, ModelContainer, TextProcessor, TokenEvent, Workload,
+};
+
+fn with_processor(context: usize, processor: TextProcessor) -> (ModelContainer, Arc<Mutex<Control>>) {
+    let (model, control) = FakeModel::boxed(context);
+    let configuration = ModelConfiguration::directory("fake");
+    let container = ModelContainer::from_parts(model, processor, configuration, &LoadOptions::default());
+    (container.expect("loaded"), control)
+}
+
+fn container(context: usize) -> (ModelContainer, Arc<Mutex<Control>>) {
+    with_processor(context, processor())
+}
+
+fn greedy(max_tokens: usize) -> GenerateParameters {
+    GenerateParameters { max_tokens: Some(max_tokens), ..GenerateParameters::greedy() }
+}
+
+fn tokens(
+    container: &ModelContainer,
+    prompt: &[u32],
+    parameters: &GenerateParameters,
+) -> (Vec<u32>, GenerateInfo) {
+    let mut tokens = Vec::new();
+    for event in container.generate_tokens(prompt.to_vec(), parameters).expect("accepted") {
+        match event.expect("no error") {
+            TokenEvent::Token { id, .. } => tokens.push(id),
+            TokenEvent::Info(info) => return (tokens, info),
+        }
+    }
+    panic!("no end")
+}
+
+fn words(tokens: &[u32]) -> String {
+    tokens.iter().map(|token| format!("w{token}")).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn streams_tokens_text_and_numbers() {
+    let (container, _) = container(256);
+    let prompt = [1, 2, 3];
+    let expected = continuation(&prompt, 10);
+    let (found, info) = tokens(&container, &prompt, &greedy(10));
+    assert_eq!(found, expected);
+    assert_eq!(
+        (info.prompt_tokens, info.cached_tokens, info.generated_tokens, &info.finish_reason),
+        (3, 0, 10, &FinishReason::Length)
+    );
+    assert!(info.time_to_first_token.is_some());
+    assert!(info.tokens_per_second() > 0.0);
+
+    let parameters = GenerateParameters { logprobs: true, ..greedy(10) };
+    let (mut text, mut count) = (String::new(), 0);
+    for event in container.generate_text("w1 w2 w3", &parameters).expect("accepted") {
+        let event = event.expect("no error");
+        text.push_str(event.text());
+        match event {
+            GenerationEvent::Token { id, logprob, .. } => {
+                assert_eq!(id, expected[count]);
+                assert!(logprob.expect("asked for") < 0.0);
+                count += 1;
+            }
+            GenerationEvent::Chunk(_) => {}
+            GenerationEvent::Info(info) => assert_eq!(info.generated_tokens, 10),
+        }
+    }
+    assert_eq!(text, words(&expected));
+    assert_eq!(count, 10);
+}
+
+#[test]
+fn stop_tokens_are_counted_but_not_shown() {
+    let (container, _) = container(256);
+    let parameters =
+        GenerateParameters { logit_bias: [(STOP, 100.0)].into(), ..GenerateParameters::greedy() };
+    let (found, info) = tokens(&container, &[1], &parameters);
+    assert!(found.is_empty());
+    assert_eq!((info.generated_tokens, info.finish_reason), (1, FinishReason::Stop));
+    let (text, info) =
+        container.generate(vec![1], &parameters).expect("accepted").collect_text().expect("no error");
+    assert_eq!((text.as_str(), info.expect("an end").finish_reason), ("", FinishReason::Stop));
+}
+
+#[test]
+fn stop_strings_end_the_answer_and_are_not_part_of_it() {
+    let (container, control) = container(4096);
+    let expected = continuation(&[1, 2, 3], 30);
+    let stop = words(&expected[5..7]);
+    let parameters = GenerateParameters { stop: vec!["never".into(), stop.clone()], ..greedy(4000) };
+    let stream = container.generate(vec![1, 2, 3], &parameters).expect("accepted");
+    let (text, info) = stream.collect_text().expect("no error");
+    assert_eq!(text, words(&expected[..5]) + " ");
+    let info = info.expect("an end");
+    assert_eq!(info.finish_reason, FinishReason::StopString(stop));
+    assert_eq!(info.finish_reason.as_str(), "stop");
+    assert_eq!(info.generated_tokens, 7);
+    // The model stops soon, too.
+    drop(container);
+    assert!(lock(&control).steps.len() < 3000);
+}
+
+#[test]
+fn text_held_back_comes_out_at_the_end() {
+    let (container, _) = container(256);
+    let expected = continuation(&[4, 5], 3);
+    let almost = words(&expected) + " and more";
+    let parameters = GenerateParameters { stop: vec![almost], ..greedy(3) };
+    let events: Vec<GenerationEvent> = container
+        .generate(vec![4, 5], &parameters)
+        .expect("accepted")
+        .map(|event| event.expect("no error"))
+        .collect();
+    let texts: Vec<&str> = events.iter().map(GenerationEvent::text).collect();
+    assert_eq!(texts, ["", "", "", &words(&expected), ""]);
+    assert!(matches!(events[3], GenerationEvent::Chunk(_)));
+}
+
+#[test]
+fn the_configurations_stop_strings_count_too() {
+    let expected = continuation(&[1, 2, 3], 30);
+    let mut processor = processor();
+    processor.stop_strings = vec![words(&expected[2..4])];
+    let (container, _) = with_processor(256, processor);
+    let stream = container.generate(vec![1, 2, 3], &greedy(20)).expect("accepted");
+    assert_eq!(stream.collect_text().expect("no error").0, words(&expected[..2]) + " ");
+}
+
+#[test]
+fn bad_requests_are_refused_before_anything_runs() {
+    let (container, control) = container(64);
+    let refuse = |prompt: Vec<u32>, parameters: &GenerateParameters| {
+        container.generate(prompt, parameters).expect_err("refused")
+    };
+    assert!(matches!(refuse(vec![], &greedy(1)), EngineError::EmptyPrompt));
+    let error = refuse(vec![1; 64], &greedy(1));
+    assert!(matches!(error, EngineError::PromptTooLong { prompt: 64, context: 64 }));
+    assert!(error.to_string().contains("64 tokens") && error.hint().is_some());
+    let error = refuse(vec![1, VOCAB as u32], &greedy(1));
+    assert!(matches!(error, EngineError::TokenOutOfRange { token: 64, vocab: VOCAB }));
+    let error = refuse(vec![1], &GenerateParameters { temperature: f32::NAN, ..greedy(1) });
+    assert!(matches!(error, EngineError::Parameter { field: "temperature", .. }));
+    let error = refuse(vec![1], &GenerateParameters { logit_bias: [(1000, 1.0)].into(), ..greedy(1) });
+    assert!(matches!(error, EngineError::Parameter { field: "logit_bias", .. }));
+    assert!(container.score(&[]).is_err() && container.score(&[1; 65]).is_err());
+    assert!(container.measure(Workload::decode(0), 1).is_err());
+    assert!(container.measure(Workload::prefill(65), 1).is_err());
+    assert!(lock(&control).steps.is_empty());
+}
+
+#[test]
+fn options_must_fit_the_model() {
+    let load = |options: &LoadOptions| {
+        let (model, _) = FakeModel::boxed(128);
+        ModelContainer::from_parts(model, processor(), ModelConfiguration::directory("fake"), options)
+    };
+    let error = load(&LoadOptions { context: Some(129), ..Default::default() }).expect_err("too long");
+    assert!(matches!(error, EngineError::ContextTooLong { requested: 129, maximum: 128 }));
+    assert!(load(&LoadOptions { threads: Some(0), ..Default::default() }).is_err());
+    let container = load(&LoadOptions { context: Some(50), ..Default::default() }).expect("loaded");
+    assert_eq!(container.context(), 50);
+}
+
+#[test]
+fn dropping_a_stream_frees_the_model_for_others() {
+    let (container, control) = container(100_000);
+    lock(&control).delay = Duration::from_millis(1);
+    let mut stream = container.generate_tokens(vec![1, 2], &greedy(90_000)).expect("accepted");
+    stream.next().expect("an event").expect("no error");
+    drop(stream);
+    let (found, _) = tokens(&container, &[3], &greedy(5));
+    assert_eq!(found, continuation(&[3], 5));
+    let steps = lock(&control).steps.len();
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(lock(&control).steps.len(), steps, "nothing runs for a dropped stream");
+}
+
+#[test]
+fn a_cancelled_stream_still_gives_its_numbers() {
+    let (container, control) = container(100_000);
+    lock(&control).delay = Duration::from_millis(1);
+    let mut stream = container.generate(vec![1, 2], &greedy(90_000)).expect("accepted");
+    stream.next().expect("an event").expect("no error");
+    let handle = stream.cancel_handle();
+    assert!(!handle.is_cancelled());
+    std::thread::spawn(move || handle.cancel()).join().expect("no panic");
+    let (_, info) = stream.collect_text().expect("no error");
+    assert_eq!(info.expect("an end").finish_reason, FinishReason::Cancelled);
+}
+
+#[test]
+fn handles_are_shared_between_threads() {
+    let (container, _) = container(512);
+    std::thread::scope(|scope| {
+        for seed in 0..8u32 {
+            let container = container.clone();
+            scope.spawn(move || {
+                let prompt: Vec<u32> = (0..40).map(|i| (i * seed + i) % 50).collect();
+                let (found, _) = tokens(&container, &prompt, &greedy(50));
+                assert_eq!(found, continuation(&prompt, 50));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_stream_outlives_its_container() {
+    let (container, _) = container(256);
+    let stream = container.generate(vec![1, 2, 3], &greedy(10)).expect("accepted");
+    drop(container);
+    assert_eq!(stream.collect_text().expect("no error").0, words(&continuation(&[1, 2, 3], 10)));
+}
+
+#[test]
+fn the_last_handle_ends_the_thread() {
+    let (container, control) = container(100_000);
+    lock(&control).delay = Duration::from_millis(1);
+    let stream = container.generate(vec![1, 2, 3], &greedy(90_000)).expect("accepted");
+    drop(stream);
+    let start = Instant::now();
+    drop(container);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    // The model is gone with its thread.
+    assert_eq!(Arc::strong_count(&control), 1);
+}
+
+#[test]
+fn a_panic_of_the_model_reaches_everyone() {
+    let (container, control) = container(4096);
+    lock(&control).delay = Duration::from_millis(1);
+    let mut running = container.generate(vec![1, 2, 3], &greedy(4000)).expect("accepted");
+    running.next().expect("an event").expect("no error");
+    let waiting = container.generate(vec![4], &greedy(4000)).expect("accepted");
+    {
+        let mut control = lock(&control);
+        control.panic_at = Some(control.steps.len() + 3);
+    }
+    for stream in [running, waiting] {
+        let error = stream.collect_text().expect_err("the thread is dead");
+        assert!(
+            matches!(&error, EngineError::ModelThreadDied { message } if message.contains("as told")),
+            "{error}"
+        );
+    }
+    // Requests after it fail at once.
+    let error = container.generate(vec![1], &greedy(1)).map(|_| ()).expect_err("the thread is dead");
+    assert!(matches!(error, EngineError::ModelThreadDied { .. }));
+    assert!(matches!(container.score(&[1, 2]), Err(EngineError::ModelThreadDied { .. })));
+    assert!(matches!(container.measure(Workload::decode(1), 1), Err(EngineError::ModelThreadDied { .. })));
+    drop(container);
+}
+
+#[test]
+fn a_panic_while_loading_is_an_error() {
+    let worker = crate::scheduler::Worker::start::<()>(|| panic!("no model today"));
+    let error = worker.map(|_| ()).expect_err("no worker");
+    assert!(
+        matches!(&error, EngineError::ModelThreadDied { message } if message == "no model today"),
+        "{error}"
+    );
+}
+
+#[test]
+fn errors_of_a_step_reach_the_stream() {
+    let (container, _) = container(256);
+    let error = container.generate(vec![1, POISON], &greedy(5)).expect("accepted").collect_text();
+    assert!(matches!(error, Err(EngineError::Model(_))));
+    let error = container.generate(vec![1, NAN], &greedy(5)).expect("accepted").collect_text();
+    assert!(matches!(error, Err(EngineError::NonFiniteLogits { tokens: 2 })));
+    // And the model goes on.
+    assert_eq!(tokens(&container, &[1], &greedy(5)).0, continuation(&[1], 5));
+}
+
+#[test]
+fn measures_and_scores() {
+    let (container, control) = container(256);
+    let measured = container.measure(Workload::decode(7), 3).expect("measured");
+    assert_eq!(measured.samples.len(), 3);
+    assert!(measured.mean() > 0.0);
+    // One more to warm up.
+    assert_eq!(lock(&control).steps.len(), 4 * 7);
+    assert_eq!(container.score(&[1, 2, 3]).expect("scored").len(), 2);
+}
+
+fn text_of(prompt: &str, count: usize) -> (String, String) {
+    let ids: Vec<u32> = processor().tokenizer.encode(prompt, false).expect("encoded");
+    let answer = processor().tokenizer.decode(&continuation(&ids, count), false).expect("decoded");
+    (prompt.to_owned(), answer)
+}
+
+#[test]
+fn a_session_remembers_and_reuses() {
+    let (container, _) = container(512);
+    let mut chat = ChatSession::new(container).system("w1 w2").parameters(greedy(6));
+    let (_, expected) = text_of("<system> w1 w2 <user> w3 <assistant>", 6);
+    assert_eq!(chat.respond("w3").expect("an answer"), expected);
+    let info = chat.last_info().expect("numbers").clone();
+    assert_eq!((info.prompt_tokens, info.cached_tokens), (6, 0));
+
+    let second = format!("<system> w1 w2 <user> w3 <assistant> {expected} <user> w4 <assistant>");
+    let (_, expected_second) = text_of(&second, 6);
+    let streamed: Result<String, EngineError> = chat.stream("w4").expect("a stream").collect();
+    assert_eq!(streamed.expect("no error"), expected_second);
+    // All of the first turn but its last token.
+    assert_eq!(chat.last_info().expect("numbers").cached_tokens, 6 + 5);
+    let texts: Vec<String> = chat.messages().iter().filter_map(Message::text).collect();
+    assert_eq!(texts, ["w1 w2", "w3", &expected, "w4", &expected_second]);
+
+    chat.clear();
+    assert_eq!(chat.messages().len(), 1);
+    assert!(chat.last_info().is_none());
+    assert_eq!(chat.respond("w3").expect("an answer"), expected);
+}
+
+#[test]
+fn a_dropped_answer_is_remembered_as_far_as_it_was_shown() {
+    let (container, _) = container(512);
+    let mut chat = ChatSession::new(container).parameters(greedy(20));
+    let mut shown = String::new();
+    {
+        let mut stream = chat.stream("w3").expect("a stream");
+        for _ in 0..3 {
+            shown.push_str(&stream.next().expect("text").expect("no error"));
+        }
+        assert_eq!(stream.text(), shown);
+    }
+    let texts: Vec<String> = chat.messages().iter().filter_map(Message::text).collect();
+    assert_eq!(texts, ["w3", &shown]);
+    // Nothing was shown: nothing is remembered.
+    drop(chat.stream("w4").expect("a stream"));
+    assert_eq!(chat.messages().len(), 2);
+}
+
+#[test]
+fn a_failed_turn_leaves_the_conversation_as_it_was() {
+    let (container, _) = container(64);
+    let mut chat = ChatSession::new(container).parameters(greedy(3));
+    chat.respond("w1").expect("an answer");
+    let long = vec!["w2"; 80].join(" ");
+    assert!(matches!(chat.respond(&long), Err(EngineError::PromptTooLong { .. })));
+    assert!(matches!(chat.respond(&format!("w{POISON}")), Err(EngineError::Model(_))));
+    assert_eq!(chat.messages().len(), 2);
+    chat.respond("w2").expect("an answer");
+    assert_eq!(chat.messages().len(), 4);
+}
+
+#[test]
+fn history_and_system_can_be_given_and_changed() {
+    let (container, _) = container(512);
+    let history = vec![Message::user("w5"), Message::assistant("w6")];
+    let mut chat = ChatSession::new(container).history(history).parameters(greedy(2));
+    let (_, expected) = text_of("<user> w5 <assistant> w6 <user> w7 <assistant>", 2);
+    assert_eq!(chat.respond("w7").expect("an answer"), expected);
+    chat.set_system(Some("w8".into()));
+    assert_eq!(chat.system_text(), Some("w8"));
+    chat.set_system(Some(String::new()));
+    assert_eq!(chat.system_text(), None);
+    chat.history_mut().pop();
+    assert_eq!(chat.messages().len(), 3);
+    chat.parameters_mut().max_tokens = Some(1);
+    chat.respond_to(Message::tool("call", "w9")).expect("an answer");
+    assert_eq!(chat.last_info().expect("numbers").generated_tokens, 1);
+}
+
+#[test]
+fn tools_and_variables_reach_the_template() {
+    let mut processor = processor();
+    let source = "{% for t in tools %}{{ t.name }} {% endfor %}{{ mood }} {{ messages[0].content }}";
+    let template = pippin_text::ChatTemplate::from_source("test", source).expect("valid");
+    processor.chat_template = Some(Arc::new(template));
+    let (container, _) = with_processor(256, processor);
+    let input = ChatInput {
+        messages: vec![Message::user("w3")],
+        tools: vec![json!({"name": "w1"})],
+        template_kwargs: [("mood".to_owned(), json!("w2"))].into_iter().collect(),
+    };
+    assert_eq!(container.apply_chat_template(&input).expect("rendered"), "w1 w2 w3");
+    assert_eq!(container.prepare(&input).expect("prepared"), [1, 2, 3]);
+    let mut chat = ChatSession::new(container)
+        .tools(input.tools)
+        .template_kwargs(input.template_kwargs)
+        .parameters(greedy(4));
+    assert_eq!(chat.respond("w3").expect("an answer"), words(&continuation(&[1, 2, 3], 4)));
+}
+
+#[test]
+fn without_a_template_there_is_a_hint() {
+    let mut processor = processor();
+    processor.chat_template = None;
+    let (container, _) = with_processor(256, processor);
+    let error = ChatSession::new(container).respond("w1").expect_err("no template");
+    assert!(matches!(&error, EngineError::NoChatTemplate { model } if model == "fake"));
+    assert!(error.hint().expect("a hint").contains("--raw"));
+}

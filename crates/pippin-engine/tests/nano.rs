@@ -1,0 +1,162 @@
+//! The whole way, from the shipped model's files to text, on the CPU.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use pippin_engine::{
+    ChatInput, ChatSession, Device, FinishReason, GenerateParameters, LoadOptions, LoadProgress, Message,
+    ModelConfiguration, ModelContainer, Numerics, TokenEvent, Workload,
+};
+
+fn nano() -> ModelContainer {
+    static NANO: LazyLock<ModelContainer> = LazyLock::new(|| load(&LoadOptions::default()));
+    NANO.clone()
+}
+
+fn load(options: &LoadOptions) -> ModelContainer {
+    ModelContainer::load("pippin-nano", options).expect("the shipped model loads")
+}
+
+fn greedy(max_tokens: usize) -> GenerateParameters {
+    GenerateParameters { max_tokens: Some(max_tokens), ..GenerateParameters::greedy() }
+}
+
+fn tokens(model: &ModelContainer, prompt: &[u32], parameters: &GenerateParameters) -> (Vec<u32>, usize) {
+    let mut tokens = Vec::new();
+    for event in model.generate_tokens(prompt.to_vec(), parameters).expect("accepted") {
+        match event.expect("no error") {
+            TokenEvent::Token { id, .. } => tokens.push(id),
+            TokenEvent::Info(info) => return (tokens, info.cached_tokens),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    panic!("no end")
+}
+
+/// A few conversations, as token ids.
+fn prompts(model: &ModelContainer) -> Vec<Vec<u32>> {
+    let long = "Please tell me a story about a fox, a river and a very old tree. ".repeat(6);
+    ["What is 17 plus 25?", "Hello! Who are you?", "What is the capital of France?", &long]
+        .iter()
+        .map(|text| model.prepare(&ChatInput::from(vec![Message::user(*text)])).expect("a prompt"))
+        .collect()
+}
+
+#[test]
+fn answers_in_a_conversation() {
+    let mut chat = ChatSession::new(nano()).parameters(greedy(60));
+    let answer = chat.respond("What is 17 plus 25?").expect("an answer");
+    assert!(answer.contains("42"), "{answer}");
+    let info = chat.last_info().expect("numbers").clone();
+    assert_eq!(info.finish_reason, FinishReason::Stop);
+    let first = info.prompt_tokens + info.generated_tokens;
+    chat.respond("What is the capital of France?").expect("an answer");
+    let info = chat.last_info().expect("numbers");
+    // Whatever the template writes between turns, the beginning is not computed again.
+    assert!(info.cached_tokens > 0 && info.cached_tokens < first, "{info:?}");
+}
+
+#[test]
+fn loading_reports_its_progress() {
+    let mut seen = Vec::new();
+    let configuration = ModelConfiguration::nano();
+    let options = LoadOptions { threads: Some(1), context: Some(256), ..LoadOptions::default() };
+    let model = ModelContainer::load_with_progress(&configuration, &options, |progress| seen.push(progress));
+    let model = model.expect("the shipped model loads");
+    assert!(matches!(seen[..], [LoadProgress::Found(_), LoadProgress::Loading, LoadProgress::Ready]));
+    assert_eq!(model.context(), 256);
+    assert_eq!(model.name(), "pippin-nano");
+    assert!(model.info().parameters > 1_000_000);
+    assert!(!model.device().is_empty());
+    let unavailable = ModelContainer::load("pippin-nano", &LoadOptions { device: Device::Cuda, ..options });
+    assert!(unavailable.is_err());
+}
+
+#[test]
+fn greedy_tokens_depend_on_nothing_but_the_prompt() {
+    for numerics in [Numerics::Fast, Numerics::Exact] {
+        let model = load(&LoadOptions { numerics, ..LoadOptions::default() });
+        let prompts = prompts(&model);
+        // Alone and uncut.
+        let expected: Vec<Vec<u32>> = prompts
+            .iter()
+            .map(|prompt| {
+                model.clear_cache().expect("alive");
+                tokens(&model, prompt, &greedy(40)).0
+            })
+            .collect();
+        assert!(expected.iter().all(|tokens| !tokens.is_empty()));
+        // Cut into pieces, and from the cache.
+        for (prompt, expected) in prompts.iter().zip(&expected) {
+            for prefill_step_size in [1, 7, 64] {
+                model.clear_cache().expect("alive");
+                let parameters = GenerateParameters { prefill_step_size, ..greedy(40) };
+                assert_eq!(&tokens(&model, prompt, &parameters).0, expected);
+            }
+            let (again, cached) = tokens(&model, prompt, &greedy(40));
+            assert_eq!(&again, expected);
+            assert!(cached > 0 || prompt.len() <= 32);
+            // Every turn of a conversation continues in the middle of a page.
+            for end in 0..expected.len().min(12) {
+                let longer = [&prompt[..], &expected[..end]].concat();
+                assert_eq!(tokens(&model, &longer, &greedy(40 - end)).0, expected[end..]);
+            }
+        }
+        // Side by side.
+        model.clear_cache().expect("alive");
+        std::thread::scope(|scope| {
+            for (prompt, expected) in prompts.iter().zip(&expected).chain(prompts.iter().zip(&expected)) {
+                let model = model.clone();
+                scope.spawn(move || assert_eq!(&tokens(&model, prompt, &greedy(40)).0, expected));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_seed_means_the_same_text() {
+    let model = nano();
+    let prompt = model.encode("Once upon a time").expect("encoded");
+    let sampled = |seed| {
+        let parameters = GenerateParameters {
+            seed,
+            max_tokens: Some(24),
+            temperature: 1.0,
+            top_p: 0.95,
+            ..Default::default()
+        };
+        tokens(&model, &prompt, &parameters).0
+    };
+    assert_eq!(sampled(Some(1)), sampled(Some(1)));
+    let different: BTreeSet<Vec<u32>> = (0..8).map(|seed| sampled(Some(seed))).collect();
+    assert!(different.len() > 1);
+}
+
+#[test]
+fn scores_agree_with_generation() {
+    let model = nano();
+    let prompt = model.encode("Once upon a time there was").expect("encoded");
+    let parameters = GenerateParameters { logprobs: true, ..greedy(20) };
+    let (mut sequence, mut logprobs) = (prompt.clone(), Vec::new());
+    for event in model.generate_tokens(prompt.clone(), &parameters).expect("accepted") {
+        if let TokenEvent::Token { id, logprob } = event.expect("no error") {
+            sequence.push(id);
+            logprobs.push(logprob.expect("asked for"));
+        }
+    }
+    let scores = model.score(&sequence).expect("scored");
+    assert_eq!(scores.len(), sequence.len() - 1);
+    for (score, logprob) in scores[prompt.len() - 1..].iter().zip(&logprobs) {
+        assert!((score - logprob).abs() < 1e-4, "{score} and {logprob}");
+    }
+}
+
+#[test]
+fn measures() {
+    let model = nano();
+    for workload in [Workload::prefill(100), Workload::decode(10)] {
+        let measured = model.measure(workload, 2).expect("measured");
+        assert_eq!(measured.samples.len(), 2);
+        assert!(measured.mean() > 1.0 && measured.deviation() >= 0.0);
+    }
+}

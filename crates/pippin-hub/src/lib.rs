@@ -1,0 +1,45 @@
+//! Finds models on this machine.
+//!
+//! A model is named in one of four ways, and [`resolve`] turns each into a folder that holds `config.json` and
+//! weights:
+//!
+//! - a **folder**: `./my-model`, `/data/models/qwen3`;
+//! - a **hub id**, with an optional revision: `mlx-community/Qwen3-4B-4bit`, `mlx-community/Qwen3-4B-4bit@main`; it is
+//!   looked up in the standard Hugging Face cache, where Python tools put it too;
+//! - an **alias** of the registry: `qwen3-4b`;
+//! - **`pippin-nano`**, the small model that comes with Pippin.
+//!
+//! Nothing here touches the network. A model that is not on this machine is an error, and the error says where it was
+//! looked for and, for a name that is nearly right, which name was probably meant.
+//!
+//! # Example
+//!
+//! The registry is data, so questions about it need no model:
+//!
+//! ```
+//! use pippin_hub::ModelRegistry;
+//!
+//! let registry = ModelRegistry::shared();
+//! let configuration = registry.get("qwen3-4b").expect("the alias is in the registry");
+//! assert_eq!(configuration.name(), "mlx-community/Qwen3-4B-4bit");
+//! assert_eq!(registry.suggest("qwen3-4"), ["qwen3-4b"]);
+//! ```
+//!
+//! # Where things are looked for
+//!
+//! The cache is `$HF_HUB_CACHE`, else `$HF_HOME/hub`, else `$XDG_CACHE_HOME/huggingface/hub`, else
+//! `~/.cache/huggingface/hub`. The shipped model is `$PIPPIN_NANO_DIR`, or `pippin-nano-4bit` in one of the folders
+//! that [`Resolver::from_env`] lists.
+
+mod cache;
+mod configuration;
+mod error;
+mod nano;
+mod registry;
+mod resolve;
+
+pub use cache::HubCache;
+pub use configuration::{ModelConfiguration, ModelLocation};
+pub use error::{HubError, Result};
+pub use registry::ModelRegistry;
+pub use resolve::{ResolvedModel, Resolver, looks_like_model, resolve};

@@ -1,0 +1,247 @@
+use std::path::{Path, PathBuf};
+
+use crate::cache::{is_hub_id, missing};
+use crate::{HubCache, HubError, ModelConfiguration, ModelLocation, ModelRegistry, Result, nano};
+
+/// A model that is on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResolvedModel {
+    /// What was asked for.
+    pub configuration: ModelConfiguration,
+    /// The folder with its files.
+    pub directory: PathBuf,
+}
+
+/// Finds a model by folder, hub id, alias, or the name of the shipped model, in the environment's places.
+///
+/// # Errors
+///
+/// Whatever [`Resolver::resolve`] returns.
+pub fn resolve(model: &str) -> Result<ResolvedModel> {
+    Resolver::from_env().resolve(model)
+}
+
+/// Whether an argument names a model rather than being a prompt: an existing folder, something written like a path or
+/// a hub id, or a name of the registry.
+///
+/// ```
+/// use pippin_hub::looks_like_model;
+///
+/// assert!(looks_like_model("mlx-community/Qwen3-4B-4bit"));
+/// assert!(looks_like_model("qwen3-4b"));
+/// assert!(looks_like_model("./no-such-folder"));
+/// assert!(!looks_like_model("What is 17 plus 25?"));
+/// ```
+pub fn looks_like_model(argument: &str) -> bool {
+    if argument.is_empty() {
+        return false;
+    }
+    if Path::new(argument).is_dir() {
+        return true;
+    }
+    if argument.contains(char::is_whitespace) {
+        return false;
+    }
+    is_path(argument)
+        || is_hub_id(split_revision(argument).0)
+        || ModelRegistry::shared().get(argument).is_some()
+}
+
+/// Whether a text can only be meant as a path.
+fn is_path(text: &str) -> bool {
+    ["/", "./", "../", "~/", ".\\", "..\\"].iter().any(|prefix| text.starts_with(prefix))
+        || matches!(text, "." | "..")
+        || Path::new(text).is_absolute()
+}
+
+fn split_revision(model: &str) -> (&str, &str) {
+    model.split_once('@').unwrap_or((model, "main"))
+}
+
+/// Finds models in given places.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    /// The names that are known.
+    pub registry: ModelRegistry,
+    /// The Hugging Face cache, where one is known.
+    pub cache: Option<HubCache>,
+    /// The folders that may hold the shipped model, in order.
+    pub shipped: Vec<PathBuf>,
+}
+
+impl Resolver {
+    /// The shared registry, the environment's cache, and the usual places of the shipped model: `$PIPPIN_NANO_DIR`
+    /// alone when it is set; else `models/` beside the executable, `../share/pippin/models/`, `models/` in the folders
+    /// above the executable and above the current one, and the source tree.
+    pub fn from_env() -> Self {
+        Self {
+            registry: ModelRegistry::shared().clone(),
+            cache: HubCache::from_env().ok(),
+            shipped: nano::candidates(),
+        }
+    }
+
+    /// Finds a model by folder, hub id, alias, or the name of the shipped model.
+    ///
+    /// An existing folder wins over a name of the same spelling.
+    ///
+    /// # Errors
+    ///
+    /// Every [`HubError`]: the name is unknown, the model is not on this machine, or its files are not complete.
+    pub fn resolve(&self, model: &str) -> Result<ResolvedModel> {
+        self.locate(&self.configuration(model)?)
+    }
+
+    /// What a name stands for, without looking for its files.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError::UnknownModel`], or [`HubError::NoFolder`] for a path that does not exist.
+    pub fn configuration(&self, model: &str) -> Result<ModelConfiguration> {
+        if !model.is_empty() && Path::new(model).is_dir() {
+            return Ok(ModelConfiguration::directory(model));
+        }
+        if let Some(configuration) = self.registry.get(model) {
+            return Ok(configuration.clone());
+        }
+        if is_path(model) {
+            return Err(HubError::NoFolder { path: PathBuf::from(model) });
+        }
+        let (id, revision) = split_revision(model);
+        if let Some(configuration) = self.registry.get(id) {
+            return Ok(configuration.clone().with_revision(revision));
+        }
+        if is_hub_id(id) {
+            return Ok(ModelConfiguration::hub(id).with_revision(revision));
+        }
+        Err(HubError::UnknownModel { name: model.to_owned(), suggestions: self.registry.suggest(model) })
+    }
+
+    /// Finds a model's folder.
+    ///
+    /// # Errors
+    ///
+    /// The model is not on this machine, or its files are not complete.
+    pub fn locate(&self, configuration: &ModelConfiguration) -> Result<ResolvedModel> {
+        let directory = match &configuration.location {
+            ModelLocation::Directory(path) => model_folder(path)?,
+            ModelLocation::Shipped => self.shipped()?,
+            ModelLocation::Hub { id, revision } => {
+                self.cache.as_ref().ok_or(HubError::NoCache)?.find(id, revision)?
+            }
+        };
+        Ok(ResolvedModel { configuration: configuration.clone(), directory })
+    }
+
+    fn shipped(&self) -> Result<PathBuf> {
+        match self.shipped.as_slice() {
+            // The only candidate was chosen by the user: what is wrong with it matters.
+            [only] if only.is_dir() => model_folder(only),
+            candidates => candidates
+                .iter()
+                .find(|folder| matches!(missing(folder), Ok(None)))
+                .cloned()
+                .ok_or_else(|| HubError::NoShippedModel { searched: candidates.to_vec() }),
+        }
+    }
+}
+
+fn model_folder(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Err(HubError::NoFolder { path: path.to_owned() });
+    }
+    match missing(path)? {
+        None => Ok(path.to_owned()),
+        Some(problem) => Err(HubError::NotAModel { path: path.to_owned(), problem }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn model_at(folder: &Path) {
+        fs::create_dir_all(folder).expect("created");
+        fs::write(folder.join("config.json"), "{}").expect("written");
+        fs::write(folder.join("model.safetensors"), "").expect("written");
+    }
+
+    fn resolver(root: &Path) -> Resolver {
+        Resolver {
+            registry: ModelRegistry::shared().clone(),
+            cache: Some(HubCache::new(root.join("hub"))),
+            shipped: vec![root.join("first/pippin-nano-4bit"), root.join("second/pippin-nano-4bit")],
+        }
+    }
+
+    #[test]
+    fn folders_win_and_are_checked() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let folder = root.path().join("my model");
+        model_at(&folder);
+        let name = folder.to_str().expect("UTF-8");
+        assert_eq!(resolver(root.path()).resolve(name).expect("found").directory, folder);
+        assert!(looks_like_model(name));
+
+        fs::remove_file(folder.join("config.json")).expect("removed");
+        let error = resolver(root.path()).resolve(name).expect_err("no config.json");
+        assert!(error.to_string().contains("no config.json"), "{error}");
+        let error = resolver(root.path()).resolve("./no-such-folder").expect_err("no folder");
+        assert!(matches!(error, HubError::NoFolder { .. }));
+    }
+
+    #[test]
+    fn ids_and_aliases_are_found_in_the_cache() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let repository = root.path().join("hub/models--mlx-community--Qwen3-4B-4bit");
+        model_at(&repository.join("snapshots/c0ffee"));
+        fs::create_dir_all(repository.join("refs")).expect("created");
+        fs::write(repository.join("refs/main"), "c0ffee").expect("written");
+        let resolver = resolver(root.path());
+        for name in
+            ["qwen3-4b", "mlx-community/Qwen3-4B-4bit", "mlx-community/Qwen3-4B-4bit@main", "qwen3-4b@c0ffee"]
+        {
+            let found = resolver.resolve(name).expect(name);
+            assert!(found.directory.ends_with("snapshots/c0ffee"));
+            assert_eq!(found.configuration.aliases, ["qwen3-4b", "qwen3"]);
+        }
+        let error = resolver.resolve("qwen3-8b").expect_err("not downloaded");
+        assert!(matches!(&error, HubError::NotCached { registered: true, .. }));
+        assert!(error.hint().expect("a hint").contains("mlx-community/Qwen3-8B-4bit"));
+    }
+
+    #[test]
+    fn the_shipped_model_is_the_first_that_is_whole() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let resolver = resolver(root.path());
+        let error = resolver.resolve("pippin-nano").expect_err("nowhere");
+        assert!(error.to_string().contains("first") && error.to_string().contains("second"), "{error}");
+        fs::create_dir_all(root.path().join("first/pippin-nano-4bit")).expect("created");
+        model_at(&root.path().join("second/pippin-nano-4bit"));
+        let found = resolver.resolve("nano").expect("found");
+        assert!(found.directory.ends_with("second/pippin-nano-4bit"));
+    }
+
+    #[test]
+    fn unknown_names_suggest_near_ones() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let error = resolver(root.path()).resolve("qwen3-4bb").expect_err("unknown");
+        assert_eq!(error.hint().as_deref(), Some("did you mean qwen3-4b?"));
+        for name in ["", "hello there", "@", "a/b/c", "\u{0}"] {
+            assert!(resolver(root.path()).resolve(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn prompts_are_not_models() {
+        for prompt in ["", "hello", "What is 17/25?", "tell me a story", "1/2/3", "/ is a path separator"] {
+            assert!(!looks_like_model(prompt), "{prompt}");
+        }
+        for model in ["org/name", "org/name@v1", "pippin-nano", "../models/x", "/opt/model"] {
+            assert!(looks_like_model(model), "{model}");
+        }
+    }
+}
