@@ -72,6 +72,10 @@ impl Worker {
 
     /// Hands a command to the thread.
     pub(crate) fn send(&self, command: Command) -> Result<()> {
+        // After a panic the streams end before the channel of commands does: what came between would be lost.
+        if self.death.get().is_some() {
+            return Err(self.death());
+        }
         let commands = self.commands.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match &*commands {
             Some(commands) => commands.send(command).map_err(|_| self.death()),
