@@ -106,7 +106,10 @@ def export(checkpoint, tokenizer, out):
             codes, scale, bias = quantize(w)
             base = name[:-len(".weight")]
             tensors[name] = pack(codes)
-            tensors[base + ".scales"], tensors[base + ".biases"] = scale.astype(np.float16), bias.astype(np.float16)
+            # All are float16 values. Stored as float32 at the embedding, they make MLX compute in float32 throughout, so that greedy
+            # text can be compared between engines without rounding deciding close calls.
+            dtype = np.float32 if "embed" in name else np.float16
+            tensors[base + ".scales"], tensors[base + ".biases"] = scale.astype(dtype), bias.astype(dtype)
         else:
             tensors[name] = w.astype(np.float16)
     with open(os.path.join(tokenizer, "tokenizer.json")) as f:
@@ -144,8 +147,8 @@ def verify(folder):
             continue
         theirs = mx.dequantize(loaded[name], loaded[base + ".scales"], loaded[base + ".biases"], group_size=GROUP, bits=BITS)
         s, b = raw[base + ".scales"], raw[base + ".biases"]
-        ours = (unpack(raw[name]).reshape(*s.shape, GROUP).astype(np.float16) * s[..., None] + b[..., None]).reshape(w.shape)
-        assert theirs.dtype == mx.float16 and np.array_equal(np.array(theirs), ours), f"{name}: dequantize differs"
+        ours = (unpack(raw[name]).reshape(*s.shape, GROUP).astype(s.dtype) * s[..., None] + b[..., None]).reshape(w.shape)
+        assert np.array(theirs).dtype == s.dtype and np.array_equal(np.array(theirs), ours), f"{name}: dequantize differs"
         # Our quantizer is MLX's: quantize the same float32 values with both.
         noisy = (w + np.random.default_rng(count).normal(size=w.shape).astype(np.float32) * np.abs(w).mean()).astype(np.float32)
         q, s, b = (np.array(x) for x in mx.quantize(mx.array(noisy), group_size=GROUP, bits=BITS))
