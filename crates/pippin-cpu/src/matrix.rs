@@ -232,7 +232,7 @@ pub(crate) struct Region<'a> {
 /// Activations as a kernel reads them.
 enum PackedActivations {
     Floats { values: Buffer, stride: usize },
-    Bytes { values: Buffer, scales: Buffer, sums: Buffer, groups: usize },
+    Bytes { values: Buffer, scales: Buffer, sums: Buffer, groups: usize, width: usize },
 }
 
 /// A piece of work: a job's weight rows times a block of activation rows.
@@ -295,21 +295,31 @@ impl Region<'_> {
             }
             Packing::Bytes { fields, group_size } => {
                 let groups = x.columns / group_size;
-                let mut values = buffer((x.rows * x.columns).div_ceil(4));
-                let (mut scales, mut sums) = (buffer(x.rows * groups), buffer(x.rows * groups));
+                let width = integer::tile_width(x.rows, self.kernels.integer.tile_rows);
+                let padded = x.rows.next_multiple_of(width.max(1));
+                let mut values = buffer((padded * x.columns).div_ceil(4));
+                let (mut scales, mut sums) = (buffer(padded * groups), buffer(padded * groups));
+                // Buffers are used again and again: the rows that fill up the last tile must be cleared.
+                let last_tile = padded.saturating_sub(width);
+                if padded > x.rows {
+                    values[last_tile * x.columns / 4..].fill(0.0);
+                    scales[last_tile * groups..].fill(0.0);
+                    sums[last_tile * groups..].fill(0.0);
+                }
                 let [values_to, scales_to, sums_to] =
                     [&mut values, &mut scales, &mut sums].map(|buffer| Shared::new(buffer));
                 for_each_row(&|row| {
-                    // SAFETY: each row is written by one task; bytes may be written to memory of floats.
-                    unsafe {
-                        let values = values_to.at(0).cast::<i8>().add(row * x.columns);
-                        let values = std::slice::from_raw_parts_mut(values, x.columns);
-                        let scales = scales_to.slice(row * groups, groups);
-                        let sums = sums_to.slice(row * groups, groups);
-                        (self.kernels.integer.quantize)(x.row(row), group_size, fields, values, scales, sums);
-                    }
+                    let (tile, place) = (row / width * width, row % width);
+                    let to = integer::PackedRow {
+                        values: values_to.at(tile * x.columns / 4 + place).cast(),
+                        scales: scales_to.at(tile * groups + place),
+                        sums: sums_to.at(tile * groups + place),
+                        width,
+                    };
+                    // SAFETY: each row is written by one task, to its own places; four bytes are as large as a float.
+                    unsafe { (self.kernels.integer.quantize)(x.row(row), group_size, fields, &to) };
                 });
-                PackedActivations::Bytes { values, scales, sums, groups }
+                PackedActivations::Bytes { values, scales, sums, groups, width }
             }
         }
     }
@@ -319,7 +329,7 @@ impl Region<'_> {
         let total: usize = jobs.iter().map(|job| job.products[0].matrix.rows).sum();
         let mut pieces = Vec::new();
         let row_bytes = if self.integer { x.columns } else { 4 * x.columns };
-        let columns = self.kernels.tile_columns;
+        let columns = if self.integer { self.kernels.integer.tile_rows } else { self.kernels.tile_columns };
         let (activation_block, weight_block) = if x.rows <= DIRECT_COLUMNS {
             // Several pieces per thread, so that a thread that was interrupted does not hold the others up.
             (x.rows, (total / (8 * self.pool.threads())).clamp(16, 128))
@@ -360,16 +370,17 @@ impl Region<'_> {
                 };
                 self.multiply_floats(matrix, rows.clone(), x, y, scratch);
             }
-            PackedActivations::Bytes { values, scales, sums, groups } => {
-                let first_group = activations.start * groups;
+            PackedActivations::Bytes { values, scales, sums, groups, width } => {
                 let x = integer::Activations {
-                    values: values.as_ptr().cast::<i8>().wrapping_add(activations.start * columns),
-                    stride: columns,
-                    scales: scales[first_group..].as_ptr(),
-                    sums: sums[first_group..].as_ptr(),
+                    values: values.as_ptr().cast(),
+                    scales: scales.as_ptr(),
+                    sums: sums.as_ptr(),
+                    columns,
                     groups: *groups,
-                    rows: activations.len(),
+                    rows: activations.end,
+                    width: *width,
                 };
+                let x = x.starting_at(activations.start);
                 self.multiply_bytes(matrix, rows.clone(), x, y, scratch);
             }
         });

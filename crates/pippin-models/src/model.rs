@@ -25,6 +25,8 @@ pub struct ModelInfo {
     pub kv_heads: usize,
     /// Dimension of one head of the first layer.
     pub head_dim: usize,
+    /// Numbers that the KV cache keeps for each token: keys and values of all layers.
+    pub kv_values_per_token: u64,
     /// The smallest sliding window of any layer, if one has any.
     pub sliding_window: Option<usize>,
     /// Whether the output head is the embedding matrix.

@@ -250,6 +250,10 @@ impl ModelInfo {
             let Mixer::Attention(attention) = &layer.mixer;
             attention.window
         };
+        let kv_values = |layer: &LayerSpec| {
+            let (_, kv_heads, head_dim) = attention(layer);
+            2 * (kv_heads as u64).saturating_mul(head_dim as u64)
+        };
         let most = totals.quantizations.iter().max_by_key(|(_, count)| *count);
         Self {
             model_type: model_type.to_owned(),
@@ -261,6 +265,7 @@ impl ModelInfo {
             heads,
             kv_heads,
             head_dim,
+            kv_values_per_token: spec.layers.iter().map(kv_values).fold(0, u64::saturating_add),
             sliding_window: spec.layers.iter().filter_map(window).min(),
             tied_head: weights.head.is_none(),
             parameters: totals.parameters,

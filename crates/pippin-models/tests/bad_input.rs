@@ -248,7 +248,8 @@ fn steps_that_do_not_fit_are_refused_and_leave_the_model_usable() {
         model.step(&batch(16, &[1], &[0])).unwrap_err().to_string().contains("hold 8 tokens, the batch's 16")
     );
     assert!(matches!(model.step(&batch(8, &[1], &[7])), Err(ModelError::Backend(_))));
-    assert!(matches!(model.step(&batch(8, &[1], &[u32::MAX])), Err(ModelError::Backend(_))));
+    let beyond = SequenceRows { tokens: &[1], start: 0, pages: &[u32::MAX], logits: LogitRows::Last };
+    assert!(Batch::new(8).push(beyond).is_err());
     assert_eq!(model.step(&Batch::new(8)).unwrap().rows, 0);
     assert_eq!(model.step(&good).unwrap(), expected);
 

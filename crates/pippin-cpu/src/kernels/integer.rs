@@ -22,18 +22,59 @@
 use super::matmul::{Element, Output, widen};
 use crate::simd::{MAX_LANES, Simd};
 
-/// Quantized activation rows.
+/// Quantized activation rows, in tiles of `width` rows.
+///
+/// A tile is interleaved: four consecutive values of its first row, of its second, …, then the next four of each; its
+/// scales and sums likewise, group by group. So a kernel finds all that it multiplies with a vector of weights on one or
+/// two cache lines, at constant distances. The last tile is filled up with rows of zeros.
 #[derive(Clone, Copy)]
 pub(crate) struct Activations {
-    /// `[rows, stride]`, each row in the order of [`pack`].
     pub(crate) values: *const i8,
-    pub(crate) stride: usize,
-    /// `[rows, groups]`.
     pub(crate) scales: *const f32,
-    /// Scale times sum of the group's values, `[rows, groups]`.
+    /// Scale times sum of the group's values.
     pub(crate) sums: *const f32,
+    /// Values per row, and groups per row.
+    pub(crate) columns: usize,
     pub(crate) groups: usize,
+    /// Rows, not counting those that fill up the last tile.
     pub(crate) rows: usize,
+    pub(crate) width: usize,
+}
+
+impl Activations {
+    /// The part that begins with the `tile`-th tile.
+    #[inline(always)]
+    fn tile(self, tile: usize) -> Self {
+        let skipped = tile * self.width;
+        Self {
+            values: self.values.wrapping_add(skipped * self.columns),
+            scales: self.scales.wrapping_add(skipped * self.groups),
+            sums: self.sums.wrapping_add(skipped * self.groups),
+            rows: self.rows.saturating_sub(skipped),
+            ..self
+        }
+    }
+
+    /// The part that begins with row `row`, which begins a tile.
+    pub(crate) fn starting_at(self, row: usize) -> Self {
+        self.tile(row / self.width)
+    }
+}
+
+/// The width of tiles for so many rows: few are one tile, multiplied with weights as they are read.
+pub(crate) fn tile_width(rows: usize, widest: usize) -> usize {
+    if rows <= DIRECT_ROWS { rows } else { widest }
+}
+
+/// The largest group of any quantization.
+const MAX_GROUP: usize = 128;
+
+/// Where one row goes in a tile, and its scales and sums: the first element, and the distance of each next one.
+pub(crate) struct PackedRow {
+    pub(crate) values: *mut [i8; 4],
+    pub(crate) scales: *mut f32,
+    pub(crate) sums: *mut f32,
+    pub(crate) width: usize,
 }
 
 /// Consecutive rows of a quantized matrix, and where their products go.
@@ -70,34 +111,46 @@ pub(crate) struct Scratch {
 
 /// Quantizes an activation row and packs it for weights with `fields` fields per word (4 for those that go through a
 /// byte panel): of each word's activations, those of byte 0, 1, 2 and 3 of its first vector of bytes, then of the next.
+///
+/// # Safety
+/// `to` has room for the row: `row.len() / 4` times four values, and a scale and a sum for each group.
 #[inline(always)]
-pub(crate) fn quantize(
-    row: &[f32],
-    group_size: usize,
-    fields: usize,
-    out: &mut [i8],
-    scales: &mut [f32],
-    sums: &mut [f32],
-) {
-    let groups = row.chunks_exact(group_size).zip(out.chunks_exact_mut(group_size));
-    for ((row, out), (scale, sum)) in groups.zip(scales.iter_mut().zip(sums)) {
+pub(crate) unsafe fn quantize(row: &[f32], group_size: usize, fields: usize, to: &PackedRow) {
+    let units = group_size / 4;
+    for (group, row) in row.chunks_exact(group_size).enumerate() {
         // As integers, so that a NaN is the largest of all and is not lost.
         let largest = row.iter().map(|v| v.to_bits() & 0x7fff_ffff).fold(0, u32::max);
         let largest = f32::from_bits(largest);
         let factor = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        // In order first, which compilers make vectors of, then permuted.
+        let mut values = [0i8; MAX_GROUP];
+        let values = &mut values[..group_size];
         let mut total = 0;
-        for (row, out) in row.chunks_exact(fields).zip(out.chunks_exact_mut(fields)) {
-            let vectors = fields / 4;
-            for vector in 0..vectors {
-                for byte in 0..4 {
-                    let value = (row[vector + byte * vectors] * factor).round_ties_even() as i8;
-                    out[4 * vector + byte] = value;
-                    total += i32::from(value);
-                }
+        for (value, x) in values.iter_mut().zip(row) {
+            *value = (x * factor).round_ties_even() as i8;
+            total += i32::from(*value);
+        }
+        let mut permuted = [[0i8; 4]; MAX_GROUP / 4];
+        let vectors = fields / 4;
+        for (values, permuted) in values.chunks_exact(fields).zip(permuted.chunks_exact_mut(vectors)) {
+            for (vector, unit) in permuted.iter_mut().enumerate() {
+                *unit = std::array::from_fn(|byte| values[vector + byte * vectors]);
             }
         }
-        *scale = largest / 127.0;
-        *sum = *scale * total as f32;
+        let scale = largest / 127.0;
+        // SAFETY: by contract.
+        unsafe {
+            let first = to.values.add(group * units * to.width);
+            if to.width == 1 {
+                std::ptr::copy_nonoverlapping(permuted.as_ptr(), first, units);
+            } else {
+                for (unit, value) in permuted[..units].iter().enumerate() {
+                    *first.add(unit * to.width) = *value;
+                }
+            }
+            *to.scales.add(group * to.width) = scale;
+            *to.sums.add(group * to.width) = scale * total as f32;
+        }
     }
 }
 
@@ -139,41 +192,57 @@ pub(crate) unsafe fn rows<S: Simd, const BITS: u32, const TILE: usize>(
     args: &IntegerRows<'_>,
     scratch: &mut Scratch,
 ) {
-    let fields = 32 / BITS as usize;
-    let group_words = args.group_size / fields;
     let mut row = 0;
     while row < args.rows {
         let rows = (args.rows - row).min(S::LANES);
         // SAFETY: rows stay below `args.rows`.
         unsafe {
-            let words = args.words.add(4 * row * args.row_words);
             load_groups::<S>(args, row, rows, scratch);
-            if args.x.rows <= DIRECT_ROWS {
-                match args.x.rows {
-                    1 => direct::<S, BITS, 1>(args, row, rows, scratch),
-                    2 => direct::<S, BITS, 2>(args, row, rows, scratch),
-                    3 => direct::<S, BITS, 3>(args, row, rows, scratch),
-                    _ => direct::<S, BITS, 4>(args, row, rows, scratch),
-                }
-            } else {
-                // Unpack to bytes once, for all activation rows.
-                let vectors = fields / 4;
-                let len = args.row_words.next_multiple_of(S::LANES) * S::LANES;
-                scratch.words.resize(len, 0);
-                transpose::<S>(words, 4 * args.row_words, rows, args.row_words, scratch.words.as_mut_ptr());
-                scratch.panel.resize(len * vectors, 0);
-                for word in 0..args.row_words {
-                    let packed = S::load_words(scratch.words.as_ptr().add(word * S::LANES).cast());
-                    for vector in 0..vectors {
-                        let bytes = S::bytes::<BITS>(packed, vector as u32 * BITS);
-                        let to = scratch.panel.as_mut_ptr().add((word * vectors + vector) * S::LANES);
-                        S::store_words(to, bytes);
-                    }
-                }
-                panel::<S, BITS, TILE>(args, row, rows, group_words * vectors, scratch);
+            match args.x.width {
+                1 => direct::<S, BITS, 1>(args, row, rows, scratch),
+                2 => direct::<S, BITS, 2>(args, row, rows, scratch),
+                3 => direct::<S, BITS, 3>(args, row, rows, scratch),
+                4 => direct::<S, BITS, 4>(args, row, rows, scratch),
+                _ => unpacked::<S, BITS, TILE>(args, row, rows, scratch),
             }
         }
         row += S::LANES;
+    }
+}
+
+/// `LANES` weight rows, unpacked to bytes once, times all activation rows.
+#[inline(always)]
+unsafe fn unpacked<S: Simd, const BITS: u32, const TILE: usize>(
+    args: &IntegerRows<'_>,
+    row: usize,
+    rows: usize,
+    scratch: &mut Scratch,
+) {
+    let fields = 32 / BITS as usize;
+    let vectors = fields / 4;
+    let stride = 4 * args.row_words;
+    let ahead = prefetch_distance::<S>(stride);
+    let len = args.row_words.next_multiple_of(S::LANES) * S::LANES;
+    scratch.words.resize(S::LANES * S::LANES, 0);
+    scratch.panel.resize(len * vectors, 0);
+    // SAFETY: squares cover the row's words, the last one possibly in part; the panel has room for whole squares.
+    unsafe {
+        let words = args.words.add(row * stride);
+        for first in (0..args.row_words).step_by(S::LANES) {
+            let from = words.add(4 * first);
+            prefetch_rows::<S>(from, stride, ahead);
+            let count = (args.row_words - first).min(S::LANES);
+            transpose::<S>(from, stride, rows, count, scratch.words.as_mut_ptr());
+            for word in 0..S::LANES {
+                let packed = S::load_words(scratch.words.as_ptr().add(word * S::LANES).cast());
+                for vector in 0..vectors {
+                    let bytes = S::bytes::<BITS>(packed, vector as u32 * BITS);
+                    let to = scratch.panel.as_mut_ptr().add(((first + word) * vectors + vector) * S::LANES);
+                    S::store_words(to, bytes);
+                }
+            }
+        }
+        panel::<S, BITS, TILE>(args, row, rows, args.group_size / 4, scratch);
     }
 }
 
@@ -203,7 +272,14 @@ pub(crate) unsafe fn byte_rows<S: Simd, const TILE: usize>(
                 scratch.panel.as_mut_ptr(),
             );
             // Widths that are not a power of two are below eight, and their products as safe as those of seven.
-            panel::<S, 7, TILE>(args, row, rows, args.group_size / 4, scratch);
+            let steps = args.group_size / 4;
+            match args.x.width {
+                1 => panel::<S, 7, 1>(args, row, rows, steps, scratch),
+                2 => panel::<S, 7, 2>(args, row, rows, steps, scratch),
+                3 => panel::<S, 7, 3>(args, row, rows, steps, scratch),
+                4 => panel::<S, 7, 4>(args, row, rows, steps, scratch),
+                _ => panel::<S, 7, TILE>(args, row, rows, steps, scratch),
+            }
         }
         row += S::LANES;
     }
@@ -235,6 +311,22 @@ unsafe fn load_groups<S: Simd>(args: &IntegerRows<'_>, row: usize, rows: usize, 
 /// How far ahead of its use, at least, a weight is fetched.
 const PREFETCH_BYTES: usize = 4096;
 
+/// How far ahead the same words of later rows lie.
+#[inline(always)]
+fn prefetch_distance<S: Simd>(stride: usize) -> usize {
+    let panel_bytes = stride * S::LANES;
+    panel_bytes * PREFETCH_BYTES.div_ceil(panel_bytes)
+}
+
+/// Asks for the words of `LANES` rows `ahead` bytes further on.
+#[inline(always)]
+unsafe fn prefetch_rows<S: Simd>(from: *const u8, stride: usize, ahead: usize) {
+    for row in 0..S::LANES {
+        // SAFETY: the address need not be valid.
+        unsafe { S::prefetch(from.wrapping_add(row * stride + ahead)) };
+    }
+}
+
 /// `LANES` weight rows, transposed as they are read, times `M` activation rows.
 #[inline(always)]
 unsafe fn direct<S: Simd, const BITS: u32, const M: usize>(
@@ -250,8 +342,7 @@ unsafe fn direct<S: Simd, const BITS: u32, const M: usize>(
     let chunk = group_words.max(S::LANES);
     scratch.words.resize(chunk * S::LANES, 0);
     let stride = 4 * args.row_words;
-    let panel_bytes = stride * S::LANES;
-    let ahead = panel_bytes * PREFETCH_BYTES.div_ceil(panel_bytes);
+    let ahead = prefetch_distance::<S>(stride);
     // SAFETY: chunks cover the row's words, the last one possibly in part; groups are whole.
     unsafe {
         let words = args.words.add(row * stride);
@@ -260,9 +351,7 @@ unsafe fn direct<S: Simd, const BITS: u32, const M: usize>(
         while first < args.row_words {
             let count = chunk.min(args.row_words - first);
             let from = words.add(4 * first);
-            for r in 0..S::LANES {
-                S::prefetch(from.wrapping_add(r * stride + ahead));
-            }
+            prefetch_rows::<S>(from, stride, ahead);
             transpose::<S>(from, stride, rows, count, scratch.words.as_mut_ptr());
             let mut word = 0;
             while word < count {
@@ -270,18 +359,18 @@ unsafe fn direct<S: Simd, const BITS: u32, const M: usize>(
                 let mut dots = [[S::zero_words(); M]; 2];
                 for w in word..word + group_words {
                     let packed = S::load_words(scratch.words.as_ptr().add(w * S::LANES).cast());
-                    let x = args.x.values.add((first + w) * fields);
+                    let x = args.x.values.add((first + w) * fields * M);
                     for vector in 0..vectors {
                         let bytes = S::bytes::<BITS>(packed, vector as u32 * BITS);
                         for m in 0..M {
-                            let x = x.add(m * args.x.stride + 4 * vector);
+                            let x = x.add(4 * (vector * M + m));
                             dots[vector % 2][m] = S::dot::<BITS>(dots[vector % 2][m], bytes, x);
                         }
                     }
                 }
                 for m in 0..M {
                     let dot = S::add_words(dots[0][m], dots[1][m]);
-                    sums[m] = add_group::<S>(sums[m], dot, args, m, group, scratch);
+                    sums[m] = add_group::<S, M>(sums[m], dot, args.x, m, group, scratch);
                 }
                 word += group_words;
             }
@@ -293,70 +382,46 @@ unsafe fn direct<S: Simd, const BITS: u32, const M: usize>(
     }
 }
 
-/// A panel of bytes times all activation rows, `TILE` of them at a time. `steps` is vectors of bytes per group.
+/// A panel of bytes times all activation rows, a tile of them at a time. `steps` is vectors of bytes per group.
 #[inline(always)]
-unsafe fn panel<S: Simd, const BITS: u32, const TILE: usize>(
+unsafe fn panel<S: Simd, const BITS: u32, const M: usize>(
     args: &IntegerRows<'_>,
     row: usize,
     rows: usize,
     steps: usize,
     scratch: &Scratch,
 ) {
-    // SAFETY: activation rows stay below `args.x.rows`.
-    unsafe {
-        let mut m = 0;
-        while m + TILE <= args.x.rows {
-            panel_tile::<S, BITS, TILE>(args, m, row, rows, steps, scratch);
-            m += TILE;
-        }
-        while m + 2 <= args.x.rows {
-            panel_tile::<S, BITS, 2>(args, m, row, rows, steps, scratch);
-            m += 2;
-        }
-        if m < args.x.rows {
-            panel_tile::<S, BITS, 1>(args, m, row, rows, steps, scratch);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn panel_tile<S: Simd, const BITS: u32, const M: usize>(
-    args: &IntegerRows<'_>,
-    first: usize,
-    row: usize,
-    rows: usize,
-    steps: usize,
-    scratch: &Scratch,
-) {
-    // SAFETY: the panel holds `groups * steps` vectors.
-    unsafe {
-        let mut sums = [S::zero(); M];
-        let x = args.x.values.add(first * args.x.stride);
-        for group in 0..args.groups {
-            let mut dots = [S::zero_words(); M];
-            for step in group * steps..(group + 1) * steps {
-                let bytes = S::load_words(scratch.panel.as_ptr().add(step * S::LANES).cast());
-                let x = x.add(4 * step);
+    for tile in 0..args.x.rows.div_ceil(M) {
+        let x = args.x.tile(tile);
+        // SAFETY: tiles are whole; the panel holds `groups * steps` vectors.
+        unsafe {
+            let mut sums = [S::zero(); M];
+            for group in 0..args.groups {
+                let mut dots = [S::zero_words(); M];
+                for step in group * steps..(group + 1) * steps {
+                    let bytes = S::load_words(scratch.panel.as_ptr().add(step * S::LANES).cast());
+                    let x = x.values.add(4 * step * M);
+                    for m in 0..M {
+                        dots[m] = S::dot::<BITS>(dots[m], bytes, x.add(4 * m));
+                    }
+                }
                 for m in 0..M {
-                    dots[m] = S::dot::<BITS>(dots[m], bytes, x.add(m * args.x.stride));
+                    sums[m] = add_group::<S, M>(sums[m], dots[m], x, m, group, scratch);
                 }
             }
-            for m in 0..M {
-                sums[m] = add_group::<S>(sums[m], dots[m], args, first + m, group, scratch);
+            for m in 0..M.min(x.rows) {
+                store::<S>(args.y, tile * M + m, row, rows, sums[m]);
             }
-        }
-        for m in 0..M {
-            store::<S>(args.y, first + m, row, rows, sums[m]);
         }
     }
 }
 
 /// Adds a group's part to the sums: the one place that fixes the order of floating-point operations.
 #[inline(always)]
-unsafe fn add_group<S: Simd>(
+unsafe fn add_group<S: Simd, const M: usize>(
     sums: S::F,
     dots: S::U,
-    args: &IntegerRows<'_>,
+    x: Activations,
     m: usize,
     group: usize,
     scratch: &Scratch,
@@ -365,8 +430,8 @@ unsafe fn add_group<S: Simd>(
     unsafe {
         let scales = S::load(scratch.scales.as_ptr().add(group * S::LANES));
         let biases = S::load(scratch.biases.as_ptr().add(group * S::LANES));
-        let scale = S::splat(*args.x.scales.add(m * args.x.groups + group));
-        let sum = S::splat(*args.x.sums.add(m * args.x.groups + group));
+        let scale = S::splat(*x.scales.add(group * M + m));
+        let sum = S::splat(*x.sums.add(group * M + m));
         let sums = S::fma(biases, sum, sums);
         S::fma(S::mul(scales, scale), S::to_float(dots), sums)
     }

@@ -11,7 +11,7 @@ pub(crate) mod matmul;
 
 use crate::simd::{Simd, portable::Portable};
 use attention::AttentionTask;
-use integer::IntegerRows;
+use integer::{IntegerRows, PackedRow};
 use matmul::{DenseRows, Element, QuantRows, Tile};
 
 /// An instruction set the CPU backend has kernels for.
@@ -105,11 +105,13 @@ pub(crate) struct Kernels {
     pub(crate) integer: IntegerKernels,
 }
 
-/// Row, group size, fields, values, scales, sums: see [`integer::quantize`].
-type QuantizeKernel = unsafe fn(&[f32], usize, usize, &mut [i8], &mut [f32], &mut [f32]);
+/// Row, group size, fields, where it goes: see [`integer::quantize`].
+type QuantizeKernel = unsafe fn(&[f32], usize, usize, &PackedRow);
 
 /// The kernels that differ between an instruction set and its extension by dot products of bytes.
 pub(crate) struct IntegerKernels {
+    /// Activation rows of a tile, more than [`integer::DIRECT_ROWS`].
+    pub(crate) tile_rows: usize,
     pub(crate) quantize: QuantizeKernel,
     pub(crate) rows_2: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
     pub(crate) rows_4: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
@@ -147,19 +149,14 @@ impl Kernels {
 macro_rules! integer_kernels {
     ($simd:ty, $rows:literal, [$($feature:meta)?]) => {{
         $(#[$feature])?
-        unsafe fn quantize(
-            row: &[f32],
-            group_size: usize,
-            fields: usize,
-            out: &mut [i8],
-            scales: &mut [f32],
-            sums: &mut [f32],
-        ) {
+        unsafe fn quantize(row: &[f32], group_size: usize, fields: usize, to: &PackedRow) {
             // With the number of fields known, the permutation becomes shuffles.
-            match fields {
-                4 => integer::quantize(row, group_size, 4, out, scales, sums),
-                8 => integer::quantize(row, group_size, 8, out, scales, sums),
-                _ => integer::quantize(row, group_size, 16, out, scales, sums),
+            unsafe {
+                match fields {
+                    4 => integer::quantize(row, group_size, 4, to),
+                    8 => integer::quantize(row, group_size, 8, to),
+                    _ => integer::quantize(row, group_size, 16, to),
+                }
             }
         }
         $(#[$feature])?
@@ -178,7 +175,7 @@ macro_rules! integer_kernels {
         unsafe fn byte_rows(args: &IntegerRows<'_>, unpacked: *const u8, scratch: &mut integer::Scratch) {
             unsafe { integer::byte_rows::<$simd, $rows>(args, unpacked, scratch) }
         }
-        IntegerKernels { quantize, rows_2, rows_4, rows_8, byte_rows }
+        IntegerKernels { tile_rows: $rows, quantize, rows_2, rows_4, rows_8, byte_rows }
     }};
 }
 
@@ -287,9 +284,9 @@ macro_rules! extension {
     };
 }
 
-kernels!(portable, Portable, 2, 2, []);
+kernels!(portable, Portable, 2, 6, []);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, simd::avx2::Avx2<false>, 2, 4, [target_feature(enable = "avx2,fma,f16c")]);
+kernels!(avx2, simd::avx2::Avx2<false>, 2, 6, [target_feature(enable = "avx2,fma,f16c")]);
 #[cfg(target_arch = "x86_64")]
 extension!(avx_vnni, avx2, simd::avx2::Avx2<true>, 6, [target_feature(enable = "avx2,fma,f16c,avxvnni")]);
 #[cfg(target_arch = "x86_64")]
@@ -309,6 +306,6 @@ extension!(
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 );
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, simd::neon::Neon<false>, 6, 4, [target_feature(enable = "neon")]);
+kernels!(neon, simd::neon::Neon<false>, 6, 8, [target_feature(enable = "neon")]);
 #[cfg(target_arch = "aarch64")]
 extension!(neon_dotprod, neon, simd::neon::Neon<true>, 8, [target_feature(enable = "neon,dotprod")]);
