@@ -33,7 +33,11 @@ mod tensor;
 use std::{
     cell::RefCell,
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use pippin_tensor::{
@@ -69,6 +73,15 @@ impl std::fmt::Debug for KernelTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("KernelTable")
     }
+}
+
+/// What the processor computes at most, all threads together; a multiplication and an addition count as two operations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PeakRates {
+    /// Operations on `f32` per second.
+    pub floats: f64,
+    /// Operations on products of bytes per second.
+    pub bytes: f64,
 }
 
 thread_local! {
@@ -114,6 +127,25 @@ impl CpuBackend {
     /// What may be approximated. The kernels of today compute in `f32` either way.
     pub fn numerics(&self) -> Numerics {
         self.numerics
+    }
+
+    /// Measures what the processor computes when nothing waits for memory, within about a tenth of a second.
+    pub fn peak_rates(&self) -> PeakRates {
+        let rate = |kernel: unsafe fn(usize) -> (usize, f32)| {
+            let best = (0..5).map(|_| {
+                let operations = AtomicUsize::new(0);
+                let start = Instant::now();
+                self.pool.run(self.threads(), &|_| {
+                    // SAFETY: the table belongs to an instruction set of this machine.
+                    let (count, sum) = unsafe { kernel(1 << 20) };
+                    std::hint::black_box(sum);
+                    operations.fetch_add(count, Ordering::Relaxed);
+                });
+                operations.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64()
+            });
+            best.fold(0.0, f64::max)
+        };
+        PeakRates { floats: rate(self.kernels.0.peak_floats), bytes: rate(self.kernels.0.integer.peak_bytes) }
     }
 
     fn buffer(&self, len: usize) -> Buffer {

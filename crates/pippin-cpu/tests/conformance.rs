@@ -111,3 +111,12 @@ fn non_finite_activations_are_not_hidden() {
         }
     }
 }
+
+/// The peak that `pippin bench` compares with is measured on every instruction set.
+#[test]
+fn peak_rates_are_measured() {
+    for set in InstructionSet::available() {
+        let peak = fast(set).unwrap().peak_rates();
+        assert!(peak.floats > 1e6 && peak.bytes > 1e6, "{set:?}: {peak:?}");
+    }
+}

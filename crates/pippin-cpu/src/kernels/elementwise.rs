@@ -67,3 +67,50 @@ pub(crate) unsafe fn add<S: Simd>(a: &[f32], b: &[f32], out: &mut [f32]) {
         *out = a + b;
     }
 }
+
+/// Independent chains of multiply-adds, as many as keep two units of four cycles' latency busy, and `rounds` of each.
+/// Returns the operations done, a multiplication and an addition counted as two.
+///
+/// # Safety
+/// The machine has `S`.
+#[inline(always)]
+pub(crate) unsafe fn peak_floats<S: Simd>(rounds: usize) -> (usize, f32) {
+    // SAFETY: by contract.
+    unsafe {
+        let numbers = [0.999f32; crate::simd::MAX_LANES];
+        let term = S::splat(1e-3);
+        let mut chains = [S::splat(1.0); PEAK_CHAINS];
+        for _ in 0..rounds {
+            let factor = S::load(std::hint::black_box(&numbers).as_ptr());
+            for chain in &mut chains {
+                *chain = S::fma(*chain, factor, term);
+            }
+        }
+        let sum = chains.into_iter().map(|chain| S::sum(chain)).sum();
+        (rounds * PEAK_CHAINS * S::LANES * 2, sum)
+    }
+}
+
+/// As [`peak_floats`], for products of bytes.
+///
+/// # Safety
+/// The machine has `S`.
+#[inline(always)]
+pub(crate) unsafe fn peak_bytes<S: Simd>(rounds: usize) -> (usize, f32) {
+    let x = [1i8; 4 * PEAK_CHAINS];
+    // SAFETY: by contract; `x` holds four bytes for each chain.
+    unsafe {
+        let weights = S::load_words([0x0102_0304u32; crate::simd::MAX_LANES].as_ptr().cast());
+        let mut chains = [S::zero_words(); PEAK_CHAINS];
+        for _ in 0..rounds {
+            let x = std::hint::black_box(&x).as_ptr();
+            for (i, chain) in chains.iter_mut().enumerate() {
+                *chain = S::dot::<4>(*chain, weights, x.add(4 * i));
+            }
+        }
+        let sum = chains.into_iter().map(|chain| S::sum(S::to_float(chain))).sum();
+        (rounds * PEAK_CHAINS * S::LANES * 8, sum)
+    }
+}
+
+const PEAK_CHAINS: usize = 10;

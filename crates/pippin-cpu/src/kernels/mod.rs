@@ -101,6 +101,7 @@ pub(crate) struct Kernels {
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) silu_mul: unsafe fn(&[f32], &[f32], &mut [f32]),
     pub(crate) add: unsafe fn(&[f32], &[f32], &mut [f32]),
+    pub(crate) peak_floats: unsafe fn(usize) -> (usize, f32),
     pub(crate) attention: unsafe fn(&AttentionTask<'_>, &mut attention::Scratch),
     pub(crate) integer: IntegerKernels,
 }
@@ -116,6 +117,7 @@ pub(crate) struct IntegerKernels {
     pub(crate) rows_2: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
     pub(crate) rows_4: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
     pub(crate) rows_8: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
+    pub(crate) peak_bytes: unsafe fn(usize) -> (usize, f32),
     pub(crate) byte_rows: unsafe fn(&IntegerRows<'_>, *const u8, &mut integer::Scratch),
 }
 
@@ -175,7 +177,11 @@ macro_rules! integer_kernels {
         unsafe fn byte_rows(args: &IntegerRows<'_>, unpacked: *const u8, scratch: &mut integer::Scratch) {
             unsafe { integer::byte_rows::<$simd, $rows>(args, unpacked, scratch) }
         }
-        IntegerKernels { tile_rows: $rows, quantize, rows_2, rows_4, rows_8, byte_rows }
+        $(#[$feature])?
+        unsafe fn peak_bytes(rounds: usize) -> (usize, f32) {
+            unsafe { elementwise::peak_bytes::<$simd>(rounds) }
+        }
+        IntegerKernels { tile_rows: $rows, quantize, rows_2, rows_4, rows_8, peak_bytes, byte_rows }
     }};
 }
 
@@ -242,6 +248,10 @@ macro_rules! kernels {
                 unsafe { elementwise::add::<$simd>(a, b, out) }
             }
             $(#[$feature])?
+            unsafe fn peak_floats(rounds: usize) -> (usize, f32) {
+                unsafe { elementwise::peak_floats::<$simd>(rounds) }
+            }
+            $(#[$feature])?
             unsafe fn attention(task: &AttentionTask<'_>, scratch: &mut attention::Scratch) {
                 unsafe { attention::attention::<$simd, $columns>(task, scratch) }
             }
@@ -262,6 +272,7 @@ macro_rules! kernels {
                 rms_norm,
                 silu_mul,
                 add,
+                peak_floats,
                 attention,
                 integer: integer_kernels!($simd, $rows, [$($feature)?]),
             };
