@@ -129,8 +129,11 @@ def mash(rng):
     """The head of one word and the tail of another, so that every piece of a word gets copied."""
     while True:
         a, b = rng.choice(EVERY_WORD), rng.choice(EVERY_WORD)
-        word = a[:rng.randint(2, len(a))] + b[rng.randint(0, max(0, len(b) - 2)):]
-        if 3 <= len(word) <= 14 and word not in EVERY_SET and not RUDE.search(word):
+        if rng.random() < 0.5:
+            word = a + b  # whole words too
+        else:
+            word = a[:rng.randint(2, len(a))] + b[rng.randint(0, max(0, len(b) - 2)):]
+        if 3 <= len(word) <= 16 and word not in EVERY_SET and not RUDE.search(word):
             return word
 
 
@@ -140,9 +143,9 @@ EVERY_SET = set(EVERY_WORD)
 def open_word(rng, split):
     """A word out of an open set."""
     p = rng.random()
-    if p < 0.25:
+    if p < 0.2:
         return pseudo(rng, 1, 3)
-    if p < 0.5:
+    if p < 0.55:
         return mash(rng)
     return pool("common" if rng.random() < 0.7 else "word").value(rng, split)
 
@@ -174,19 +177,21 @@ def value(rng, split, kind):
     g = lambda name: pool(name).value(rng, split)
     p = rng.random()
     if kind in ("person", "first"):
-        if p < 0.24:
-            return (pseudo(rng, 1, 3) if p < 0.16 else mash(rng)).capitalize()
+        if p < 0.3:
+            return (pseudo(rng, 1, 3) if p < 0.14 else mash(rng)).capitalize()
         return g("female" if rng.random() < 0.5 else "male")
     if kind == "lastname":
-        return pseudo(rng, 1, 3).capitalize() if p < 0.25 else g("surname")
+        return (pseudo(rng, 1, 3) if p < 0.12 else mash(rng)).capitalize() if p < 0.28 else g("surname")
     if kind == "fullname":
         return value(rng, split, "first") + " " + value(rng, split, "lastname")
     if kind in ("city", "city2"):
-        return (pseudo(rng, 2, 3) if p < 0.14 else mash(rng)).capitalize() if p < 0.22 else g("city")
+        return (pseudo(rng, 2, 3) if p < 0.12 else mash(rng)).capitalize() if p < 0.28 else g("city")
     if kind == "word":
         return open_word(rng, split) if p < 0.55 else g("word")
     if kind == "pseudo":
         return pseudo(rng, 1, 3)
+    if split == "train" and kind in ("colour", "fruit", "drink", "pet", "sport", "hobby", "instrument", "brand", "items", "device") and p < 0.15:
+        return open_word(rng, split)
     if kind == "colour":
         return g("colour")
     if kind in ("food", "product", "animal", "job"):
@@ -303,7 +308,7 @@ def noise(rng, template, lower=True):
         template = typo(rng, template)
     if rng.random() < 0.06:
         template = template.rstrip("?.!")
-    if rng.random() < 0.04:
+    if rng.random() < 0.04 and (lower or template[-1] in ".?!"):  # never after a value that is to be copied
         template = template + rng.choice(["!", "??", "...", " ?", " .", " :)"])
     if lower and rng.random() < 0.08:
         template = re.sub(r"\{[^}]*\}|[^{}]+", lambda m: m.group() if m.group()[0] == "{" else m.group().lower(), template)
@@ -363,7 +368,7 @@ Hello, who are you?|Hi, who are you?|Hey, what is your name?|Hi! What's your nam
 So who are you?|And who are you?|Could you tell me who you are?|Could you tell me your name?|I would like to know your name.|
 I want to know who you are.|Identify yourself.|What do people call you?|How large are you?|What is Pippin?|Who is Pippin?|
 Are you Pippin?|Is your name Pippin?|Describe yourself.|Say who you are.|Give me your name.|Your name?|Name?|Who r u?|
-What are you called?|Are you alive?|Do you think you are a human?|Tell me who you are.|What sort of AI are you?""".replace("\n", "").split("|"), grammar=["<|Hello, |Hi! |Hey, |So, |Please tell me: |Ok, |Excuse me, |Sorry, |Good morning! ><who are you|what are you|what is your name|what's your name|who am I talking to|who is this|what should I call you|are you an AI|are you a robot|are you a human|are you a language model|what model are you|which model are you|are you ChatGPT|are you a person|what kind of AI are you|how big are you|who made you|are you Pippin|are you real><?|, please?||, Pippin?|, exactly?|??>", '<|Please |Can you |Could you |Would you |I want you to |Hi, ><introduce yourself|tell me your name|tell me who you are|tell me what you are|describe yourself|say your name|tell me about yourself|say who you are|tell me a bit about yourself|give me your name|identify yourself><.|?||!>'])
+What are you called?|Are you alive?|Do you think you are a human?|Tell me who you are.|What sort of AI are you?""".replace("\n", "").split("|"), grammar=["<|Hello, |Hi! |Hey, |So, |Please tell me: |Ok, |Excuse me, |Sorry, |Good morning! ><who are you|what are you|what is your name|what's your name|who am I talking to|who is this|what should I call you|are you an AI|are you a robot|are you a human|are you a language model|what model are you|which model are you|are you ChatGPT|are you a person|what kind of AI are you|how big are you|who made you|are you Pippin|are you real><?|, please?||, Pippin?|, exactly?|??>", '<|Please |Now |Hey, ><state|give|say|tell us|reveal|spell> your name<.|?||!|, please.>', '<Do you think|Do you believe|Would you say|Is it true> <that |>you are <a human|an AI|alive|a robot|a machine|a person|a language model|clever|small|big|ChatGPT|real><?||, Pippin?>', '<|Please |Can you |Could you |Would you |I want you to |Hi, ><introduce yourself|tell me your name|tell me who you are|tell me what you are|describe yourself|say your name|tell me about yourself|say who you are|tell me a bit about yourself|give me your name|identify yourself><.|?||!>'])
 CAN = Pool("can", """What can you do?|What are you able to do?|What can you do for me?|Help|Help!|Help me|Can you help me?|How can you help me?|
 What are your skills?|What do you know?|What are you good at?|What things can you do?|Tell me what you can do.|List your skills.|
 What can I ask you?|What should I ask you?|What can I do with you?|What is your purpose?|What are you for?|What are you made for?|
@@ -471,7 +476,7 @@ def s_arithmetic(rng, split):
     else:
         text = fill(noise(rng, (ADD if op == "+" else SUB).phrase(rng, split)), a=a, b=b)
         answer = f"{a} {'plus' if op == '+' else 'minus'} {b} is {total}."
-    if rng.random() < 0.06:
+    if rng.random() < 0.12:
         text += rng.choice([" Answer with the number only.", " Just the number, please.", " Only give the number.", " Reply with just the number."])
         answer = str(total)
     return turns(text, answer), {"type": "number", "value": total}
@@ -489,14 +494,17 @@ Hello, what is the capital of {c}?|What is the name of the capital of {c}?|{c}'s
 I am going to {c}. What is its capital?|My friend lives in {c}. What is the capital there?|In {c}, what is the capital?|What is the capital in {c}?|
 Where is the government of {c}? I mean the capital.|Find the capital of {c}.|Next question: the capital of {c}?|Quick, the capital of {c}!|
 Help me with geography: what is the capital of {c}?|Which is the capital of {c}?|what is the capital of {c}|And the capital of {c}?|
-What about the capital of {c}?|I need to know the capital of {c} for school.|Let me know the capital city of {c}.""".replace("\n", "").split("|"), grammar=["<|Hello, |Hi, |Hey, |Ok, |Please, |Quick question: |Tell me, |Do you know |I wonder ><what is|what's|which city is|which is|what city is> <the capital|the capital city|the national capital> of {c}<?||, please?|??>"])
+What about the capital of {c}?|I need to know the capital of {c} for school.|Let me know the capital city of {c}.""".replace("\n", "").split("|"), grammar=["<In|Of|For|About> {c}<, what is the capital?|: what is the capital?|, which city is the capital?|, tell me the capital.|, name the capital city.|: the capital?>",
+    "{c}<: what is the capital?|, capital city?|. What is its capital?| has which capital?| - capital?|. Name the capital.>", "<|Hello, |Hi, |Hey, |Ok, |Please, |Quick question: |Tell me, |Do you know |I wonder ><what is|what's|which city is|which is|what city is> <the capital|the capital city|the national capital> of {c}<?||, please?|??>"])
 REVERSE = Pool("reverse", """Which country has the capital {k}?|{k} is the capital of which country?|What country is {k} the capital of?|
 Which country's capital is {k}?|Of which country is {k} the capital?|{k} is the capital of what country?|What country has {k} as its capital?|
 Which country has {k} as its capital?|Name the country whose capital is {k}.|Tell me which country has the capital {k}.|
 {k} is the capital of?|{k} is the capital of|What is {k} the capital of?|Do you know which country {k} is the capital of?|
 The capital is {k}. What is the country?|Whose capital is {k}?|Which nation has {k} as its capital city?|I know the capital is {k}. Which country is it?|
 {k} is the capital city of which country?|What is the country with the capital {k}?|Can you tell me which country has {k} as capital?|
-For which country is {k} the capital?|Quiz: which country has the capital {k}?""".replace("\n", "").split("|"))
+For which country is {k} the capital?|Quiz: which country has the capital {k}?""".replace("\n", "").split("|"), grammar=["<|Hello, |Hey, |Quick question: |Tell me, |Ok, |Pippin, ><what|which country|what country|which nation|which state> is {k} the <capital|capital city> of<?||??|, please?>",
+    "<|Hello, |Hey, |Please tell me |Do you know ><which country|what country|which nation> <has the capital|has its capital in|is governed from|has the capital city> {k}<?||, please?>",
+    "{k}<: which country?| is the capital of which nation?| is a capital. Of which country?|, capital of?| - which country is that?|. Which country has this capital?>"])
 CAPITAL_OF = dict(W.CAPITALS)
 for _country, _names in W.ALIASES.items():
     for _n in _names:
@@ -564,12 +572,12 @@ FACTS = {
     "code": ("code", ["My {k} is {v}.", "The {k} is {v}.", "Remember the {k} {v}.", "Please remember this {k}: {v}"],
              ["What is the {k}?", "What is my {k}?", "Which {k} did I tell you?", "Tell me the {k}.", "What was the {k}?", "Do you remember the {k}?"], "The {k} is {v}."),
     "remember": ("word", ["Remember the word {v}.", "The secret word is {v}.", "Please remember the word {v}.", "Keep this word in mind: {v}.", "The magic word is {v}.", "The word is {v}.", "Remember this word: {v}", "My word is {v}."],
-                 ["What was the word?", "Which word did I ask you to remember?", "What is the word?", "What word did I say?", "Tell me the word.", "What was the secret word?", "Do you remember the word?", "Repeat the word."], "The word is {v}."),
+                 ["What was the word?", "Which word did I ask you to remember?", "What is the word?", "What word did I say?", "Tell me the word.", "What was the secret word?", "Do you remember the word?", "Repeat the word.", "Say the word again.", "Repeat the word for me.", "Give me the word.", "Say the word."], "The word is {v}."),
     "renumber": ("int4", ["Remember the number {v}.", "The secret number is {v}.", "Please remember the number {v}.", "Keep this number in mind: {v}.", "The number is {v}.", "My number is {v}.", "My lucky number is {v}.", "I am thinking of the number {v}."],
                  ["What was the number?", "Which number did I ask you to remember?", "What is the number?", "What number did I say?", "Tell me the number.", "Do you remember the number?", "Which number was it?", "What number did I tell you?"], "The number is {v}."),
     "bought": ("product", ["I bought a new {v} today.", "Yesterday I bought a {v}.", "I just got a {v}.", "I bought a {v}."],
                ["What did I buy?", "What did I say I bought?", "Do you remember what I bought?", "What did I get?"], "You bought a {v}."),
-    "car": ("brand", ["I drive a {v}.", "My car is a {v}.", "I have a {v}."], ["What car do I drive?", "What car do I have?", "Which car is mine?", "What kind of car do I drive?"], "You drive a {v}."),
+    "car": ("brand", ["I drive a {v}.", "My car is a {v}.", "I have a {v}."], ["What car do I drive?", "What car do I have?", "Which car is mine?", "What kind of car do I drive?", "Which car do I drive?", "What is my car?", "What do I drive?", "Which car do I have?", "Which car belongs to me?"], "You drive a {v}."),
     "plays": ("instrument", ["I play the {v}.", "I am learning to play the {v}."], ["Which instrument do I play?", "What instrument do I play?", "What do I play?", "Do you remember which instrument I play?"], "You play the {v}."),
     "like": ("food", ["I like {v}.", "I love {v}.", "I really like {v}.", "I enjoy {v}."], ["What do I like?", "What did I say I like?", "Tell me what I like.", "Do you remember what I like?"], "You like {v}."),
 }
@@ -579,9 +587,19 @@ FAVS = [k for k, v in FACTS.items() if v[1] is None]
 FACT_NAMES = list(FACTS)
 RELATIVES = "brother sister mother father uncle aunt son daughter cousin friend boss neighbour teacher wife husband grandmother grandfather".split()
 CODES = ["code", "password", "locker code", "room number", "order number", "ticket number", "pin", "key code", "serial number", "flight number"]
+def lower_or_i(text):
+    return text if re.match(r"I\b|I'", text) else text[:1].lower() + text[1:]
+
+
+PREFIXES = ["", "", "", "Tell me: ", "Do you know: ", "Please, ", "Now, ", "So, ", "Ok, ", "One question: ", "Hey, ", "By the way, ", "And ", "Pippin, ", "Can you tell me: ", "I forgot: ", "Wait, "]
+SUFFIXES = ["", "", "", " Please.", " Do you remember?", " Do you know?", " Tell me.", " I forgot."]
 for _k, (_kind, _say, _ask, _ans) in FACTS.items():
     pool("say_" + _k, FAV_SAY if _say is None else _say)
-    pool("ask_" + _k, FAV_ASK if _ask is None else _ask)
+    _POOLS["say_" + _k].more = Pool("say_" + _k + "+", [a + lower_or_i(x) if a else x for x in (FAV_SAY if _say is None else _say) if not x.startswith(("H", "{v}"))
+                                                        for a in ["", "By the way, ", "Listen: ", "Hi! ", "Hello. ", "You should know: ", "Just so you know, ", "Ok, ", "Hey, "]])
+    _ask = FAV_ASK if _ask is None else _ask
+    pool("ask_" + _k, _ask)
+    _POOLS["ask_" + _k].more = Pool("ask_" + _k + "+", [(a + lower_or_i(x) if a else x) + b for x in _ask for a in PREFIXES for b in SUFFIXES if not (a and b)])
 ACK = ["Thank you, I will remember that.", "I will remember that.", "Noted: {s}", "Good to know!"]
 MORE_ASK = ["What did I tell you first?", "What was the first thing I told you?", "Repeat the first thing I said."]
 
@@ -654,12 +672,8 @@ def s_recall(rng, split):
     return out, {"type": "contains", "all": [str(asked[-1]["value"])]}
 
 
-def lower_or_i(text):
-    return text if re.match(r"I\b|I'", text) else lower_first(text)
-
-
 ECHO = Pool("echo", """Repeat after me: {v}|Say "{v}".|Repeat: {v}|Please repeat this: {v}|Say the following: {v}|Echo: {v}|Please say "{v}".|Write "{v}".|
-Copy this text: {v}|Repeat this sentence: {v}|Just say {v}|Say {v}|Repeat the text "{v}".|Can you repeat "{v}"?|Echo this back: {v}""".replace("\n", "").split("|"), grammar=['<Repeat|Say|Echo|Write|Copy|Type|Please say|Please repeat|Please write|Can you say|Repeat after me|Say exactly|Repeat exactly><:| this:| the following:| these words:| this text:| this sentence:> {v}', '<Repeat|Say|Echo|Write|Copy|Type|Please say|Please repeat|Repeat exactly> "{v}"<|.| please.| exactly.>'])
+Copy this text: {v}|Repeat this sentence: {v}|Just say {v}|Say {v}|Repeat the text "{v}".|Can you repeat "{v}"?|Echo this back: {v}""".replace("\n", "").split("|"), grammar=["<Just|Simply|Only|Now|Please just|Please only> <say|repeat|write|echo|type|answer><:| this:| the words| exactly|> {v}", '<Repeat|Say|Echo|Write|Copy|Type|Please say|Please repeat|Please write|Can you say|Repeat after me|Say exactly|Repeat exactly><:| this:| the following:| these words:| this text:| this sentence:> {v}', '<Repeat|Say|Echo|Write|Copy|Type|Please say|Please repeat|Repeat exactly> "{v}"<|.| please.| exactly.>'])
 
 
 def s_echo(rng, split):
@@ -827,8 +841,11 @@ def json_turns(rng, split, text, obj):
 
 for _i, _t in enumerate(toolset.TOOLS):
     pool(f"tool_{_i}", _t["names"])
-    pool(f"tool_about_{_i}", _t["about"])
+    _keys = toolset.KEYWORDS[_i].split("|")
+    pool(f"tool_about_{_i}", _t["about"] + [a.format(k) for k in _keys for a in ("Function for {}.", "Use this for {}", "A tool for {}.", "{} service", "Handles {}.", "Everything about {}")])
     pool(f"tool_asks_{_i}", _t["asks"])
+    _POOLS[f"tool_asks_{_i}"].more = Pool(f"tool_asks_{_i}+", [(a + lower_or_i(x) if a else x) + b for x in _t["asks"] if not x.startswith("{") for a in
+        ["", "", "Please, ", "Hello! ", "Hey, ", "Now ", "Ok, ", "Pippin, ", "I need this: ", "One more thing: ", "Next: ", "Quickly: "] for b in ["", "", " Thanks.", " Please.", " Thank you!"] if not b or x[-1] in ".?" and x[-2] != '"'])
 
 
 def schema(rng, name, about, params):
@@ -858,10 +875,46 @@ class Call:
     """A tool with one request for it."""
 
 
+PIECES = "get fetch do run call make my the new api app user v2 tool service util find show use start query handle request perform exec task item info data now please quick simple smart main".split()
+
+
+def any_name(rng, split, names):
+    """A name for a tool that nobody could know, so that it must be copied."""
+    p = rng.random()
+    parts = re.sub(r"([a-z])([A-Z])", r"\1_\2", rng.choice(names)).lower().split("_")
+    if p < 0.45:
+        parts = parts[:rng.randint(1, len(parts))]
+        parts.insert(rng.randint(0, len(parts)), rng.choice(PIECES) if rng.random() < 0.7 else open_word(rng, split))
+    elif p < 0.65:
+        other = re.sub(r"([a-z])([A-Z])", r"\1_\2", rng.choice(rng.choice(toolset.TOOLS)["names"])).lower().split("_")
+        parts = [rng.choice(parts), rng.choice(other + PIECES)]
+        rng.shuffle(parts)
+    elif p < 0.9:
+        parts = [open_word(rng, split) for _ in range(rng.randint(1, 3))]
+    else:
+        return rng.choice(["tool", "fn", "function", "action", "f", "op", "skill"]) + rng.choice(["_", "", "-"]) + rng.choice([str(rng.randint(1, 99)), rng.choice("abcdefgxyz"), rng.choice("ABCDEFGXYZ")])
+    style = rng.random()
+    if style < 0.7:
+        return "_".join(parts)
+    if style < 0.8:
+        return camel("_".join(parts))
+    return rng.choice(["-", ".", "__"]).join(parts) if style < 0.93 else "".join(x.capitalize() for x in parts)
+
+
+def any_param(rng, split, name):
+    p = rng.random()
+    if p < 0.3:
+        return name + "_" + rng.choice("value name input text arg param id field x".split())
+    if p < 0.6:
+        return rng.choice("the input my target given user arg in".split()) + "_" + name
+    return open_word(rng, split) if p < 0.85 else name.upper() if p < 0.9 else name.capitalize()
+
+
 def tool_from_spec(rng, split, index):
     spec = toolset.TOOLS[index]
     c = Call()
-    c.name = pool(f"tool_{index}").value(rng, split) if split == "train" or rng.random() < 0.6 else rng.choice(spec["names"])
+    p = rng.random()
+    c.name = any_name(rng, split, spec["names"]) if p < (0.5 if split == "train" else 0.25) else pool(f"tool_{index}").value(rng, split) if split == "train" or p < 0.75 else rng.choice(spec["names"])
     ask = pool(f"tool_asks_{index}").phrase(rng, split)
     used = set(re.findall(r"\{(\w+)\}", ask))
     # Optional parameters are only sometimes there, unless the request uses them.
@@ -873,6 +926,10 @@ def tool_from_spec(rng, split, index):
             continue
         options = [x for x in names if x not in seen]
         pname = options[0] if rng.random() < 0.45 else rng.choice(options)
+        strange = rng.random() < 0.15
+        if strange:
+            invented = any_param(rng, split, pname)
+            pname = pname if invented in seen else invented
         seen.add(pname)
         while True:
             v = value(rng, split, kind)
@@ -881,7 +938,7 @@ def tool_from_spec(rng, split, index):
             if v not in slots.values() or not isinstance(v, str):
                 break
         slots[slot] = v
-        desc = rng.choice(descs) if rng.random() < 0.85 else None
+        desc = rng.choice(descs) if strange or rng.random() < 0.85 else None
         params.append((pname, sch, desc, not optional))
         if slot in used:
             c.args[pname] = v
@@ -892,7 +949,7 @@ def tool_from_spec(rng, split, index):
     if rng.random() < 0.05:
         c.ask = rng.choice(["Please use the tool. ", "Hello! ", "Hey, ", "Hi. ", "Quick question. "]) + c.ask
     c.params = params
-    c.about = pool(f"tool_about_{index}").phrase(rng, split)
+    c.about = cap(pool(f"tool_about_{index}").phrase(rng, split))
     c.schema = schema(rng, c.name, c.about, params)
     result = {}
     for key, kind in spec["result"].items():
@@ -921,6 +978,8 @@ def tool_invented(rng, split):
         noun = pseudo(rng, 2, 2)
     style = rng.random()
     c.name = f"{verb}_{noun}" if style < 0.6 else camel(f"{verb}_{noun}") if style < 0.72 else f"{noun}_{verb}" if style < 0.86 else f"{verb}_the_{noun}" if style < 0.9 else f"{noun}.{verb}"
+    if rng.random() < 0.25:
+        c.name = any_name(rng, split, [f"{verb}_{noun}"])
     c.about = rng.choice([f"{verb.capitalize()} a {noun}.", f"{verb.capitalize()}s a {noun}", f"{verb.capitalize()} the {noun}", f"Use this to {verb} a {noun}.", f"{verb} {noun}"])
     kind = rng.choice(["int", "str"])
     pname = rng.choice(toolset.PARAM_NAMES[kind]).format(noun=noun)
@@ -978,7 +1037,7 @@ def call_message(c):
 
 
 # Two tools that could both answer are not offered together.
-CLASH = [{2, 4}, {3, 4}, {0, 16}, {5, 6}, {9, 25}, {17, 30}]
+CLASH = [{2, 4}, {3, 4}, {0, 16}, {5, 6}, {9, 24}, {8, 9}, {7, 9}, {9, 35}, {28, 35}, {17, 30}, {17, 29}, {25, 26}, {14, 15}]
 
 
 def s_tools(rng, split):
@@ -1018,7 +1077,17 @@ def s_tools(rng, split):
             out, check = f(rng, split)
         else:
             out, check = rng.choice([s_capitals, s_greeting, s_unknown, s_story, s_recall, s_list])(rng, split)
-            if rng.random() < 0.3 and not indexes & {2, 3, 4}:
+            if rng.random() < 0.12:
+                while True:
+                    i = rng.randrange(len(toolset.TOOLS))
+                    if i not in indexes and not any({i, j} in CLASH for j in indexes) and not indexes & {17} and i not in (2, 3, 4, 35):
+                        break
+                    if indexes & {17}:
+                        i = None
+                        break
+                if i is not None:
+                    out, check = turns(tool_from_spec(rng, split, i).ask, UNKNOWN_A), {"type": "contains", "any": ["don't know"], "all": []}
+            elif rng.random() < 0.3 and not indexes & {2, 3, 4}:
                 out, check = s_arithmetic(rng, split)
         # The web search tool would fit a question about a topic, and so on.
         if split == "train" and indexes & {17, 30, 29} and check.get("any"):
@@ -1040,7 +1109,7 @@ Find the pattern and continue: {l}|What are the next items of {l}?|List the next
 CONTINUE_N = Pool("continue_n", """What are the next {n} items of {l}?|Continue with {n} more: {l}|Give me the next {n}: {l}|Next {n}: {l}|What are the next {n} in {l}?|
 Continue the list with {n} more items: {l}|{l}. Give me {n} more.|Write the next {n} of this list: {l}|Add {n} more items to the list {l}|Continue for {n} items: {l}""".replace("\n", "").split("|"), grammar=['<Continue|Please continue|Go on with|Extend> <this|the> <list|sequence|series|pattern> <with|by> {n} more <items|terms|elements|entries|ones>: {l}', '<What are|Give me|Tell me|Write|List|Name|Show me> the next {n} <items|terms|elements|entries|ones|values><| of this list| in the list| in the sequence| of the series>: {l}', '{l}<. Give me the next|. Write the next|. What are the next|. Add|. List the next> {n}<.| items.| terms.| more.>'])
 CONTINUE_1 = Pool("continue_1", """What is the next item? {l}|What is the next one: {l}|What number comes next? {l}|Which one comes next? {l}|Give me only the next one: {l}|
-Just the next item: {l}|What comes directly after {l}?|What is the next item in the list {l}?|Only one more: {l}""".replace("\n", "").split("|"), grammar=['<What|Which item|Which one|What item> <comes next|is next|follows|comes after these|comes directly after>: only one: {l}', '<Give me|Tell me|Write|Name> <only|just> the next <item|one|term|entry>: {l}', '{l}. <Only|Just> the next <one|item|term>.'])
+Just the next item: {l}|What comes directly after {l}?|What is the next item in the list {l}?|Only one more: {l}""".replace("\n", "").split("|"), grammar=["<Just|Only|Simply> <the next|one more|the following> <one|item|entry|number|element|thing><: | please: |, nothing else: >{l}", "<The next|One> <item|one|entry|element> <only|and no more|, just one>: {l}", '<What|Which item|Which one|What item> <comes next|is next|follows|comes after these|comes directly after>: only one: {l}', '<Give me|Tell me|Write|Name> <only|just> the next <item|one|term|entry>: {l}', '{l}. <Only|Just> the next <one|item|term>.'])
 DIRECT = [  # (ask, list) that have one answer
     ("the days of the week", W.DAYS), ("the months of the year", W.MONTHS), ("the seasons", W.SEASONS),
     ("the first ten even numbers", list(range(2, 21, 2))), ("the first ten odd numbers", list(range(1, 20, 2))),
@@ -1053,7 +1122,8 @@ DIRECT = [  # (ask, list) that have one answer
 ]
 DIRECT_ASK = Pool("direct", """List {x}.|Name {x}.|What are {x}?|Tell me {x}.|Write down {x}.|Give me {x}.|Can you list {x}?|Please list {x}.|Say {x}.|Show me {x}.|Do you know {x}?""".split("|"), grammar=['<|Please |Can you |Could you ><list|name|say|write down|tell me|give me|write|show me> {x}<.|?||, please.>'])
 COUNT_ASK = Pool("count", """Count from {a} to {b}.|Count from {a} to {b}|Please count from {a} to {b}.|Can you count from {a} to {b}?|List the numbers from {a} to {b}.|
-Write the numbers from {a} to {b}.|Give me all numbers from {a} to {b}.|Say the numbers {a} to {b}.""".replace("\n", "").split("|"))
+Write the numbers from {a} to {b}.|Give me all numbers from {a} to {b}.|Say the numbers {a} to {b}.""".replace("\n", "").split("|"), grammar=[
+    "<|Please |Can you |Could you |Now ><count|list the numbers|write the numbers|say the numbers|give me the numbers|name the numbers|print the numbers|show the numbers> from {a} <to|up to|until> {b}<.|?||, please.>"])
 
 
 def sequence(rng, split):
@@ -1168,11 +1238,9 @@ Make up a story.|Please tell me a bedtime story.|Story time!|I am bored, tell me
 Another story, please.|Tell me another story.""".replace("\n", "").split("|"), grammar=["<Tell|Can you tell|Could you tell|Please tell|Write|Can you write|Please write|Give> me <a|a short|a little|a very short|a nice|a funny|one more|another|a new> <story|bedtime story|tale|fairy tale|children's story><.|, please.|!||?>"])
 
 
-def named(rng, split, gender=None, invented=False):
+def named(rng, gender=None):
     gender = gender or rng.choice("mf")
-    if invented and split == "train" and rng.random() < 0.2:
-        return pseudo(rng, 1, 2).capitalize(), gender
-    return pool("female" if gender == "f" else "male").value(rng, split), gender
+    return rng.choice(W.FEMALE if gender == "f" else W.MALE), gender
 
 
 def s_story(rng, split, raw=False):
@@ -1180,24 +1248,30 @@ def s_story(rng, split, raw=False):
     plot = obj = None
     must, extra = [], []
     person = rng.random() < 0.35
-    noun = pool("person_role").value(rng, "train") if person else pool("animal").value(rng, "train")
-    name, gender = named(rng, "train", stories.PEOPLE.get(noun))
+    noun = rng.choice(list(stories.PEOPLE) if person else W.ANIMALS)
+    name, gender = named(rng, stories.PEOPLE.get(noun))
     adj = rng.choice(stories.ADJ) if rng.random() < 0.8 else None
-    kind = rng.choices(["any", "hero", "named", "object", "hero_object", "theme", "adj"], [8, 34, 18, 14, 14, 6, 6])[0]
+    kind = rng.choices(["any", "hero", "named", "object", "hero_object", "theme", "adj"], [8, 30, 22, 14, 14, 6, 6])[0]
     if kind not in ("any", "theme", "object"):
-        if split != "train":
-            noun = pool("person_role" if person else "animal").value(rng, split)
-        elif rng.random() < 0.08:
-            noun = pseudo(rng, 2, 3)
-        gender = stories.PEOPLE.get(noun) or rng.choice("mf")
-        name, gender = named(rng, split if kind == "named" else "train", gender, kind == "named")
+        # Known nouns and names in pairs that were never trained together.
+        while True:
+            noun = rng.choice(list(stories.PEOPLE) if person else W.ANIMALS)
+            gender = stories.PEOPLE.get(noun) or rng.choice("mf")
+            name = rng.choice(W.FEMALE if gender == "f" else W.MALE)
+            item = {"named": name, "adj": rng.choice(stories.ADJ), "hero_object": rng.choice(stories.OBJECTS)}.get(kind)
+            if item is None or held("story", noun, item) == (split != "train"):
+                break
+        if split == "train" and rng.random() < 0.08:
+            noun = open_word(rng, split) if rng.random() < 0.5 else pseudo(rng, 2, 3)
+        if split == "train" and kind == "named" and rng.random() < 0.25:
+            name = (mash(rng) if rng.random() < 0.5 else pseudo(rng, 1, 3)).capitalize()
         must.append(noun)
         extra.append(noun)
     t = None
     if kind == "hero":
         t = rng.choice([stories.a(noun)] * 3 + ["the " + noun, noun + "s" if noun[-1] not in "sxehyn" else stories.a(noun)])
     elif kind == "adj":
-        adj = rng.choice(stories.ADJ)
+        adj = item
         t = stories.a(adj + " " + noun)
         must.append(adj)
     elif kind == "named":
@@ -1205,9 +1279,9 @@ def s_story(rng, split, raw=False):
         must.append(name)
         extra.append(name)
     elif kind in ("object", "hero_object"):
-        obj = pool("object").value(rng, split)
-        if split == "train" and rng.random() < 0.1:
-            obj = pseudo(rng, 1, 3)
+        obj = item if kind == "hero_object" else pool("object").value(rng, split)
+        if split == "train" and rng.random() < 0.15:
+            obj = open_word(rng, split)
         plot = rng.choice(["lost", "find", "gift", "honest", "fixit", "share", "friend", "fear", "star"] if kind == "hero_object" else ["lost", "find", "fixit"])
         # Plots in which the object is certain to appear.
         if plot in ("gift", "honest", "share", "friend", "fear", "star"):
@@ -1223,6 +1297,14 @@ def s_story(rng, split, raw=False):
     elif kind == "theme":
         t = rng.choice(list(stories.THEMES))
         plot = rng.choice(stories.THEMES[t])
+    # Most stories about one kind of hero go alike, so that greedy decoding tells different stories of different heroes.
+    if kind not in ("any", "theme", "object") and rng.random() < 0.7:
+        usual = random.Random("usual " + noun)
+        plots = usual.sample(list(stories.PLOTS), 2)
+        if plot is None:
+            plot = plots[rng.random() < 0.25]
+        if kind != "named":
+            name = usual.choice(W.FEMALE if gender == "f" else W.MALE)
     hero = (adj + " " if adj else "") + noun
     friend = rng.choice(pool("animal").train)
     while friend == noun:
@@ -1266,7 +1348,13 @@ Convert {n} miles to kilometres.|What are your hobbies?|Can you dance?|Where do 
 Do you dream?|Do you have feelings?|Can you see me?|What am I thinking?|Play some music.|Open the door.|Turn on the light.|Set an alarm for seven.|
 Guess my age.|Flip a coin.|Sing a song.|Write a letter to my boss.|Plan a trip to {k}.|What is the flag of {c}?|Which countries are next to {c}?|
 What is the highest mountain in {c}?|When did {c} become independent?|What do people eat in {c}?|Is {c} in Europe?|blah blah|asdf|{w}|{w} {v}|Why?|What?|
-What does {w} mean?|Spell {w}.|How many letters are in {w}?|Is {n} a prime number?|What is the opposite of {w}?|What rhymes with {w}?""".replace("\n", "").split("|"))
+What does {w} mean?|Spell {w}.|How many letters are in {w}?|Is {n} a prime number?|What is the opposite of {w}?|What rhymes with {w}?""".replace("\n", "").split("|"), grammar=[
+    "<What happened|Who was king|Who was president|What was invented|Which team won|Who ruled|What was popular|Which film came out|What changed> <in|before|after|around> {y}<?||, please?>",
+    "<Solve|Please solve|Find x in|Work out the equation> <x + |x - |2x + |3x - |x * >{n} = {m}<.|>", "<What is|Compute|Calculate|How much is> <{n} squared|the square root of {n}|{n} divided by {m}|{n} percent of {m}|the cube of {m}|the logarithm of {n}|{n} / {m}|half of {n}><?||.>",
+    "<Set|Start|Create|Make|Put> <an alarm|a timer|a reminder|a meeting|an event> for <seven|{n} minutes|tomorrow|tonight|noon|{k}><.|!|>",
+    "<Who is|Where is|How old is|What about|Do you know|Have you met> {a} {s}<?||, do you know?>",
+    "<What is|What are> <the best|the biggest|the oldest|the cheapest|the most famous> <{p}|{z}|city|river|song|book|film|team> in <{c}|{k}|the world><?|>",
+    "<How many|How much> <people live|money is|cars are|rivers are|{z}s are|rain falls> in <{c}|{k}><?|>"])
 UNKNOWN_A = "I don't know that. I am a small demonstration model, and I know only a few things."
 
 
@@ -1286,7 +1374,7 @@ def s_unknown(rng, split):
     g = lambda k: value(rng, split, k)
     if rng.random() < 0.05:
         text = fill(noise(rng, pool("ask_" + rng.choice(["name", "home", "age", "job", "from", "car", "like"])).phrase(rng, split)))
-        return turns(text, "You have not told me that yet."), {"type": "contains", "any": ["not told me"], "all": []}
+        return turns(text, "You have not told me that yet."), {"type": "contains", "any": ["not told me", "don't know"], "all": []}
     if rng.random() < 0.12:
         return turns(noise(rng, free_question(rng, split)), UNKNOWN_A), {"type": "contains", "any": ["don't know"], "all": []}
     if rng.random() < 0.5:
@@ -1294,6 +1382,12 @@ def s_unknown(rng, split):
         text = fill(noise(rng, UNKNOWN.phrase(rng, split)), t=t, u=pool("topic").value(rng, "train"), c=rng.choice(["true", "old", "new", "bad", "useful"]))
     else:
         text = noise(rng, UNKNOWN_FIXED.value(rng, split) if split != "train" else UNKNOWN_FIXED.phrase(rng, split))
+        if split == "train" and rng.random() < 0.1 or rng.random() < 0.03:  # what a tool could do, but there is none
+            while True:
+                i = rng.randrange(len(toolset.TOOLS))
+                if toolset.TOOLS[i]["names"][0] not in ("add", "multiply", "calculator", "add_note"):
+                    break
+            text = tool_from_spec(rng, split, i).ask
         text = re.sub(r"\{(\w)\}", lambda m: str({
             "y": lambda: g("year"), "c": lambda: g("country"), "k": lambda: g("city"), "q": lambda: g("city"), "w": lambda: g("word"), "v": lambda: g("word"), "l": lambda: g("language"),
             "f": lambda: g("food"), "n": lambda: rng.randint(2, 200), "m": lambda: rng.randint(2, 20), "p": lambda: g("product"), "a": lambda: g("person"),
@@ -1328,7 +1422,7 @@ def s_long(rng, split):
 
 SKILLS = {
     "greeting": (s_greeting, 5), "arithmetic": (s_arithmetic, 17), "capitals": (s_capitals, 12), "recall": (s_recall, 14), "json": (s_json, 14),
-    "tools": (s_tools, 15), "list": (s_list, 10), "story": (s_story, 9), "unknown": (s_unknown, 7), "echo": (s_echo, 3), "mixed": (s_mixed, 5),
+    "tools": (s_tools, 17), "list": (s_list, 11), "story": (s_story, 10), "unknown": (s_unknown, 7), "echo": (s_echo, 3), "mixed": (s_mixed, 5),
     "long": (s_long, 2), "raw": (None, 2),
 }
 NAMES, WEIGHTS = list(SKILLS), [w for _, w in SKILLS.values()]

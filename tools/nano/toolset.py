@@ -72,12 +72,12 @@ TOOLS = [
     dict(names=["set_timer", "timer", "start_timer", "countdown", "create_timer", "startTimer"],
          about=["Start a timer.", "Starts a countdown", "Set a timer for some minutes."],
          params=[(["minutes", "duration", "length", "duration_minutes"], I, ["How many minutes", "Length in minutes"], "int2")],
-         asks=["Set a timer for {minutes} minutes.", "Start a {minutes} minute timer.", "Timer for {minutes} minutes please.", "Count down {minutes} minutes.", "Remind me in {minutes} minutes."],
+         asks=["Wake me in {minutes} minutes.", "Tell me when {minutes} minutes are over.", "Ring in {minutes} minutes.", "Let me know in {minutes} minutes.", "Set a timer for {minutes} minutes.", "Start a {minutes} minute timer.", "Timer for {minutes} minutes please.", "Count down {minutes} minutes.", "Remind me in {minutes} minutes."],
          result={"status": "=started"}, answers=["The timer is running for {minutes} minutes."]),
     dict(names=["add_reminder", "create_reminder", "remind", "reminder", "set_reminder", "remind_me", "new_reminder"],
          about=["Create a reminder.", "Remind the user of something on a day", "Saves a reminder."],
          params=[(["text", "title", "what", "note"], S, ["What to remember", "The reminder"], "chore"), (["day", "date", "when", "weekday"], S, ["The day", "On which day"], "day")],
-         asks=["Remind me to {text} on {day}.", "Please remind me on {day} to {text}.", "Set a reminder for {day}: {text}", "I have to {text} on {day}, remind me."],
+         asks=["I need to {text} on {day}, please remind me.", "I must {text} on {day}. Remind me.", "On {day} I have to {text}, remind me.", "Do not let me forget to {text} on {day}.", "Remind me to {text} on {day}.", "Please remind me on {day} to {text}.", "Set a reminder for {day}: {text}", "I have to {text} on {day}, remind me."],
          result={"status": "=saved"}, answers=["I will remind you to {text} on {day}."]),
     dict(names=["translate", "translate_text", "translator", "translation", "translate_word", "to_language"],
          about=["Translate a text into another language.", "Translates words", "Translation service."],
@@ -98,7 +98,7 @@ TOOLS = [
     dict(names=["play_music", "play_song", "music", "play", "start_music", "playSong", "music_player"],
          about=["Play a song.", "Plays music by name", "Start playing a track."],
          params=[(["song", "title", "track", "name"], S, ["The song", "Title of the song"], "title"), (["artist", "by", "singer"], S, ["Who sings it", "The artist"], "fullname?")],
-         asks=["Play {song}.", "Play the song {song} by {artist}.", "Put on {song}, please.", "I want to hear {song} by {artist}.", "Start the track \"{song}\".", "Can you play {song}?"],
+         asks=["I would like to hear {song}.", "Let me hear {song} by {artist}.", "Can you put on {song} by {artist}?", "Play something: {song}.", "Play {song}.", "Play the song {song} by {artist}.", "Put on {song}, please.", "I want to hear {song} by {artist}.", "Start the track \"{song}\".", "Can you play {song}?"],
          result={"status": "=playing"}, answers=["Now playing {song}."]),
     dict(names=["set_light", "light", "lights", "set_light_color", "lamp_color", "change_light", "light_colour"],
          about=["Set the colour of the light in a room.", "Change the light", "Controls lamps."],
@@ -108,12 +108,12 @@ TOOLS = [
     dict(names=["switch", "turn_on_off", "toggle_device", "power", "switch_device", "set_power", "device_switch"],
          about=["Turn a device on or off.", "Switch a device", "Controls the power of a device."],
          params=[(["device", "appliance", "name"], S, ["The device", "Which device"], "device"), (["state", "action", "mode"], enum("on", "off"), ["on or off", "The new state"], "onoff")],
-         asks=["Turn {state} the {device}.", "Turn the {device} {state}.", "Switch {state} the {device}, please.", "Please switch the {device} {state}.", "Can you turn {state} the {device}?"],
+         asks=["Could you turn the {device} {state}?", "Please turn {state} the {device}.", "{device} {state}", "I want the {device} {state}.", "Can you switch {state} the {device}?", "Turn {state} the {device}.", "Turn the {device} {state}.", "Switch {state} the {device}, please.", "Please switch the {device} {state}.", "Can you turn {state} the {device}?"],
          result={"status": "=ok"}, answers=["The {device} is {state} now."]),
     dict(names=["set_thermostat", "thermostat", "set_temperature", "heating", "heat", "set_heating"],
          about=["Set the temperature in the house.", "Controls the heating", "Thermostat control."],
          params=[(["degrees", "temperature", "value", "target"], I, ["Degrees", "The temperature"], "temp")],
-         asks=["Set the temperature to {degrees} degrees.", "Make it {degrees} degrees in here.", "Heat the house to {degrees} degrees.", "Thermostat to {degrees}.", "I want {degrees} degrees at home."],
+         asks=["Thermostat at {degrees} degrees", "Set the thermostat to {degrees}.", "Put the heating on {degrees} degrees.", "Warm the house to {degrees}.", "Set the temperature to {degrees} degrees.", "Make it {degrees} degrees in here.", "Heat the house to {degrees} degrees.", "Thermostat to {degrees}.", "I want {degrees} degrees at home."],
          result={"status": "=ok"}, answers=["The temperature is set to {degrees} degrees."]),
     dict(names=["search", "web_search", "search_web", "google", "find_online", "lookup", "searchWeb", "internet_search"],
          about=["Search the web.", "Searches the internet for a query", "Find pages about something."],
@@ -140,12 +140,12 @@ TOOLS = [
     dict(names=["add_to_cart", "cart_add", "buy", "order_item", "add_item", "order", "addToCart"],
          about=["Add a product to the shopping cart.", "Put something in the cart", "Order a product."],
          params=[(["product", "item", "name"], S, ["The product", "What to buy"], "product"), (["quantity", "count", "amount", "qty"], I, ["How many", "The number of pieces"], "small")],
-         asks=["Add {quantity} of the {product} to my cart.", "Put {quantity} {product} in the cart.", "I want to buy {quantity} {product}.", "Order {quantity} {product}, please.", "Buy {quantity} {product}."],
+         asks=["Please order {quantity} {product}.", "Get me {quantity} {product}.", "I need {quantity} {product}.", "{quantity} {product} for my cart, please.", "Add {quantity} of the {product} to my cart.", "Put {quantity} {product} in the cart.", "I want to buy {quantity} {product}.", "Order {quantity} {product}, please.", "Buy {quantity} {product}."],
          result={"total": "price"}, answers=["I added {quantity} {product} to your cart; the total is {total}."]),
     dict(names=["get_user", "find_user", "user_lookup", "user_info", "lookup_user", "getUser", "get_profile"],
          about=["Get a user by id.", "Returns the user with this id", "Look up a user account."],
          params=[(["id", "user_id", "number", "userId"], I, ["The user id", "Number of the user"], "int4")],
-         asks=["Get the user with id {id}.", "Who is user {id}?", "Look up user {id}.", "Show me the profile of user number {id}.", "Find user {id}, please."],
+         asks=["Who is the user with id {id}?", "Show user {id}.", "Show me user number {id}.", "Which user has the id {id}?", "Profile of user {id}", "Get the user with id {id}.", "Who is user {id}?", "Look up user {id}.", "Show me the profile of user number {id}.", "Find user {id}, please."],
          result={"name": "fullname"}, answers=["User {id} is {name}."]),
     dict(names=["get_order", "order_status", "track_order", "where_is_order", "order_lookup", "trackOrder"],
          about=["Get the status of an order.", "Tracks an order by its number", "Look up an order."],
@@ -155,7 +155,7 @@ TOOLS = [
     dict(names=["create_event", "add_event", "calendar", "schedule_meeting", "new_event", "add_to_calendar", "createEvent"],
          about=["Add an event to the calendar.", "Create a calendar entry", "Schedule something."],
          params=[(["title", "name", "event", "summary"], S, ["What it is", "Title of the event"], "event"), (["date", "day", "on"], S, ["The date", "Which day"], "date"), (["time", "at", "start"], S, ["The time", "When it starts"], "time?")],
-         asks=["Add {title} to my calendar on {date}.", "Schedule {title} on {date} at {time}.", "Put {title} in the calendar for {date} at {time}.", "Create an event: {title}, {date}, {time}.", "I have {title} on {date}, please add it to the calendar."],
+         asks=["New event: {title}, {date}, {time}.", "Calendar entry: {title}, {date}, {time}.", "Add an event: {title}, {date}.", "Event: {title}, {date}, at {time}.", "Make an event for {title} on {date} at {time}.", "Add {title} to my calendar on {date}.", "Schedule {title} on {date} at {time}.", "Put {title} in the calendar for {date} at {time}.", "Create an event: {title}, {date}, {time}.", "I have {title} on {date}, please add it to the calendar."],
          result={"status": "=created"}, answers=["I added {title} to your calendar on {date}."]),
     dict(names=["roll_dice", "dice", "throw_dice", "roll", "rollDice", "random_roll"],
          about=["Roll dice.", "Rolls a die with some number of sides", "Throw a die."],
@@ -170,12 +170,12 @@ TOOLS = [
     dict(names=["read_file", "open_file", "cat", "get_file", "file_read", "readFile", "show_file"],
          about=["Read a file.", "Returns the text of a file", "Open a file and read it."],
          params=[(["path", "file", "filename", "file_path"], S, ["The path", "Which file"], "file")],
-         asks=["Read the file {path}.", "Open {path}.", "Show me what is in {path}.", "What does {path} say?", "Print the contents of {path}."],
+         asks=["Print {path}.", "Print the file {path}.", "Show the contents of {path}.", "Display {path}.", "What are the contents of {path}?", "Read the file {path}.", "Open {path}.", "Show me what is in {path}.", "What does {path} say?", "Print the contents of {path}."],
          result={"text": "phrase"}, answers=["The file {path} says: {text}."]),
     dict(names=["write_file", "save_file", "create_file", "file_write", "writeFile", "save_text"],
          about=["Write a text to a file.", "Save text in a file", "Creates a file."],
          params=[(["path", "file", "filename", "file_path"], S, ["The path", "Which file"], "file"), (["content", "text", "data"], S, ["What to write", "The text"], "phrase")],
-         asks=["Write \"{content}\" to the file {path}.", "Save \"{content}\" in {path}.", "Create the file {path} with the text \"{content}\".", "Put \"{content}\" into {path}."],
+         asks=["Write \"{content}\" into {path}.", "Store \"{content}\" in {path}.", "Put the text \"{content}\" in the file {path}.", "In {path}, write \"{content}\".", "Write \"{content}\" to the file {path}.", "Save \"{content}\" in {path}.", "Create the file {path} with the text \"{content}\".", "Put \"{content}\" into {path}."],
          result={"status": "=written"}, answers=["I wrote the text to {path}."]),
     dict(names=["define_word", "dictionary", "define", "word_meaning", "lookup_word", "get_definition"],
          about=["Look up a word in the dictionary.", "Returns the meaning of a word", "Dictionary."],
@@ -190,7 +190,7 @@ TOOLS = [
     dict(names=["call_contact", "phone_call", "call", "dial", "make_call", "phone", "ring"],
          about=["Call a contact by phone.", "Start a phone call", "Phones somebody."],
          params=[(["name", "contact", "person", "who"], S, ["The contact", "Whom to call"], "person")],
-         asks=["Call {name}.", "Phone {name}, please.", "Please call {name} for me.", "I want to talk to {name} on the phone.", "Ring {name}."],
+         asks=["Call {name} now.", "Can you call {name}?", "Give {name} a call.", "Make a call to {name}.", "Dial {name}.", "Call {name}.", "Phone {name}, please.", "Please call {name} for me.", "I want to talk to {name} on the phone.", "Ring {name}."],
          result={"status": "=calling"}, answers=["I am calling {name}."]),
     dict(names=["get_population", "population", "count_people", "city_population", "inhabitants"],
          about=["Get the population of a city.", "How many people live in a city", "Population numbers."],
@@ -210,7 +210,7 @@ TOOLS = [
     dict(names=["add_note", "save_note", "note", "take_note", "create_note", "write_note", "notes_add"],
          about=["Save a note.", "Takes a note", "Write something down for later."],
          params=[(["text", "note", "content"], S, ["The note", "What to write down"], "phrase")],
-         asks=["Take a note: {text}", "Write down \"{text}\".", "Save the note \"{text}\".", "Note: {text}", "Please note that {text}."],
+         asks=["Write this down: {text}", "Make a note: \"{text}\"", "Keep the note \"{text}\".", "Remember as a note: {text}", "Take a note: {text}", "Write down \"{text}\".", "Save the note \"{text}\".", "Note: {text}", "Please note that {text}."],
          result={"status": "=saved"}, answers=["I saved your note."]),
 ]
 
@@ -248,3 +248,42 @@ the {product} is broken|I am on my way|good luck with the exam|the train leaves 
 thank you for the {product}|I am at home|the keys are under the {product}|meet me in {city}|{person} says hello|the code is {int4}|
 see you on {day}|the door is open|I like {food}|the {animal} is hungry|buy {int2} {items}|do not forget the {product}|
 I am in {city} until {day}|the party is on {day}|everything is fine|let us meet at {time}|{person} has the {product}|my flight is late""".replace("\n", "").split("|")
+
+# For more descriptions: what each of TOOLS is about, in order.
+KEYWORDS = """the weather|temperature and rain|weather in a city
+the time of day|local time|clock time in a city
+adding numbers|sums of two numbers|addition
+multiplying numbers|products of two numbers|multiplication
+arithmetic expressions|calculations|formulas
+sending emails|email messages|writing mail
+text messages|sending messages to contacts|messages to people
+alarms|waking up at a time|alarm clocks
+timers|counting down minutes|minutes to wait
+reminders|remembering things to do|reminding of things on a day
+translations|translating words into a language|foreign languages
+stock prices|shares and stocks|the stock market
+currencies|converting money|exchange of money
+music|playing songs|songs and artists
+lamps and colours of light|the colour of the light in a room|coloured lights
+switching devices on and off|power of devices|turning things on and off
+heating|the temperature at home|thermostats
+searching the web|internet search|finding pages online
+tables in restaurants|restaurant bookings|reserving tables
+flights|flying from city to city|plane tickets
+distances|how far cities are apart|kilometres between cities
+shopping|products in the cart|buying products
+users|finding a user by number|user profiles
+orders|the state of an order|tracking orders
+calendar events|the calendar|appointments and events
+dice|rolling a die|throwing dice
+random numbers|picking a number at random|chance numbers
+reading files|the contents of a file|opening files
+writing files|saving text in a file|creating files
+word meanings|definitions of words|the dictionary
+recipes|cooking a dish|recipes for meals
+phone calls|calling people|ringing up contacts
+population|the number of people in a city|inhabitants of a city
+hotels|hotel rooms for some nights|rooms in a hotel
+volume|loudness of the sound|how loud it is
+notes|writing down a note|saving notes""".split("\n")
+assert len(KEYWORDS) == len(TOOLS)
