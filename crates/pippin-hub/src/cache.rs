@@ -46,12 +46,7 @@ impl HubCache {
             .or_else(|| get("HF_HOME").map(|folder| folder.join("hub")))
             .or_else(|| get("XDG_CACHE_HOME").map(|folder| folder.join("huggingface").join("hub")))
             .or_else(|| home().map(|home| home.join(".cache").join("huggingface").join("hub")))?;
-        // `~` reaches a program unexpanded when the variable was set in a file rather than by a shell.
-        let root = match root.strip_prefix("~") {
-            Ok(rest) => home()?.join(rest),
-            Err(_) => root,
-        };
-        Some(Self { root })
+        Some(Self { root: expand_home(root) })
     }
 
     /// The folder that holds the cache.
@@ -59,11 +54,14 @@ impl HubCache {
         &self.root
     }
 
-    /// The snapshot folder of a hub model, when its configuration and all its weights are there.
+    /// The snapshot folder of a hub model, when every file that its index names is there and is what it should be.
+    ///
+    /// Files are hashed the first time that they are seen, which takes a second or so for every gigabyte, unless Pippin
+    /// downloaded them itself; then the result is remembered until they change.
     ///
     /// # Errors
     ///
-    /// [`HubError::NotCached`], [`HubError::Incomplete`], or [`HubError::InvalidName`].
+    /// [`HubError::NotCached`], [`HubError::Incomplete`], [`HubError::ForeignLink`] or [`HubError::InvalidName`].
     pub fn find(&self, id: &str, revision: &str) -> Result<PathBuf> {
         if !is_hub_id(id) {
             return Err(HubError::InvalidName { name: id.to_owned(), what: "hub id" });
@@ -71,7 +69,7 @@ impl HubCache {
         if !is_revision(revision) {
             return Err(HubError::InvalidName { name: revision.to_owned(), what: "revision" });
         }
-        let repository = self.root.join(format!("models--{}", id.replace('/', "--")));
+        let repository = self.repository(id);
         let commit = read_limited(&repository.join("refs").join(revision), MAX_REF_BYTES)
             .map(|commit| commit.trim().to_owned())
             .filter(|commit| is_revision(commit) && !commit.contains('/'));
@@ -84,10 +82,49 @@ impl HubCache {
                 registered: crate::ModelRegistry::shared().get(id).is_some(),
             });
         }
-        match missing(&snapshot)? {
+        let problem = match missing(&snapshot)? {
+            None => crate::store::damage(&repository, &snapshot)?,
+            problem => problem,
+        };
+        match problem {
             None => Ok(snapshot),
             Some(problem) => Err(HubError::Incomplete { id: id.to_owned(), path: snapshot, problem }),
         }
+    }
+
+    /// The folder of a model.
+    pub(crate) fn repository(&self, id: &str) -> PathBuf {
+        self.root.join(folder_name(id))
+    }
+}
+
+/// The name of a model's folder.
+pub(crate) fn folder_name(id: &str) -> String {
+    format!("models--{}", id.replace('/', "--"))
+}
+
+/// The name under which the records know a file of a snapshot that is no link.
+pub(crate) fn copy_key(commit: &str, path: &str) -> String {
+    format!("snapshots/{commit}/{path}")
+}
+
+/// Where a path leads, when that is within a folder.
+pub(crate) fn check_inside(folder: &Path, path: &Path) -> Result<PathBuf> {
+    let real =
+        |path: &Path| path.canonicalize().map_err(|source| HubError::Read { path: path.to_owned(), source });
+    let target = real(path)?;
+    if target.starts_with(real(folder)?) {
+        Ok(target)
+    } else {
+        Err(HubError::ForeignLink { path: path.to_owned(), target })
+    }
+}
+
+/// `~` reaches a program unexpanded when a variable was set in a file rather than by a shell.
+pub(crate) fn expand_home(path: PathBuf) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path,
     }
 }
 
@@ -132,7 +169,7 @@ fn missing_shards(folder: &Path, index: &Path) -> Option<String> {
     }
 }
 
-fn read_limited(path: &Path, limit: u64) -> Option<String> {
+pub(crate) fn read_limited(path: &Path, limit: u64) -> Option<String> {
     let mut text = String::new();
     File::open(path).ok()?.take(limit + 1).read_to_string(&mut text).ok()?;
     (text.len() as u64 <= limit).then_some(text)
@@ -156,7 +193,7 @@ pub(crate) fn is_hub_id(text: &str) -> bool {
 }
 
 /// Whether a text can be a branch, tag or commit without leaving the folder that it is looked up in.
-fn is_revision(text: &str) -> bool {
+pub(crate) fn is_revision(text: &str) -> bool {
     (1..=256).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/+".contains(&byte))
         && text.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
@@ -178,7 +215,7 @@ mod tests {
         fs::write(repository.join("refs/refs/pr/1"), "0123abcd").expect("written");
         fs::write(repository.join("refs/evil"), "../../../elsewhere").expect("written");
         for file in files {
-            fs::write(snapshot.join(file), "{}").expect("written");
+            fs::write(snapshot.join(file), b"\x02\0\0\0\0\0\0\0{}").expect("written");
         }
         let cache = HubCache::new(root.path());
         (root, cache)

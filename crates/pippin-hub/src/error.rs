@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-/// What can go wrong when a model is looked for.
+/// What can go wrong when a model is looked for, downloaded, checked or removed.
 ///
 /// The message says what was looked for and where; [`hint`](Self::hint) says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,195 @@ pub enum HubError {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// The hub could not be reached, or the connection broke.
+    #[error("cannot reach {host}: {reason}")]
+    Network {
+        /// The server.
+        host: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The hub answered with a status that means failure.
+    #[error("{url} answered with status {status}{}", after_colon(message))]
+    Status {
+        /// The address, without its query.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the server says about it; may be empty.
+        message: String,
+    },
+    /// The hub wants fewer requests.
+    #[error("{host} wants fewer requests (status 429)")]
+    RateLimited {
+        /// The server.
+        host: String,
+        /// How long it wants to be left alone.
+        retry_after: Option<std::time::Duration>,
+    },
+    /// An answer that makes no sense.
+    #[error("{url} gave an answer that cannot be used: {problem}")]
+    Protocol {
+        /// The address, without its query.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The hub has no such model, or does not show it to everybody.
+    #[error("the hub has no model {id}, or it is private")]
+    NotOnHub {
+        /// The hub id.
+        id: String,
+        /// Whether a token was sent.
+        has_token: bool,
+    },
+    /// The model has no such branch, tag or commit.
+    #[error("{id} has no revision {revision:?}")]
+    NoRevision {
+        /// The hub id.
+        id: String,
+        /// The revision that was asked for.
+        revision: String,
+    },
+    /// The model has no such file.
+    #[error("{id} has no file {path:?}")]
+    NoFile {
+        /// The hub id.
+        id: String,
+        /// The file.
+        path: String,
+    },
+    /// The model's authors want their licence to be accepted first.
+    #[error("{id} is gated: its licence has to be accepted first")]
+    Gated {
+        /// The hub id.
+        id: String,
+        /// Where it is accepted.
+        page: String,
+        /// Whether a token was sent.
+        has_token: bool,
+    },
+    /// The hub does not know the token.
+    #[error("the hub refuses the token")]
+    BadToken,
+    /// The network is needed, and switched off.
+    #[error("{what} needs the network, and HF_HUB_OFFLINE is set")]
+    Offline {
+        /// What was to be done.
+        what: String,
+    },
+    /// `HF_ENDPOINT` or `HF_TOKEN` has a value that cannot be used.
+    #[error("{variable} has a value that cannot be used: {problem}")]
+    Setting {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file name that would leave the folder it belongs in, or that some systems cannot have.
+    #[error("{id} names a file {path:?}, which is refused: {problem}")]
+    UnsafePath {
+        /// The hub id.
+        id: String,
+        /// The name.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A link in the cache that leads out of it.
+    #[error("{} is a link to {}, outside of the model's folder in the cache", path.display(), target.display())]
+    ForeignLink {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// Something is larger than it may be.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// The hub's model has no weights that Pippin could load.
+    #[error("{id} has nothing that can be loaded: {problem}")]
+    NoWeights {
+        /// The hub id.
+        id: String,
+        /// What is missing.
+        problem: String,
+    },
+    /// What was downloaded is not what the hub announced.
+    #[error("{file} has {what} {found}, but the hub announced {expected}")]
+    Mismatch {
+        /// The file.
+        file: String,
+        /// What differs: the SHA-256, the git hash, the size.
+        what: &'static str,
+        /// What the hub says.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
+    /// The disk is too full.
+    #[error(
+        "not enough space on the disk of {}: {} are needed, {} are free",
+        path.display(), in_units(*needed), in_units(*available)
+    )]
+    NoSpace {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes to be written.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The model is loaded by some process, or being downloaded.
+    #[error("{id} is in use by another process, or by this one")]
+    InUse {
+        /// The hub id.
+        id: String,
+    },
+    /// The file of the user's models is wrong.
+    #[error("{}:{line}: {problem}", path.display())]
+    ModelsFile {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An error that was met before.
+    #[error(transparent)]
+    Shared(std::sync::Arc<HubError>),
+    /// The caller wanted it so.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// A number of bytes for people.
+pub(crate) fn in_units(bytes: u64) -> String {
+    let (mut value, mut unit) = (bytes as f64, 0);
+    const UNITS: [&str; 5] = ["bytes", "kB", "MB", "GB", "TB"];
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} bytes") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+fn after_colon(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
 fn list(paths: &[PathBuf]) -> String {
@@ -99,16 +288,55 @@ impl HubError {
             Self::NotCached { id, revision, .. } => {
                 let revision =
                     if revision == "main" { String::new() } else { format!(" --revision {revision}") };
-                format!("download it first: hf download {id}{revision}")
+                format!("download it first: pippin pull {id}{revision}")
             }
-            Self::Incomplete { id, .. } => format!("the download was interrupted; repeat it: hf download {id}"),
+            Self::Incomplete { id, .. } => format!("download what is missing: pippin pull {id}"),
             Self::InvalidName { .. } => "a hub id is ORGANISATION/NAME or ORGANISATION/NAME@REVISION".to_owned(),
             Self::NoShippedModel { .. } => {
                 "set PIPPIN_NANO_DIR to the folder models/pippin-nano-4bit of the repository, or name another model"
                     .to_owned()
             }
+            Self::ModelsFile { .. } => {
+                "correct the file; `[[model]]` begins a model, which has an id or a path, and aliases".to_owned()
+            }
+            Self::Shared(error) => return error.hint(),
             Self::NoCache => "set HF_HOME or HF_HUB_CACHE".to_owned(),
-            Self::Read { .. } => return None,
+            Self::Network { .. } => {
+                "check the connection and the proxy variables; HF_ENDPOINT names another server; what was downloaded is kept"
+                    .to_owned()
+            }
+            Self::Status { status: 500.., .. } => "the server has a problem; try again later".to_owned(),
+            Self::RateLimited { .. } => "wait a little; with a token in HF_TOKEN the hub allows more".to_owned(),
+            Self::NotOnHub { has_token: false, .. } => {
+                "check the spelling; for a private model, put a token into HF_TOKEN".to_owned()
+            }
+            Self::NotOnHub { .. } => "check the spelling, and that the token may read the model".to_owned(),
+            Self::NoRevision { .. } => "leave out --revision, or name a branch, tag or commit of the model".to_owned(),
+            Self::Gated { page, has_token, .. } => {
+                let token = if *has_token { "" } else { ", then put a token of that account into HF_TOKEN" };
+                format!("accept the licence at {page}{token}")
+            }
+            Self::BadToken => "get a token from the hub's settings page and put it into HF_TOKEN".to_owned(),
+            Self::Offline { .. } => "unset HF_HUB_OFFLINE, or hub.offline in the configuration file".to_owned(),
+            Self::Setting { variable, .. } => format!("correct {variable}, or unset it"),
+            Self::UnsafePath { .. } => "do not use this model; report it to the hub".to_owned(),
+            Self::ForeignLink { .. } => "remove the model from the cache, and download it again".to_owned(),
+            Self::NoWeights { .. } => {
+                "look for a version with *.safetensors files: pippin search NAME".to_owned()
+            }
+            Self::Mismatch { .. } => "download it again; if that does not help, the server is at fault".to_owned(),
+            Self::NoSpace { .. } => {
+                "make room (pippin list, pippin rm, pippin prune), or set HF_HUB_CACHE to a folder on another disk"
+                    .to_owned()
+            }
+            Self::InUse { .. } => "end the program that uses it first".to_owned(),
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Status { .. }
+            | Self::Protocol { .. }
+            | Self::NoFile { .. }
+            | Self::TooLarge { .. }
+            | Self::Cancelled => return None,
         })
     }
 }

@@ -9,8 +9,11 @@
 //! - an **alias** of the registry: `qwen3-4b`;
 //! - **`pippin-nano`**, the small model that comes with Pippin.
 //!
-//! Nothing here touches the network. A model that is not on this machine is an error, and the error says where it was
-//! looked for and, for a name that is nearly right, which name was probably meant.
+//! Finding them touches no network. A model that is not on this machine is an error, and the error says where it was
+//! looked for and, for a name that is nearly right, which name was probably meant. [`HubClient`] is what goes out:
+//! [`search`] asks the hub which models there are, [`describe_remote`] what one is before it is downloaded. [`recommend`]
+//! tells which models of the [`ModelRegistry`] suit the [`Hardware`]. What Pippin runs is for the caller to say
+//! ([`Judge`]): the hub knows no model families.
 //!
 //! # Example
 //!
@@ -32,14 +35,37 @@
 //! that [`Resolver::from_env`] lists.
 
 mod cache;
+mod client;
 mod configuration;
+mod download;
 mod error;
+mod estimate;
+mod hardware;
+mod http;
+mod lock;
 mod nano;
+mod recommend;
 mod registry;
 mod resolve;
+mod search;
+mod store;
+mod verify;
 
 pub use cache::HubCache;
-pub use configuration::{ModelConfiguration, ModelLocation};
+pub use client::{FileHash, HubClient, HubOptions, RemoteFile, RemoteModel, SearchPage, SearchQuery};
+pub use configuration::{ModelConfiguration, ModelKind, ModelLocation, ReasoningMarkers, StoredWeights};
+pub use download::plan::{PlannedFile, PullPlan};
+pub use download::{PullEvent, PullOptions, PulledModel};
 pub use error::{HubError, Result};
-pub use registry::ModelRegistry;
+pub use estimate::{Fit, MemoryEstimate, ModelShape};
+pub use hardware::{Bandwidth, Gpu, Hardware, memory_bandwidth};
+pub use http::{Patience, Token};
+pub use lock::UseLock;
+pub use recommend::{MemoryTier, Recommendation, recommend};
+pub use registry::{ModelRegistry, config_folder, edit_distance};
 pub use resolve::{ResolvedModel, Resolver, looks_like_model, resolve};
+pub use search::{
+    DEFAULT_AUTHOR, FoundModel, FoundModels, Judge, ModelSearch, RemoteDescription, SearchSort,
+    describe_remote, search,
+};
+pub use store::{CachedModel, CachedRevision, FileCheck, FileState, Pruned, Removal};

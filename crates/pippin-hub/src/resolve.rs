@@ -19,6 +19,7 @@ pub struct ResolvedModel {
 ///
 /// Whatever [`Resolver::resolve`] returns.
 pub fn resolve(model: &str) -> Result<ResolvedModel> {
+    ModelRegistry::local()?;
     Resolver::from_env().resolve(model)
 }
 
@@ -43,9 +44,7 @@ pub fn looks_like_model(argument: &str) -> bool {
     if argument.contains(char::is_whitespace) {
         return false;
     }
-    is_path(argument)
-        || is_hub_id(split_revision(argument).0)
-        || ModelRegistry::shared().get(argument).is_some()
+    is_path(argument) || is_hub_id(split_revision(argument).0) || local_registry().get(argument).is_some()
 }
 
 /// Whether a text can only be meant as a path.
@@ -53,6 +52,11 @@ fn is_path(text: &str) -> bool {
     ["/", "./", "../", "~/", ".\\", "..\\"].iter().any(|prefix| text.starts_with(prefix))
         || matches!(text, "." | "..")
         || Path::new(text).is_absolute()
+}
+
+/// The registry with the user's additions, or without them where their file is wrong: [`resolve`] says so.
+fn local_registry() -> &'static ModelRegistry {
+    ModelRegistry::local().unwrap_or_else(|_| ModelRegistry::shared())
 }
 
 fn split_revision(model: &str) -> (&str, &str) {
@@ -71,12 +75,12 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// The shared registry, the environment's cache, and the usual places of the shipped model: `$PIPPIN_NANO_DIR`
+    /// The [local registry](ModelRegistry::local), the environment's cache, and the usual places of the shipped model: `$PIPPIN_NANO_DIR`
     /// alone when it is set; else `models/` beside the executable, `../share/pippin/models/`, `models/` in the folders
     /// above the executable and above the current one, and the source tree.
     pub fn from_env() -> Self {
         Self {
-            registry: ModelRegistry::shared().clone(),
+            registry: local_registry().clone(),
             cache: HubCache::from_env().ok(),
             shipped: nano::candidates(),
         }
@@ -166,7 +170,7 @@ mod tests {
     fn model_at(folder: &Path) {
         fs::create_dir_all(folder).expect("created");
         fs::write(folder.join("config.json"), "{}").expect("written");
-        fs::write(folder.join("model.safetensors"), "").expect("written");
+        fs::write(folder.join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").expect("written");
     }
 
     fn resolver(root: &Path) -> Resolver {

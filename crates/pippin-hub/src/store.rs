@@ -1,0 +1,672 @@
+//! The models of the cache: what there is, whether it is whole, and how it is removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use crate::cache::{check_inside, copy_key, folder_name, missing, read_limited};
+use crate::client::check_names;
+use crate::download::part::{JOURNAL_SUFFIX, PART_SUFFIX};
+use crate::download::plan::{is_file_of_a_model, shards};
+use crate::lock::{FileLock, UseLock, lock_folder, own, share};
+use crate::verify::{Records, hash_file, weights_fault};
+use crate::{FileHash, HubCache, HubError, Result};
+
+/// The folders within a snapshot that are looked into.
+const MAX_DEPTH: usize = 8;
+
+/// A model in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CachedModel {
+    /// `organisation/name`.
+    pub id: String,
+    /// Its folder.
+    pub path: PathBuf,
+    /// What there is of it, newest first.
+    pub revisions: Vec<CachedRevision>,
+    /// Bytes on the disk, partial files included.
+    pub bytes: u64,
+    /// Bytes of partial files.
+    pub partial_bytes: u64,
+    /// When it was last loaded; or, where that is not known, downloaded.
+    pub last_used: Option<SystemTime>,
+}
+
+/// A commit of a model in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CachedRevision {
+    /// The commit.
+    pub commit: String,
+    /// The branches and tags that point to it.
+    pub refs: Vec<String>,
+    /// The folder with its files.
+    pub path: PathBuf,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// What it lacks to be loaded, as far as can be said without hashing.
+    pub problem: Option<String>,
+    /// Whether every file was found to be right, and has not changed since.
+    pub is_verified: bool,
+    /// `model_type` of its configuration.
+    pub model_type: Option<String>,
+    /// Bits of a quantized weight.
+    pub bits: Option<u64>,
+}
+
+/// The result of checking a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileCheck {
+    /// The commit.
+    pub commit: String,
+    /// The file's name within the model.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// How it is.
+    pub state: FileState,
+}
+
+/// How a file of the cache is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileState {
+    /// It is what the hub has.
+    Right,
+    /// It is something else.
+    Damaged,
+    /// It is not there, though the model needs it or a link leads to it.
+    Missing,
+    /// Nothing says what it should be: neither a hash in its name, nor a record.
+    Unknown,
+}
+
+/// What a removal will do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Removal {
+    /// `organisation/name`.
+    pub id: String,
+    /// The commits that go.
+    pub commits: Vec<String>,
+    /// Whether nothing remains of the model.
+    pub is_all: bool,
+    /// Bytes that become free.
+    pub bytes: u64,
+    refs: Vec<PathBuf>,
+    blobs: Vec<PathBuf>,
+}
+
+/// What pruning did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// Partial files that were removed.
+    pub files: usize,
+    /// Bytes that became free.
+    pub bytes: u64,
+    /// Partial files that some process is working on.
+    pub busy: usize,
+}
+
+impl HubCache {
+    /// The models of the cache, by id. Nothing is hashed.
+    ///
+    /// # Errors
+    ///
+    /// The cache cannot be read. One that does not exist is empty.
+    pub fn models(&self) -> Result<Vec<CachedModel>> {
+        let entries = match fs::read_dir(self.root()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(HubError::Read { path: self.root().to_owned(), source }),
+        };
+        let mut models = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(id) = name.to_str().and_then(|name| name.strip_prefix("models--")) else { continue };
+            let id = id.replacen("--", "/", 1);
+            if crate::cache::is_hub_id(&id) && entry.path().is_dir() {
+                models.push(self.describe(id));
+            }
+        }
+        models.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(models)
+    }
+
+    /// One model of the cache.
+    ///
+    /// # Errors
+    ///
+    /// The name is invalid, or there is nothing of the model.
+    pub fn model(&self, id: &str) -> Result<CachedModel> {
+        check_names(id, "main")?;
+        if self.repository(id).is_dir() {
+            Ok(self.describe(id.to_owned()))
+        } else {
+            Err(self.not_cached(id, "main"))
+        }
+    }
+
+    fn not_cached(&self, id: &str, revision: &str) -> HubError {
+        HubError::NotCached {
+            id: id.to_owned(),
+            revision: revision.to_owned(),
+            cache: self.root().to_owned(),
+            registered: crate::ModelRegistry::shared().get(id).is_some(),
+        }
+    }
+
+    fn describe(&self, id: String) -> CachedModel {
+        let path = self.repository(&id);
+        let records = Records::of(&path);
+        let refs = refs(&path);
+        let mut revisions = Vec::new();
+        for (commit, snapshot) in folders(&path.join("snapshots")) {
+            let files = files(&snapshot);
+            let bytes =
+                files.iter().filter_map(|file| fs::metadata(&file.1).ok()).map(|data| data.len()).sum();
+            let problem = missing(&snapshot).unwrap_or_else(|error| Some(error.to_string()));
+            let needed = needed(&snapshot);
+            let is_verified = problem.is_none()
+                && needed.iter().all(|name| {
+                    matches!(check(&path, &snapshot, name, Some(&records), false), Ok((FileState::Right, _)))
+                });
+            let config = read_limited(&snapshot.join("config.json"), 16 << 20);
+            let config: Value = config.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            let bits =
+                ["quantization", "quantization_config"].iter().find_map(|key| config.get(key)?.get("bits"));
+            revisions.push(CachedRevision {
+                refs: refs
+                    .iter()
+                    .filter(|(_, target)| **target == commit)
+                    .map(|(name, _)| name.clone())
+                    .collect(),
+                commit,
+                path: snapshot,
+                bytes,
+                problem,
+                is_verified,
+                model_type: config.get("model_type").and_then(Value::as_str).map(str::to_owned),
+                bits: bits.and_then(Value::as_u64),
+            });
+        }
+        let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+        revisions.sort_by_key(|revision| std::cmp::Reverse(modified(&revision.path)));
+        let mut last_used = modified(&path.join(".pippin").join("used"));
+        if last_used.is_none() {
+            last_used = revisions.iter().filter_map(|revision| modified(&revision.path)).max();
+        }
+        let (mut bytes, mut partial_bytes) = (0, 0);
+        for (name, path) in plain_files(&path.join("blobs")) {
+            let size = allocated(&path);
+            bytes += size;
+            if is_partial(&name) {
+                partial_bytes += size;
+            }
+        }
+        // Copies, where links are not possible.
+        let copies = revisions.iter().flat_map(|revision| files(&revision.path));
+        bytes += copies.filter(|(_, path)| is_copy(path)).map(|(_, path)| allocated(&path)).sum::<u64>();
+        CachedModel { id, path, revisions, bytes, partial_bytes, last_used }
+    }
+
+    /// Says that the model in a folder is in use, when the folder is a snapshot of this or any other cache: until the
+    /// lock is dropped, no process removes it. `None` for other folders, and for caches that cannot be written.
+    pub fn use_lock(folder: &Path) -> Option<UseLock> {
+        let snapshots = folder.parent()?;
+        let repository = snapshots.parent()?;
+        let name = repository.file_name()?.to_str()?;
+        if snapshots.file_name()? != "snapshots" || !name.starts_with("models--") {
+            return None;
+        }
+        let lock = share(repository.parent()?, name).ok()??;
+        // Only its time matters.
+        let used = repository.join(".pippin").join("used");
+        let _ = fs::create_dir_all(repository.join(".pippin")).and_then(|()| fs::write(used, ""));
+        Some(lock)
+    }
+
+    /// Checks every file of a model's snapshots against its hash. Files that were checked before and have not changed
+    /// are believed, unless `all` of them are to be hashed again. `progress` sees each file before it is read.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing of the model, a file cannot be read, or a link leads out of the model's folder.
+    pub fn verify(&self, id: &str, all: bool, mut progress: impl FnMut(&str, u64)) -> Result<Vec<FileCheck>> {
+        let model = self.model(id)?;
+        let mut checks = Vec::new();
+        for revision in &model.revisions {
+            let mut names: BTreeSet<String> =
+                files(&revision.path).into_iter().map(|(name, _)| name).collect();
+            names.extend(needed(&revision.path));
+            for name in names {
+                let size = fs::metadata(revision.path.join(&name)).map_or(0, |metadata| metadata.len());
+                progress(&name, size);
+                let records = (!all).then(|| Records::of(&model.path));
+                let (state, _) = check(&model.path, &revision.path, &name, records.as_ref(), true)?;
+                checks.push(FileCheck { commit: revision.commit.clone(), path: name, size, state });
+            }
+        }
+        Ok(checks)
+    }
+
+    /// Finds out what removing a model, or one revision of it, means. Blobs that another revision refers to stay.
+    ///
+    /// # Errors
+    ///
+    /// The names are invalid, or there is nothing of the model or no such revision.
+    pub fn plan_removal(&self, id: &str, revision: Option<&str>) -> Result<Removal> {
+        check_names(id, revision.unwrap_or("main"))?;
+        let model = self.model(id)?;
+        let refs = refs(&model.path);
+        let commits: Vec<String> = match revision {
+            None => model.revisions.iter().map(|revision| revision.commit.clone()).collect(),
+            Some(wanted) => {
+                let target = refs.iter().find(|(name, _)| *name == wanted).map(|(_, commit)| commit.as_str());
+                let commit = target.unwrap_or(wanted);
+                let known = model.revisions.iter().find(|revision| revision.commit == commit);
+                vec![known.ok_or_else(|| self.not_cached(id, wanted))?.commit.clone()]
+            }
+        };
+        let is_all = commits.len() == model.revisions.len();
+        let refs = refs.into_iter().filter(|(_, commit)| is_all || commits.contains(commit));
+        let refs = refs.map(|(name, _)| model.path.join("refs").join(name)).collect();
+        if is_all {
+            let bytes = model.bytes;
+            return Ok(Removal { id: id.to_owned(), commits, is_all, bytes, refs, blobs: Vec::new() });
+        }
+        let blobs_of = |goes: bool| -> BTreeSet<PathBuf> {
+            model
+                .revisions
+                .iter()
+                .filter(|revision| commits.contains(&revision.commit) == goes)
+                .flat_map(|revision| files(&revision.path))
+                .filter_map(|(_, path)| check_inside(&model.path.join("blobs"), &path).ok())
+                .collect()
+        };
+        let blobs: Vec<PathBuf> = blobs_of(true).difference(&blobs_of(false)).cloned().collect();
+        let bytes = blobs.iter().map(|path| allocated(path)).sum();
+        Ok(Removal { id: id.to_owned(), commits, is_all, bytes, refs, blobs })
+    }
+
+    /// Removes what was planned.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError::InUse`] when the model is loaded or being downloaded, or a file cannot be removed.
+    pub fn remove(&self, removal: &Removal) -> Result<()> {
+        let name = folder_name(&removal.id);
+        let _lock = own(self.root(), &name)?.ok_or_else(|| HubError::InUse { id: removal.id.clone() })?;
+        let repository = self.repository(&removal.id);
+        // In an order in which an interruption leaves a model that is incomplete rather than one that looks whole.
+        for path in &removal.refs {
+            gone(path, fs::remove_file(path))?;
+        }
+        for commit in &removal.commits {
+            let path = repository.join("snapshots").join(commit);
+            gone(&path, fs::remove_dir_all(&path))?;
+        }
+        if removal.is_all {
+            // Where the folder is a link, somebody keeps models elsewhere: what is in it goes, the link stays.
+            let is_link = repository.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+            if is_link {
+                for part in ["refs", "snapshots", "blobs", ".no_exist", ".pippin"] {
+                    let path = repository.join(part);
+                    gone(&path, fs::remove_dir_all(&path))?;
+                }
+                return Ok(());
+            }
+            return gone(&repository, fs::remove_dir_all(&repository));
+        }
+        for path in &removal.blobs {
+            gone(path, fs::remove_file(path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes partial files, those of Python tools included, that no process is working on.
+    ///
+    /// # Errors
+    ///
+    /// The cache cannot be read, or a file cannot be removed.
+    pub fn prune(&self) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        for model in self.models()? {
+            let folder = folder_name(&model.id);
+            for (name, path) in plain_files(&model.path.join("blobs")) {
+                if !is_partial(&name) {
+                    continue;
+                }
+                let hash = name.split('.').next().unwrap_or_default();
+                let lock = lock_folder(self.root(), &folder).join(format!("{hash}.lock"));
+                let Some(_lock) = FileLock::try_exclusive(&lock)? else {
+                    pruned.busy += 1;
+                    continue;
+                };
+                let size = allocated(&path);
+                gone(&path, fs::remove_file(&path))?;
+                pruned.files += usize::from(!name.ends_with(JOURNAL_SUFFIX));
+                pruned.bytes += size;
+            }
+        }
+        Ok(pruned)
+    }
+}
+
+/// Removing what is not there is no failure.
+fn gone(path: &Path, result: std::io::Result<()>) -> Result<()> {
+    match result {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(HubError::Write { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_partial(name: &str) -> bool {
+    [PART_SUFFIX, JOURNAL_SUFFIX, ".incomplete"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// Whether a file of a snapshot has its own bytes, rather than being another name of a blob.
+fn is_copy(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && links(&metadata) == 1)
+}
+
+#[cfg(unix)]
+fn links(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(metadata)
+}
+
+#[cfg(not(unix))]
+fn links(_: &fs::Metadata) -> u64 {
+    1
+}
+
+/// Bytes on the disk: a partial file has holes.
+fn allocated(path: &Path) -> u64 {
+    let Ok(metadata) = path.symlink_metadata() else { return 0 };
+    #[cfg(unix)]
+    let bytes = metadata.len().min(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512);
+    #[cfg(not(unix))]
+    let bytes = metadata.len();
+    bytes
+}
+
+/// The plain files of a folder.
+fn plain_files(folder: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    files.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect()
+}
+
+/// The folders of a folder.
+fn folders(folder: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect()
+}
+
+/// Everything in a folder and below that is no folder, links included, by name within it.
+fn files(folder: &Path) -> Vec<(String, PathBuf)> {
+    fn walk(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<(String, PathBuf)>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = format!("{prefix}{name}");
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push((name, entry.path()));
+            } else if depth < MAX_DEPTH {
+                walk(&entry.path(), &format!("{name}/"), depth + 1, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(folder, "", 0, &mut found);
+    found.sort();
+    found
+}
+
+/// Branches and tags, with the commits that they point to.
+fn refs(repository: &Path) -> BTreeMap<String, String> {
+    let files = files(&repository.join("refs"));
+    files
+        .into_iter()
+        .filter_map(|(name, path)| Some((name, read_limited(&path, 256)?.trim().to_owned())))
+        .collect()
+}
+
+/// The files of a snapshot that Pippin reads: the weights that the index names, and all that is small.
+fn needed(snapshot: &Path) -> Vec<String> {
+    let mut needed: BTreeSet<String> =
+        files(snapshot).into_iter().map(|(name, _)| name).filter(|name| is_file_of_a_model(name)).collect();
+    let index = read_limited(&snapshot.join("model.safetensors.index.json"), 64 << 20);
+    match index.and_then(|index| shards("", index.as_bytes()).ok()) {
+        Some(shards) => {
+            needed.retain(|name| !name.ends_with(".safetensors"));
+            needed.extend(shards);
+        }
+        None if needed.iter().any(|name| name.starts_with("model") && name.ends_with(".safetensors")) => {
+            needed.retain(|name| !name.ends_with(".safetensors") || name.starts_with("model"));
+        }
+        None => {}
+    }
+    needed.into_iter().collect()
+}
+
+/// What is wrong with the files of a snapshot that Pippin reads: `None` when all are right. Those that were not checked
+/// before are hashed, several at once.
+pub(crate) fn damage(repository: &Path, snapshot: &Path) -> Result<Option<String>> {
+    let names = needed(snapshot);
+    let records = Records::of(repository);
+    let next = AtomicUsize::new(0);
+    let outcomes = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8).min(names.len().max(1));
+    let work = || {
+        while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let outcome = check(repository, snapshot, name, Some(&records), true);
+            if let Ok(mut outcomes) = outcomes.lock() {
+                outcomes.push((name, outcome));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut outcomes = outcomes.into_inner().unwrap_or_default();
+    outcomes.sort_by_key(|(name, _)| *name);
+    for (name, outcome) in outcomes {
+        match outcome? {
+            (FileState::Right | FileState::Unknown, _) => {}
+            (FileState::Missing, _) => return Ok(Some(format!("no {name:?}"))),
+            (FileState::Damaged, problem) => return Ok(Some(format!("{name:?} is damaged: {problem}"))),
+        }
+    }
+    Ok(None)
+}
+
+/// Checks a file of a snapshot. `records`: what may be believed; `hashes`: whether to read the file when they do not
+/// say.
+fn check(
+    repository: &Path,
+    snapshot: &Path,
+    name: &str,
+    records: Option<&Records>,
+    hashes: bool,
+) -> Result<(FileState, &'static str)> {
+    if fault(name).is_some() {
+        return Ok((FileState::Damaged, "its name is not allowed"));
+    }
+    let path = snapshot.join(name);
+    let Ok(metadata) = fs::metadata(&path) else { return Ok((FileState::Missing, "")) };
+    let blob = check_inside(repository, &path)?;
+    let link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let stored = records.is_none().then(|| Records::of(repository));
+    let known = records.or(stored.as_ref());
+    let commit = snapshot.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let (key, expected) = if link {
+        let key = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let expected = FileHash::from_hex(&key);
+        (key, expected)
+    } else {
+        let key = copy_key(commit, name);
+        let expected = known.and_then(|records| records.hash(&key));
+        (key, expected)
+    };
+    let Some(expected) = expected else {
+        // What can be said without a hash: the lengths in the headers of the weights.
+        return Ok(match name.ends_with(".safetensors").then(|| weights_fault(&path)).flatten() {
+            Some(problem) => (FileState::Damaged, problem),
+            None => (FileState::Unknown, ""),
+        });
+    };
+    if records.is_some_and(|records| records.holds(&key, &metadata, Some(&expected))) {
+        return Ok((FileState::Right, ""));
+    }
+    if !hashes {
+        return Ok((FileState::Unknown, ""));
+    }
+    if hash_file(&blob, &expected)? != expected {
+        return Ok((FileState::Damaged, "its content has another hash"));
+    }
+    Records::of(repository).add(&key, &metadata, &expected);
+    Ok((FileState::Right, ""))
+}
+
+/// Names that Windows gives to devices, in every folder.
+const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
+/// The longest file name, all folders included.
+const MAX_NAME: usize = 512;
+
+/// Refuses names of files that would leave the folder they belong in, that would hide, or that some systems cannot
+/// have. A model's file list and its shard index come from strangers.
+///
+/// # Errors
+///
+/// [`HubError::UnsafePath`].
+pub(crate) fn check_file_name(id: &str, path: &str) -> Result<()> {
+    match fault(path) {
+        None => Ok(()),
+        Some(problem) => {
+            let path = path.chars().take(200).collect();
+            Err(HubError::UnsafePath { id: id.to_owned(), path, problem })
+        }
+    }
+}
+
+/// Whether a name is an attempt to leave a folder: nobody names a file so by accident.
+pub(crate) fn is_trick(path: &str) -> bool {
+    path.starts_with('/')
+        || path.contains('\\')
+        || path.contains('\0')
+        || path.split('/').any(|part| matches!(part, "." | ".."))
+}
+
+/// What is wrong with a file name.
+pub(crate) fn fault(path: &str) -> Option<&'static str> {
+    if path.is_empty() || path.len() > MAX_NAME {
+        return Some("it is empty, or too long");
+    }
+    if path.contains('\\') {
+        return Some("it holds a backslash");
+    }
+    if path.chars().any(char::is_control) {
+        return Some("it holds control characters");
+    }
+    if path.contains(['<', '>', ':', '"', '|', '?', '*']) {
+        return Some("it holds characters that file names cannot have everywhere");
+    }
+    for part in path.split('/') {
+        match part {
+            "" => return Some("it is absolute, or has an empty part"),
+            "." | ".." => return Some("it leads out of its folder"),
+            _ => {}
+        }
+        if part.len() > 255 {
+            return Some("it is empty, or too long");
+        }
+        if part.ends_with(['.', ' ']) {
+            return Some("a part of it ends with a dot or a space");
+        }
+        let stem = part.split('.').next().unwrap_or_default().to_ascii_lowercase();
+        let is_numbered = |prefix: &str| {
+            stem.strip_prefix(prefix).is_some_and(|rest| {
+                matches!(rest, "¹" | "²" | "³") || matches!(rest.as_bytes(), [b'0'..=b'9'])
+            })
+        };
+        if DEVICES.contains(&stem.as_str()) || is_numbered("com") || is_numbered("lpt") {
+            return Some("it is the name of a device");
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_model_files_are_fine() {
+        for name in [
+            "config.json",
+            "model-00001-of-00002.safetensors",
+            "additional_chat_templates/tool use.jinja",
+            "tokenizer.model.v3",
+            ".gitattributes",
+            "console.json",
+            "ünicode.json",
+        ] {
+            assert_eq!(fault(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn path_tricks_are_refused() {
+        for name in [
+            "",
+            "..",
+            "../x",
+            "a/../x",
+            "a/..",
+            "/etc/passwd",
+            "//x",
+            "a//b",
+            "a/",
+            "./a",
+            "C:/x",
+            "C:x",
+            "a\\b",
+            "..\\x",
+            "\\\\server\\share",
+            "a\0b",
+            "a\nb",
+            "a\u{1b}[2J",
+            "nul",
+            "NUL.json",
+            "a/con/b",
+            "aux.safetensors",
+            "com1.json",
+            "LPT9",
+            "x.",
+            "x ",
+            "x./y",
+            "file:stream",
+            "a?b",
+            "CONIN$",
+        ] {
+            assert!(fault(name).is_some(), "{name:?}");
+            assert!(matches!(check_file_name("o/n", name), Err(HubError::UnsafePath { .. })));
+        }
+        assert!(fault(&"x/".repeat(400)).is_some());
+        assert!(fault(&"x".repeat(256)).is_some());
+    }
+}

@@ -1,0 +1,533 @@
+//! Downloads from a hub on loopback that does everything wrong that a hub can do.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pippin_hub::{
+    FileState, HubCache, HubClient, HubError, HubOptions, PullEvent, PullOptions, PulledModel, Result, Token,
+};
+use support::{COMMIT, FakeHub, Kind, Model, safetensors};
+use tempfile::TempDir;
+
+const ID: &str = "org/model";
+const MB: usize = 1 << 20;
+
+struct Place {
+    hub: FakeHub,
+    folder: TempDir,
+}
+
+impl Place {
+    fn with(model: Model) -> Self {
+        let hub = FakeHub::start();
+        hub.add(ID, model);
+        Self { hub, folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    fn options(&self) -> HubOptions {
+        HubOptions::new(self.hub.endpoint()).with_waits(
+            Duration::from_millis(300),
+            Duration::from_millis(5),
+            4,
+        )
+    }
+
+    fn client(&self) -> HubClient {
+        HubClient::new(self.options()).expect("valid")
+    }
+
+    fn client_with(&self, token: &str) -> HubClient {
+        let mut options = self.options();
+        options.token = Token::new(token).expect("valid");
+        HubClient::new(options).expect("valid")
+    }
+
+    fn cache(&self) -> HubCache {
+        HubCache::new(self.folder.path())
+    }
+
+    fn pull(&self) -> Result<PulledModel> {
+        self.pull_with(&self.client(), |_| {})
+    }
+
+    fn pull_with(&self, client: &HubClient, progress: impl FnMut(&PullEvent)) -> Result<PulledModel> {
+        let plan = client.plan(&self.cache(), ID, "main")?;
+        client.pull(&self.cache(), &plan, &PullOptions::default(), progress)
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.folder.path().join("models--org--model")
+    }
+
+    /// Expects the model to be there, byte for byte.
+    #[track_caller]
+    fn is_whole(&self) {
+        let folder = self.cache().find(ID, "main").expect("found");
+        for (name, file) in self.hub.model(ID).files {
+            let path = folder.join(&name);
+            if path.exists() {
+                assert!(fs::read(&path).expect("readable") == *file.content, "{name} differs");
+            }
+        }
+        for name in names(&self.repository().join("blobs")) {
+            assert!(!name.contains("pippin"), "{name} is left over");
+        }
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_model_is_pulled_into_the_standard_layout() {
+    let place = Place::with(Model::small(5 * MB));
+    let mut finished = Vec::new();
+    let mut last = None;
+    let pulled = place
+        .pull_with(&place.client(), |event| match event {
+            PullEvent::Finished { path, .. } => finished.push(path.clone()),
+            PullEvent::Progress { done, total, .. } => last = Some((*done, *total)),
+            _ => {}
+        })
+        .expect("pulled");
+    place.is_whole();
+    finished.sort();
+    assert_eq!(finished, ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+    assert_eq!(last, Some((pulled.total_bytes, pulled.total_bytes)));
+    assert_eq!(pulled.transferred_bytes, pulled.total_bytes);
+    assert_eq!(pulled.commit, COMMIT);
+    assert_eq!(fs::read_to_string(place.repository().join("refs/main")).expect("readable"), COMMIT);
+    // Neither README.md nor pytorch_model.bin.
+    assert_eq!(names(&pulled.directory).len(), 4);
+    let link = fs::read_link(pulled.directory.join("model.safetensors")).expect("a link");
+    let hash = place.hub.model(ID).files["model.safetensors"].hash.clone();
+    assert_eq!(link, Path::new("../../blobs").join(hash.as_hex()));
+
+    // A second time, nothing is transferred but the list.
+    place.hub.forget_requests();
+    assert_eq!(place.pull().expect("pulled").transferred_bytes, 0);
+    assert_eq!(place.hub.requests().len(), 1);
+}
+
+#[test]
+fn shards_come_in_parallel_and_in_ranges() {
+    let place = Place::with(Model::sharded(3, 9 * MB));
+    place.pull().expect("pulled");
+    place.is_whole();
+    let ranges =
+        place.hub.requests().iter().filter(|request| request.is_store && request.range.is_some()).count();
+    assert!(ranges >= 6, "{ranges}");
+}
+
+#[test]
+fn faults_that_pass_are_overcome() {
+    let stall = Kind::StallAfter(3 * MB / 2, Duration::from_secs(2));
+    let status = |code| Kind::Status { code, retry_after: None, error_code: "" };
+    for (what, path, times, kind) in [
+        ("cut", "/store/", 4, Kind::CutAfter(MB + 7)),
+        ("cut at once", "/store/", 3, Kind::CutAfter(0)),
+        ("stalled", "/store/", 2, stall),
+        ("500s of the store", "/store/", 4, status(500)),
+        ("500s of the hub", "/resolve/", 3, status(503)),
+        ("500s of the API", "/api/", 3, status(502)),
+        ("wrong content, once", "/store/", 1, Kind::WrongContent),
+        ("no ranges", "/store/", 100, Kind::IgnoreRange),
+        ("another range", "/store/", 2, Kind::WrongRange),
+        ("wrong length, once", "/store/", 1, Kind::WrongLength(-5)),
+        ("an expired address", "/store/", 2, status(403)),
+    ] {
+        let place = Place::with(Model::small(9 * MB));
+        place.hub.fault(path, times, kind);
+        let started = Instant::now();
+        place.pull().unwrap_or_else(|error| panic!("{what}: {error}"));
+        place.is_whole();
+        assert!(started.elapsed() < Duration::from_secs(20), "{what}");
+    }
+}
+
+#[test]
+fn faults_that_stay_are_told_apart() {
+    let status = |code, error_code| Kind::Status { code, retry_after: None, error_code };
+    type Check = fn(&HubError) -> bool;
+    let cases: [(&str, &str, Kind, Check); 9] = [
+        ("wrong content", "/store/", Kind::WrongContent, |error| {
+            matches!(error, HubError::Mismatch { what: "SHA-256", .. })
+        }),
+        ("wrong small file", "config.json", Kind::WrongContent, |error| {
+            matches!(error, HubError::Mismatch { what: "git hash", .. })
+        }),
+        ("too short", "/store/", Kind::WrongLength(-1000), |error| {
+            matches!(error, HubError::Mismatch { what: "the size", .. })
+        }),
+        ("too long", "/store/", Kind::WrongLength(1000), |error| {
+            matches!(error, HubError::Mismatch { what: "the size", .. })
+        }),
+        ("another ETag", "/resolve/", Kind::WrongEtag, |error| {
+            matches!(error, HubError::Mismatch { what: "the ETag", .. })
+        }),
+        ("500 for ever", "/resolve/", status(500, ""), |error| {
+            matches!(error, HubError::Status { status: 500, .. })
+        }),
+        (
+            "a missing file",
+            "tokenizer.json",
+            status(404, "EntryNotFound"),
+            |error| matches!(error, HubError::NoFile { path, .. } if path == "tokenizer.json"),
+        ),
+        ("cut for ever", "/store/", Kind::CutAfter(0), |error| matches!(error, HubError::Network { .. })),
+        (
+            "redirects for ever",
+            "/resolve/",
+            Kind::RedirectTo("/org/model/resolve/main/x".to_owned()),
+            |error| matches!(error, HubError::Protocol { .. }),
+        ),
+    ];
+    for (what, path, kind, is_expected) in cases {
+        let place = Place::with(Model::small(5 * MB));
+        place.hub.fault(path, usize::MAX, kind);
+        let error = place.pull().expect_err(what);
+        assert!(is_expected(&error), "{what}: {error:?}");
+        assert!(place.cache().find(ID, "main").is_err(), "{what}");
+        // Nothing wrong has got a name, and when the fault is gone, it goes on.
+        place.hub.clear_faults();
+        place.pull().unwrap_or_else(|error| panic!("{what}: {error}"));
+        place.is_whole();
+    }
+}
+
+#[test]
+fn servers_that_want_peace_get_it() {
+    let place = Place::with(Model::small(MB));
+    place.hub.fault("/store/", 1, Kind::Status { code: 429, retry_after: Some(1), error_code: "" });
+    let mut waits = Vec::new();
+    let started = Instant::now();
+    place
+        .pull_with(&place.client(), |event| {
+            if let PullEvent::Retry { wait, .. } = event {
+                waits.push(*wait);
+            }
+        })
+        .expect("pulled");
+    assert_eq!(waits, [Duration::from_secs(1)]);
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    place.is_whole();
+
+    // A wish for a whole day is not granted, and not waited for longer than said.
+    let place = Place::with(Model::small(MB));
+    place.hub.fault("/store/", 1, Kind::Status { code: 429, retry_after: Some(86_400), error_code: "" });
+    let mut options = place.options();
+    options.patience.longest_wait = Duration::from_millis(200);
+    place.pull_with(&HubClient::new(options).expect("valid"), |_| {}).expect("pulled");
+}
+
+#[test]
+fn the_token_stays_with_the_hub() {
+    let place = Place::with(Model { private_to: Some("hf_secret".to_owned()), ..Model::small(5 * MB) });
+    let elsewhere = FakeHub::start();
+    place.hub.fault("tokenizer.json", 1, Kind::RedirectTo(format!("{}/x", elsewhere.endpoint())));
+    let mut reasons = String::new();
+    place
+        .pull_with(&place.client_with("hf_secret"), |event| reasons += &format!("{event:?}"))
+        .expect("pulled in the end");
+    assert!(reasons.contains("Retry") && !reasons.contains("secret"), "{reasons}");
+    place.is_whole();
+    let requests = place.hub.requests();
+    assert!(requests.iter().any(|request| request.is_store));
+    for request in requests.iter().chain(&elsewhere.requests()) {
+        let expected =
+            if request.path.starts_with("/x") || request.is_store { None } else { Some("Bearer hf_secret") };
+        assert_eq!(request.authorization.as_deref(), expected, "{}", request.path);
+    }
+    assert_eq!(elsewhere.requests().len(), 1);
+}
+
+#[test]
+fn closed_doors_say_what_opens_them() {
+    let place = Place::with(Model { is_gated: true, ..Model::small(MB) });
+    for (client, has_token) in [(place.client(), false), (place.client_with("hf_other"), true)] {
+        let error = place.pull_with(&client, |_| {}).expect_err("gated");
+        assert!(
+            matches!(&error, HubError::Gated { has_token: token, .. } if *token == has_token),
+            "{error:?}"
+        );
+        let hint = error.hint().expect("a hint");
+        assert!(hint.contains("/org/model"), "{hint}");
+        assert_eq!(hint.contains("HF_TOKEN"), !has_token, "{hint}");
+    }
+    place.pull_with(&place.client_with("hf_accepted"), |_| {}).expect("pulled");
+
+    let place = Place::with(Model { private_to: Some("hf_mine".to_owned()), ..Model::small(MB) });
+    let error = place.pull().expect_err("private");
+    assert!(matches!(error, HubError::NotOnHub { has_token: false, .. }), "{error:?}");
+    assert!(error.hint().expect("a hint").contains("HF_TOKEN"));
+    assert!(matches!(
+        place.client().plan(&place.cache(), "org/other", "main"),
+        Err(HubError::NotOnHub { .. })
+    ));
+    let place = Place::with(Model::small(MB));
+    assert!(matches!(place.client().plan(&place.cache(), ID, "v9"), Err(HubError::NoRevision { .. })));
+    let mut options = place.options();
+    options.is_offline = true;
+    place.hub.forget_requests();
+    let client = HubClient::new(options).expect("valid");
+    assert!(matches!(client.plan(&place.cache(), ID, "main"), Err(HubError::Offline { .. })));
+    assert!(place.hub.requests().is_empty());
+}
+
+#[test]
+fn cancelled_downloads_go_on_where_they_stopped() {
+    let place = Place::with(Model::small(20 * MB));
+    place.hub.set_rate(40 << 20);
+    let client = place.client();
+    let plan = client.plan(&place.cache(), ID, "main").expect("planned");
+    let options = PullOptions::default();
+    let cancel = options.cancel.clone();
+    let error = client.pull(&place.cache(), &plan, &options, |event| {
+        if matches!(event, PullEvent::Progress { transferred, .. } if *transferred > 8 << 20) {
+            cancel.store(true, Ordering::Relaxed);
+        }
+    });
+    assert!(matches!(error, Err(HubError::Cancelled)), "{error:?}");
+    let plan = client.plan(&place.cache(), ID, "main").expect("planned");
+    assert!(plan.missing_bytes() < plan.total_bytes() - (8 << 20));
+    let pulled = client.pull(&place.cache(), &plan, &PullOptions::default(), |_| {}).expect("pulled");
+    assert_eq!(pulled.transferred_bytes, plan.missing_bytes());
+    place.is_whole();
+}
+
+#[test]
+fn another_revision_takes_what_is_there() {
+    let place = Place::with(Model::small(5 * MB));
+    place.pull().expect("pulled");
+    let next = "89abcdef0123456789abcdef0123456789abcdef";
+    let changed =
+        Model { commit: next.to_owned(), ..Model::small(5 * MB).with("config.json", b"{\"a\": 1}".to_vec()) };
+    place.hub.add(ID, changed);
+    let pulled = place.pull().expect("pulled");
+    assert_eq!((pulled.commit.as_str(), pulled.transferred_bytes), (next, 8));
+    let model = place.cache().model(ID).expect("there");
+    assert_eq!(model.revisions.len(), 2);
+
+    // Removing the old one leaves what the new one shares.
+    let removal = place.cache().plan_removal(ID, Some(COMMIT)).expect("planned");
+    assert!(!removal.is_all && removal.bytes < 100_000, "{removal:?}");
+    place.cache().remove(&removal).expect("removed");
+    place.is_whole();
+    assert_eq!(place.cache().model(ID).expect("there").revisions.len(), 1);
+    assert_eq!(names(&place.repository().join("blobs")).len(), 4);
+}
+
+#[test]
+fn damage_is_seen_and_repaired() {
+    let place = Place::with(Model::sharded(2, MB));
+    place.pull().expect("pulled");
+    let model = place.cache().model(ID).expect("there");
+    assert!(model.revisions[0].is_verified && model.revisions[0].problem.is_none(), "{model:?}");
+    let blob =
+        model.revisions[0].path.join("model-00002-of-00002.safetensors").canonicalize().expect("there");
+    let mut bytes = fs::read(&blob).expect("readable");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::thread::sleep(Duration::from_millis(20));
+    fs::write(&blob, &bytes).expect("written");
+    let error = place.cache().find(ID, "main").expect_err("damaged");
+    assert!(error.to_string().contains("model-00002-of-00002.safetensors"), "{error}");
+    assert!(error.hint().expect("a hint").contains("pippin pull"));
+    let checks = place.cache().verify(ID, false, |_, _| {}).expect("readable");
+    let damaged: Vec<_> = checks.iter().filter(|check| check.state == FileState::Damaged).collect();
+    assert_eq!(damaged.len(), 1);
+    place.pull().expect("pulled");
+    place.is_whole();
+    assert!(
+        place
+            .cache()
+            .verify(ID, true, |_, _| {})
+            .expect("readable")
+            .iter()
+            .all(|c| c.state == FileState::Right)
+    );
+
+    // One shard fewer, and the model is not there.
+    fs::remove_file(&blob).expect("removed");
+    assert!(matches!(place.cache().find(ID, "main"), Err(HubError::Incomplete { .. })));
+}
+
+#[test]
+fn names_with_tricks_are_refused() {
+    let index = |name: &str| serde_json::json!({"weight_map": {"a": name}}).to_string().into_bytes();
+    for name in
+        ["../../../evil.safetensors", "/tmp/evil.safetensors", "..\\evil.safetensors", "aux.safetensors"]
+    {
+        let model =
+            Model::small(100).with("model.safetensors.index.json", index(name)).with_lfs(name, vec![1; 10]);
+        let place = Place::with(model);
+        assert!(matches!(place.pull(), Err(HubError::UnsafePath { .. })), "{name}");
+        let listed = Place::with(Model::small(100).with(&format!("{name}.jinja"), vec![1; 10]));
+        assert!(matches!(listed.pull(), Err(HubError::UnsafePath { .. })), "{name}");
+        assert!(names(place.folder.path()).is_empty() && names(listed.folder.path()).is_empty());
+    }
+    // An index that names what is not there.
+    let place = Place::with(Model::small(100).with("model.safetensors.index.json", index("x.safetensors")));
+    assert!(matches!(place.pull(), Err(HubError::NoWeights { .. })));
+    let client = place.client();
+    for (id, revision) in
+        [("../..", "main"), ("a/b/c", "main"), ("org/model", "../../x"), ("org/model", "a b")]
+    {
+        assert!(matches!(client.plan(&place.cache(), id, revision), Err(HubError::InvalidName { .. })));
+    }
+    // A commit that is none.
+    let place = Place::with(Model { commit: "../../../../tmp/evil".to_owned(), ..Model::small(100) });
+    assert!(matches!(place.pull(), Err(HubError::Protocol { .. })));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_out_of_the_cache_are_refused() {
+    use std::os::unix::fs::symlink;
+    let outside = tempfile::tempdir().expect("a temporary folder");
+    let secret = outside.path().join("secret.safetensors");
+    fs::write(&secret, safetensors(100, 1)).expect("written");
+
+    // A weight file that is a link to elsewhere is not loaded.
+    let place = Place::with(Model::small(MB));
+    let pulled = place.pull().expect("pulled");
+    let link = pulled.directory.join("model.safetensors");
+    fs::remove_file(&link).expect("removed");
+    symlink(&secret, &link).expect("linked");
+    assert!(matches!(place.cache().find(ID, "main"), Err(HubError::ForeignLink { .. })));
+    // Pulling puts the right link there, and touches nothing outside.
+    place.pull().expect("pulled");
+    place.is_whole();
+    assert_eq!(fs::read(&secret).expect("readable"), safetensors(100, 1));
+
+    // Folders that lead elsewhere are not written to.
+    for folder in ["blobs", "snapshots", "refs"] {
+        let place = Place::with(Model::small(MB));
+        fs::create_dir_all(place.repository()).expect("created");
+        let elsewhere = outside.path().join(folder);
+        fs::create_dir(&elsewhere).expect("created");
+        symlink(&elsewhere, place.repository().join(folder)).expect("linked");
+        assert!(matches!(place.pull(), Err(HubError::ForeignLink { .. })), "{folder}");
+        assert!(names(&elsewhere).iter().all(|name| name == COMMIT), "{folder}");
+    }
+}
+
+#[test]
+fn models_in_use_stay() {
+    let place = Place::with(Model::small(MB));
+    let pulled = place.pull().expect("pulled");
+    let removal = place.cache().plan_removal(ID, None).expect("planned");
+    let lock = HubCache::use_lock(&pulled.directory).expect("a snapshot");
+    assert!(matches!(place.cache().remove(&removal), Err(HubError::InUse { .. })));
+    place.is_whole();
+    drop(lock);
+    place.cache().remove(&removal).expect("removed");
+    assert!(!place.repository().exists());
+    assert!(place.cache().models().expect("readable").is_empty());
+    assert!(HubCache::use_lock(Path::new("/")).is_none());
+}
+
+#[test]
+fn one_downloads_and_the_other_waits() {
+    let place = Place::with(Model::small(20 * MB));
+    place.hub.set_rate(20 << 20);
+    let results: Vec<(u64, bool)> = std::thread::scope(|scope| {
+        let pull = || {
+            let mut has_waited = false;
+            let pulled = place.pull_with(&place.client(), |event| {
+                has_waited |= matches!(event, PullEvent::Waiting { .. });
+            });
+            (pulled.expect("pulled").transferred_bytes, has_waited)
+        };
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(pull)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    place.is_whole();
+    let size = place.hub.model(ID).files["model.safetensors"].content.len() as u64;
+    assert_eq!(place.hub.sent("model.safetensors"), size, "{results:?}");
+    assert!(results.iter().any(|(_, has_waited)| *has_waited), "{results:?}");
+}
+
+#[test]
+fn partial_files_are_pruned_unless_somebody_works_on_them() {
+    let place = Place::with(Model::small(5 * MB));
+    place.hub.fault("/store/", usize::MAX, Kind::CutAfter(100));
+    place.pull().expect_err("cut");
+    place.hub.clear_faults();
+    let blobs = place.repository().join("blobs");
+    fs::write(blobs.join("abc.incomplete"), vec![1; 10_000]).expect("written");
+    let model = place.cache().model(ID).expect("there");
+    assert!(model.partial_bytes > 0 && model.revisions[0].problem.is_some());
+    let pruned = place.cache().prune().expect("pruned");
+    assert!(pruned.files >= 2 && pruned.busy == 0, "{pruned:?}");
+    assert!(names(&blobs).iter().all(|name| !name.contains('.')), "{:?}", names(&blobs));
+    place.pull().expect("pulled");
+    place.is_whole();
+}
+
+#[test]
+fn a_full_disk_is_noticed_before() {
+    let mut model = Model::small(100);
+    let files = serde_json::json!([
+        {"rfilename": "config.json", "size": 2, "blobId": "0".repeat(40)},
+        {"rfilename": "model.safetensors", "size": 1_u64 << 60, "lfs": {"sha256": "0".repeat(64), "size": 1_u64 << 60}},
+    ]);
+    model.extra = serde_json::json!({"siblings": files});
+    let place = Place::with(model);
+    let error = place.pull().expect_err("too large");
+    assert!(matches!(error, HubError::NoSpace { .. }), "{error:?}");
+    assert!(error.hint().expect("a hint").contains("pippin prune"));
+    assert!(place.hub.requests().iter().all(|request| !request.is_store));
+}
+
+#[test]
+fn searches_have_pages() {
+    let hub = FakeHub::start();
+    for (name, downloads) in [("a/one-mlx", 5), ("b/two-mlx", 50), ("b/three", 500), ("c/four-mlx", 1)] {
+        let extra =
+            serde_json::json!({"downloads": downloads, "tags": ["mlx"], "likes": null, "gated": "auto"});
+        hub.add(name, Model::small(10).extra(extra));
+    }
+    let client = HubClient::new(HubOptions::new(hub.endpoint())).expect("valid");
+    let query = pippin_hub::SearchQuery {
+        words: "mlx".to_owned(),
+        filters: vec!["mlx".to_owned()],
+        sort: Some("downloads".to_owned()),
+        limit: Some(2),
+        ..Default::default()
+    };
+    let page = client.search(&query).expect("found");
+    let ids =
+        |page: &pippin_hub::SearchPage| page.models.iter().map(|model| model.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&page), ["b/two-mlx", "a/one-mlx"]);
+    assert!(page.models[0].gated && page.models[0].likes == 0);
+    let page = client.search_next(page.next.as_deref().expect("more")).expect("found");
+    assert_eq!((ids(&page), page.next), (vec!["c/four-mlx".to_owned()], None));
+    assert!(client.search_next("https://evil.example/api/models").is_err());
+    assert_eq!(client.fetch_small("a/one-mlx", "main", "tokenizer_config.json", 100).expect("there"), b"{}");
+    assert!(matches!(
+        client.fetch_small("a/one-mlx", "main", "tokenizer.json", 3),
+        Err(HubError::TooLarge { .. })
+    ));
+    assert!(matches!(client.fetch_small("a/one-mlx", "main", "x.json", 3), Err(HubError::NoFile { .. })));
+}
+
+#[test]
+fn empty_and_equal_files_are_fine() {
+    let model = Model::small(MB)
+        .with("tokenizer_config.json", Vec::new())
+        .with("generation_config.json", b"{}".to_vec())
+        .with("special_tokens_map.json", b"{}".to_vec());
+    let place = Place::with(model);
+    place.pull().expect("pulled");
+    place.is_whole();
+}
