@@ -1,22 +1,19 @@
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use pippin_hub::{ModelConfiguration, Resolver};
+use pippin_hub::{HubCache, ModelConfiguration, Resolver, UseLock};
 use pippin_models::{LanguageModel, ModelInfo};
 use pippin_text::{StopStrings, StopTokens, Tokenizer};
 
+use crate::estimate::{self, MIN_CONTEXT, ModelMemory};
 use crate::kv::{PAGE_SIZE, pages_for};
+use crate::monitor::{ModelPerformance, Record};
 use crate::processor::{ChatInput, TextProcessor};
 use crate::scheduler::{Command, Job, Limits, Request, Scheduler, Worker};
 use crate::stream::{CancelHandle, GenerationStream, TokenStream};
 use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, Workload, device, memory};
-
-/// A context that is never reduced for want of memory.
-const MIN_CONTEXT: usize = 4096;
-/// The memory that is assumed to be available where the system does not tell.
-const ASSUMED_MEMORY: u64 = 8 << 30;
 
 /// How far a load has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,16 +45,26 @@ pub(crate) struct Inner {
     directory: Option<PathBuf>,
     info: ModelInfo,
     device: String,
-    context: usize,
+    memory: ModelMemory,
     stop: Arc<StopTokens>,
     protected: Arc<[u32]>,
+    /// Where requests are counted. A monitor may replace it by the one that it keeps for the model.
+    record: Mutex<Arc<Record>>,
+    /// Until the model is dropped, nobody removes its files from the cache.
+    _in_use: Option<UseLock>,
+}
+
+impl Inner {
+    pub(crate) fn record(&self) -> Arc<Record> {
+        Arc::clone(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What the model's thread reports when it has loaded the model.
 struct Built {
     info: ModelInfo,
     device: String,
-    context: usize,
+    memory: ModelMemory,
 }
 
 impl ModelContainer {
@@ -83,6 +90,18 @@ impl ModelContainer {
         let folder = Resolver::from_env().locate(configuration)?.directory;
         progress(LoadProgress::Found(folder.clone()));
         progress(LoadProgress::Loading);
+        let container = Self::load_folder(configuration, folder, options)?;
+        progress(LoadProgress::Ready);
+        Ok(container)
+    }
+
+    /// Loads a model from the folder where it was found.
+    pub(crate) fn load_folder(
+        configuration: &ModelConfiguration,
+        folder: PathBuf,
+        options: &LoadOptions,
+    ) -> Result<Self> {
+        let begin = Instant::now();
         let build = {
             let (folder, options) = (folder.clone(), options.clone());
             move || device::load(&folder, &options)
@@ -96,7 +115,7 @@ impl ModelContainer {
         let (worker, built) = started?;
         let processor = processor.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let container = Self::assemble(worker, built, processor, configuration.clone(), Some(folder))?;
-        progress(LoadProgress::Ready);
+        container.record().loaded(begin.elapsed());
         Ok(container)
     }
 
@@ -111,8 +130,11 @@ impl ModelContainer {
         configuration: ModelConfiguration,
         options: &LoadOptions,
     ) -> Result<Self> {
+        let begin = Instant::now();
         let (worker, built) = start(move || Ok((model, "custom".to_owned())), options)?;
-        Self::assemble(worker, built, processor, configuration, None)
+        let container = Self::assemble(worker, built, processor, configuration, None)?;
+        container.record().loaded(begin.elapsed());
+        Ok(container)
     }
 
     fn assemble(
@@ -125,9 +147,22 @@ impl ModelContainer {
         processor.tokenizer.check_vocab(built.info.vocab_size)?;
         let stop = Arc::new(processor.stop_tokens.clone());
         let protected = processor.protected()?;
-        let Built { info, device, context } = built;
-        let inner =
-            Inner { worker, processor, configuration, directory, info, device, context, stop, protected };
+        let Built { info, device, memory } = built;
+        let record = Mutex::default();
+        let in_use = directory.as_deref().and_then(HubCache::use_lock);
+        let inner = Inner {
+            worker,
+            processor,
+            configuration,
+            directory,
+            info,
+            device,
+            memory,
+            stop,
+            protected,
+            record,
+            _in_use: in_use,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -158,7 +193,32 @@ impl ModelContainer {
 
     /// The longest sequence, prompt and answer together.
     pub fn context(&self) -> usize {
-        self.inner.context
+        self.inner.memory.context
+    }
+
+    /// The memory that it takes: weights and KV cache as they were allocated, and an estimate of what else it needs.
+    pub fn memory(&self) -> ModelMemory {
+        self.inner.memory
+    }
+
+    /// The numbers of its requests so far: rates, times, tokens. Each stream counts when it ends.
+    pub fn performance(&self) -> ModelPerformance {
+        self.record().snapshot(&self.name())
+    }
+
+    pub(crate) fn record(&self) -> Arc<Record> {
+        self.inner.record()
+    }
+
+    /// Counts in this record from now on.
+    pub(crate) fn record_in(&self, record: Arc<Record>) {
+        *self.inner.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+    }
+
+    /// The number of handles to the model, and of streams that it answers. A model with one handle is not in use, and
+    /// cannot be but through that handle.
+    pub(crate) fn handles(&self) -> usize {
+        Arc::strong_count(&self.inner)
     }
 
     /// Tokenizer, chat template, and what ends answers.
@@ -265,8 +325,11 @@ impl ModelContainer {
         }
         self.check(&prompt)?;
         let prompt_tokens = prompt.len();
-        if prompt_tokens >= self.inner.context {
-            return Err(EngineError::PromptTooLong { prompt: prompt_tokens, context: self.inner.context });
+        if prompt_tokens >= self.inner.memory.context {
+            return Err(EngineError::PromptTooLong {
+                prompt: prompt_tokens,
+                context: self.inner.memory.context,
+            });
         }
         let (events, receiver) = channel();
         let cancel = CancelHandle::default();
@@ -290,8 +353,11 @@ impl ModelContainer {
     /// No tokens, more than the context holds, or one outside the vocabulary.
     pub fn score(&self, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check(tokens)?;
-        if tokens.len() > self.inner.context {
-            return Err(EngineError::PromptTooLong { prompt: tokens.len(), context: self.inner.context });
+        if tokens.len() > self.inner.memory.context {
+            return Err(EngineError::PromptTooLong {
+                prompt: tokens.len(),
+                context: self.inner.memory.context,
+            });
         }
         let (reply, answer) = channel();
         self.inner.worker.send(Command::Job(Job::Score { tokens: tokens.to_vec(), reply }))?;
@@ -304,7 +370,7 @@ impl ModelContainer {
     ///
     /// A workload without tokens or with more than the context holds, or a step that fails.
     pub fn measure(&self, workload: Workload, repetitions: usize) -> Result<Measurement> {
-        let (tokens, context) = (workload.tokens(), self.inner.context);
+        let (tokens, context) = (workload.tokens(), self.inner.memory.context);
         if tokens == 0 {
             return Err(EngineError::EmptyPrompt);
         }
@@ -356,7 +422,13 @@ fn start(
         let pages = pages_for(context.max(options.cache_tokens.unwrap_or(0)));
         model.allocate_kv(pages, PAGE_SIZE, dtype)?;
         let limits = Limits { context, pages, sequences: options.max_sequences };
-        Ok((Scheduler::new(model, limits), Built { info, device, context }))
+        let memory = ModelMemory {
+            weights: info.weight_bytes,
+            kv_cache: (page_bytes as u64).saturating_mul(pages as u64),
+            working: estimate::working(&info, &options),
+            context,
+        };
+        Ok((Scheduler::new(model, limits), Built { info, device, memory }))
     })
 }
 
@@ -366,7 +438,7 @@ fn context(maximum: usize, page_bytes: u64, requested: Option<usize>) -> Result<
         Some(requested) if requested > maximum => Err(EngineError::ContextTooLong { requested, maximum }),
         Some(requested) => Ok(requested),
         None => {
-            let budget = memory::available().unwrap_or(ASSUMED_MEMORY) / 4;
+            let budget = memory::available().unwrap_or(memory::ASSUMED) / 4;
             let affordable = (budget / page_bytes.max(1)).saturating_mul(PAGE_SIZE as u64);
             Ok(maximum.min(usize::try_from(affordable).unwrap_or(usize::MAX).max(MIN_CONTEXT)))
         }

@@ -132,7 +132,8 @@ pub(crate) fn load(folder: &std::path::Path, options: &LoadOptions) -> Result<Lo
     }
 }
 
-fn cpu(options: &LoadOptions) -> Result<CpuBackend> {
+/// The CPU as the options want it.
+pub(crate) fn cpu(options: &LoadOptions) -> Result<CpuBackend> {
     let Some(threads) = options.threads else { return Ok(CpuBackend::new(options.numerics)) };
     InstructionSet::available()
         .into_iter()

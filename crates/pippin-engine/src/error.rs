@@ -2,9 +2,11 @@ use std::sync::Arc;
 
 use pippin_hub::HubError;
 use pippin_models::ModelError;
+use pippin_tensor::TensorError;
 use pippin_text::TextError;
 
-use crate::Device;
+use crate::estimate::Bytes;
+use crate::{ConfigError, Device, ModelMemory};
 
 /// What can go wrong when a model is loaded or used.
 ///
@@ -15,6 +17,9 @@ pub enum EngineError {
     /// The model was not found.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The model could not be loaded, or a step of it failed.
     #[error(transparent)]
     Model(Arc<ModelError>),
@@ -84,12 +89,89 @@ pub enum EngineError {
         /// The panic's message.
         message: String,
     },
+    /// A model that a cache was asked for could not be loaded. Everyone who waited for the load gets the same error.
+    #[error(transparent)]
+    Load(Arc<EngineError>),
+    /// Loading was given up, because nobody waited for it any more.
+    #[error("loading {model} was cancelled")]
+    LoadCancelled {
+        /// The model's name.
+        model: String,
+    },
+    /// A model does not fit the memory budget, even without the models that could be unloaded.
+    #[error("{model} needs {needed}, but the memory budget is {}{}", Bytes(*budget), held_by(held))]
+    OverBudget {
+        /// The model's name.
+        model: String,
+        /// What it needs.
+        needed: Box<ModelMemory>,
+        /// The budget in bytes.
+        budget: u64,
+        /// The models that hold a part of it and cannot be unloaded.
+        held: Vec<HeldModel>,
+    },
+    /// As many models as allowed are loaded, and none of them can be unloaded.
+    #[error("{model} cannot be loaded: no more than {limit} models may be loaded at a time{}", held_by(held))]
+    TooManyModels {
+        /// The model's name.
+        model: String,
+        /// How many are allowed.
+        limit: usize,
+        /// The models that are loaded and cannot be unloaded.
+        held: Vec<HeldModel>,
+    },
+    /// A model that is being loaded or used cannot be unloaded.
+    #[error("{model} is in use")]
+    ModelInUse {
+        /// The model's name.
+        model: String,
+    },
     /// The operating system refused a thread.
     #[error("cannot start the model's thread: {0}")]
     Thread(std::io::Error),
 }
 
+/// A model that holds memory and cannot be unloaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeldModel {
+    /// Its name.
+    pub model: String,
+    /// What it holds, in bytes.
+    pub bytes: u64,
+    /// Why it cannot be unloaded: `in use`, `loading`, `pinned`.
+    pub reason: &'static str,
+}
+
+fn held_by(held: &[HeldModel]) -> String {
+    if held.is_empty() {
+        return String::new();
+    }
+    let total = held.iter().fold(0_u64, |sum, held| sum.saturating_add(held.bytes));
+    let one =
+        |HeldModel { model, bytes, reason }: &HeldModel| format!("{model} ({}, {reason})", Bytes(*bytes));
+    let list: Vec<String> = held.iter().map(one).collect();
+    format!("; {} are held by {}", Bytes(total), list.join(", "))
+}
+
 impl EngineError {
+    /// The error itself, where this one only passes it on ([`Load`](Self::Load)).
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Load(error) => error.root(),
+            error => error,
+        }
+    }
+
+    /// Whether the device had no memory left.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self.root() {
+            Self::Model(error) => matches!(**error, ModelError::Backend(TensorError::OutOfMemory { .. })),
+            _ => false,
+        }
+    }
+
     pub(crate) fn parameter(field: &'static str, value: impl ToString, expected: &'static str) -> Self {
         Self::Parameter { field, value: value.to_string(), expected }
     }
@@ -99,11 +181,25 @@ impl EngineError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Hub(error) => return error.hint(),
+            Self::Config(error) => return error.hint(),
             Self::Model(error) => return error.hint(),
             Self::PromptTooLong { .. } => {
                 "shorten the prompt or the conversation, or load the model with a larger context".to_owned()
             }
             Self::ContextTooLong { maximum, .. } => format!("ask for {maximum} or less"),
+            Self::Load(error) => return error.hint(),
+            Self::OverBudget { needed, budget, .. } if needed.total() > *budget => {
+                "choose a smaller context or a smaller model, or raise the memory budget (memory_budget)".to_owned()
+            }
+            Self::OverBudget { .. } => {
+                "try again when a model is free, choose a smaller context, or raise the memory budget (memory_budget)"
+                    .to_owned()
+            }
+            Self::TooManyModels { .. } => {
+                "try again when a model is free, unpin one, or raise the number (max_loaded_models)".to_owned()
+            }
+            Self::ModelInUse { .. } => "try again when its requests have ended".to_owned(),
+            Self::LoadCancelled { .. } => return None,
             Self::EmptyPrompt => "give at least one token of text".to_owned(),
             Self::UnknownDevice(_) => format!("devices are {}", Device::NAMES.join(", ")),
             Self::DeviceUnavailable(_) => "use --device cpu, or auto".to_owned(),

@@ -5,6 +5,8 @@
 //! - A request leaves as a stream, a blocking [`Iterator`] of [`GenerationEvent`]s: tokens with their text, and at the
 //!   end the numbers ([`GenerateInfo`]). Dropping the stream cancels the request.
 //! - A [`ChatSession`] is a conversation: it keeps the history and applies the model's chat template.
+//! - A [`ModelCache`] loads models when they are asked for and keeps those that fit the memory; its
+//!   [`PerformanceMonitor`] has their numbers.
 //! - [`GenerateParameters`] say how to sample, with the meaning and in the order of mlx-lm.
 //!
 //! # Example
@@ -35,13 +37,18 @@
 //!
 //! No async code is in here, and no global state: a server bridges the streams to its own tasks.
 
+mod cache;
+mod config;
 mod container;
 mod device;
 mod error;
+mod estimate;
 mod kv;
 mod measure;
 mod memory;
+mod monitor;
 mod processor;
+mod run_state;
 mod sampling;
 mod scheduler;
 mod session;
@@ -51,15 +58,30 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use cache::{
+    CacheCounts, CacheEvent, CacheOptions, CacheUsage, Clock, EvictionReason, LoadPlan, LoadReporter,
+    LoadRequest, LoadedModel, LocalLoader, MemoryProbe, MemoryReading, ModelCache, ModelLease, ModelLoader,
+    SystemClock, SystemProbe,
+};
+pub use config::{
+    ConfigEntry, ConfigError, ConfigInputs, ConfigSource, EngineConfig, HubSettings, KeepAlive, MemoryBudget,
+    ModelSettings,
+};
 pub use container::{LoadProgress, ModelContainer};
 pub use device::{Device, LoadOptions};
-pub use error::{EngineError, Result};
-pub use measure::{Measurement, Workload};
+pub use error::{EngineError, HeldModel, Result};
+pub use estimate::ModelMemory;
+pub use measure::{Demand, MachineLimits, Measurement, Workload};
+pub use monitor::{
+    Distribution, Growth, LoadMemory, ModelPerformance, PerformanceMonitor, PerformanceSnapshot,
+    ProcessPerformance, RequestCounts, TokenCounts,
+};
 pub use pippin_hub::{ModelConfiguration, ModelLocation, ModelRegistry};
 pub use pippin_models::{LanguageModel, ModelInfo};
 pub use pippin_tensor::Numerics;
 pub use pippin_text::{Message, Role};
 pub use processor::{ChatInput, TextProcessor};
+pub use run_state::{RunState, RunningModel, RunningProcess, run_folder, running, running_in};
 pub use sampling::GenerateParameters;
 pub use session::{ChatSession, ResponseStream};
 pub use stream::{

@@ -79,9 +79,102 @@ impl Measurement {
     }
 }
 
+/// What a machine can do at most: the two lines of a roofline.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct MachineLimits {
+    /// Bytes of memory read per second, all cores together.
+    pub bytes_per_second: f64,
+    /// Operations on `f32` per second, all threads together; a multiplication and an addition count as two.
+    pub float_operations_per_second: f64,
+    /// Operations on 8-bit integers per second.
+    pub byte_operations_per_second: f64,
+}
+
+impl MachineLimits {
+    /// Measures this machine's processor, within half a second. The memory's part is remembered between runs and only
+    /// measured afresh when `again` asks for it.
+    ///
+    /// # Errors
+    ///
+    /// The options ask for a device or a number of threads that is not there.
+    pub fn measure(options: &crate::LoadOptions, again: bool) -> crate::Result<Self> {
+        let peak = crate::device::cpu(options)?.peak_rates();
+        let hardware = pippin_hub::Hardware::detect();
+        Ok(Self {
+            bytes_per_second: pippin_hub::memory_bandwidth(&hardware, again).bytes_per_second,
+            float_operations_per_second: peak.floats,
+            byte_operations_per_second: peak.bytes,
+        })
+    }
+
+    /// The operations per second that a model's products can reach with these numerics.
+    pub fn operations_per_second(&self, numerics: crate::Numerics) -> f64 {
+        match numerics {
+            crate::Numerics::Exact => self.float_operations_per_second,
+            crate::Numerics::Fast => self.byte_operations_per_second,
+        }
+    }
+}
+
+/// What a [`Workload`] asks of a machine, on average for each token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Demand {
+    /// Bytes read: the weights once a step, and the keys and values of the context.
+    pub bytes: f64,
+    /// Operations of products with weights and of attention, a multiplication and an addition counted as two.
+    pub operations: f64,
+}
+
+impl Demand {
+    /// The demand of a workload on a model loaded with some options.
+    pub fn new(info: &crate::ModelInfo, workload: Workload, options: &crate::LoadOptions) -> Self {
+        let kv_bytes = options.kv_dtype(info.dtype).size();
+        let tokens = workload.tokens() as f64;
+        let step = match workload {
+            Workload::Prefill { step_size, .. } => step_size.clamp(1, workload.tokens().max(1)),
+            Workload::Decode { .. } => 1,
+        } as f64;
+        let table = info.vocab_size as f64 * info.hidden_size as f64;
+        // A tied table is read as the head; an embedding of its own is only looked up.
+        let read = if info.tied_head { 1.0 } else { 1.0 - table / info.parameters as f64 };
+        let heads_per_step = if step > 1.0 { 1.0 / step } else { 1.0 };
+        let tables = if info.tied_head { 1.0 } else { 2.0 };
+        let layers = info.parameters as f64 - tables * table;
+        // On average a token sees half of the final context, keys and values.
+        let context = tokens / 2.0;
+        let kv = info.layers as f64 * info.kv_heads as f64 * info.head_dim as f64 * 2.0 * context;
+        let attention = info.layers as f64 * info.heads as f64 * info.head_dim as f64 * 4.0 * context;
+        Self {
+            bytes: (info.weight_bytes as f64 * read + kv * kv_bytes as f64) / step,
+            operations: 2.0 * (layers + table * heads_per_step) + attention,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn demands_of_a_known_shape() {
+        let nano = pippin_hub::resolve("pippin-nano").expect("it ships with the repository");
+        let mut info = pippin_models::describe(&nano.directory).expect("a model");
+        (info.vocab_size, info.hidden_size, info.layers, info.tied_head) = (1000, 100, 2, true);
+        (info.heads, info.kv_heads, info.head_dim) = (4, 2, 10);
+        (info.parameters, info.weight_bytes) = (300_000, 150_000);
+        info.dtype = pippin_tensor::Dtype::F16;
+        let options = crate::LoadOptions::default();
+        let decode = Demand::new(&info, Workload::decode(64), &options);
+        // Weights, and 2 layers of 2 heads of 10, keys and values, 2 bytes each, over 32 tokens.
+        assert_eq!(decode.bytes, 150_000.0 + (2 * 2 * 10 * 2 * 2 * 32) as f64);
+        // All parameters twice, and 4 heads of 10 in 2 layers against 32 keys and values.
+        assert_eq!(decode.operations, 600_000.0 + (2 * 4 * 10 * 4 * 32) as f64);
+        let prefill = Demand::new(&info, Workload::Prefill { tokens: 64, step_size: 64 }, &options);
+        assert_eq!(prefill.bytes, decode.bytes / 64.0);
+        assert_eq!(prefill.operations, 2.0 * (200_000.0 + 100_000.0 / 64.0) + (2 * 4 * 10 * 4 * 32) as f64);
+    }
 
     #[test]
     fn mean_and_deviation() {

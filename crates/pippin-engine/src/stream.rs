@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pippin_text::{StopStrings, StreamDecoder};
 
 use crate::container::Inner;
+use crate::monitor::Record;
 use crate::scheduler::Event;
 use crate::{Result, memory};
 
@@ -121,6 +122,8 @@ pub struct TokenStream {
     cancel: CancelHandle,
     /// Keeps the model alive, and knows why its thread has died.
     model: Arc<Inner>,
+    /// Where the request was counted when it began, and is when it ends.
+    record: Arc<Record>,
     submitted: Instant,
     started: Option<Instant>,
     first: Option<Instant>,
@@ -139,10 +142,13 @@ impl TokenStream {
         submitted: Instant,
         prompt_tokens: usize,
     ) -> Self {
+        let record = model.record();
+        record.begin();
         Self {
             events,
             cancel,
             model,
+            record,
             submitted,
             started: None,
             first: None,
@@ -162,9 +168,21 @@ impl TokenStream {
     /// Ends the stream here, for a reason that the model's thread does not know.
     fn stop(&mut self, reason: FinishReason) -> GenerateInfo {
         self.cancel.cancel();
-        self.is_done = true;
         let end = self.last.unwrap_or_else(Instant::now);
-        self.info(reason, end)
+        self.end(reason, end)
+    }
+
+    /// The numbers of the whole request, which is counted now.
+    fn end(&mut self, reason: FinishReason, at: Instant) -> GenerateInfo {
+        self.is_done = true;
+        let info = self.info(reason, at);
+        self.record.end(&info);
+        info
+    }
+
+    fn fail(&mut self) {
+        self.is_done = true;
+        self.record.fail();
     }
 
     fn info(&self, finish_reason: FinishReason, end: Instant) -> GenerateInfo {
@@ -203,15 +221,14 @@ impl Iterator for TokenStream {
                     }
                 }
                 Ok(Event::Finished { reason, at }) => {
-                    self.is_done = true;
-                    return Some(Ok(TokenEvent::Info(self.info(reason, at))));
+                    return Some(Ok(TokenEvent::Info(self.end(reason, at))));
                 }
                 Ok(Event::Failed(error)) => {
-                    self.is_done = true;
+                    self.fail();
                     return Some(Err(error));
                 }
                 Err(_) => {
-                    self.is_done = true;
+                    self.fail();
                     return Some(Err(self.model.worker.death()));
                 }
             }
@@ -225,6 +242,9 @@ impl std::iter::FusedIterator for TokenStream {}
 impl Drop for TokenStream {
     fn drop(&mut self) {
         self.cancel.cancel();
+        if !self.is_done {
+            self.end(FinishReason::Cancelled, Instant::now());
+        }
     }
 }
 
@@ -325,7 +345,11 @@ impl GenerationStream {
         let piece = self.decoder.finish()?;
         let mut found = self.stop.push(&piece);
         match found.stopped {
-            Some(index) => info.finish_reason = self.stop_string(index),
+            Some(index) => {
+                let reason = self.stop_string(index);
+                self.tokens.record.correct(&info.finish_reason, &reason);
+                info.finish_reason = reason;
+            }
             None => found.text.push_str(&self.stop.finish()),
         }
         if found.text.is_empty() {

@@ -256,6 +256,7 @@ fn a_panic_of_the_model_reaches_everyone() {
     assert!(matches!(error, EngineError::ModelThreadDied { .. }));
     assert!(matches!(container.score(&[1, 2]), Err(EngineError::ModelThreadDied { .. })));
     assert!(matches!(container.measure(Workload::decode(1), 1), Err(EngineError::ModelThreadDied { .. })));
+    assert!(!container.is_alive());
     drop(container);
 }
 

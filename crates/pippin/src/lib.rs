@@ -28,8 +28,14 @@
 //! | to | use |
 //! |---|---|
 //! | find a model on this machine | [`resolve`], [`ModelConfiguration`], [`ModelRegistry`] |
+//! | find models for this machine | [`search`], [`recommend`], [`describe_remote`], [`Hardware`] |
+//! | read the user's settings | [`EngineConfig`] |
+//! | download a model, list, check and remove models | [`HubClient::pull`], [`HubCache::models`] |
 //! | know what a folder holds without loading it | [`describe`] |
 //! | load a model with options | [`ModelContainer::load`], [`LoadOptions`], [`Device`] |
+//! | keep several models within a memory budget | [`ModelCache`], [`ModelLease`], [`CacheOptions`] |
+//! | have numbers over all requests | [`PerformanceMonitor`], [`ModelContainer::performance`] |
+//! | see which processes have models loaded | [`running`], [`RunState`] |
 //! | hold a conversation | [`ChatSession`] |
 //! | continue a text as it stands | [`ModelContainer::generate_text`] |
 //! | have tokens, log-probabilities and numbers | [`ModelContainer::generate`], [`GenerationEvent`], [`GenerateInfo`] |
@@ -45,14 +51,25 @@
 use std::path::Path;
 
 pub use pippin_engine::{
-    CancelHandle, ChatInput, ChatSession, Device, EngineError, FinishReason, GenerateInfo,
-    GenerateParameters, GenerationEvent, GenerationStream, LanguageModel, LoadOptions, LoadProgress,
-    Measurement, ModelContainer, Numerics, ResponseStream, Result, TextProcessor, TokenEvent, TokenStream,
-    Workload,
+    CacheCounts, CacheEvent, CacheOptions, CacheUsage, CancelHandle, ChatInput, ChatSession, Clock,
+    ConfigEntry, ConfigError, ConfigInputs, ConfigSource, Demand, Device, Distribution, EngineConfig,
+    EngineError, EvictionReason, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
+    GenerationStream, Growth, HeldModel, HubSettings, KeepAlive, LanguageModel, LoadMemory, LoadOptions,
+    LoadPlan, LoadProgress, LoadReporter, LoadRequest, LoadedModel, LocalLoader, MachineLimits, Measurement,
+    MemoryBudget, MemoryProbe, MemoryReading, ModelCache, ModelContainer, ModelLease, ModelLoader,
+    ModelMemory, ModelPerformance, ModelSettings, Numerics, PerformanceMonitor, PerformanceSnapshot,
+    ProcessPerformance, RequestCounts, ResponseStream, Result, RunState, RunningModel, RunningProcess,
+    SystemClock, SystemProbe, TextProcessor, TokenCounts, TokenEvent, TokenStream, Workload, run_folder,
+    running, running_in,
 };
 pub use pippin_hub::{
-    HubCache, HubError, ModelConfiguration, ModelLocation, ModelRegistry, ResolvedModel, Resolver,
-    looks_like_model, resolve,
+    Bandwidth, CachedModel, CachedRevision, FileCheck, FileHash, FileState, Fit, FoundModel, FoundModels,
+    Gpu, Hardware, HubCache, HubClient, HubError, HubOptions, Judge, MemoryEstimate, MemoryTier,
+    ModelConfiguration, ModelKind, ModelLocation, ModelRegistry, ModelSearch, ModelShape, Patience,
+    PlannedFile, Pruned, PullEvent, PullOptions, PullPlan, PulledModel, ReasoningMarkers, Recommendation,
+    RemoteDescription, RemoteFile, RemoteModel, Removal, ResolvedModel, Resolver, SearchPage, SearchQuery,
+    SearchSort, StoredWeights, Token, UseLock, describe_remote, looks_like_model, memory_bandwidth,
+    recommend, resolve, search,
 };
 pub use pippin_models::{ModelError, ModelInfo};
 pub use pippin_tensor::TensorError;
@@ -74,4 +91,13 @@ pub fn load(model: &str) -> Result<ModelContainer> {
 /// The folder holds no model, or one that Pippin cannot run.
 pub fn describe(folder: impl AsRef<Path>) -> Result<ModelInfo> {
     Ok(pippin_models::describe(folder.as_ref())?)
+}
+
+/// Whether Pippin runs models of this `model_type`.
+///
+/// ```
+/// assert!(pippin::is_supported("qwen3") && !pippin::is_supported("bert"));
+/// ```
+pub fn is_supported(model_type: &str) -> bool {
+    pippin_models::ModelTypeRegistry::get(model_type).is_some()
 }

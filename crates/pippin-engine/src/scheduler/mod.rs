@@ -34,7 +34,7 @@ use crate::sampling::{Scratch, log_probability};
 use crate::{EngineError, FinishReason, Result};
 use sequence::Sequence;
 pub(crate) use sequence::{Event, Request};
-pub(crate) use worker::{Command, Worker};
+pub(crate) use worker::{Command, Worker, panic_message};
 
 /// Logits that a scoring step may hold at once; more rows than fit are computed in several steps.
 const MAX_SCORE_LOGITS: usize = 16 << 20;

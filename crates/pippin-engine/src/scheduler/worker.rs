@@ -91,7 +91,7 @@ impl Worker {
 
     /// Whether the thread still runs.
     pub(crate) fn is_alive(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        self.death.get().is_none() && self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
 
@@ -134,7 +134,7 @@ fn obey(scheduler: &mut Scheduler, command: Command) {
     }
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     if let Some(message) = panic.downcast_ref::<&str>() {
         (*message).to_owned()
     } else if let Some(message) = panic.downcast_ref::<String>() {

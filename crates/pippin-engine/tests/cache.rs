@@ -1,0 +1,121 @@
+//! The cache with the shipped model.
+
+use std::time::{Duration, Instant};
+
+use pippin_engine::{
+    CacheOptions, GenerateParameters, KeepAlive, LoadOptions, MemoryBudget, ModelCache, ModelMemory,
+};
+
+fn options() -> CacheOptions {
+    CacheOptions {
+        load: LoadOptions { threads: Some(2), ..LoadOptions::default() },
+        maintenance: None,
+        ..CacheOptions::default()
+    }
+}
+
+fn ask(cache: &ModelCache) -> usize {
+    let model = cache.get("pippin-nano").expect("loaded");
+    let parameters = GenerateParameters { max_tokens: Some(2), ..GenerateParameters::greedy() };
+    let stream = model.generate_text("Once upon a time", &parameters).expect("accepted");
+    let (_, info) = stream.collect_text().expect("an answer");
+    info.expect("numbers").generated_tokens
+}
+
+#[test]
+fn estimates_are_compared_with_what_a_load_took() {
+    let cache = ModelCache::new(options());
+    assert_eq!(ask(&cache), 2);
+    let models = cache.models();
+    let model = &models[0];
+    assert_eq!((model.model.as_str(), model.is_in_use, model.is_pinned), ("pippin-nano", false, false));
+    let memory = model.memory.expect("loaded");
+    // Both count the same weights and the same KV cache.
+    assert_eq!(memory.difference_bytes, 0, "{memory:?}");
+    assert_eq!(model.bytes, memory.accounted.total());
+    assert!(memory.accounted.weights > 1_000_000 && memory.accounted.kv_cache > 0);
+    assert_eq!(cache.usage().used, model.bytes);
+
+    let numbers = cache.monitor().model("pippin-nano").expect("known");
+    assert_eq!((numbers.loads, numbers.requests.total, numbers.tokens.generated), (1, 1, 2));
+    assert!(numbers.load_s > Some(0.0) && numbers.time_to_first_token_s.last > Some(0.0));
+    assert_eq!(numbers.load_memory.expect("compared").estimated, memory.estimated);
+    // A second load goes on in the same place.
+    assert_eq!(cache.unload_idle(), 1);
+    assert_eq!(ask(&cache), 2);
+    let numbers = cache.monitor().model("pippin-nano").expect("known");
+    assert_eq!((numbers.loads, numbers.requests.total, numbers.tokens.generated), (2, 2, 4));
+    assert_eq!(numbers.requests.length, 2);
+    serde_json::to_string(&cache.monitor().snapshot()).expect("numbers are data");
+}
+
+#[test]
+fn the_context_is_planned_for_the_budget() {
+    let load = |budget: u64| {
+        let cache = ModelCache::new(CacheOptions { memory_budget: MemoryBudget::Bytes(budget), ..options() });
+        cache.get("pippin-nano").map(|model| model.memory())
+    };
+    let whole = load(1 << 40).expect("loaded");
+    let info = pippin_models::describe(&pippin_hub::resolve("pippin-nano").expect("shipped").directory)
+        .expect("a model");
+    assert_eq!(whole.context, info.context_length);
+    assert_eq!(whole, ModelMemory::estimate(&info, &options().load, 1 << 40));
+    let error = load(1 << 20).expect_err("no room").to_string();
+    assert!(error.contains("pippin-nano needs") && error.contains("1.0 MB"), "{error}");
+}
+
+/// Of this process in RAM, in bytes: what it has written, and all of it.
+#[cfg(target_os = "linux")]
+fn resident() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let field = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a field");
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
+    };
+    (field("RssAnon:"), field("VmRSS:"))
+}
+
+/// A thousand loads and unloads do not grow the process. In a process of its own: other tests allocate too.
+#[cfg(target_os = "linux")]
+#[test]
+fn loading_again_and_again_takes_no_more_memory() {
+    const MARKER: &str = "PIPPIN_TEST_CYCLES";
+    if std::env::var_os(MARKER).is_none() {
+        let program = std::env::current_exe().expect("this test");
+        let output = std::process::Command::new(program)
+            .args(["--exact", "loading_again_and_again_takes_no_more_memory", "--nocapture"])
+            .env(MARKER, "1")
+            // glibc has an arena for each of many threads; how many of them are warm is a matter of timing, not of leaks.
+            .env("MALLOC_ARENA_MAX", "2")
+            .output()
+            .expect("runs");
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        println!("{text}");
+        assert!(output.status.success(), "{text}");
+        return;
+    }
+    let cache = ModelCache::new(CacheOptions { keep_alive: KeepAlive::For(Duration::ZERO), ..options() });
+    let threads = || std::fs::read_dir("/proc/self/task").expect("Linux").count();
+    let files = || std::fs::read_dir("/proc/self/fd").expect("Linux").count();
+    for _ in 0..100 {
+        ask(&cache);
+    }
+    let (before, begin) = ((resident(), threads(), files()), Instant::now());
+    let mut most = 0;
+    for cycle in 0..1000 {
+        // Most of them only load and unload; some answer as well.
+        if cycle % 20 == 0 {
+            ask(&cache);
+        } else {
+            cache.preload("pippin-nano").expect("loaded");
+        }
+        most = most.max(resident().1);
+        assert_eq!(cache.usage().used, 0);
+    }
+    let after = (resident(), threads(), files());
+    println!("cycles: {before:?} -> {after:?}, at most {most}, {:?}", begin.elapsed());
+    assert_eq!(cache.usage().counts.loads, 1100);
+    assert!(after.0.1 as f64 <= before.0.1 as f64 * 1.05, "{before:?} -> {after:?}");
+    assert!(after.1 <= before.1 + 1 && after.2 <= before.2, "{before:?} -> {after:?}");
+}
