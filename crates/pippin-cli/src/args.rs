@@ -1,6 +1,5 @@
 //! The syntax of the command line, and nothing else: what it means is decided in [`settings`](crate::settings).
 
-use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use pippin::Device;
@@ -41,6 +40,24 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Show what a model is.
     Show(ShowArgs),
+    /// Download a model of the hub.
+    Pull(PullArgs),
+    /// List the models on this machine.
+    List(ListArgs),
+    /// Remove a model from this machine.
+    Rm(RmArgs),
+    /// Check the files of models against their hashes.
+    Verify(VerifyArgs),
+    /// Remove partial files of downloads.
+    Prune(PruneArgs),
+    /// List the models that are loaded, by any process.
+    Ps(PsArgs),
+    /// Search the hub for models.
+    Search(SearchArgs),
+    /// List models that suit this machine.
+    Recommend(RecommendArgs),
+    /// Show the settings and where each came from.
+    Config(ConfigArgs),
     /// Measure how fast a model reads and writes.
     Bench(BenchArgs),
     /// Print a completion script for a shell.
@@ -51,19 +68,44 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Loading")]
 pub(crate) struct LoadArgs {
-    /// What computes.
-    #[arg(long, value_name = "DEVICE", env = env::DEVICE, hide_env = true, default_value = "auto")]
+    /// What computes [default: auto].
+    #[arg(long, value_name = "DEVICE")]
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(Device::NAMES))]
-    pub(crate) device: String,
+    pub(crate) device: Option<String>,
 
     /// Threads of the CPU [default: as many as it runs at once].
-    #[arg(long, value_name = "N", env = env::THREADS, hide_env = true)]
+    #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
 
     /// Compute exactly: no approximations for speed.
-    #[arg(long, env = env::EXACT, hide_env = true, value_parser = FalseyValueParser::new())]
+    #[arg(long)]
     pub(crate) exact: bool,
+}
+
+/// What holds for all models that are loaded.
+#[derive(Clone, Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// Memory for all loaded models: 12GB, or a share of what is free at the start [default: 80%].
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_budget: Option<String>,
+
+    /// The most models that are loaded at a time [default: 3].
+    #[arg(long, value_name = "N")]
+    pub(crate) max_loaded_models: Option<String>,
+
+    /// How long a model stays loaded after its last use: 30s, 5m, 1h, 0 or forever [default: 5m].
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    pub(crate) keep_alive: Option<String>,
+
+    /// Load this model at the start; may be given several times.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) preload: Vec<String>,
+
+    /// Never evict this model; may be given several times.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) pin: Vec<String>,
 }
 
 /// Answer a prompt, or hold a conversation.
@@ -126,7 +168,7 @@ pub(crate) struct RunArgs {
     pub(crate) load: LoadArgs,
 
     /// The longest sequence in tokens, prompt and answer together [default: what model and memory allow].
-    #[arg(long, value_name = "TOKENS", env = env::CONTEXT, hide_env = true, help_heading = "Loading")]
+    #[arg(long, value_name = "TOKENS", help_heading = "Loading")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) context: Option<u32>,
 
@@ -141,6 +183,10 @@ pub(crate) struct RunArgs {
     /// Keep no history of what is typed in a conversation.
     #[arg(long, help_heading = "Output")]
     pub(crate) no_history: bool,
+
+    /// Download the model without asking when it is not on this machine.
+    #[arg(short = 'y', long, help_heading = "Loading")]
+    pub(crate) yes: bool,
 }
 
 /// How answers are drawn. What is not given keeps the library's default.
@@ -221,6 +267,8 @@ fn logit_bias(text: &str) -> Result<(u32, f32), String> {
 }
 
 /// Show what a model is: family, size, quantization, context, template, files.
+///
+/// A model of the hub that is not on this machine is described by what the hub says; only its config.json is read.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct ShowArgs {
     /// Folder, hub id or alias of the model [default: pippin-nano].
@@ -230,6 +278,210 @@ pub(crate) struct ShowArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Download a model of the hub: the files that it needs, into the Hugging Face cache.
+///
+/// What was interrupted goes on where it stopped. Every file is checked. The folder of the model is printed.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct PullArgs {
+    /// Hub ids or aliases.
+    #[arg(required = true)]
+    pub(crate) models: Vec<String>,
+
+    /// Branch, tag or commit [default: main].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) revision: Option<String>,
+
+    /// Requests at a time.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) connections: u8,
+
+    /// Only say what would be downloaded.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// List the models on this machine: size, bits, family, last use, and whether they are whole.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ListArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Remove models from the Hugging Face cache. Files that another revision needs stay.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct RmArgs {
+    /// Hub ids or aliases.
+    #[arg(required = true)]
+    pub(crate) models: Vec<String>,
+
+    /// Remove only this branch, tag or commit.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) revision: Option<String>,
+
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// Check the files of models against their hashes. The exit code is 4 when some are damaged or missing.
+///
+/// Files that were checked before and have not changed since are not read again, except with --all.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct VerifyArgs {
+    /// Hub ids or aliases [default: every model of the cache].
+    pub(crate) models: Vec<String>,
+
+    /// Read all files again.
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Remove partial files of downloads, except those that some process is working on.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct PruneArgs {}
+
+/// List the models that are loaded, by any process of this user.
+///
+/// SIZE is what the memory budget counts: weights, the whole KV cache, working memory. UNTIL is when the model will be
+/// unloaded if nobody uses it. TOKENS/S is the speed of the last answer.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct PsArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Search the hub for models: their size, and whether they run here.
+///
+/// The models of mlx-community are searched, unless another author is named. Whether a model fits is an estimate: its
+/// weights, and keys and values for a context, beside the memory budget.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_long_help = "Examples:
+  pippin search qwen3 --bits 4 --fits
+  pippin search coder --all-authors --sort likes --limit 50
+  pippin search llama --json | jq -r '.models[].id'")]
+pub(crate) struct SearchArgs {
+    /// Words of the name; all must be there.
+    pub(crate) words: Vec<String>,
+
+    /// Only models of this author [default: mlx-community].
+    #[arg(long, value_name = "NAME", conflicts_with = "all_authors")]
+    pub(crate) author: Option<String>,
+
+    /// Models of all authors that are made for MLX.
+    #[arg(long)]
+    pub(crate) all_authors: bool,
+
+    /// Only models of this family (model_type), such as qwen3.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) family: Option<String>,
+
+    /// Only models whose weights have so many bits.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) bits: Option<u8>,
+
+    /// Only models that fit this machine.
+    #[arg(long)]
+    pub(crate) fits: bool,
+
+    /// Only models that Pippin can run.
+    #[arg(long)]
+    pub(crate) supported: bool,
+
+    /// The order, the largest or latest first.
+    #[arg(long, value_name = "BY", value_enum, default_value_t = SortBy::Downloads)]
+    pub(crate) sort: SortBy,
+
+    /// Models on a page.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) limit: u16,
+
+    /// The page to print.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) page: u16,
+
+    /// Tokens of the context that has to fit.
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) context: u32,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Orders of search results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SortBy {
+    /// Downloads of the last month.
+    Downloads,
+    /// Likes.
+    Likes,
+    /// The time of the last change.
+    Updated,
+    /// The time of creation.
+    Created,
+    /// What the hub calls trending.
+    Trending,
+}
+
+/// List models that suit this machine, by its memory and its speed.
+///
+/// Memory and speed are estimates. Memory: weights, and keys and values of a full context. Speed: the measured bandwidth of
+/// the memory, divided by what each token reads.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct RecommendArgs {
+    /// Tokens of the context that has to fit.
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) context: u32,
+
+    /// List all models of the registry, whether or not they fit and run.
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Measure the bandwidth again, instead of using the remembered one.
+    #[arg(long)]
+    pub(crate) measure: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Show the settings and where each came from: default, file, environment or flag.
+///
+/// The file is config.toml in ~/.config/pippin, or the one that PIPPIN_CONFIG names.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ConfigArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+
+    /// The longest sequence in tokens.
+    #[arg(long, value_name = "TOKENS", help_heading = "Loading")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) context: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 /// Measure how fast a model reads prompts and writes answers, in tokens per second.
@@ -259,6 +511,11 @@ pub(crate) struct BenchArgs {
     /// The form of the result.
     #[arg(short = 'o', long, value_name = "FORMAT", value_enum, default_value_t = BenchFormat::Table)]
     pub(crate) output: BenchFormat,
+
+    /// Measure what this machine reads and computes at most, instead of a model. Results are compared with it, and its
+    /// memory's part is remembered for a month.
+    #[arg(long, conflicts_with_all = ["model", "n_prompt", "n_gen"])]
+    pub(crate) machine: bool,
 
     #[command(flatten)]
     pub(crate) load: LoadArgs,

@@ -29,17 +29,35 @@ const fn variable(name: &'static str, purpose: &'static str) -> Variable {
 
 /// Every variable that has a meaning, as the help lists them. Flags win over variables.
 pub(crate) const ALL: &[Variable] = &[
+    variable("PIPPIN_CONFIG", "the configuration file, instead of ~/.config/pippin/config.toml"),
     variable(MODEL, "the model to use when none is named, instead of pippin-nano"),
     variable(DEVICE, "--device"),
     variable(THREADS, "--threads"),
     variable(CONTEXT, "--context"),
-    variable(EXACT, "--exact (0, false, no and off mean no)"),
+    variable(EXACT, "--exact (1, true, yes, on; 0, false, no, off)"),
+    variable("PIPPIN_MEMORY_BUDGET", "--memory-budget"),
+    variable("PIPPIN_MAX_LOADED_MODELS", "--max-loaded-models"),
+    variable("PIPPIN_KEEP_ALIVE", "--keep-alive"),
+    variable("PIPPIN_MAX_SEQUENCES", "requests that one model computes together"),
+    variable("PIPPIN_PRELOAD", "--preload; several models are separated by commas"),
+    variable("PIPPIN_PIN", "--pin; several models are separated by commas"),
     variable(MAX_TOKENS, "--max-tokens"),
     variable(TEMP, "--temp"),
     variable(HISTORY, "history file of the interactive mode; empty or `off`: none is kept"),
     variable("PIPPIN_NANO_DIR", "folder of the shipped model"),
     variable("HF_HUB_CACHE", "cache in which hub models are looked for"),
     variable("HF_HOME", "parent of that cache, when HF_HUB_CACHE is not set"),
+    variable(
+        "HF_TOKEN",
+        "token for gated and private models; else the file HF_TOKEN_PATH, or token in HF_HOME",
+    ),
+    variable("HF_ENDPOINT", "server to download from, instead of https://huggingface.co"),
+    variable("HF_HUB_OFFLINE", "1: never use the network"),
+    variable("HTTPS_PROXY", "proxy; also HTTP_PROXY, ALL_PROXY and NO_PROXY"),
+    variable(
+        "XDG_RUNTIME_DIR",
+        "parent of the folder in which processes publish their models, for pippin ps",
+    ),
     variable("NO_COLOR", "no colours on the terminal, whatever its value"),
 ];
 

@@ -15,12 +15,13 @@ pub(crate) enum Exit {
     BadInput,
     DeviceUnavailable,
     OutOfMemory,
+    DownloadFailed,
     Interrupted,
 }
 
 impl Exit {
     /// All of them, with what the help says.
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::Success, "success"),
         (Self::Failure, "generation failed, or output could not be written"),
         (Self::Usage, "wrong usage: an unknown flag, a value out of its range"),
@@ -32,6 +33,10 @@ impl Exit {
         (Self::BadInput, "the input was refused: prompt too long, chat template error, unreadable file"),
         (Self::DeviceUnavailable, "the device is not available, or cannot run this model"),
         (Self::OutOfMemory, "out of memory"),
+        (
+            Self::DownloadFailed,
+            "the hub cannot be reached or sends nonsense, the disk is full, or the model is in use",
+        ),
         (Self::Interrupted, "interrupted by Ctrl-C"),
     ];
 
@@ -45,6 +50,7 @@ impl Exit {
             Self::BadInput => 5,
             Self::DeviceUnavailable => 6,
             Self::OutOfMemory => 7,
+            Self::DownloadFailed => 8,
             Self::Interrupted => 130,
         }
     }
@@ -70,10 +76,14 @@ impl From<&EngineError> for Exit {
         match error {
             EngineError::Hub(error) => error.into(),
             EngineError::Model(error) => (&**error).into(),
+            EngineError::Load(error) => (&**error).into(),
+            EngineError::OverBudget { .. } => Self::OutOfMemory,
+            EngineError::LoadCancelled { .. } => Self::Interrupted,
             EngineError::Text(error) => error.into(),
             EngineError::Parameter { .. }
             | EngineError::ContextTooLong { .. }
-            | EngineError::UnknownDevice(_) => Self::Usage,
+            | EngineError::UnknownDevice(_)
+            | EngineError::Config(_) => Self::Usage,
             EngineError::EmptyPrompt
             | EngineError::PromptTooLong { .. }
             | EngineError::TokenOutOfRange { .. }
@@ -87,6 +97,25 @@ impl From<&EngineError> for Exit {
 impl From<&HubError> for Exit {
     fn from(error: &HubError) -> Self {
         match error {
+            HubError::Shared(error) => Self::from(&**error),
+            HubError::ModelsFile { .. } => Self::Usage,
+            HubError::Setting { .. } => Self::Usage,
+            HubError::NoWeights { .. } | HubError::UnsafePath { .. } | HubError::ForeignLink { .. } => {
+                Self::ModelInvalid
+            }
+            HubError::Network { .. }
+            | HubError::Status { .. }
+            | HubError::RateLimited { .. }
+            | HubError::Protocol { .. }
+            | HubError::BadToken
+            | HubError::Offline { .. }
+            | HubError::TooLarge { .. }
+            | HubError::Mismatch { .. }
+            | HubError::NoFile { .. }
+            | HubError::NoSpace { .. }
+            | HubError::Write { .. }
+            | HubError::InUse { .. }
+            | HubError::Cancelled => Self::DownloadFailed,
             HubError::NotAModel { .. } | HubError::Incomplete { .. } | HubError::Read { .. } => {
                 Self::ModelInvalid
             }
@@ -134,7 +163,7 @@ mod tests {
             assert!(help.contains(&format!(" {code}  ")), "{code}");
         }
         codes.dedup();
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 130]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 130]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod error;
 mod exit;
 mod input;
 mod interrupt;
+mod machine;
 mod model;
 mod output;
 mod parameters;

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use pippin::{EngineError, LoadOptions, LoadProgress, ModelConfiguration, ModelContainer};
+use pippin::{
+    CacheOptions, EngineConfig, EngineError, LoadOptions, LoadProgress, LoadRequest, LocalLoader, ModelCache,
+    ModelConfiguration, ModelContainer, ModelLease, RunState,
+};
 
 use crate::error::Result;
 use crate::output;
@@ -11,6 +14,15 @@ use crate::output;
 pub(crate) struct Loaded {
     pub(crate) container: ModelContainer,
     pub(crate) time: Duration,
+    /// What keeps the model loaded and `pippin ps` informed.
+    _kept: Option<Kept>,
+}
+
+struct Kept {
+    /// Removes what is published when it is dropped.
+    _state: Option<RunState>,
+    _lease: ModelLease,
+    _cache: ModelCache,
 }
 
 /// Finds a model by any of its names, and makes sure that it is there: before prompts are read, which may take long.
@@ -25,22 +37,58 @@ pub(crate) fn load(
     is_verbose: bool,
 ) -> Result<Loaded> {
     let started = Instant::now();
-    let container = ModelContainer::load_with_progress(configuration, options, |progress| {
-        if let (true, LoadProgress::Found(folder)) = (is_verbose, progress) {
-            output::note(&format!("loading {} from {}", configuration.name(), folder.display()));
-        }
-    })?;
-    let time = started.elapsed();
-    if is_verbose {
-        for warning in container.processor().stop_tokens.warnings() {
-            output::note(&format!("warning: {warning}"));
-        }
-        output::note(&format!(
-            "loaded in {:.3} s; {}; context of {} tokens",
-            time.as_secs_f64(),
-            container.device(),
-            container.context()
-        ));
+    let progress = |progress| report(configuration, &progress, is_verbose);
+    let container = ModelContainer::load_with_progress(configuration, options, progress)?;
+    Ok(Loaded::new(container, started.elapsed(), None, is_verbose))
+}
+
+/// Loads a model within the memory budget, for others to see in `pippin ps`.
+pub(crate) fn keep(
+    configuration: &ModelConfiguration,
+    options: &LoadOptions,
+    config: &EngineConfig,
+    is_verbose: bool,
+) -> Result<Loaded> {
+    let started = Instant::now();
+    // The options have been put together from the configuration and the flags of this call.
+    let options = CacheOptions {
+        load: options.clone(),
+        models: Default::default(),
+        ..CacheOptions::from_config(config)
+    };
+    let mut loader = LocalLoader::new();
+    if let Some(folder) = &config.hub.cache_dir {
+        loader = loader.with_hub_cache(folder);
     }
-    Ok(Loaded { container, time })
+    let cache = ModelCache::with_loader(options, loader);
+    let request = LoadRequest::new().progress(|progress| report(configuration, &progress, is_verbose));
+    let lease = cache.get_configured(configuration, request)?;
+    // Where nothing can be published, the model answers all the same.
+    let state = RunState::publish(&cache).ok();
+    let (container, time) = (lease.container().clone(), started.elapsed());
+    let kept = Kept { _state: state, _lease: lease, _cache: cache };
+    Ok(Loaded::new(container, time, Some(kept), is_verbose))
+}
+
+fn report(configuration: &ModelConfiguration, progress: &LoadProgress, is_verbose: bool) {
+    if let (true, LoadProgress::Found(folder)) = (is_verbose, progress) {
+        output::note(&format!("loading {} from {}", configuration.name(), folder.display()));
+    }
+}
+
+impl Loaded {
+    fn new(container: ModelContainer, time: Duration, kept: Option<Kept>, is_verbose: bool) -> Self {
+        if is_verbose {
+            for warning in container.processor().stop_tokens.warnings() {
+                output::note(&format!("warning: {warning}"));
+            }
+            output::note(&format!(
+                "loaded in {:.3} s; {}; context of {} tokens",
+                time.as_secs_f64(),
+                container.device(),
+                container.context()
+            ));
+        }
+        Self { container, time, _kept: kept }
+    }
 }

@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use pippin::GenerateInfo;
+use pippin::{Distribution, GenerateInfo, ModelPerformance};
 use serde::Serialize;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -163,6 +163,47 @@ pub(crate) fn statistics(info: &GenerateInfo, load: Option<Duration>) -> String 
         let _ = writeln!(text, "  peak memory    {}", bytes(peak));
     }
     let _ = writeln!(text, "  finish reason  {}", info.finish_reason);
+    text
+}
+
+/// The numbers of a model over all its requests, for people: what a single answer does not show.
+pub(crate) fn performance(numbers: &ModelPerformance) -> String {
+    let mut text = String::new();
+    if numbers.requests.total > 1 {
+        let spread = |distribution: &Distribution, unit: &str, digits: usize| match distribution {
+            Distribution { mean: Some(mean), p50: Some(p50), p95: Some(p95), .. } => {
+                format!(
+                    "{mean:.digits$} {unit} mean, {p50:.digits$} median, {p95:.digits$} at the 95th percentile"
+                )
+            }
+            _ => "none".to_owned(),
+        };
+        let _ = writeln!(text, "  first tokens   {}", spread(&numbers.time_to_first_token_s, "s", 3));
+        let _ =
+            writeln!(text, "  reading        {}", spread(&numbers.prefill_tokens_per_second, "tokens/s", 1));
+        let _ =
+            writeln!(text, "  writing        {}", spread(&numbers.decode_tokens_per_second, "tokens/s", 1));
+        let tokens = &numbers.tokens;
+        let _ = writeln!(text, "  cached         {} of {} prompt tokens", tokens.cached, tokens.prompt);
+    }
+    if let Some(share) = numbers.device_utilization {
+        let _ = writeln!(text, "  device         {:.0} % busy", share * 100.0);
+    }
+    if let Some(memory) = &numbers.load_memory {
+        let sign = if memory.difference_bytes < 0 { "−" } else { "+" };
+        let difference = bytes(memory.difference_bytes.unsigned_abs());
+        let _ = writeln!(text, "  memory         {}", memory.accounted);
+        let _ = writeln!(text, "  estimate       off by {sign}{difference}");
+        if let Some(growth) = memory.grown_by_use.or(memory.grown_by_load) {
+            let size = |bytes_: i64| bytes(u64::try_from(bytes_).unwrap_or(0));
+            let _ = writeln!(
+                text,
+                "  in RAM         {} written, {} of files",
+                size(growth.anonymous),
+                size(growth.file)
+            );
+        }
+    }
     text
 }
 

@@ -4,12 +4,15 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use pippin::{
-    Device, EngineError, GenerateParameters, LoadOptions, Message, ModelConfiguration, ModelRegistry,
-    Numerics, Workload, looks_like_model,
+    ConfigInputs, EngineConfig, EngineError, GenerateParameters, LoadOptions, Message, ModelConfiguration,
+    ModelRegistry, ModelSearch, SearchSort, Workload, looks_like_model,
 };
 use serde_json::{Map, Value};
 
-use crate::args::{BenchArgs, BenchFormat, Counts, LoadArgs, RunArgs, SamplingArgs, ShowArgs};
+use crate::args::{
+    BenchArgs, BenchFormat, Counts, EngineArgs, LoadArgs, PullArgs, RecommendArgs, RunArgs, SamplingArgs,
+    SearchArgs, ShowArgs, SortBy,
+};
 use crate::env;
 use crate::error::{CliError, Result};
 use crate::input::Source;
@@ -23,6 +26,8 @@ pub(crate) struct Surroundings {
     pub(crate) stdout_is_terminal: bool,
     /// The model to use when none is named.
     pub(crate) default_model: Option<String>,
+    /// Where the configuration comes from, flags aside.
+    pub(crate) config: ConfigInputs,
     /// `$PIPPIN_HISTORY`.
     pub(crate) history: Option<String>,
     /// Where programs keep their state: `$XDG_STATE_HOME` or what stands for it.
@@ -36,6 +41,7 @@ impl Surroundings {
             stdin_is_terminal: std::io::stdin().is_terminal(),
             stdout_is_terminal: std::io::stdout().is_terminal(),
             default_model: env::value(env::MODEL),
+            config: ConfigInputs::from_env(),
             // An empty value means something here: no history.
             history: std::env::var(env::HISTORY).ok(),
             state_folder: state_folder(),
@@ -44,6 +50,16 @@ impl Surroundings {
 
     fn default_model(&self) -> String {
         self.default_model.clone().unwrap_or_else(|| ModelConfiguration::NANO.to_owned())
+    }
+
+    /// The configuration with these flags; and the surroundings, in which it names the default model.
+    pub(crate) fn configured(
+        &self,
+        flags: impl FnOnce(ConfigInputs) -> ConfigInputs,
+    ) -> Result<(Self, EngineConfig)> {
+        let config = EngineConfig::resolve(&flags(self.config.clone())).map_err(EngineError::from)?;
+        let default_model = self.default_model.clone().unwrap_or_else(|| config.model.clone());
+        Ok((Self { default_model: Some(default_model), ..self.clone() }, config))
     }
 
     fn history(&self) -> Option<PathBuf> {
@@ -75,6 +91,33 @@ pub(crate) struct RunSettings {
     pub(crate) stats: bool,
     /// What to tell the user about the decisions.
     pub(crate) hint: Option<String>,
+    pub(crate) config: EngineConfig,
+    /// Download the model without asking.
+    pub(crate) yes: bool,
+}
+
+/// What `pippin pull` does.
+#[derive(Debug)]
+pub(crate) struct PullSettings {
+    pub(crate) models: Vec<String>,
+    pub(crate) revision: Option<String>,
+    pub(crate) connections: usize,
+    pub(crate) dry_run: bool,
+    pub(crate) json: bool,
+    pub(crate) config: EngineConfig,
+}
+
+impl PullSettings {
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// The configuration makes no sense.
+    pub(crate) fn new(args: PullArgs, surroundings: &Surroundings) -> Result<Self> {
+        let (_, config) = surroundings.configured(|inputs| inputs)?;
+        let PullArgs { models, revision, connections, dry_run, json } = args;
+        Ok(Self { models, revision, connections: connections.into(), dry_run, json, config })
+    }
 }
 
 /// What stands around prompts.
@@ -126,9 +169,12 @@ impl RunSettings {
             stats,
             json,
             no_history,
+            yes,
         } = args;
         let parameters = parameters(sampling)?;
-        let load = LoadOptions { context: context.map(|context| context as usize), ..load_options(&load)? };
+        let (surroundings, config) = surroundings
+            .configured(|inputs| load.flags(inputs).with_optional_flag("context", "--context", context))?;
+        let surroundings = &surroundings;
         let stdin_readers =
             [&messages, &tools, &batch].into_iter().flatten().filter(|s| **s == Source::Stdin).count();
         if stdin_readers > 1 {
@@ -159,6 +205,11 @@ impl RunSettings {
             }
         };
         let template_args = template_args.unwrap_or_default();
+        let load = LoadOptions {
+            // The flag of this call wins over what the file says of the model.
+            context: context.map(|context| context as usize).or(config.load_options(&choice.model).context),
+            ..config.load_options(&choice.model)
+        };
         Ok(Self {
             model: choice.model,
             load,
@@ -167,6 +218,8 @@ impl RunSettings {
             mode,
             stats,
             hint: choice.hint,
+            config,
+            yes,
         })
     }
 }
@@ -244,13 +297,31 @@ fn flag_error(error: EngineError) -> CliError {
     }
 }
 
-fn load_options(args: &LoadArgs) -> Result<LoadOptions> {
-    Ok(LoadOptions {
-        device: args.device.parse::<Device>()?,
-        numerics: if args.exact { Numerics::Exact } else { Numerics::Fast },
-        threads: args.threads.map(usize::from),
-        ..LoadOptions::default()
-    })
+impl LoadArgs {
+    /// Adds these flags to what the configuration comes from.
+    pub(crate) fn flags(&self, inputs: ConfigInputs) -> ConfigInputs {
+        inputs
+            .with_optional_flag("device", "--device", self.device.as_deref())
+            .with_optional_flag("threads", "--threads", self.threads)
+            .with_optional_flag("exact", "--exact", self.exact.then_some(true))
+    }
+}
+
+impl EngineArgs {
+    /// Adds these flags to what the configuration comes from.
+    pub(crate) fn flags(&self, inputs: ConfigInputs) -> ConfigInputs {
+        let mut inputs = inputs
+            .with_optional_flag("memory_budget", "--memory-budget", self.memory_budget.as_deref())
+            .with_optional_flag("max_loaded_models", "--max-loaded-models", self.max_loaded_models.as_deref())
+            .with_optional_flag("keep_alive", "--keep-alive", self.keep_alive.as_deref());
+        for model in &self.preload {
+            inputs = inputs.with_flag("preload", "--preload", model);
+        }
+        for model in &self.pin {
+            inputs = inputs.with_flag("pin", "--pin", model);
+        }
+        inputs
+    }
 }
 
 /// The messages before the first turn, and whether they hold instructions: a `--system` wins over theirs.
@@ -271,11 +342,78 @@ pub(crate) fn with_system(mut messages: Vec<Message>, system: Option<&str>) -> V
 pub(crate) struct ShowSettings {
     pub(crate) model: String,
     pub(crate) json: bool,
+    pub(crate) config: EngineConfig,
 }
 
 impl ShowSettings {
-    pub(crate) fn new(args: ShowArgs, surroundings: &Surroundings) -> Self {
-        Self { model: args.model.unwrap_or_else(|| surroundings.default_model()), json: args.json }
+    pub(crate) fn new(args: ShowArgs, surroundings: &Surroundings) -> Result<Self> {
+        let (surroundings, config) = surroundings.configured(|inputs| inputs)?;
+        let model = args.model.unwrap_or_else(|| surroundings.default_model());
+        Ok(Self { model, json: args.json, config })
+    }
+}
+
+/// What `pippin search` does.
+#[derive(Debug)]
+pub(crate) struct SearchSettings {
+    pub(crate) search: ModelSearch,
+    pub(crate) context: u64,
+    pub(crate) json: bool,
+    pub(crate) config: EngineConfig,
+}
+
+impl SearchSettings {
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// The configuration is wrong.
+    pub(crate) fn new(args: SearchArgs, surroundings: &Surroundings) -> Result<Self> {
+        let (_, config) = surroundings.configured(|inputs| inputs)?;
+        let mut search = ModelSearch::default();
+        search.words = args.words.join(" ");
+        if args.all_authors {
+            search.author = None;
+        } else if let Some(author) = args.author {
+            search.author = Some(author);
+        }
+        search.family = args.family;
+        search.bits = args.bits;
+        search.fits_only = args.fits;
+        search.supported_only = args.supported;
+        search.sort = match args.sort {
+            SortBy::Downloads => SearchSort::Downloads,
+            SortBy::Likes => SearchSort::Likes,
+            SortBy::Updated => SearchSort::Updated,
+            SortBy::Created => SearchSort::Created,
+            SortBy::Trending => SearchSort::Trending,
+        };
+        search.limit = usize::from(args.limit);
+        search.page = usize::from(args.page);
+        Ok(Self { search, context: u64::from(args.context), json: args.json, config })
+    }
+}
+
+/// What `pippin recommend` does.
+#[derive(Debug)]
+pub(crate) struct RecommendSettings {
+    pub(crate) context: u64,
+    pub(crate) all: bool,
+    pub(crate) measure: bool,
+    pub(crate) json: bool,
+    pub(crate) config: EngineConfig,
+}
+
+impl RecommendSettings {
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// The configuration is wrong.
+    pub(crate) fn new(args: RecommendArgs, surroundings: &Surroundings) -> Result<Self> {
+        let (_, config) = surroundings.configured(|inputs| inputs)?;
+        let RecommendArgs { context, all, measure, json } = args;
+        Ok(Self { context: u64::from(context), all, measure, json, config })
     }
 }
 
@@ -287,6 +425,8 @@ pub(crate) struct BenchSettings {
     pub(crate) workloads: Vec<Workload>,
     pub(crate) repetitions: usize,
     pub(crate) format: BenchFormat,
+    /// Measure the machine instead of a model.
+    pub(crate) machine: bool,
 }
 
 impl BenchSettings {
@@ -309,12 +449,15 @@ impl BenchSettings {
         let Some(context) = workloads.iter().map(Workload::tokens).max() else {
             return Err(CliError::usage("there is nothing to measure", "give -p or -n a number above 0"));
         };
+        let (surroundings, config) = surroundings.configured(|inputs| args.load.flags(inputs))?;
+        let model = args.model.unwrap_or_else(|| surroundings.default_model());
         Ok(Self {
-            model: args.model.unwrap_or_else(|| surroundings.default_model()),
-            load: LoadOptions { context: Some(context), max_sequences: 1, ..load_options(&args.load)? },
+            load: LoadOptions { context: Some(context), max_sequences: 1, ..config.load_options(&model) },
+            model,
             workloads,
             repetitions: usize::from(args.repetitions),
             format: args.output,
+            machine: args.machine,
         })
     }
 }

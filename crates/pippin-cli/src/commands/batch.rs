@@ -75,6 +75,7 @@ pub(super) fn run(
              answers        {generated_tokens} tokens, {:.1} tokens/s\n  time           {seconds:.3} s",
             generated_tokens as f64 / seconds.max(1e-9)
         ));
+        output::lines(&output::performance(&model.performance()));
     }
     if failed > 0 {
         output::error(&format!("{failed} of {count} requests failed"), Some("see the lines with \"error\""));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use pippin::{Measurement, Numerics, Workload};
+use pippin::{Demand, MachineLimits, Measurement, Numerics, Workload};
 use serde::Serialize;
 
 use crate::args::BenchFormat;
@@ -13,6 +13,11 @@ use crate::settings::BenchSettings;
 
 /// Measures every workload and prints the results.
 pub(super) fn run(settings: &BenchSettings, is_verbose: bool) -> Result<()> {
+    let limits = MachineLimits::measure(&settings.load, settings.machine)?;
+    if settings.machine {
+        output::data(&machine(&limits, settings.format))?;
+        return Ok(());
+    }
     let model = model::find(&settings.model)?;
     let loaded = model::load(&model, &settings.load, is_verbose)?;
     let mut rows = Vec::with_capacity(settings.workloads.len());
@@ -25,15 +30,67 @@ pub(super) fn run(settings: &BenchSettings, is_verbose: bool) -> Result<()> {
             ));
         }
         let measurement = loaded.container.measure(*workload, settings.repetitions)?;
-        rows.push(Row::new(&loaded, settings, &measurement));
+        rows.push(Row::new(&loaded, settings, &measurement, &limits));
     }
     let text = match settings.format {
-        BenchFormat::Table => table(&rows),
+        BenchFormat::Table => table(&rows) + &roofline(&rows, &limits),
         BenchFormat::Json => format!("{}\n", output::json_pretty(&rows)),
         BenchFormat::Csv => csv(&rows),
     };
     output::data(&text)?;
     Ok(())
+}
+
+/// What the machine can do at most.
+fn machine(limits: &MachineLimits, format: BenchFormat) -> String {
+    let names = ["bytes_per_second", "float_operations_per_second", "byte_operations_per_second"];
+    let values =
+        [limits.bytes_per_second, limits.float_operations_per_second, limits.byte_operations_per_second];
+    match format {
+        BenchFormat::Table => format!(
+            "memory reads     {:.1} GB/s\nf32 products     {:.0} Gop/s\n8-bit products   {:.0} Gop/s\n",
+            values[0] / 1e9,
+            values[1] / 1e9,
+            values[2] / 1e9
+        ),
+        BenchFormat::Json => {
+            let object: serde_json::Map<_, _> =
+                names.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.into())).collect();
+            format!("{}\n", output::json_pretty(&object))
+        }
+        BenchFormat::Csv => {
+            format!("{}\n{:.0},{:.0},{:.0}\n", names.join(","), values[0], values[1], values[2])
+        }
+    }
+}
+
+/// A line for each test: how near it is to what the machine can do.
+fn roofline(rows: &[Row], limits: &MachineLimits) -> String {
+    let mut text = String::from("\n");
+    for row in rows {
+        // A test is held up by what it asks more of.
+        let _ = if row.bandwidth_share >= row.peak_share {
+            writeln!(
+                text,
+                "{}: {} read per token, {:.1} GB/s, {:.0} % of the {:.1} GB/s this machine reads",
+                row.test,
+                output::bytes(row.bytes_per_token as u64),
+                row.bytes_per_second / 1e9,
+                100.0 * row.bandwidth_share,
+                limits.bytes_per_second / 1e9,
+            )
+        } else {
+            writeln!(
+                text,
+                "{}: {:.2} Gop per token, {:.0} Gop/s, {:.0} % of this machine's peak",
+                row.test,
+                row.operations_per_token / 1e9,
+                row.operations_per_second / 1e9,
+                100.0 * row.peak_share,
+            )
+        };
+    }
+    text
 }
 
 /// One test's result. The field names are part of the interface.
@@ -47,6 +104,14 @@ struct Row {
     tokens_per_second_stddev: f64,
     /// Tokens per second of each repetition.
     samples: Vec<f64>,
+    /// Bytes read from memory and operations done for a token, on average; what that makes in a second; and which share
+    /// of this machine's measured limits that is.
+    bytes_per_token: f64,
+    bytes_per_second: f64,
+    bandwidth_share: f64,
+    operations_per_token: f64,
+    operations_per_second: f64,
+    peak_share: f64,
     model: String,
     family: &'static str,
     quantization: Option<String>,
@@ -60,9 +125,17 @@ struct Row {
 }
 
 impl Row {
-    fn new(loaded: &Loaded, settings: &BenchSettings, measurement: &Measurement) -> Self {
+    fn new(
+        loaded: &Loaded,
+        settings: &BenchSettings,
+        measurement: &Measurement,
+        limits: &MachineLimits,
+    ) -> Self {
         let (container, workload) = (&loaded.container, measurement.workload);
         let info = container.info();
+        let demand = Demand::new(info, workload, &settings.load);
+        let mean = measurement.mean();
+        let peak = limits.operations_per_second(settings.load.numerics);
         let rate = |sample: &std::time::Duration| workload.tokens() as f64 / sample.as_secs_f64().max(1e-9);
         Self {
             test: workload.name(),
@@ -72,9 +145,15 @@ impl Row {
             },
             tokens: workload.tokens(),
             repetitions: measurement.samples.len(),
-            tokens_per_second_mean: measurement.mean(),
+            tokens_per_second_mean: mean,
             tokens_per_second_stddev: measurement.deviation(),
             samples: measurement.samples.iter().map(rate).collect(),
+            bytes_per_token: demand.bytes,
+            bytes_per_second: mean * demand.bytes,
+            bandwidth_share: mean * demand.bytes / limits.bytes_per_second.max(1.0),
+            operations_per_token: demand.operations,
+            operations_per_second: mean * demand.operations,
+            peak_share: mean * demand.operations / peak.max(1.0),
             model: container.name(),
             family: info.family,
             quantization: info.quantization.as_ref().map(ToString::to_string),
@@ -136,19 +215,24 @@ fn table(rows: &[Row]) -> String {
 
 fn csv(rows: &[Row]) -> String {
     let mut text = String::from(
-        "test,kind,tokens,repetitions,tokens_per_second_mean,tokens_per_second_stddev,model,family,quantization,\
+        "test,kind,tokens,repetitions,tokens_per_second_mean,tokens_per_second_stddev,bytes_per_token,\
+         bandwidth_share,operations_per_token,peak_share,model,family,quantization,\
          parameters,weight_bytes,device,threads,numerics,version,commit\n",
     );
     for row in rows {
         let _ = writeln!(
             text,
-            "{},{},{},{},{:.4},{:.4},{},{},{},{},{},{},{},{},{},{}",
+            "{},{},{},{},{:.4},{:.4},{:.0},{:.4},{:.0},{:.4},{},{},{},{},{},{},{},{},{},{}",
             row.test,
             row.kind,
             row.tokens,
             row.repetitions,
             row.tokens_per_second_mean,
             row.tokens_per_second_stddev,
+            row.bytes_per_token,
+            row.bandwidth_share,
+            row.operations_per_token,
+            row.peak_share,
             quoted(&row.model),
             row.family,
             quoted(row.quantization.as_deref().unwrap_or_default()),
@@ -183,6 +267,12 @@ mod tests {
             tokens_per_second_mean: 1234.5678,
             tokens_per_second_stddev: 0.5,
             samples: vec![1234.0],
+            bytes_per_token: 1e6,
+            bytes_per_second: 1e9,
+            bandwidth_share: 0.5,
+            operations_per_token: 1e7,
+            operations_per_second: 1e10,
+            peak_share: 0.6,
             model: "a \"model\", mine".to_owned(),
             family: "llama",
             quantization: Some("4-bit affine, group 64".to_owned()),

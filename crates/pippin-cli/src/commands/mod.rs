@@ -3,14 +3,22 @@
 mod batch;
 mod bench;
 mod completions;
+mod config;
+mod ps;
+mod pull;
+mod recommend;
 mod repl;
 mod run;
+mod search;
 mod show;
+mod store;
 
 use crate::args::{Args, Command};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
-use crate::settings::{BenchSettings, RunSettings, ShowSettings, Surroundings};
+use crate::settings::{
+    BenchSettings, PullSettings, RecommendSettings, RunSettings, SearchSettings, ShowSettings, Surroundings,
+};
 
 /// Runs a command.
 ///
@@ -25,7 +33,19 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Run(args) => {
             run::run(RunSettings::new(*args, &surroundings)?, verbose, &Interrupt::install())
         }
-        Command::Show(args) => show::run(&ShowSettings::new(args, &surroundings)),
+        Command::Show(args) => show::run(&ShowSettings::new(args, &surroundings)?),
+        Command::Pull(args) => {
+            let _interrupt = Interrupt::install();
+            pull::run(&PullSettings::new(args, &surroundings)?)
+        }
+        Command::List(args) => store::list(&args),
+        Command::Rm(args) => store::rm(&args),
+        Command::Verify(args) => store::verify(&args),
+        Command::Prune(args) => store::prune(&args),
+        Command::Ps(args) => ps::run(&args),
+        Command::Search(args) => search::run(&SearchSettings::new(args, &surroundings)?),
+        Command::Recommend(args) => recommend::run(&RecommendSettings::new(args, &surroundings)?),
+        Command::Config(args) => config::run(&args, &surroundings),
         Command::Bench(args) => {
             let _interrupt = Interrupt::install();
             bench::run(&BenchSettings::new(args, &surroundings)?, verbose)

@@ -18,29 +18,29 @@ use crate::settings::{ChatSettings, Mode, RunSettings, with_system};
 
 /// Runs in the mode that was decided on.
 pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt) -> Result<()> {
-    let RunSettings { model, load, parameters, chat, mode, stats, hint } = settings;
+    let RunSettings { model, load, parameters, chat, mode, stats, hint, config, yes } = settings;
     if let Some(hint) = hint {
         output::hint(&hint);
     }
     // Inputs are read before the model is loaded: whoever mistyped a file name should not wait for that.
-    let model = model::find(&model)?;
+    let model = super::pull::find_or_pull(&model, &config, yes)?;
     let chat = Conversation::read(chat)?;
     match mode {
         Mode::Once { prompt, reads_stdin, json } => {
             let prompt = join(prompt, reads_stdin, chat.raw)?;
             let request = Request::new(chat, prompt)?;
-            let loaded = model::load(&model, &load, is_verbose)?;
+            let loaded = model::keep(&model, &load, &config, is_verbose)?;
             once(&loaded, &request, &parameters, json, stats, interrupt)
         }
         Mode::Interactive { history } => {
-            let loaded = model::load(&model, &load, is_verbose)?;
+            let loaded = model::keep(&model, &load, &config, is_verbose)?;
             interrupt.set_interactive();
             repl::run(loaded.container, chat, parameters, stats, history, interrupt)
         }
         Mode::Batch(source) => {
             let lines = source.open()?;
             let concurrency = load.max_sequences;
-            let loaded = model::load(&model, &load, is_verbose)?;
+            let loaded = model::keep(&model, &load, &config, is_verbose)?;
             batch::run(&loaded.container, &chat, &parameters, lines, concurrency, stats)
         }
     }
@@ -153,6 +153,7 @@ fn once(
     }
     if stats {
         output::lines(&output::statistics(&info, Some(loaded.time)));
+        output::lines(&output::performance(&loaded.container.performance()));
     }
     match info.finish_reason {
         FinishReason::Cancelled => Err(CliError::Interrupted),

@@ -4,16 +4,24 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use pippin::{EngineError, ModelInfo, TextProcessor};
+use pippin::{EngineError, Fit, Hardware, HubError, ModelInfo, RemoteDescription, TextProcessor};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::machine;
 use crate::output::{self, visible};
 use crate::settings::ShowSettings;
 
 /// Describes the model. Its weights are not read.
 pub(super) fn run(settings: &ShowSettings) -> Result<()> {
-    let found = pippin::resolve(&settings.model).map_err(EngineError::from)?;
+    let resolver = settings.config.resolver().map_err(EngineError::from)?;
+    let found = match resolver.resolve(&settings.model) {
+        // Without the network there is nothing more to say than that it is not here.
+        Err(HubError::NotCached { id, revision, .. }) if !settings.config.hub.offline => {
+            return remote(settings, &id, &revision);
+        }
+        found => found.map_err(EngineError::from)?,
+    };
     let info = pippin::describe(&found.directory)?;
     let processor = TextProcessor::from_dir(&found.directory, &found.configuration)?;
     let description = Description::new(found.configuration.name(), &found.directory, info, &processor);
@@ -28,6 +36,112 @@ pub(super) fn run(settings: &ShowSettings) -> Result<()> {
     }
     Ok(())
 }
+
+/// Describes a model of the hub that is not on this machine.
+fn remote(settings: &ShowSettings, id: &str, revision: &str) -> Result<()> {
+    let hub = machine::hub(&settings.config)?;
+    let hardware = Hardware::detect();
+    let judge = machine::judge(&hardware, &settings.config, settings.config.context.unwrap_or(4096) as u64);
+    let description = pippin::describe_remote(&hub, id, revision, &judge).map_err(EngineError::from)?;
+    if settings.json {
+        // What is here has a folder, what is not has a page.
+        output::data(&format!("{}\n", output::json_pretty(&description)))?;
+        return Ok(());
+    }
+    output::data(&remote_text(&description))?;
+    output::hint(&format!("download it: pippin pull {id}"));
+    Ok(())
+}
+
+fn remote_text(description: &RemoteDescription) -> String {
+    let shape = &description.shape;
+    let unknown = || "unknown".to_owned();
+    let number = |value: Option<u64>| value.map_or_else(unknown, |value| value.to_string());
+    let family = match (&shape.family, description.supported) {
+        (Some(family), Some(true)) => format!("{family} (runs)"),
+        (Some(family), _) => format!("{family} (does not run in this version)"),
+        (None, _) => unknown(),
+    };
+    let quantization = match (shape.bits, shape.group_size) {
+        (Some(bits), Some(group)) => {
+            format!("{bits} bits, groups of {group}, {}", shape.mode.as_deref().unwrap_or("affine"))
+        }
+        (Some(bits), None) => format!("{bits} bits"),
+        (None, _) => format!("none ({})", shape.dtype.as_deref().unwrap_or("type unknown")),
+    };
+    let all_files = description.files.iter().filter_map(|(_, size)| *size).fold(0_u64, u64::saturating_add);
+    let mut rows = vec![
+        ("status", "not on this machine".to_owned()),
+        ("page", description.page.clone()),
+        (
+            "revision",
+            match &description.commit {
+                Some(commit) => format!("{} ({commit})", description.revision),
+                None => description.revision.clone(),
+            },
+        ),
+        ("family", family),
+        ("parameters", description.parameters.map_or_else(unknown, output::count)),
+        ("weights", description.weight_bytes.map_or_else(unknown, output::bytes)),
+        ("all files", output::bytes(all_files)),
+        ("quantization", quantization),
+    ];
+    if let Some(memory) = description.memory {
+        let fits = match description.fits {
+            Some(Fit::Yes) => "; fits this machine",
+            Some(Fit::Tight) => "; fits this machine when other programs make room",
+            Some(_) => "; does not fit this machine",
+            None => "",
+        };
+        let about = if memory.is_rough { "very roughly" } else { "about" };
+        let need = output::bytes(memory.total());
+        rows.push(("memory", format!("{about} {need} with a context of {} tokens{fits}", memory.context)));
+    }
+    rows.push(("context", shape.context_length.map_or_else(unknown, |tokens| format!("{tokens} tokens"))));
+    rows.push(("layers", number(shape.layers)));
+    rows.push(("hidden size", number(shape.hidden_size)));
+    rows.push((
+        "heads",
+        format!(
+            "{} ({} for keys and values), dimension {}",
+            number(shape.heads),
+            number(shape.kv_heads),
+            number(shape.head_dim)
+        ),
+    ));
+    rows.push(("vocabulary", shape.vocab_size.map_or_else(unknown, |tokens| format!("{tokens} tokens"))));
+    let licence = description.license.clone().unwrap_or_else(unknown);
+    rows.push((
+        "licence",
+        if description.gated { format!("{licence}; has to be accepted on its page") } else { licence },
+    ));
+    rows.push(("downloads", format!("{} last month; {} likes", description.downloads, description.likes)));
+    if let Some(time) = &description.last_modified {
+        rows.push(("changed", time.clone()));
+    }
+    let mut text = format!("{}\n", visible(&description.id));
+    for (name, value) in rows {
+        let _ = writeln!(text, "  {name:15} {}", visible(&value).replace('\n', "␊"));
+    }
+    let _ = writeln!(text, "  files");
+    // A repository may have thousands; the largest tell the most.
+    let mut files: Vec<&(String, Option<u64>)> = description.files.iter().collect();
+    files.sort_by_key(|(_, size)| std::cmp::Reverse(size.unwrap_or(0)));
+    let rest = files.len().saturating_sub(MAX_FILES);
+    files.truncate(MAX_FILES);
+    let width = files.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).min(60);
+    for (name, size) in files {
+        let size = size.map_or_else(unknown, output::bytes);
+        let _ = writeln!(text, "    {:width$}  {size:>10}", visible(name).replace('\n', "␊"));
+    }
+    if rest > 0 {
+        let _ = writeln!(text, "    and {rest} more");
+    }
+    text
+}
+
+/// The most files of a remote model that are listed.
+const MAX_FILES: usize = 40;
 
 #[derive(Serialize)]
 struct Description {

@@ -16,6 +16,9 @@ fn json_rows_name_test_tokens_mean_and_deviation() {
         assert_eq!(row["samples"].as_array().map(Vec::len), Some(3));
         assert!(row["tokens_per_second_mean"].as_f64() > Some(0.0));
         assert!(row["tokens_per_second_stddev"].as_f64() >= Some(0.0));
+        for name in ["bytes_per_token", "bandwidth_share", "operations_per_token", "peak_share"] {
+            assert!(row[name].as_f64() > Some(0.0), "{name}");
+        }
         assert_eq!((&row["threads"], &row["numerics"]), (&1.into(), &"fast".into()));
         for name in ["kind", "tokens", "model", "parameters", "weight_bytes", "device", "version"] {
             assert!(!row[name].is_null(), "{name}");
@@ -28,11 +31,26 @@ fn tables_and_csv_have_a_line_for_each_test() {
     let model = TinyModel::new();
     let folder = model.write();
     let table = pippin(&["bench", folder, "-p", "8", "-n", "2-4+2", "-r", "1"]).answer();
+    let (table, roofline) = table.split_once("\n\n").expect("a table, and what it says of the machine");
     assert_eq!(table.lines().count(), 5, "{table}");
+    assert_eq!(roofline.lines().count(), 3, "{roofline}");
+    assert!(
+        roofline.lines().all(|line| line.contains(" per token, ") && line.contains(" % of ")),
+        "{roofline}"
+    );
     assert!(table.contains(" pp8 ") && table.contains(" tg2 ") && table.contains(" tg4 "), "{table}");
     let csv = pippin(&["bench", folder, "-p", "8", "-n", "0", "-r", "1", "-o", "csv", "--exact"]).answer();
     assert_eq!(csv.lines().count(), 2, "{csv}");
     assert!(csv.contains("pp8,prefill,8,1,") && csv.contains(",exact,"), "{csv}");
+}
+
+#[test]
+fn the_machine_is_measured_by_itself() {
+    let limits = pippin(&["bench", "--machine", "-o", "json", "--threads", "1"]).json();
+    for name in ["bytes_per_second", "float_operations_per_second", "byte_operations_per_second"] {
+        assert!(limits[name].as_f64() > Some(1e6), "{name}: {limits}");
+    }
+    pippin(&["bench", "--machine", "-p", "8"]).fails(2, &["--machine"]);
 }
 
 #[test]

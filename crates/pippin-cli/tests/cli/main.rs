@@ -2,9 +2,14 @@
 
 mod bad_models;
 mod bench;
+mod discovery;
+#[path = "../../../pippin-hub/tests/support/mod.rs"]
+mod hub;
+mod ps;
 mod run;
 #[cfg(unix)]
 mod signals;
+mod store;
 mod support;
 #[cfg(unix)]
 mod terminal;

@@ -19,6 +19,7 @@ pub(crate) fn program() -> Command {
         }
     }
     command.env("HF_HUB_CACHE", std::env::temp_dir().join("pippin-tests-no-such-cache"));
+    command.env("XDG_CONFIG_HOME", std::env::temp_dir().join("pippin-tests-no-such-configuration"));
     command.env("NO_COLOR", "1");
     command
 }
