@@ -59,6 +59,11 @@ impl Advice {
     fn to_text(&self) -> String {
         let mut text = format!("{}\n", machine::describe(&self.hardware));
         let how = if self.bandwidth.is_remembered { "measured earlier" } else { "measured now" };
+        let how = if cfg!(debug_assertions) {
+            format!("{how}, by a build without optimization")
+        } else {
+            how.to_owned()
+        };
         let _ = writeln!(text, "reads {:.1} GB/s ({how})", self.bandwidth.bytes_per_second / 1e9);
         if let Some(budget) = self.budget {
             let _ = writeln!(
@@ -91,7 +96,7 @@ impl Advice {
             ]
         };
         text.push_str(&machine::table(header, right, self.models.iter().map(row).collect()));
-        text.push_str("\nMEMORY and TOKENS/S are estimates: weights, context and working memory; 70 % of the bandwidth.\n");
+        text.push_str("\nMEMORY and TOKENS/S are estimates: weights, context and working memory; 80 % of the bandwidth.\n");
         if self.models.iter().any(|model| model.fits == Fit::Tight) {
             text.push_str("tight: it fits when other programs make room\n");
         }
