@@ -81,8 +81,19 @@ impl Terminal {
         kill(Pid::from_raw(i32::try_from(self.child.id()).expect("an id")), Signal::SIGINT).expect("sent");
     }
 
+    #[track_caller]
     fn ends(mut self) -> ExitStatus {
-        self.child.wait().expect("ends")
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait().expect("a status") {
+                Some(status) => return status,
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                None => {
+                    self.child.kill().expect("killed");
+                    panic!("it does not end");
+                }
+            }
+        }
     }
 }
 
@@ -109,6 +120,8 @@ fn a_conversation() {
     // Ctrl-C at the prompt abandons the line, Ctrl-D ends.
     terminal.types("half a line\u{3}");
     terminal.sees("/bye ends");
+    // Not before the prompt: a terminal in line mode makes something else of Ctrl-D.
+    terminal.sees(">>> ");
     terminal.types("\u{4}");
     assert!(terminal.ends().success());
 
@@ -125,6 +138,7 @@ fn a_conversation() {
     terminal.sees("What is the capital");
     terminal.types("\u{3}");
     terminal.sees("/bye ends");
+    terminal.sees(">>> ");
     terminal.types("/bye\r");
     assert!(terminal.ends().success());
 }
