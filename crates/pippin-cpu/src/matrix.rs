@@ -520,14 +520,8 @@ impl Region<'_> {
             }
         }
         if !direct {
-            let tile = Tile {
-                panel: scratch.panel.as_ptr(),
-                panel_rows: rows.len(),
-                panel_stride: x.stride,
-                columns: x.stride,
-                x,
-                y,
-            };
+            let tile =
+                Tile { panel: scratch.panel.as_ptr(), panel_rows: rows.len(), panel_stride: x.stride, x, y };
             // SAFETY: the panel holds `rows` packed rows, and the output piece is this task's.
             unsafe { (kernels.tile)(&tile) };
         }

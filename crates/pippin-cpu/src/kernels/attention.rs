@@ -98,18 +98,17 @@ pub(crate) unsafe fn attention<S: Simd, const COLUMNS: usize>(
             let offset = task.kv.offset(page, task.kv_head);
             let block_start = block * page_size;
             let keys = (last + 1 - block_start).min(page_size);
-            let (key_rows, value_rows, kv_stride) = if element == Element::F32 && stride == head_dim {
-                (task.kv.keys.add(offset).cast::<f32>(), task.kv.values.add(offset).cast::<f32>(), head_dim)
+            let (key_rows, value_rows) = if element == Element::F32 && stride == head_dim {
+                (task.kv.keys.add(offset).cast::<f32>(), task.kv.values.add(offset).cast::<f32>())
             } else {
                 widen::<S>(task.kv.keys.add(offset), element, keys, head_dim, &mut scratch.keys, stride);
                 widen::<S>(task.kv.values.add(offset), element, keys, head_dim, &mut scratch.values, stride);
-                (scratch.keys.as_ptr(), scratch.values.as_ptr(), stride)
+                (scratch.keys.as_ptr(), scratch.values.as_ptr())
             };
             tile::<S, COLUMNS>(&Tile {
                 panel: key_rows,
                 panel_rows: keys,
-                panel_stride: kv_stride,
-                columns: stride,
+                panel_stride: stride,
                 x: Packed { values: scratch.queries.as_ptr(), stride, rows: queries },
                 y: Output { values: scratch.scores.as_mut_ptr(), stride: score_stride },
             });
@@ -160,8 +159,8 @@ pub(crate) unsafe fn attention<S: Simd, const COLUMNS: usize>(
                 let sums = scratch.sums.as_mut_ptr().add(query * stride);
                 accumulate::<S>(
                     &scores[start..end],
-                    value_rows.add(start * kv_stride),
-                    kv_stride,
+                    value_rows.add(start * stride),
+                    stride,
                     sums,
                     stride,
                     correction,

@@ -489,10 +489,8 @@ pub(crate) unsafe fn dense_unpack<S: Simd>(args: &DenseRows<'_>, panel: *mut f32
 pub(crate) struct Tile {
     pub(crate) panel: *const f32,
     pub(crate) panel_rows: usize,
-    /// Elements between the panel's rows.
+    /// Elements of a panel row, a whole number of vectors.
     pub(crate) panel_stride: usize,
-    /// Elements that count, a whole number of vectors.
-    pub(crate) columns: usize,
     pub(crate) x: Packed,
     pub(crate) y: Output,
 }
@@ -544,7 +542,7 @@ unsafe fn tile_block<S: Simd, const M: usize, const R: usize>(args: &Tile, first
         let panel = args.panel.add(row * args.panel_stride);
         let mut sums = [[S::zero(); M]; R];
         let mut column = 0;
-        while column < args.columns {
+        while column < args.panel_stride {
             let mut weights = [S::zero(); R];
             for (r, weight) in weights.iter_mut().enumerate() {
                 *weight = S::load(panel.add(r * args.panel_stride + column));

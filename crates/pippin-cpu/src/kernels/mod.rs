@@ -1,8 +1,8 @@
 //! The inner loops, and their choice at run time.
 //!
 //! Each kernel is an `#[inline(always)]` function generic over [`Simd`]. The macro below instantiates all of them once
-//! per instruction set, inside functions that enable its features, and collects them in a table; [`Kernels::detect`]
-//! is the one place that looks at the machine.
+//! per instruction set, inside functions that enable its features, and collects them in a table.
+//! [`InstructionSet::available`] is the one place that looks at the machine.
 
 pub(crate) mod attention;
 pub(crate) mod elementwise;

@@ -8,17 +8,6 @@ use super::standard::{Standard, Windows};
 use crate::{Config, DecoderSpec, Result};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
-    let fields = config.fields();
-    let attention_bias = fields.flag("attention_bias")?.unwrap_or(false);
-    Standard {
-        qkv_bias: attention_bias,
-        output_bias: attention_bias,
-        mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
-        kv_heads_optional: true,
-        rope_traditional: fields.flag("rope_traditional")?.unwrap_or(false),
-        default_context_length: 131_072,
-        windows: Windows::All,
-        ..Standard::default()
-    }
-    .spec(config)
+    Standard { default_context_length: 131_072, windows: Windows::All, ..Standard::llama(config)? }
+        .spec(config)
 }

@@ -61,6 +61,21 @@ pub(crate) enum Windows {
 }
 
 impl Standard {
+    /// What llama's configuration says, and that of the families that share its fields.
+    pub(crate) fn llama(config: &Config) -> Result<Self> {
+        let fields = config.fields();
+        let attention_bias = fields.flag("attention_bias")?.unwrap_or(false);
+        Ok(Self {
+            qkv_bias: attention_bias,
+            output_bias: attention_bias,
+            mlp_bias: fields.flag("mlp_bias")?.unwrap_or(false),
+            kv_heads_optional: true,
+            rope_traditional: fields.flag("rope_traditional")?.unwrap_or(false),
+            windows: Windows::None,
+            ..Self::default()
+        })
+    }
+
     pub(crate) fn spec(&self, config: &Config) -> Result<DecoderSpec> {
         let fields = config.fields();
         let hidden_size = fields.limited_count("hidden_size", limits::HIDDEN)?;
