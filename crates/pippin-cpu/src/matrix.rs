@@ -232,7 +232,7 @@ pub(crate) struct Region<'a> {
 /// Activations as a kernel reads them.
 enum PackedActivations {
     Floats { values: Buffer, stride: usize },
-    Bytes { values: Buffer, scales: Buffer, sums: Buffer, groups: usize, width: usize },
+    Bytes { values: Buffer, scales: Buffer, sums: Buffer, layout: integer::Layout },
 }
 
 /// A piece of work: a job's weight rows times a block of activation rows.
@@ -264,7 +264,7 @@ impl Region<'_> {
             for product in &job.products {
                 let packing = product.matrix.packing(self.integer);
                 for (_, packed) in packed.iter().filter(|(known, _)| *known == packing) {
-                    self.multiply(product, weights.clone(), activations.clone(), x.columns, packed);
+                    self.multiply(product, weights.clone(), activations.clone(), packed);
                 }
             }
             if let Some(finish) = job.finish {
@@ -294,32 +294,24 @@ impl Region<'_> {
                 PackedActivations::Floats { values, stride }
             }
             Packing::Bytes { fields, group_size } => {
-                let groups = x.columns / group_size;
-                let width = integer::tile_width(x.rows, self.kernels.integer.tile_rows);
-                let padded = x.rows.next_multiple_of(width.max(1));
-                let mut values = buffer((padded * x.columns).div_ceil(4));
-                let (mut scales, mut sums) = (buffer(padded * groups), buffer(padded * groups));
+                let Kernels { lanes, integer, .. } = self.kernels;
+                let layout = integer::Layout::new(x.rows, x.columns, group_size, *lanes, integer.tile_rows);
+                let mut values = buffer(layout.values_len().div_ceil(4));
+                let (mut scales, mut sums) = (buffer(layout.groups_len()), buffer(layout.groups_len()));
                 // Buffers are used again and again: the rows that fill up the last tile must be cleared.
-                let last_tile = padded.saturating_sub(width);
-                if padded > x.rows {
-                    values[last_tile * x.columns / 4..].fill(0.0);
-                    scales[last_tile * groups..].fill(0.0);
-                    sums[last_tile * groups..].fill(0.0);
+                if let Some(tile) = layout.unfilled_tile() {
+                    values[tile * layout.columns / 4..].fill(0.0);
+                    scales[tile * layout.groups..].fill(0.0);
+                    sums[tile * layout.groups..].fill(0.0);
                 }
                 let [values_to, scales_to, sums_to] =
                     [&mut values, &mut scales, &mut sums].map(|buffer| Shared::new(buffer));
                 for_each_row(&|row| {
-                    let (tile, place) = (row / width * width, row % width);
-                    let to = integer::PackedRow {
-                        values: values_to.at(tile * x.columns / 4 + place).cast(),
-                        scales: scales_to.at(tile * groups + place),
-                        sums: sums_to.at(tile * groups + place),
-                        width,
-                    };
+                    let to = layout.row(row, values_to.at(0).cast(), scales_to.at(0), sums_to.at(0));
                     // SAFETY: each row is written by one task, to its own places; four bytes are as large as a float.
-                    unsafe { (self.kernels.integer.quantize)(x.row(row), group_size, fields, &to) };
+                    unsafe { (integer.quantize)(x.row(row), group_size, fields, &to) };
                 });
-                PackedActivations::Bytes { values, scales, sums, groups, width }
+                PackedActivations::Bytes { values, scales, sums, layout }
             }
         }
     }
@@ -356,7 +348,6 @@ impl Region<'_> {
         product: &Product<'_>,
         rows: Range<usize>,
         activations: Range<usize>,
-        columns: usize,
         packed: &PackedActivations,
     ) {
         let Product { matrix, bias, out } = product;
@@ -370,18 +361,14 @@ impl Region<'_> {
                 };
                 self.multiply_floats(matrix, rows.clone(), x, y, scratch);
             }
-            PackedActivations::Bytes { values, scales, sums, groups, width } => {
+            PackedActivations::Bytes { values, scales, sums, layout } => {
                 let x = integer::Activations {
                     values: values.as_ptr().cast(),
                     scales: scales.as_ptr(),
                     sums: sums.as_ptr(),
-                    columns,
-                    groups: *groups,
-                    rows: activations.end,
-                    width: *width,
+                    layout: *layout,
                 };
-                let x = x.starting_at(activations.start);
-                self.multiply_bytes(matrix, rows.clone(), x, y, scratch);
+                self.multiply_bytes(matrix, rows.clone(), x.rows(activations.clone()), y, scratch);
             }
         });
         if let Some(bias) = bias {
@@ -407,7 +394,8 @@ impl Region<'_> {
         // Dense matrices are never packed as bytes.
         let Kind::Quantized { data, biases, element } = &matrix.kind else { return };
         let spec = data.spec;
-        let first_group = rows.start * x.groups * element.size();
+        let groups = x.layout.groups;
+        let first_group = rows.start * groups * element.size();
         let row_bytes = matrix.columns * spec.bits as usize / 8;
         let words = &data.weight.bytes()[rows.start * row_bytes..rows.end * row_bytes];
         let args = integer::IntegerRows {
@@ -417,7 +405,7 @@ impl Region<'_> {
             scales: &data.scales.bytes()[first_group..],
             biases: &biases.bytes()[first_group..],
             element: *element,
-            groups: x.groups,
+            groups,
             group_size: spec.group_size,
             x,
             y,
@@ -436,7 +424,12 @@ impl Region<'_> {
                     for (words, out) in words.chunks_exact(row_bytes).zip(unpacked) {
                         for_each_field(words, bits, out.len(), |column, q| out[column] = q as u8);
                     }
-                    (kernels.byte_rows)(&args, scratch.bytes.as_ptr(), &mut scratch.integer);
+                    let args = integer::IntegerRows {
+                        words: scratch.bytes.as_ptr(),
+                        row_words: matrix.columns / 4,
+                        ..args
+                    };
+                    (kernels.byte_rows)(&args, &mut scratch.integer);
                 }
             }
         }

@@ -2,11 +2,53 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// A cache line of elements. Vectors that begin at one never lie across two, which would cost a second access each.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+/// Elements of a cache line.
+const LINE: usize = 16;
+
+/// Elements that begin at a cache line.
+#[derive(Debug, Default)]
+pub(crate) struct Lines(Vec<Line>);
+
+impl Lines {
+    /// Room for `len` elements, initialised but unspecified.
+    pub(crate) fn new(len: usize) -> Self {
+        Self(vec![Line([0.0; LINE]); len.div_ceil(LINE)])
+    }
+
+    /// Room for at least `len` elements; what is there already stays. Contents are unspecified.
+    pub(crate) fn reserve(&mut self, len: usize) -> &mut [f32] {
+        if self.len() < len {
+            self.0.resize(len.div_ceil(LINE), Line([0.0; LINE]));
+        }
+        self
+    }
+}
+
+impl std::ops::Deref for Lines {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a line is its elements, without padding.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), LINE * self.0.len()) }
+    }
+}
+
+impl std::ops::DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), LINE * self.0.len()) }
+    }
+}
+
 /// Buffers given back by dropped tensors. A step asks for the same sizes again and again; memory fresh from the system
 /// would cost a page fault per 4 KiB every time.
 #[derive(Debug, Default)]
 pub(crate) struct Recycler {
-    free: Mutex<Vec<Vec<f32>>>,
+    free: Mutex<Vec<Lines>>,
 }
 
 /// Elements kept at most. What a step of 512 prompt tokens of an 8B model needs at once is below this.
@@ -14,7 +56,7 @@ const KEEP: usize = 24 << 20;
 
 impl Recycler {
     /// A buffer of `len` elements with unspecified (but initialised) contents.
-    pub(crate) fn take(&self, len: usize) -> Vec<f32> {
+    pub(crate) fn take(&self, len: usize) -> Lines {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let best = free
             .iter()
@@ -26,14 +68,14 @@ impl Recycler {
             Some(i) => free.swap_remove(i),
             None => {
                 drop(free);
-                vec![0.0; len]
+                Lines::new(len)
             }
         }
     }
 
-    fn give(&self, buffer: Vec<f32>) {
+    fn give(&self, buffer: Lines) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept: usize = free.iter().map(Vec::len).sum();
+        let mut kept: usize = free.iter().map(|buffer| buffer.len()).sum();
         // The oldest go first: sizes change between prefill and decode.
         while !free.is_empty() && kept + buffer.len() > KEEP {
             kept -= free.remove(0).len();
@@ -47,7 +89,7 @@ impl Recycler {
 /// A buffer that returns to its recycler when dropped. It may be longer than what was asked for.
 #[derive(Debug)]
 pub(crate) struct Buffer {
-    values: Vec<f32>,
+    values: Lines,
     recycler: Arc<Recycler>,
 }
 
@@ -58,14 +100,14 @@ impl Buffer {
 }
 
 impl std::ops::Deref for Buffer {
-    type Target = Vec<f32>;
-    fn deref(&self) -> &Vec<f32> {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
         &self.values
     }
 }
 
 impl std::ops::DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut Vec<f32> {
+    fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.values
     }
 }

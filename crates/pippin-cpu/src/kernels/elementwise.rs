@@ -105,7 +105,7 @@ pub(crate) unsafe fn peak_bytes<S: Simd>(rounds: usize) -> (usize, f32) {
         for _ in 0..rounds {
             let x = std::hint::black_box(&x).as_ptr();
             for (i, chain) in chains.iter_mut().enumerate() {
-                *chain = S::dot::<4>(*chain, weights, x.add(4 * i));
+                *chain = S::dot::<4>(*chain, weights, S::splat_bytes(x.add(4 * i)));
             }
         }
         let sum = chains.into_iter().map(|chain| S::sum(S::to_float(chain))).sum();

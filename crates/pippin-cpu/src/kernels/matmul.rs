@@ -112,7 +112,7 @@ pub(crate) struct Output {
 /// # Safety
 /// `words` is valid for `count` words, `count < LANES`.
 #[inline(always)]
-unsafe fn load_last_words<S: Simd>(words: *const u8, count: usize) -> S::U {
+pub(super) unsafe fn load_last_words<S: Simd>(words: *const u8, count: usize) -> S::U {
     let mut buffer = [0u8; 4 * crate::simd::MAX_LANES];
     // SAFETY: `count` words are valid by contract and fit in the buffer.
     unsafe {

@@ -118,7 +118,7 @@ pub(crate) struct IntegerKernels {
     pub(crate) rows_4: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
     pub(crate) rows_8: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
     pub(crate) peak_bytes: unsafe fn(usize) -> (usize, f32),
-    pub(crate) byte_rows: unsafe fn(&IntegerRows<'_>, *const u8, &mut integer::Scratch),
+    pub(crate) byte_rows: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
 }
 
 impl Kernels {
@@ -155,9 +155,9 @@ macro_rules! integer_kernels {
             // With the number of fields known, the permutation becomes shuffles.
             unsafe {
                 match fields {
-                    4 => integer::quantize(row, group_size, 4, to),
-                    8 => integer::quantize(row, group_size, 8, to),
-                    _ => integer::quantize(row, group_size, 16, to),
+                    4 => integer::quantize::<$simd>(row, group_size, 4, to),
+                    8 => integer::quantize::<$simd>(row, group_size, 8, to),
+                    _ => integer::quantize::<$simd>(row, group_size, 16, to),
                 }
             }
         }
@@ -174,8 +174,8 @@ macro_rules! integer_kernels {
             unsafe { integer::rows::<$simd, 8, $rows>(args, scratch) }
         }
         $(#[$feature])?
-        unsafe fn byte_rows(args: &IntegerRows<'_>, unpacked: *const u8, scratch: &mut integer::Scratch) {
-            unsafe { integer::byte_rows::<$simd, $rows>(args, unpacked, scratch) }
+        unsafe fn byte_rows(args: &IntegerRows<'_>, scratch: &mut integer::Scratch) {
+            unsafe { integer::byte_rows::<$simd, $rows>(args, scratch) }
         }
         $(#[$feature])?
         unsafe fn peak_bytes(rounds: usize) -> (usize, f32) {

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, exp};
+use super::{MAX_LANES, Simd, exp};
 
 /// Eight lanes. `VNNI`: with the AVX-VNNI extension.
 #[derive(Clone, Copy)]
@@ -121,10 +121,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { _mm256_setzero_si256() }
     }
     #[inline(always)]
-    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
-        unsafe { _mm256_add_epi32(a, b) }
-    }
-    #[inline(always)]
     unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
         unsafe {
             if BITS == 8 {
@@ -135,9 +131,17 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
-    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: *const i8) -> Self::U {
+    unsafe fn splat_bytes(from: *const i8) -> Self::U {
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(a: Self::U, b: Self::U) -> Self::U {
+        // The instruction adds within halves; the middle quarters change places.
+        unsafe { _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: Self::U) -> Self::U {
         unsafe {
-            let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
             if VNNI {
                 _mm256_dpbusd_avx_epi32(sums, weights, x)
             } else if BITS < 8 {
@@ -159,20 +163,24 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { _mm256_cvtepi32_ps(words) }
     }
     #[inline(always)]
-    unsafe fn transpose(from: *const u8, stride: usize, to: *mut u32) {
+    unsafe fn to_bits(a: Self::F) -> Self::U {
+        unsafe { _mm256_castps_si256(a) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: &[Self::U; MAX_LANES], to: *mut u32) {
         unsafe {
-            // Four rows from each base: with two strides in registers the addresses need no arithmetic.
-            let row: [__m256i; 8] =
-                std::array::from_fn(|r| Self::load_words(from.add(r / 4 * (4 * stride)).add(r % 4 * stride)));
+            // Loops, not closures: a closure that is not inlined lacks the instruction set, and calls intrinsics.
+            let zero = _mm256_setzero_si256();
+            let (mut pair, mut four) = ([zero; 8], [zero; 8]);
             // Pairs of rows, then fours within each half, then the halves.
-            let pair: [__m256i; 8] = std::array::from_fn(|i| {
-                let (a, b) = (row[i / 2 * 2], row[i / 2 * 2 + 1]);
-                if i % 2 == 0 { _mm256_unpacklo_epi32(a, b) } else { _mm256_unpackhi_epi32(a, b) }
-            });
-            let four: [__m256i; 8] = std::array::from_fn(|i| {
+            for (i, pair) in pair.iter_mut().enumerate() {
+                let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
+                *pair = if i % 2 == 0 { _mm256_unpacklo_epi32(a, b) } else { _mm256_unpackhi_epi32(a, b) };
+            }
+            for (i, four) in four.iter_mut().enumerate() {
                 let (a, b) = (pair[i / 4 * 4 + i % 4 / 2], pair[i / 4 * 4 + 2 + i % 4 / 2]);
-                if i % 2 == 0 { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) }
-            });
+                *four = if i % 2 == 0 { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) };
+            }
             for column in 0..4 {
                 let (a, b) = (four[column], four[column + 4]);
                 Self::store_words(to.add(8 * column), _mm256_permute2x128_si256::<0x20>(a, b));

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, exp};
+use super::{MAX_LANES, Simd, exp};
 
 /// Sixteen lanes. `VNNI`: with the AVX512-VNNI extension.
 #[derive(Clone, Copy)]
@@ -120,10 +120,6 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         unsafe { _mm512_setzero_si512() }
     }
     #[inline(always)]
-    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
-        unsafe { _mm512_add_epi32(a, b) }
-    }
-    #[inline(always)]
     unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
         unsafe {
             if BITS == 8 {
@@ -134,9 +130,20 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
     }
     #[inline(always)]
-    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: *const i8) -> Self::U {
+    unsafe fn splat_bytes(from: *const i8) -> Self::U {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(a: Self::U, b: Self::U) -> Self::U {
         unsafe {
-            let x = _mm512_set1_epi32(x.cast::<i32>().read_unaligned());
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+            _mm512_add_epi32(_mm512_permutex2var_epi32(a, even, b), _mm512_permutex2var_epi32(a, odd, b))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: Self::U) -> Self::U {
+        unsafe {
             if VNNI {
                 _mm512_dpbusd_epi32(sums, weights, x)
             } else if BITS < 8 {
@@ -158,23 +165,28 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         unsafe { _mm512_cvtepi32_ps(words) }
     }
     #[inline(always)]
-    unsafe fn transpose(from: *const u8, stride: usize, to: *mut u32) {
+    unsafe fn to_bits(a: Self::F) -> Self::U {
+        unsafe { _mm512_castps_si512(a) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: &[Self::U; MAX_LANES], to: *mut u32) {
         unsafe {
-            // Four rows from each base: with two strides in registers the addresses need no arithmetic.
-            let row: [__m512i; 16] =
-                std::array::from_fn(|r| Self::load_words(from.add(r / 4 * (4 * stride)).add(r % 4 * stride)));
+            // Loops, not closures: a closure that is not inlined lacks the instruction set, and calls intrinsics.
+            let zero = _mm512_setzero_si512();
+            let (mut pair, mut four) = ([zero; 16], [zero; 16]);
             // Pairs of rows, then fours within each quarter, then the quarters.
-            let pair: [__m512i; 16] = std::array::from_fn(|i| {
-                let (a, b) = (row[i / 2 * 2], row[i / 2 * 2 + 1]);
-                if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }
-            });
+            for (i, pair) in pair.iter_mut().enumerate() {
+                let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
+                *pair = if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) };
+            }
             // `four[4 * g + c]`: column `c` of each quarter, rows `4g..4g + 4`.
-            let four: [__m512i; 16] = std::array::from_fn(|i| {
+            for (i, four) in four.iter_mut().enumerate() {
                 let (a, b) = (pair[i / 4 * 4 + i % 4 / 2], pair[i / 4 * 4 + 2 + i % 4 / 2]);
-                if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) }
-            });
+                *four = if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) };
+            }
             for column in 0..4 {
-                let [a, b, c, d] = [0, 4, 8, 12].map(|group| four[group + column]);
+                let (a, b) = (four[column], four[4 + column]);
+                let (c, d) = (four[8 + column], four[12 + column]);
                 // Quarters 0 and 2, and 1 and 3, of rows 0 to 7 and of rows 8 to 15.
                 let (ab_even, ab_odd) =
                     (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));

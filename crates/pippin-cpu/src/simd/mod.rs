@@ -55,17 +55,22 @@ pub(crate) trait Simd: Copy + 'static {
     /// Stores `LANES` words.
     unsafe fn store_words(to: *mut u32, words: Self::U);
     unsafe fn zero_words() -> Self::U;
-    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U;
     /// Four unsigned bytes per lane: bits `shift..` of each byte of each word, `BITS` of them. `shift` is a multiple of
     /// `BITS`.
     unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U;
-    /// Adds to each lane of `sums` the product of its four weights, unsigned and of at most `BITS` bits, with the four
-    /// signed bytes at `x`. Exact: no intermediate saturates for `x` within `±127`.
-    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: *const i8) -> Self::U;
+    /// The four bytes at `from` in every lane.
+    unsafe fn splat_bytes(from: *const i8) -> Self::U;
+    /// Adds to each lane of `sums` the product of its four weights, unsigned and of at most `BITS` bits, with its four
+    /// signed bytes of `x`. Exact: no intermediate saturates for `x` within `±127`.
+    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: Self::U) -> Self::U;
+    /// The sums of neighbouring lanes: those of `a`, then those of `b`.
+    unsafe fn add_pairs(a: Self::U, b: Self::U) -> Self::U;
     /// Signed integers to floating point.
     unsafe fn to_float(words: Self::U) -> Self::F;
-    /// Transposes a square of words: row `r` is at `from + r * stride` (bytes), column `c` goes to `to[c * LANES..]`.
-    unsafe fn transpose(from: *const u8, stride: usize, to: *mut u32);
+    /// The bits of floating point numbers.
+    unsafe fn to_bits(a: Self::F) -> Self::U;
+    /// Transposes a square of words, the first `LANES` of `rows`: column `c` goes to `to[c * LANES..]`.
+    unsafe fn transpose(rows: &[Self::U; MAX_LANES], to: *mut u32);
     /// What [`repeat`](Self::repeat) needs for runs of `run` lanes, a power of two below `LANES`.
     unsafe fn repeat_lanes(run: usize) -> Self::U;
     /// Lane `i` is `from[i / run]`. Reads `LANES` elements.

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use half::f16;
 
-use super::{Simd, exp};
+use super::{MAX_LANES, Simd, exp};
 
 /// Four lanes. `DOTPROD`: with the dot product extension of ARMv8.2.
 #[derive(Clone, Copy)]
@@ -115,10 +115,6 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         unsafe { vdupq_n_u32(0) }
     }
     #[inline(always)]
-    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
-        unsafe { vaddq_u32(a, b) }
-    }
-    #[inline(always)]
     unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
         unsafe {
             if BITS == 8 {
@@ -129,9 +125,16 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         }
     }
     #[inline(always)]
-    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: *const i8) -> Self::U {
+    unsafe fn splat_bytes(from: *const i8) -> Self::U {
+        unsafe { vdupq_n_u32(from.cast::<u32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(a: Self::U, b: Self::U) -> Self::U {
+        unsafe { vpaddq_u32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: Self::U) -> Self::U {
         unsafe {
-            let x = vdupq_n_u32(x.cast::<u32>().read_unaligned());
             if DOTPROD {
                 // The intrinsics are unstable, the instruction is not. It takes signed weights: with eight bits they are
                 // shifted by 128, which is added back as twice 64.
@@ -156,15 +159,15 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
                 sums
             } else {
                 let weights = vreinterpretq_u8_u32(weights);
-                let x = vmovl_s8(vget_low_s8(vreinterpretq_s8_u32(x)));
+                let x = vreinterpretq_s8_u32(x);
+                let (x_low, x_high) = (vmovl_s8(vget_low_s8(x)), vmovl_s8(vget_high_s8(x)));
                 let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(weights)));
                 let high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(weights)));
                 // Each lane's products are four neighbours; two pairwise additions gather them.
-                let x = vget_low_s16(x);
-                let a = vmull_s16(vget_low_s16(low), x);
-                let b = vmull_s16(vget_high_s16(low), x);
-                let c = vmull_s16(vget_low_s16(high), x);
-                let d = vmull_s16(vget_high_s16(high), x);
+                let a = vmull_s16(vget_low_s16(low), vget_low_s16(x_low));
+                let b = vmull_s16(vget_high_s16(low), vget_high_s16(x_low));
+                let c = vmull_s16(vget_low_s16(high), vget_low_s16(x_high));
+                let d = vmull_s16(vget_high_s16(high), vget_high_s16(x_high));
                 let dot = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
                 vaddq_u32(sums, vreinterpretq_u32_s32(dot))
             }
@@ -175,13 +178,16 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(words)) }
     }
     #[inline(always)]
-    unsafe fn transpose(from: *const u8, stride: usize, to: *mut u32) {
+    unsafe fn to_bits(a: Self::F) -> Self::U {
+        unsafe { vreinterpretq_u32_f32(a) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: &[Self::U; MAX_LANES], to: *mut u32) {
         unsafe {
-            let row: [uint32x4_t; 4] = std::array::from_fn(|r| Self::load_words(from.add(r * stride)));
             let wide = |v| vreinterpretq_u64_u32(v);
             let narrow = |v| vreinterpretq_u32_u64(v);
-            let (a, b) = (vtrn1q_u32(row[0], row[1]), vtrn2q_u32(row[0], row[1]));
-            let (c, d) = (vtrn1q_u32(row[2], row[3]), vtrn2q_u32(row[2], row[3]));
+            let (a, b) = (vtrn1q_u32(rows[0], rows[1]), vtrn2q_u32(rows[0], rows[1]));
+            let (c, d) = (vtrn1q_u32(rows[2], rows[3]), vtrn2q_u32(rows[2], rows[3]));
             Self::store_words(to, narrow(vtrn1q_u64(wide(a), wide(c))));
             Self::store_words(to.add(4), narrow(vtrn1q_u64(wide(b), wide(d))));
             Self::store_words(to.add(8), narrow(vtrn2q_u64(wide(a), wide(c))));

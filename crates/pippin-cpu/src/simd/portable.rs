@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::Simd;
+use super::{MAX_LANES, Simd};
 
 /// Four lanes in an array; compilers turn most of it into the baseline's vector instructions.
 #[derive(Clone, Copy)]
@@ -97,18 +97,26 @@ impl Simd for Portable {
         [0; N]
     }
     #[inline(always)]
-    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
-        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
-    }
-    #[inline(always)]
     unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
         words.map(|word| (word >> shift) & (0x0101_0101 * ((1 << BITS) - 1)))
     }
     #[inline(always)]
-    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: *const i8) -> Self::U {
-        let x = unsafe { x.cast::<[i8; 4]>().read_unaligned() }.map(i32::from);
+    unsafe fn splat_bytes(from: *const i8) -> Self::U {
+        [u32::from_le_bytes(unsafe { from.cast::<[u8; 4]>().read() }); N]
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(a: Self::U, b: Self::U) -> Self::U {
+        std::array::from_fn(|i| {
+            let from = if i < N / 2 { &a } else { &b };
+            let i = 2 * i % N;
+            from[i].wrapping_add(from[i + 1])
+        })
+    }
+    #[inline(always)]
+    unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: Self::U) -> Self::U {
         std::array::from_fn(|i| {
             let w = weights[i].to_le_bytes().map(i32::from);
+            let x = x[i].to_le_bytes().map(|byte| i32::from(byte as i8));
             let dot = (w[0] * x[0] + w[1] * x[1]) + (w[2] * x[2] + w[3] * x[3]);
             sums[i].wrapping_add(dot as u32)
         })
@@ -118,9 +126,12 @@ impl Simd for Portable {
         words.map(|word| word as i32 as f32)
     }
     #[inline(always)]
-    unsafe fn transpose(from: *const u8, stride: usize, to: *mut u32) {
-        for row in 0..N {
-            let words = unsafe { Self::load_words(from.add(row * stride)) };
+    unsafe fn to_bits(a: Self::F) -> Self::U {
+        a.map(f32::to_bits)
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: &[Self::U; MAX_LANES], to: *mut u32) {
+        for (row, words) in rows[..N].iter().enumerate() {
             for (column, word) in words.iter().enumerate() {
                 unsafe { *to.add(column * N + row) = *word };
             }
