@@ -270,7 +270,7 @@ impl Checkpoint {
         if let Some(global_scale) = self.get(&format!("{path}.global_scale")) {
             return Err(WeightsError::Quantized {
                 place: global_scale.place(),
-                problem: "global scales are not supported yet".to_owned(),
+                problem: "weights with a global scale are not supported (nvfp4 experts have one)".to_owned(),
             });
         }
         QuantizedData::new(spec, rows, cols, weight.clone(), scales.clone(), biases)

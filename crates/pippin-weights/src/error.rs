@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::dtype::Dtype;
-use crate::quantization::QuantMode;
 
 /// Everything that can be wrong with a checkpoint, or with a request about one.
 ///
@@ -233,16 +232,6 @@ pub enum WeightsError {
         /// What does not fit.
         problem: String,
     },
-    /// The quantization mode is known but this operation does not handle it yet.
-    #[error("{place}: quantization mode {mode} is not supported yet by {operation}")]
-    UnsupportedMode {
-        /// The packed weight and its file.
-        place: TensorPlace,
-        /// The mode.
-        mode: QuantMode,
-        /// The operation.
-        operation: &'static str,
-    },
     /// Values that cannot be quantized (not finite, or too large for the dtype of the scales).
     #[error("cannot quantize row {row}, column {column}: {problem}")]
     Values {
@@ -333,7 +322,6 @@ impl WeightsError {
             Self::Quantized { .. } => {
                 "the weights, scales and config.json do not belong together: download or convert the model again"
             }
-            Self::UnsupportedMode { .. } => "get an affine conversion of the model (the usual 4-bit one)",
             Self::Values { .. } => "the weights are damaged, or need a wider dtype for the scales",
         };
         Some(hint.to_owned())

@@ -71,14 +71,15 @@ test of each. Names are escaped before they reach a terminal.
 rule: a path that the section lists is read as listed; any other is quantized if it has scales, with mode,
 bits and group size inferred from the shapes. [`QuantizedData::dequantize`] is the plain definition of what
 the packed bits mean, in `f32`; [`QuantizedData::dequantize_as_stored`] rounds as `mlx.core.dequantize` does,
-and [`quantize_affine`] is `mlx.core.quantize`, bit for bit (`tools/quantization/make_fixture.py` makes the
-file that the tests compare with). The modes `mxfp4`, `mxfp8` and `nvfp4` are recognised and described;
-unpacking them is not written yet.
+and [`quantize_affine`] and [`quantize_minifloat`] are `mlx.core.quantize`, bit for bit
+(`tools/quantization/make_fixture.py` makes the files that the tests compare with). The numbers of the modes
+`mxfp4`, `mxfp8` and `nvfp4` are in [`minifloat`].
 */
 
 mod checkpoint;
 mod dtype;
 mod error;
+pub mod minifloat;
 mod quantization;
 mod safetensors;
 mod tensor;
@@ -88,6 +89,7 @@ pub use dtype::Dtype;
 pub use error::{TensorPlace, WeightsError};
 pub use quantization::{
     Lookup, MatrixData, QuantMode, QuantSpec, QuantizationConfig, QuantizedData, quantize_affine,
+    quantize_minifloat,
 };
 pub use safetensors::write_safetensors;
 pub use tensor::TensorData;

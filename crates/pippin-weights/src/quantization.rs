@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use crate::dtype::Dtype;
 use crate::error::{TensorPlace, WeightsError};
+use crate::minifloat::{
+    E2M1_MAX, E2M1_VALUES, E4M3_MAX, E4M3_VALUES, E8M0_VALUES, e2m1_from_f32, e4m3_from_f32, e8m0_at_least,
+};
 use crate::tensor::{TensorData, push_float, read_float, round_float};
 
 /// How the elements of a quantized matrix encode weights.
@@ -177,10 +180,7 @@ impl QuantizedData {
         if spec.mode == QuantMode::Affine {
             expect_dtype(&scales, scales.dtype().is_weight_float(), "F16, BF16 or F32")?;
             let Some(biases) = &biases else {
-                return Err(WeightsError::Quantized {
-                    place: weight.place(),
-                    problem: "affine quantization needs biases".to_owned(),
-                });
+                return Err(without_biases(&weight));
             };
             expect_shape(biases, scales.shape())?;
             expect_dtype(biases, biases.dtype() == scales.dtype(), "that of the scales")?;
@@ -206,13 +206,16 @@ impl QuantizedData {
             .sum()
     }
 
-    /// The weights as `f32`, row by row: `scale * q + bias`, computed in `f32`.
+    /// The weights as `f32`, row by row, computed in `f32`: `scale * q + bias` in affine mode, and in the other
+    /// modes the product of two small floats (see [`minifloat`](crate::minifloat)), which is exact.
     ///
-    /// This is the plain definition that faster kernels are tested against.
+    /// This is the plain definition that faster kernels are tested against. In the modes other than affine it
+    /// is what `mlx.core.dequantize` gives for `dtype=mlx.core.float32`, bit for bit, but for the payload of
+    /// NaN.
     ///
     /// # Errors
     ///
-    /// [`WeightsError::UnsupportedMode`] for modes other than affine.
+    /// [`WeightsError::Quantized`] for an affine matrix without biases, which [`new`](Self::new) does not make.
     pub fn dequantize(&self) -> Result<Vec<f32>, WeightsError> {
         // The product fits: the packed tensor of this shape exists.
         let mut values = vec![0.0; self.rows * self.cols];
@@ -228,20 +231,26 @@ impl QuantizedData {
     ///
     /// # Errors
     ///
-    /// [`WeightsError::UnsupportedMode`] for modes other than affine; [`WeightsError::View`] when there is no
-    /// such row or `out` is not as long as a row.
+    /// [`WeightsError::View`] when there is no such row or `out` is not as long as a row; otherwise as
+    /// [`dequantize`](Self::dequantize).
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) -> Result<(), WeightsError> {
         self.row_elements(row, out, |q, scale, bias| scale * q + bias)
     }
 
-    /// The matrix as a dense tensor in the dtype of the scales, equal bit for bit to `mlx.core.dequantize`,
-    /// which rounds the product and the sum to that dtype.
+    /// The matrix as a dense tensor, equal bit for bit (but for the payload of NaN) to what
+    /// `mlx.core.dequantize` gives when it is not told a dtype.
+    ///
+    /// In affine mode that is the dtype of the scales, to which MLX rounds the product and the sum. In the
+    /// other modes, whose scales are 8-bit, it is `BF16`; only numbers below its range are rounded there.
     ///
     /// # Errors
     ///
-    /// [`WeightsError::UnsupportedMode`] for modes other than affine.
+    /// As [`dequantize`](Self::dequantize).
     pub fn dequantize_as_stored(&self, name: impl Into<String>) -> Result<TensorData, WeightsError> {
-        let dtype = self.scales.dtype();
+        let dtype = match self.spec.mode {
+            QuantMode::Affine => self.scales.dtype(),
+            QuantMode::Mxfp4 | QuantMode::Mxfp8 | QuantMode::Nvfp4 => Dtype::Bf16,
+        };
         // Without rows, no tensor bounds the number of columns.
         let mut values = vec![0.0; if self.rows == 0 { 0 } else { self.cols }];
         let mut bytes = Vec::with_capacity(self.rows * self.cols * dtype.size());
@@ -254,20 +263,14 @@ impl QuantizedData {
         TensorData::new(name, dtype, &[self.rows, self.cols], bytes)
     }
 
-    /// Unpacks a row and combines each element with its group's scale and bias.
+    /// Unpacks a row. `affine` combines an element with its group's scale and bias; in the other modes there
+    /// is only one way.
     fn row_elements(
         &self,
         row: usize,
         out: &mut [f32],
-        combine: impl Fn(f32, f32, f32) -> f32,
+        affine: impl Fn(f32, f32, f32) -> f32,
     ) -> Result<(), WeightsError> {
-        let (QuantMode::Affine, Some(biases)) = (self.spec.mode, &self.biases) else {
-            return Err(WeightsError::UnsupportedMode {
-                place: self.weight.place(),
-                mode: self.spec.mode,
-                operation: "dequantize",
-            });
-        };
         if row >= self.rows || out.len() != self.cols {
             return Err(WeightsError::View {
                 place: self.weight.place(),
@@ -279,31 +282,62 @@ impl QuantizedData {
                 ),
             });
         }
+        let first_group = row * (self.cols / self.spec.group_size);
+        let scale_codes = self.scales.bytes();
+        match self.spec.mode {
+            QuantMode::Affine => {
+                let biases = self.biases.as_ref().ok_or_else(|| without_biases(&self.weight))?;
+                let dtype = self.scales.dtype();
+                self.unpack_row(row, out, |group| {
+                    let scale = read_float(dtype, scale_codes, first_group + group);
+                    let bias = read_float(dtype, biases.bytes(), first_group + group);
+                    let affine = &affine;
+                    move |q| affine(q as f32, scale, bias)
+                });
+            }
+            QuantMode::Mxfp4 => self.unpack_row(row, out, |group| {
+                let scale = E8M0_VALUES[usize::from(scale_codes[first_group + group])];
+                move |q| scale * E2M1_VALUES[q as usize & 15]
+            }),
+            QuantMode::Mxfp8 => self.unpack_row(row, out, |group| {
+                let scale = E8M0_VALUES[usize::from(scale_codes[first_group + group])];
+                move |q| scale * E4M3_VALUES[q as usize & 255]
+            }),
+            QuantMode::Nvfp4 => self.unpack_row(row, out, |group| {
+                let scale = E4M3_VALUES[usize::from(scale_codes[first_group + group])];
+                move |q| scale * E2M1_VALUES[q as usize & 15]
+            }),
+        }
+        Ok(())
+    }
+
+    /// Unpacks a row that exists, given for each group the function from packed elements to weights.
+    fn unpack_row<F: Fn(u32) -> f32>(&self, row: usize, out: &mut [f32], group_decoder: impl Fn(usize) -> F) {
         let QuantSpec { bits, group_size, .. } = self.spec;
         let row_bytes = 4 * self.spec.packed_words(self.cols);
         let packed = &self.weight.bytes()[row * row_bytes..(row + 1) * row_bytes];
-        let groups = self.cols / group_size;
-        let dtype = self.scales.dtype();
         let mask = (1u32 << bits) - 1;
         // The lowest `filled` bits of `window` are the next bits of the stream. A u32 word is stored
         // little-endian, so the stream of words and the stream of bytes are the same stream.
         let mut stream = packed.iter();
         let (mut window, mut filled) = (0u32, 0u32);
         for (group, out) in out.chunks_exact_mut(group_size).enumerate() {
-            let scale = read_float(dtype, self.scales.bytes(), row * groups + group);
-            let bias = read_float(dtype, biases.bytes(), row * groups + group);
+            let decode = group_decoder(group);
             for value in out {
                 while filled < bits {
                     window |= u32::from(*stream.next().unwrap_or(&0)) << filled;
                     filled += 8;
                 }
-                *value = combine((window & mask) as f32, scale, bias);
+                *value = decode(window & mask);
                 window >>= bits;
                 filled -= bits;
             }
         }
-        Ok(())
     }
+}
+
+fn without_biases(weight: &TensorData) -> WeightsError {
+    WeightsError::Quantized { place: weight.place(), problem: "affine quantization needs biases".to_owned() }
 }
 
 fn expect_shape(tensor: &TensorData, expected: &[usize]) -> Result<(), WeightsError> {
@@ -619,25 +653,10 @@ pub fn quantize_affine(
     spec: QuantSpec,
     scale_dtype: Dtype,
 ) -> Result<QuantizedData, WeightsError> {
-    spec.validate()?;
     if spec.mode != QuantMode::Affine {
         return Err(WeightsError::Spec { problem: format!("cannot quantize to {spec}: not affine") });
     }
-    let place = || TensorPlace::new("weight", None);
-    if !scale_dtype.is_weight_float() {
-        let expected = "F16, BF16 or F32 (for scales)";
-        return Err(WeightsError::WrongDtype { place: place(), expected, found: scale_dtype });
-    }
-    if rows.checked_mul(cols) != Some(values.len()) {
-        let problem = format!("{} values for {rows} rows of {cols} columns", values.len());
-        return Err(WeightsError::Size { place: place(), problem });
-    }
-    if !cols.is_multiple_of(spec.group_size) {
-        return Err(WeightsError::Quantized {
-            place: place(),
-            problem: format!("{cols} columns are not a whole number of groups of {}", spec.group_size),
-        });
-    }
+    check_values(values.len(), rows, cols, spec, scale_dtype)?;
     let groups = values.len() / spec.group_size;
     let mut packed = Vec::with_capacity(values.len() / 8 * spec.bits as usize);
     let mut scales = Vec::with_capacity(groups * scale_dtype.size());
@@ -645,21 +664,14 @@ pub fn quantize_affine(
     let mut group = vec![0.0f32; spec.group_size];
     let largest = ((1u32 << spec.bits) - 1) as f32;
     for (index, source) in values.chunks_exact(spec.group_size).enumerate() {
-        let start = index * spec.group_size;
-        let bad = |position: usize, problem: &str| WeightsError::Values {
-            row: (start + position) / cols,
-            column: (start + position) % cols,
-            problem: problem.to_owned(),
-        };
-        for (position, (value, &source)) in group.iter_mut().zip(source).enumerate() {
-            *value = round_float(scale_dtype, source);
-            if !value.is_finite() {
-                return Err(bad(position, &format!("{source} is not finite as {scale_dtype}")));
-            }
-        }
+        round_group(source, &mut group, scale_dtype, index * spec.group_size, cols)?;
         let (scale, bias) = scale_and_bias(&group, largest);
         if !round_float(scale_dtype, scale).is_finite() {
-            return Err(bad(0, &format!("the range of the group is not finite as {scale_dtype}")));
+            return Err(WeightsError::Values {
+                row: index * spec.group_size / cols,
+                column: index * spec.group_size % cols,
+                problem: format!("the range of the group is not finite as {scale_dtype}"),
+            });
         }
         push_float(scale_dtype, scale, &mut scales);
         push_float(scale_dtype, bias, &mut biases);
@@ -696,4 +708,125 @@ fn scale_and_bias(group: &[f32], largest: f32) -> (f32, f32) {
     let edge = if min_is_edge { min } else { max };
     let steps = (edge / scale).round_ties_even();
     if steps == 0.0 { (scale, 0.0) } else { (edge / steps, edge) }
+}
+
+/// Quantizes a row-major matrix to `mxfp4`, `mxfp8` or `nvfp4`, as `mlx.core.quantize` does on the CPU with an
+/// array of dtype `dtype`.
+///
+/// `values` are first rounded to `dtype`, and so are the quotients of values and scales. The scale of a group is
+/// its largest magnitude divided by the largest element, rounded up to a power of two in the MX modes, so that
+/// no element saturates, and to the nearest E4M3 in `nvfp4`. Elements are rounded by
+/// [`e2m1_from_f32`](crate::minifloat::e2m1_from_f32) and [`e4m3_from_f32`](crate::minifloat::e4m3_from_f32).
+/// A group of zeros has the scale 1 in the MX modes and 0 in `nvfp4`.
+///
+/// The result equals that of MLX 0.32.4 except in MX groups whose scale would be less than 2^-127: there MLX's
+/// wraps around to a huge one. MLX's kernels for GPUs round ties of E2M1 to even codes and keep the sign of zero.
+///
+/// # Errors
+///
+/// [`WeightsError::Spec`] for affine mode; the others as [`quantize_affine`].
+pub fn quantize_minifloat(
+    values: &[f32],
+    rows: usize,
+    cols: usize,
+    mode: QuantMode,
+    dtype: Dtype,
+) -> Result<QuantizedData, WeightsError> {
+    let spec = mode.default_spec();
+    let largest = match mode {
+        QuantMode::Affine => {
+            let problem = "cannot quantize to affine with 8-bit scales".to_owned();
+            return Err(WeightsError::Spec { problem });
+        }
+        QuantMode::Mxfp4 | QuantMode::Nvfp4 => E2M1_MAX,
+        QuantMode::Mxfp8 => E4M3_MAX,
+    };
+    check_values(values.len(), rows, cols, spec, dtype)?;
+    let mut packed = Vec::with_capacity(values.len() / 8 * spec.bits as usize);
+    let mut scales = Vec::with_capacity(values.len() / spec.group_size);
+    let mut group = vec![0.0f32; spec.group_size];
+    for (index, source) in values.chunks_exact(spec.group_size).enumerate() {
+        round_group(source, &mut group, dtype, index * spec.group_size, cols)?;
+        let magnitude = group.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let wanted = round_float(dtype, magnitude / largest);
+        let (code, scale) = match mode {
+            QuantMode::Nvfp4 => {
+                let code = e4m3_from_f32(wanted);
+                (code, E4M3_VALUES[usize::from(code)])
+            }
+            _ => {
+                let code = if wanted == 0.0 { 127 } else { e8m0_at_least(wanted) };
+                (code, E8M0_VALUES[usize::from(code)])
+            }
+        };
+        scales.push(code);
+        // A scale may be rounded to zero: the elements are then zeros too.
+        let quotient = |value: f32| if scale == 0.0 { 0.0 } else { round_float(dtype, value / scale) };
+        if spec.bits == 4 {
+            let (pairs, _) = group.as_chunks::<2>();
+            packed.extend(
+                pairs
+                    .iter()
+                    .map(|&[low, high]| e2m1_from_f32(quotient(low)) | e2m1_from_f32(quotient(high)) << 4),
+            );
+        } else {
+            packed.extend(group.iter().map(|&value| e4m3_from_f32(quotient(value))));
+        }
+    }
+    QuantizedData::new(
+        spec,
+        rows,
+        cols,
+        TensorData::new("weight", Dtype::U32, &[rows, spec.packed_words(cols)], packed)?,
+        TensorData::new("scales", Dtype::U8, &[rows, cols / spec.group_size], scales)?,
+        None,
+    )
+}
+
+/// Checks what is asked of a quantization against the values that are there.
+fn check_values(
+    count: usize,
+    rows: usize,
+    cols: usize,
+    spec: QuantSpec,
+    dtype: Dtype,
+) -> Result<(), WeightsError> {
+    spec.validate()?;
+    let place = || TensorPlace::new("weight", None);
+    if !dtype.is_weight_float() {
+        let expected = "F16, BF16 or F32 (for weights to quantize)";
+        return Err(WeightsError::WrongDtype { place: place(), expected, found: dtype });
+    }
+    if rows.checked_mul(cols) != Some(count) {
+        let problem = format!("{count} values for {rows} rows of {cols} columns");
+        return Err(WeightsError::Size { place: place(), problem });
+    }
+    if !cols.is_multiple_of(spec.group_size) {
+        return Err(WeightsError::Quantized {
+            place: place(),
+            problem: format!("{cols} columns are not a whole number of groups of {}", spec.group_size),
+        });
+    }
+    Ok(())
+}
+
+/// Rounds the values of the group that starts at index `start` of the matrix.
+fn round_group(
+    source: &[f32],
+    group: &mut [f32],
+    dtype: Dtype,
+    start: usize,
+    cols: usize,
+) -> Result<(), WeightsError> {
+    for (position, (value, &source)) in group.iter_mut().zip(source).enumerate() {
+        *value = round_float(dtype, source);
+        if !value.is_finite() {
+            return Err(WeightsError::Values {
+                row: (start + position) / cols,
+                column: (start + position) % cols,
+                problem: format!("{source} is not finite as {dtype}"),
+            });
+        }
+    }
+    Ok(())
 }

@@ -3,16 +3,31 @@
 use std::path::Path;
 
 use pippin_weights::{
-    Checkpoint, Dtype, MatrixData, QuantSpec, QuantizationConfig, TensorData, quantize_affine,
+    Checkpoint, Dtype, MatrixData, QuantMode, QuantSpec, QuantizationConfig, QuantizedData, TensorData,
+    quantize_affine, quantize_minifloat,
 };
 
 const ROWS: usize = 2;
 const COLS: usize = 128;
 const DTYPES: [(&str, Dtype); 3] = [("f32", Dtype::F32), ("f16", Dtype::F16), ("bf16", Dtype::Bf16)];
 
+const MINIFLOAT: [QuantMode; 3] = [QuantMode::Mxfp4, QuantMode::Mxfp8, QuantMode::Nvfp4];
+
 fn fixture() -> Checkpoint {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/affine.safetensors");
+    open("affine")
+}
+
+fn open(name: &str) -> Checkpoint {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.safetensors"));
     Checkpoint::open_file(&path).unwrap()
+}
+
+/// A matrix of the fixture, as the loader reads it without being told the mode.
+fn quantized(checkpoint: &Checkpoint, path: &str, rows: usize, cols: usize) -> QuantizedData {
+    match checkpoint.matrix(path, rows, cols, &QuantizationConfig::default()).unwrap() {
+        MatrixData::Quantized(matrix) => matrix,
+        MatrixData::Dense(_) => panic!("{path} is dense"),
+    }
 }
 
 /// Calls `check` with the path in the fixture, the dtype and the spec of every case.
@@ -95,4 +110,68 @@ fn quantization_equals_mlx() {
         same(&made.scales, "scales");
         same(made.biases.as_ref().unwrap(), "biases");
     });
+}
+
+#[test]
+fn every_minifloat_code_dequantizes_as_in_mlx() {
+    let checkpoint = open("minifloat");
+    for mode in MINIFLOAT {
+        let expected_f32 = checkpoint.require(&format!("{mode}.codes.f32")).unwrap();
+        let expected_bf16 = checkpoint.require(&format!("{mode}.codes.bf16")).unwrap();
+        let &[rows, cols] = expected_f32.shape() else { panic!("not a matrix") };
+        let matrix = quantized(&checkpoint, &format!("{mode}.codes"), rows, cols);
+        assert_eq!(matrix.spec, mode.default_spec());
+
+        // The fixture has one NaN: which one a product is depends on the machine.
+        let bits = |value: f32| if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() };
+        let values = matrix.dequantize().unwrap();
+        let expected = expected_f32.to_u32().unwrap();
+        for (index, (value, expected)) in values.iter().zip(&expected).enumerate() {
+            let (row, column) = (index / cols, index % cols);
+            assert_eq!(bits(*value), *expected, "{mode}, row {row}, column {column}: {value:e}");
+        }
+        assert!(expected.contains(&0x7fc0_0000) && expected.contains(&0x8000_0000));
+        assert!(mode == QuantMode::Nvfp4 || expected.contains(&f32::INFINITY.to_bits()));
+
+        let stored = matrix.dequantize_as_stored("dense").unwrap();
+        assert_eq!(stored.dtype(), Dtype::Bf16);
+        let expected = expected_bf16.bytes().as_chunks::<2>().0;
+        for (index, (value, expected)) in stored.to_f32().unwrap().iter().zip(expected).enumerate() {
+            let (row, column) = (index / cols, index % cols);
+            let expected = u32::from(u16::from_le_bytes(*expected)) << 16;
+            assert_eq!(bits(*value), expected, "{mode}, row {row}, column {column}: {value:e}");
+        }
+
+        let mut row = vec![0.0; cols];
+        matrix.dequantize_row(9, &mut row).unwrap();
+        for (column, (alone, value)) in row.iter().zip(&values[9 * cols..]).enumerate() {
+            assert_eq!(bits(*alone), bits(*value), "{mode}, column {column}");
+        }
+    }
+}
+
+#[test]
+fn minifloat_quantization_equals_mlx() {
+    let checkpoint = open("minifloat");
+    for mode in MINIFLOAT {
+        for (dtype_name, dtype) in DTYPES {
+            let path = format!("{mode}.{dtype_name}");
+            let input = checkpoint.require(&format!("{dtype_name}.input")).unwrap();
+            let &[rows, cols] = input.shape() else { panic!("not a matrix") };
+            let made = quantize_minifloat(&input.to_f32().unwrap(), rows, cols, mode, dtype).unwrap();
+            let expected = quantized(&checkpoint, &path, rows, cols);
+            assert_eq!(made.spec, expected.spec, "{path}");
+            assert_eq!(made.scales.shape(), expected.scales.shape(), "{path}");
+            assert_eq!(made.scales.bytes(), expected.scales.bytes(), "{path}.scales");
+            for (index, (made, expected)) in
+                made.weight.bytes().iter().zip(expected.weight.bytes()).enumerate()
+            {
+                assert_eq!(made, expected, "{path}.weight, byte {index}");
+            }
+            let dense = checkpoint.require(&format!("{path}.dense")).unwrap();
+            let stored = made.dequantize_as_stored("dense").unwrap();
+            assert_eq!(stored.dtype(), dense.dtype());
+            assert!(stored.bytes() == dense.bytes(), "{path}.dense");
+        }
+    }
 }
