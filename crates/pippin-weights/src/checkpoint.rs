@@ -264,7 +264,10 @@ impl Checkpoint {
         };
         let biases_name = format!("{path}.biases");
         let biases = match spec.mode {
-            crate::QuantMode::Affine => Some(self.require(&biases_name)?.clone()),
+            // Scales of another mode are a better explanation than missing biases.
+            crate::QuantMode::Affine if scales.dtype() != crate::Dtype::U8 => {
+                Some(self.require(&biases_name)?.clone())
+            }
             _ => self.get(&biases_name).cloned(),
         };
         if let Some(global_scale) = self.get(&format!("{path}.global_scale")) {

@@ -625,11 +625,22 @@ fn read_spec(
         bits: number("bits")?.unwrap_or(mode_default.bits),
         group_size: number("group_size")?.map_or(mode_default.group_size, |size| size as usize),
     };
-    spec.validate().map_err(|error| WeightsError::Config {
-        file: file.to_owned(),
-        field: field.to_owned(),
-        problem: error.to_string(),
-    })?;
+    match object.get("global_scale") {
+        None | Some(Value::Null | Value::Bool(false)) => {}
+        // mlx-lm writes it for the experts of a mixture, each of which then has a factor of its own.
+        Some(_) => {
+            return Err(bad("global_scale", "weights with a global scale are not supported".to_owned()));
+        }
+    }
+    if let Err(error) = spec.validate() {
+        let default = spec.mode.default_spec();
+        // Of a mode with several numbers of bits, those that go with a usual group size are the valid ones.
+        let key = match (QuantSpec { group_size: default.group_size, ..spec }).validate() {
+            Ok(()) => "group_size",
+            Err(_) => "bits",
+        };
+        return Err(bad(key, error.to_string()));
+    }
     Ok(spec)
 }
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use pippin_weights::{
-    Checkpoint, Dtype, MatrixData, QuantMode, QuantSpec, QuantizationConfig, TensorData, WeightsError,
-    quantize_affine, write_safetensors,
+    Checkpoint, Dtype, MatrixData, QuantMode, QuantSpec, QuantizationConfig, QuantizedData, TensorData,
+    WeightsError, quantize_affine, quantize_minifloat, write_safetensors,
 };
 use serde_json::{Value, json};
 
@@ -459,4 +459,75 @@ fn the_other_modes_follow_from_the_shapes() {
         let error = Checkpoint::from_tensors(tensors).matrix("q", 2, COLS, &none).unwrap_err();
         assert_contains(&error.to_string(), &["`q.biases`", "has no biases"]);
     }
+}
+
+/// A folder as mlx-lm writes one: mxfp4 by default, and per layer affine, the other modes and dense.
+#[test]
+fn a_model_of_mixed_modes() {
+    let values: Vec<f32> = (0..ROWS * COLS).map(|index| (index as f32).sin()).collect();
+    let affine = quantize_affine(&values, ROWS, COLS, QuantSpec::affine(6, 64), Dtype::Bf16).unwrap();
+    let mut tensors = vec![TensorData::from_f32_as("d.weight", Dtype::Bf16, &[ROWS, COLS], &values).unwrap()];
+    let mut add = |path: &str, matrix: &QuantizedData| {
+        let parts = [Some(&matrix.weight), Some(&matrix.scales), matrix.biases.as_ref()];
+        tensors
+            .extend(parts.into_iter().flatten().map(|part| part.renamed(&format!("{path}.{}", part.name()))));
+    };
+    add("affine", &affine);
+    for mode in [QuantMode::Mxfp4, QuantMode::Mxfp8, QuantMode::Nvfp4] {
+        let matrix = quantize_minifloat(&values, ROWS, COLS, mode, Dtype::Bf16).unwrap();
+        add(mode.name(), &matrix);
+        // As listed, and as the shapes say.
+        add(&format!("unlisted.{mode}"), &matrix);
+    }
+    let section = json!({
+        "mode": "mxfp4", "group_size": 32, "bits": 4,
+        "mxfp4": {"mode": "mxfp4", "group_size": 32, "bits": 4},
+        "mxfp8": {"mode": "mxfp8", "group_size": 32, "bits": 8},
+        "nvfp4": {"mode": "nvfp4"},
+        "affine": {"group_size": 64, "bits": 6},
+        "d": false,
+        "unlisted": {"mode": "affine", "group_size": 64, "bits": 4},
+    });
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "model.safetensors", &tensors);
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let config = json!({"quantization": section, "quantization_config": section});
+    let config = QuantizationConfig::from_config(&config, "config.json").unwrap();
+    assert_eq!(config.default, Some(QuantMode::Mxfp4.default_spec()));
+
+    let bytes = [("mxfp4", 64 + 4), ("mxfp8", 128 + 4), ("nvfp4", 64 + 8), ("affine", 96 + 2 * 2 * 2)];
+    for (name, bytes_per_row) in bytes {
+        for path in [name.to_owned(), format!("unlisted.{name}")] {
+            if path == "unlisted.affine" {
+                continue;
+            }
+            let matrix = checkpoint.matrix(&path, ROWS, COLS, &config).unwrap();
+            let MatrixData::Quantized(quantized) = &matrix else { panic!("{path} is dense") };
+            assert_eq!(quantized.spec.mode.name(), name, "{path}");
+            assert_eq!(matrix.byte_len(), ROWS * bytes_per_row, "{path}");
+            for (value, restored) in values.iter().zip(quantized.dequantize().unwrap()) {
+                assert!((value - restored).abs() < 0.25, "{path}: {value} {restored}");
+            }
+        }
+    }
+    assert!(matches!(checkpoint.matrix("d", ROWS, COLS, &config), Ok(MatrixData::Dense(_))));
+
+    // A listed mode that the tensors contradict.
+    let error = |path: &str, listed: Value| {
+        let config = QuantizationConfig::from_config(
+            &json!({"quantization": {"mode": "mxfp4", path: listed}}),
+            "config.json",
+        );
+        let error = checkpoint.matrix(path, ROWS, COLS, &config.unwrap()).unwrap_err();
+        assert!(error.hint().is_some(), "no hint for: {error}");
+        error.to_string()
+    };
+    let affine_32 = json!({"group_size": 32, "bits": 4});
+    assert_contains(&error("mxfp4", affine_32), &["`mxfp4.scales`", "F16, BF16 or F32", "found U8"]);
+    assert_contains(&error("mxfp4", json!({"mode": "mxfp8"})), &["`mxfp4.weight`", "[3, 32], found [3, 16]"]);
+    assert_contains(&error("nvfp4", json!({"mode": "mxfp4"})), &["`nvfp4.scales`", "[3, 4], found [3, 8]"]);
+    assert_contains(
+        &error("affine", json!({"mode": "mxfp4"})),
+        &["`affine.weight`", "[3, 16], found [3, 24]"],
+    );
 }

@@ -1,11 +1,14 @@
 //! The quantization section of `config.json`, and quantization of bad values.
 
+use pippin_weights::minifloat::{E2M1_VALUES, E4M3_VALUES, E8M0_VALUES};
 use pippin_weights::{
     Dtype, Lookup, QuantMode, QuantSpec, QuantizationConfig, QuantizedData, TensorData, WeightsError,
-    quantize_affine,
+    quantize_affine, quantize_minifloat,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+const MINIFLOAT: [QuantMode; 3] = [QuantMode::Mxfp4, QuantMode::Mxfp8, QuantMode::Nvfp4];
 
 fn read(config: Value) -> Result<QuantizationConfig, WeightsError> {
     QuantizationConfig::from_config(&config, "dir/config.json")
@@ -98,9 +101,9 @@ fn malformed_sections() {
     assert_refused(section(json!({"bits": 4, "group_size": 1u64 << 40})), &["`quantization.group_size`"]);
     assert_refused(
         section(json!({"bits": 1, "group_size": 64})),
-        &["unsupported quantization: 1-bit affine, group 64"],
+        &["`quantization.bits`", "unsupported quantization: 1-bit affine, group 64"],
     );
-    assert_refused(section(json!({"bits": 4, "group_size": 0})), &["group 0"]);
+    assert_refused(section(json!({"bits": 4, "group_size": 0})), &["`quantization.group_size`", "group 0"]);
     assert_refused(
         section(json!({"bits": 4, "group_size": 64, "mode": "int4"})),
         &["`quantization.mode`", "mxfp8"],
@@ -112,12 +115,46 @@ fn malformed_sections() {
     assert_refused(section(json!({"bits": 4, "group_size": 64, "quant_method": 4})), &["must be a string"]);
     assert_refused(
         section(json!({"bits": 4, "group_size": 64, "a.b": {"bits": 7}})),
-        &["`quantization.a.b`", "7-bit affine"],
+        &["`quantization.a.b.bits`", "7-bit affine"],
     );
     assert_refused(
         json!({"text_config": {"quantization": {"bits": 4, "group_size": 3}}}),
-        &["`text_config.quantization`", "group 3"],
+        &["`text_config.quantization.group_size`", "group 3"],
     );
+}
+
+/// The modes other than affine have one number of bits and one group size.
+#[test]
+fn modes_that_contradict_bits_or_group_size() {
+    for (mode, bits, group_size, field) in [
+        ("mxfp4", 8, 32, "bits"),
+        ("mxfp4", 4, 64, "group_size"),
+        ("mxfp4", 4, 16, "group_size"),
+        ("mxfp8", 4, 32, "bits"),
+        ("mxfp8", 8, 64, "group_size"),
+        ("nvfp4", 4, 32, "group_size"),
+        ("nvfp4", 8, 16, "bits"),
+    ] {
+        let spec = json!({"mode": mode, "bits": bits, "group_size": group_size});
+        let message = format!("unsupported quantization: {bits}-bit {mode}, group {group_size}");
+        assert_refused(json!({"quantization": spec}), &[&format!("`quantization.{field}`"), &message]);
+        assert_refused(
+            json!({"quantization": {"bits": 4, "group_size": 64, "model.layers.0.mlp.up_proj": spec}}),
+            &[&format!("`quantization.model.layers.0.mlp.up_proj.{field}`"), &message],
+        );
+    }
+}
+
+#[test]
+fn global_scales_are_refused() {
+    let expert = |global_scale: Value| {
+        let entry = json!({"mode": "nvfp4", "bits": 4, "group_size": 16, "global_scale": global_scale});
+        json!({"quantization": {"mode": "nvfp4", "bits": 4, "group_size": 16, "experts.up_proj": entry}})
+    };
+    assert!(read(expert(json!(false))).is_ok() && read(expert(Value::Null)).is_ok());
+    assert_refused(expert(json!(true)), &["`quantization.experts.up_proj.global_scale`", "not supported"]);
+    let hint = read(expert(json!(true))).unwrap_err().hint().unwrap();
+    assert!(hint.contains("conversion"), "{hint}");
 }
 
 #[test]
@@ -179,6 +216,56 @@ fn values_that_cannot_be_quantized() {
 }
 
 #[test]
+fn values_that_cannot_be_minifloats() {
+    let mut values = vec![0.5; 64];
+    let quantize =
+        |values: &[f32], rows, cols, mode, dtype| quantize_minifloat(values, rows, cols, mode, dtype);
+    for mode in MINIFLOAT {
+        assert!(quantize(&values, 2, 32, mode, Dtype::F16).is_ok(), "{mode}");
+        let size = quantize(&values, 2, 31, mode, Dtype::F32);
+        assert!(matches!(size, Err(WeightsError::Size { .. })), "{mode}");
+        let groups = quantize(&values, 8, 8, mode, Dtype::F32);
+        assert!(matches!(groups, Err(WeightsError::Quantized { .. })), "{mode}");
+        let dtype = quantize(&values, 2, 32, mode, Dtype::U8);
+        assert!(matches!(dtype, Err(WeightsError::WrongDtype { .. })), "{mode}");
+        let empty = quantize(&[], 0, 1 << 50, mode, Dtype::F32).unwrap();
+        assert!(empty.dequantize().unwrap().is_empty() && empty.dequantize_as_stored("w").is_ok());
+        assert!(quantize(&[], 3, 0, mode, Dtype::F32).unwrap().dequantize().unwrap().is_empty());
+    }
+    let affine = quantize(&values, 2, 32, QuantMode::Affine, Dtype::F32);
+    assert!(matches!(affine, Err(WeightsError::Spec { .. })));
+    values[40] = -70_000.0;
+    assert!(quantize(&values, 2, 32, QuantMode::Mxfp4, Dtype::Bf16).is_ok());
+    let error = quantize(&values, 2, 32, QuantMode::Mxfp4, Dtype::F16).unwrap_err();
+    assert_eq!(error.to_string(), "cannot quantize row 1, column 8: -70000 is not finite as F16");
+    values[40] = f32::NAN;
+    assert!(quantize(&values, 2, 32, QuantMode::Nvfp4, Dtype::F32).is_err());
+}
+
+/// A group's extremes survive whatever f32 the scale has to be, down to the smallest scale.
+#[test]
+fn the_largest_weight_of_a_group_does_not_saturate() {
+    // 2^127 itself may be rounded to infinity, as in MLX.
+    for exponent in -124..127 {
+        let largest = 2f32.powi(exponent);
+        for largest in [largest, 1.5 * largest, 1.875 * largest] {
+            let mut values = [0.0; 32];
+            values[7] = -largest;
+            for (mode, error) in [(QuantMode::Mxfp4, 1.0 / 6.0), (QuantMode::Mxfp8, 1.0 / 16.0)] {
+                let matrix = quantize_minifloat(&values, 1, 32, mode, Dtype::F32).unwrap();
+                let restored = matrix.dequantize().unwrap();
+                assert!(
+                    (restored[7] + largest).abs() <= error * largest,
+                    "{mode} {largest:e} {:e}",
+                    restored[7]
+                );
+                assert!(restored.iter().enumerate().all(|(index, value)| index == 7 || *value == 0.0));
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_are_checked() {
     let matrix = quantize_affine(&[0.0; 64], 2, 32, QuantSpec::affine(4, 32), Dtype::F32).unwrap();
     assert!(matches!(matrix.dequantize_row(2, &mut [0.0; 32]), Err(WeightsError::View { .. })));
@@ -224,6 +311,78 @@ proptest! {
         }
     }
 
+    /// No weight moves by more than its own rounding: of elements for the MX modes, and of the scale for nvfp4.
+    #[test]
+    fn minifloats_are_close(values in prop::collection::vec(-10.0f32..10.0, 128), magnitude in -12i32..6) {
+        let values: Vec<f32> = values.iter().map(|value| value * 2f32.powi(magnitude)).collect();
+        for mode in MINIFLOAT {
+            let matrix = quantize_minifloat(&values, 1, 128, mode, Dtype::F32).unwrap();
+            let restored = matrix.dequantize().unwrap();
+            let group_size = matrix.spec.group_size;
+            for (group, restored) in values.chunks(group_size).zip(restored.chunks(group_size)) {
+                let largest = group.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                for (value, restored) in group.iter().zip(restored) {
+                    // E4M3 has 4 significant bits and E2M1 has 2, above the smallest normal number. An MX
+                    // scale is up to twice the largest weight by the largest element; an nvfp4 scale is
+                    // rounded, to a multiple of 2^-9 at the finest.
+                    let coarse = (value.abs() / 4.0).max(largest / 12.0);
+                    let tolerance = match mode {
+                        QuantMode::Mxfp8 => (value.abs() / 16.0).max(largest / 2f32.powi(17)),
+                        QuantMode::Nvfp4 => 1.07 * coarse + 6.0 / 1024.0,
+                        _ => coarse,
+                    };
+                    prop_assert!((value - restored).abs() <= tolerance, "{mode}: {value} {restored} of {largest}");
+                }
+            }
+        }
+    }
+
+    /// What has been quantized once does not change when it is quantized again.
+    #[test]
+    fn minifloats_stay_what_they_are(
+        values in prop::collection::vec(-10.0f32..10.0, 64),
+        dtype in prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::Bf16]),
+    ) {
+        for mode in MINIFLOAT {
+            let once = quantize_minifloat(&values, 2, 32, mode, dtype).unwrap().dequantize().unwrap();
+            let twice = quantize_minifloat(&once, 2, 32, mode, dtype).unwrap().dequantize().unwrap();
+            prop_assert_eq!(once, twice, "{} {}", mode, dtype);
+        }
+    }
+
+    /// Any bytes are weights: each is element times scale, and the stored form is that in bf16.
+    #[test]
+    fn any_bytes_are_minifloats(packed in prop::collection::vec(any::<u8>(), 64), scales in prop::collection::vec(any::<u8>(), 8)) {
+        for mode in MINIFLOAT {
+            let spec = mode.default_spec();
+            let cols = 64 * 8 / spec.bits as usize / 2;
+            let groups = cols / spec.group_size;
+            let matrix = QuantizedData::new(
+                spec,
+                2,
+                cols,
+                TensorData::new("weight", Dtype::U32, &[2, 8], packed.clone()).unwrap(),
+                TensorData::new("scales", Dtype::U8, &[2, groups], scales[..2 * groups].to_vec()).unwrap(),
+                None,
+            )
+            .unwrap();
+            let values = matrix.dequantize().unwrap();
+            for (index, &value) in values.iter().enumerate() {
+                let scale = usize::from(scales[index / spec.group_size]);
+                let expected = match mode {
+                    QuantMode::Mxfp8 => E4M3_VALUES[usize::from(packed[index])] * E8M0_VALUES[scale],
+                    _ => {
+                        let element = E2M1_VALUES[usize::from(packed[index / 2] >> (index % 2 * 4) & 15)];
+                        element * if mode == QuantMode::Nvfp4 { E4M3_VALUES[scale] } else { E8M0_VALUES[scale] }
+                    }
+                };
+                prop_assert!(value.to_bits() == expected.to_bits() || value.is_nan() && expected.is_nan());
+            }
+            let expected = TensorData::from_f32_as("w", Dtype::Bf16, &[2, cols], &values).unwrap();
+            prop_assert!(matrix.dequantize_as_stored("w").unwrap().bytes() == expected.bytes());
+        }
+    }
+
     #[test]
     fn any_section_never_panics(
         bits in prop_oneof![Just(json!(4)), any::<i64>().prop_map(|value| json!(value)), Just(json!("4")), Just(Value::Null)],
@@ -231,7 +390,7 @@ proptest! {
         mode in prop_oneof![Just(json!("affine")), Just(json!("mxfp4")), any::<String>().prop_map(|value| json!(value)), Just(json!({}))],
         path in any::<String>(),
     ) {
-        let entry = json!({"bits": bits, "group_size": group_size, "mode": mode});
+        let entry = json!({"bits": bits, "group_size": group_size, "mode": mode, "global_scale": path});
         let _ = read(json!({"quantization": entry}));
         let _ = read(json!({"quantization": {"bits": 4, "group_size": 64, path: entry}}));
     }
