@@ -48,6 +48,19 @@ MIXED = {
     "lm_head": {"group_size": 32, "bits": 8},
 }
 
+# All modes in one model, as a configuration lists them: an entry without a mode is affine, whatever the default.
+MIXED_MODES = {
+    "model.embed_tokens": {"group_size": 64, "bits": 8},
+    "model.layers.0.self_attn.q_proj": {"group_size": 32, "bits": 8, "mode": "mxfp8"},
+    "model.layers.0.self_attn.v_proj": {"group_size": 64, "bits": 6},
+    "model.layers.0.mlp.down_proj": {"group_size": 16, "bits": 4, "mode": "nvfp4"},
+    "model.layers.0.mlp.up_proj": {"group_size": 32, "bits": 4},
+    "model.layers.1.self_attn.k_proj": {"group_size": 16, "bits": 4, "mode": "nvfp4"},
+    "model.layers.1.self_attn.o_proj": {"group_size": 128, "bits": 4, "mode": "affine"},
+    "model.layers.1.mlp.gate_proj": False,
+    "lm_head": {"group_size": 32, "bits": 8, "mode": "mxfp8"},
+}
+
 # Long periods relative to the context, so that all bands of frequencies occur in 16 dimensions.
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
@@ -59,6 +72,9 @@ CONFIGS = {
     "llama-4bit": LLAMA | quantized(4, 64),
     "llama-4bit-untied": LLAMA | quantized(4, 32) | {"tie_word_embeddings": False},
     "llama-mixed-bits": LLAMA | quantized(4, 64, **MIXED) | {"tie_word_embeddings": False},
+    "llama-mxfp4": LLAMA | quantized(4, 32, mode="mxfp4"),
+    "llama-nvfp4": LLAMA | quantized(4, 16, mode="nvfp4") | {"tie_word_embeddings": False},
+    "llama-mixed-modes": LLAMA | quantized(4, 32, mode="mxfp4", **MIXED_MODES) | {"tie_word_embeddings": False},
     "llama-rope-linear": LLAMA | scaled(type="linear", factor=2.5),
     "llama-rope-dynamic": LLAMA | scaled(type="dynamic", factor=2.0) | {"max_position_embeddings": 48},
     "llama-rope-llama3": LLAMA | {"rope_scaling": LLAMA3, "rope_theta": 500000.0},
@@ -83,6 +99,7 @@ CONFIGS = {
     "qwen3-untied": QWEN3 | {"tie_word_embeddings": False, "num_key_value_heads": 1},
     "qwen3-4bit": QWEN3 | quantized(4, 32),
     "qwen3-8bit": QWEN3 | quantized(8, 64),
+    "qwen3-mxfp8": QWEN3 | quantized(8, 32, mode="mxfp8") | {"tie_word_embeddings": False},
     "qwen3-rope-parameters": {k: v for k, v in QWEN3.items() if k != "rope_theta"} | {
         "rope_parameters": {"rope_type": "yarn", "rope_theta": 100000.0, "factor": 4.0, "original_max_position_embeddings": 64}
     },

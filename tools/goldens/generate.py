@@ -72,7 +72,11 @@ def make_tensors(config, dtype, salt):
         if isinstance(module, (nn.Linear, nn.Embedding)):
             rows, cols = module.weight.shape
             if spec := quantization_of(config, path, cols):
-                parts = weights.quantized(salt, path, rows, cols, spec["bits"], spec["group_size"])
+                mode, bits, group_size = spec.get("mode", "affine"), spec["bits"], spec["group_size"]
+                if mode == "affine":
+                    parts = weights.quantized(salt, path, rows, cols, bits, group_size)
+                else:
+                    parts = weights.quantized_minifloat(salt, path, rows, cols, mode, bits, group_size)
                 tensors |= {f"{path}.{part}": value for part, value in zip(("weight", "scales", "biases"), parts)}
             else:
                 tensors[f"{path}.weight"] = weights.matrix(salt, path, rows, cols)
@@ -82,7 +86,7 @@ def make_tensors(config, dtype, salt):
             tensors[f"{path}.weight"] = weights.vector(salt, f"{path}.weight", module.weight.shape[0])
     arrays = {name: mx.array(value) for name, value in tensors.items()}
     if dtype == "BF16":
-        arrays = {name: a if a.dtype == mx.uint32 else a.astype(mx.bfloat16) for name, a in arrays.items()}
+        arrays = {name: a if a.dtype in (mx.uint32, mx.uint8) else a.astype(mx.bfloat16) for name, a in arrays.items()}
     expected = {name for name, _ in tree_flatten(model.parameters())}
     plain = {name for name in arrays if not name.endswith((".scales", ".biases"))}
     assert plain == expected, plain ^ expected

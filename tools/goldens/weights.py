@@ -14,6 +14,11 @@ and its values are, computed in f32 with constants that are computed in f64 and 
     scales [o, k / group]   s[i] = base * (1 + u[i] / 4), negative for odd i
                             base = gain * sqrt(12 / (4^bits - 1) / k), which gives weights of deviation gain / sqrt(k)
     biases [o, k / group]   -(s[i] * (2^bits - 1) / 2), of the scales' stream, so that weights have mean zero
+    E4M3 elements           the bytes of the packed words with both upper exponent bits set, which makes them 32 or more (otherwise
+                            a few large ones would be all that counts), and with the code of NaN (all ones but the sign) made even
+    E8M0 scales (u8)        127 + round(e) - 1 + (z[i] >> 40) mod 3, where e = log2(gain / sqrt(k) / rms)
+    E4M3 scales (u8)        round(8 * (e + 7)) - 4 + (z[i] >> 40) mod 9
+                            rms is that of the elements: 2.926 for E2M1, 214.1 for these E4M3; round(x) is floor(x + 1/2), in f64
     norm weights            1 + u[i] / 4
     matrices [o, k]         u[i] * (gain * sqrt(3 / k))
     bias vectors            u[i] / 2
@@ -75,3 +80,23 @@ def quantized(salt, path, rows, cols, bits, group_size):
     scales[1::2] *= np.float32(-1)
     biases = -(scales * np.float32((2.0**bits - 1.0) / 2.0))
     return packed, scales.reshape(rows, groups), biases.reshape(rows, groups)
+
+
+# The root of the mean square of the elements.
+RMS = {"mxfp4": 2.926, "mxfp8": 214.1, "nvfp4": 2.926}
+
+
+def quantized_minifloat(salt, path, rows, cols, mode, bits, group_size):
+    """Packed words and scales of a matrix of mxfp4, mxfp8 or nvfp4."""
+    words = cols * bits // 32
+    packed = (stream(salt, f"{path}.weight", rows * words) >> np.uint64(32)).astype(np.uint32)
+    if mode == "mxfp8":
+        codes = packed.view(np.uint8)
+        codes |= 0x60
+        codes[codes & 0x7F == 0x7F] &= 0xFE
+    exponent = np.log2(gain(path) / np.sqrt(cols) / RMS[mode])
+    base, spread = (np.floor(8 * (exponent + 7) + 0.5) - 4, 9) if mode == "nvfp4" else (127 + np.floor(exponent + 0.5) - 1, 3)
+    groups = cols // group_size
+    offsets = (stream(salt, f"{path}.scales", rows * groups) >> np.uint64(40)) % np.uint64(spread)
+    scales = (int(base) + offsets.astype(np.int64)).astype(np.uint8)
+    return packed.reshape(rows, words), scales.reshape(rows, groups)

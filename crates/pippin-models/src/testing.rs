@@ -14,7 +14,7 @@
 //! # Ok::<(), pippin_models::ModelError>(())
 //! ```
 
-use pippin_tensor::{Dtype, QuantSpec};
+use pippin_tensor::{Dtype, QuantMode, QuantSpec};
 use pippin_weights::{Checkpoint, TensorData, WeightsError};
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ pub fn tiny_llama() -> Value {
     })
 }
 
-/// The checkpoint that a configuration and a salt stand for; `dtype` is that of everything but packed words.
+/// The checkpoint that a configuration and a salt stand for; `dtype` is that of everything but packed words and 8-bit scales.
 ///
 /// # Errors
 ///
@@ -118,6 +118,7 @@ impl Generator<'_> {
         };
         let weight = format!("{path}.weight");
         match self.quantization(path).filter(|spec| cols.is_multiple_of(spec.group_size)) {
+            Some(spec) if spec.mode != QuantMode::Affine => self.minifloat(path, rows, cols, gain, spec)?,
             Some(QuantSpec { bits, group_size, .. }) => {
                 let words = cols * bits as usize / 32;
                 let packed: Vec<u32> =
@@ -152,15 +153,53 @@ impl Generator<'_> {
         Ok(())
     }
 
-    /// The affine quantization that the configuration gives a matrix.
+    /// The packed words and scales of a matrix of mxfp4, mxfp8 or nvfp4.
+    fn minifloat(&mut self, path: &str, rows: usize, cols: usize, gain: f64, spec: QuantSpec) -> Result<()> {
+        let weight = format!("{path}.weight");
+        let words = cols * spec.bits as usize / 32;
+        let mut packed: Vec<u8> = stream(self.salt, &weight)
+            .take(rows * words)
+            .flat_map(|z| ((z >> 32) as u32).to_le_bytes())
+            .collect();
+        let rms = if spec.mode == QuantMode::Mxfp8 {
+            for code in &mut packed {
+                *code |= 0x60;
+                if *code & 0x7f == 0x7f {
+                    *code &= 0xfe;
+                }
+            }
+            214.1
+        } else {
+            2.926
+        };
+        self.tensors.push(TensorData::new(weight, Dtype::U32, &[rows, words], packed)?);
+
+        let exponent = (gain / (cols as f64).sqrt() / rms).log2();
+        let (base, spread) = match spec.mode {
+            QuantMode::Nvfp4 => ((8.0 * (exponent + 7.0) + 0.5).floor() - 4.0, 9),
+            _ => (127.0 + (exponent + 0.5).floor() - 1.0, 3),
+        };
+        let name = format!("{path}.scales");
+        let groups = cols / spec.group_size;
+        let scales = stream(self.salt, &name)
+            .take(rows * groups)
+            .map(|z| (base as u64 + (z >> 40) % spread) as u8)
+            .collect();
+        self.tensors.push(TensorData::new(name, Dtype::U8, &[rows, groups], scales)?);
+        Ok(())
+    }
+
+    /// The quantization that the configuration gives a matrix; an entry without a mode is affine.
     fn quantization(&self, path: &str) -> Option<QuantSpec> {
         let all = self.config.value().get("quantization")?;
         let own = all.get(path).unwrap_or(all);
         let count = |name| own.get(name)?.as_u64();
-        Some(QuantSpec::affine(
-            u32::try_from(count("bits")?).ok()?,
-            usize::try_from(count("group_size")?).ok()?,
-        ))
+        let mode = match own.get("mode") {
+            Some(mode) => serde_json::from_value(mode.clone()).ok()?,
+            None => QuantMode::Affine,
+        };
+        let bits = u32::try_from(count("bits")?).ok()?;
+        Some(QuantSpec { mode, bits, group_size: usize::try_from(count("group_size")?).ok()? })
     }
 
     fn uniform(&self, name: &str, count: usize) -> impl Iterator<Item = f32> + use<> {

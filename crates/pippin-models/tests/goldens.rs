@@ -276,6 +276,9 @@ goldens! {
     llama_bf16: "llama-bf16",
     llama_biases: "llama-biases",
     llama_mixed_bits: "llama-mixed-bits",
+    llama_mixed_modes: "llama-mixed-modes",
+    llama_mxfp4: "llama-mxfp4",
+    llama_nvfp4: "llama-nvfp4",
     llama_rope_dynamic: "llama-rope-dynamic",
     llama_rope_linear: "llama-rope-linear",
     llama_rope_llama3: "llama-rope-llama3",
@@ -296,6 +299,7 @@ goldens! {
     qwen3_4bit: "qwen3-4bit",
     qwen3_4bit_bf16: "qwen3-4bit-bf16",
     qwen3_8bit: "qwen3-8bit",
+    qwen3_mxfp8: "qwen3-mxfp8",
     qwen3_rope_parameters: "qwen3-rope-parameters",
     qwen3_untied: "qwen3-untied",
 }
