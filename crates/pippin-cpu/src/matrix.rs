@@ -2,12 +2,13 @@
 
 use std::{cell::RefCell, ops::Range, sync::Arc};
 
-use pippin_tensor::{Dtype, MatrixData, QuantMode, QuantizedData, TensorData, TensorError};
+use pippin_tensor::{Dtype, MatrixData, QuantMode, QuantSpec, QuantizedData, TensorData, TensorError};
 
 use crate::{
     kernels::{
         Kernels, integer,
         matmul::{DIRECT_COLUMNS, DenseRows, Element, Order, Output, Packed, QuantRows, Tile},
+        unpack::{Codes, E2M1_FACTOR, E2M1_OFFSET},
     },
     pool::Pool,
     simd::MAX_LANES,
@@ -24,8 +25,15 @@ pub struct CpuMatrix {
 
 #[derive(Debug)]
 enum Kind {
-    Dense { data: TensorData, element: Element },
-    Quantized { data: Box<QuantizedData>, biases: TensorData, element: Element },
+    Dense {
+        data: TensorData,
+        element: Element,
+    },
+    /// `element` is the type of scales and biases.
+    Quantized {
+        data: Box<QuantizedData>,
+        element: Element,
+    },
 }
 
 pub(crate) fn element_of(dtype: Dtype) -> Option<Element> {
@@ -58,29 +66,33 @@ impl CpuMatrix {
             }
             MatrixData::Quantized(data) => {
                 let name = data.weight.name();
-                if data.spec.mode != QuantMode::Affine {
-                    return Err(unsupported(format!("{} weights ({name})", data.spec)));
+                let biases_match = match (&data.biases, data.spec.mode) {
+                    (Some(biases), QuantMode::Affine) => biases.dtype() == data.scales.dtype(),
+                    (biases, mode) => biases.is_none() && mode != QuantMode::Affine,
+                };
+                if !biases_match {
+                    let biases =
+                        data.biases.as_ref().map_or("none".into(), |biases| biases.dtype().to_string());
+                    return Err(TensorError::shape(
+                        "matrix",
+                        format!("biases as {} asks for beside {name}", data.spec),
+                        biases,
+                    ));
                 }
-                let biases = data
-                    .biases
-                    .clone()
-                    .ok_or_else(|| TensorError::shape("matrix", format!("biases beside {name}"), "none"))?;
-                let element = element_of(data.scales.dtype())
-                    .filter(|_| biases.dtype() == data.scales.dtype())
-                    .ok_or_else(|| {
-                        unsupported(format!(
-                            "{} scales with {} biases ({name})",
-                            data.scales.dtype(),
-                            biases.dtype()
-                        ))
-                    })?;
+                let element = match data.spec.mode {
+                    QuantMode::Affine => element_of(data.scales.dtype())
+                        .ok_or_else(|| unsupported(format!("{} scales ({name})", data.scales.dtype())))?,
+                    QuantMode::Mxfp4 | QuantMode::Mxfp8 => Element::E8m0,
+                    QuantMode::Nvfp4 => Element::E4m3,
+                };
                 let (rows, columns) = (data.rows, data.cols);
                 // The kernels read without further checks: the sizes must be what the shape says.
                 let groups = columns / data.spec.group_size;
                 let words = columns * data.spec.bits as usize / 32;
+                let group_bytes = element.size() * rows * groups;
                 if data.weight.bytes().len() != 4 * rows * words
-                    || data.scales.bytes().len() != element.size() * rows * groups
-                    || biases.bytes().len() != element.size() * rows * groups
+                    || data.scales.bytes().len() != group_bytes
+                    || data.biases.as_ref().is_some_and(|biases| biases.bytes().len() != group_bytes)
                     || !columns.is_multiple_of(data.spec.group_size)
                 {
                     return Err(TensorError::shape(
@@ -89,7 +101,7 @@ impl CpuMatrix {
                         format!("{name} with other sizes"),
                     ));
                 }
-                Ok(Self { rows, columns, kind: Kind::Quantized { data: Box::new(data), biases, element } })
+                Ok(Self { rows, columns, kind: Kind::Quantized { data: Box::new(data), element } })
             }
         }
     }
@@ -99,23 +111,27 @@ impl CpuMatrix {
         match &self.kind {
             Kind::Dense { .. } => Packing::Floats(Order::Natural),
             Kind::Quantized { data, .. } => {
-                let spec = data.spec;
-                // Widths that are not a power of two are unpacked first.
-                let fields = if spec.bits.is_power_of_two() { Some(32 / spec.bits as usize) } else { None };
-                if integer {
-                    Packing::Bytes { fields: fields.unwrap_or(4), group_size: spec.group_size }
-                } else {
-                    Packing::Floats(fields.map_or(Order::Natural, |fields| Order::Interleaved { fields }))
+                let QuantSpec { mode, bits, group_size } = data.spec;
+                let fields = 32 / bits as usize;
+                match (integer, codes_of(data.spec)) {
+                    (true, None) if mode == QuantMode::Affine => Packing::Bytes { fields, group_size },
+                    (true, Some(_)) => Packing::Bytes { fields: 4, group_size },
+                    (false, None) if mode == QuantMode::Affine => {
+                        Packing::Floats(Order::Interleaved { fields })
+                    }
+                    _ => Packing::Floats(Order::Natural),
                 }
             }
         }
     }
 
-    /// Whether rows can be multiplied as they are read. The other widths cross word boundaries and go through a panel.
+    /// Whether `f32` activations are multiplied with rows as they are read. Other codes go through a panel.
     fn direct(&self) -> bool {
         match &self.kind {
             Kind::Dense { .. } => true,
-            Kind::Quantized { data, .. } => data.spec.bits.is_power_of_two(),
+            Kind::Quantized { data, .. } => {
+                data.spec.mode == QuantMode::Affine && codes_of(data.spec).is_none()
+            }
         }
     }
 
@@ -127,13 +143,65 @@ impl CpuMatrix {
                 // SAFETY: the row is inside the matrix, whose size was checked when it was made.
                 unsafe { (kernels.widen)(data.bytes()[start..].as_ptr(), *element, out) };
             }
-            Kind::Quantized { data, biases, element } => SCRATCH.with_borrow_mut(|scratch| {
-                let spec = data.spec;
-                scratch.load_groups(kernels, self, row..row + 1, &data.scales, biases, *element);
-                let row_bytes = self.columns * spec.bits as usize / 8;
+            Kind::Quantized { data, element } => SCRATCH.with_borrow_mut(|scratch| {
+                let groups = scratch.load_groups(kernels, data, row..row + 1, *element);
+                let row_bytes = self.columns * data.spec.bits as usize / 8;
                 let words = &data.weight.bytes()[row * row_bytes..][..row_bytes];
-                unpack_bits(words, spec.bits, spec.group_size, &scratch.scales, &scratch.biases, out);
+                debug_assert_eq!(groups * data.spec.group_size, self.columns);
+                let Scratch { scales, biases, bytes, .. } = scratch;
+                dequantize_row(kernels, data.spec, words, scales, biases, bytes, out);
             }),
+        }
+    }
+}
+
+/// How rows become bytes, if their fields are not numbers with a power of two of bits.
+fn codes_of(spec: QuantSpec) -> Option<Codes> {
+    match (spec.mode, spec.bits) {
+        (QuantMode::Affine, 3) => Some(Codes::Three),
+        (QuantMode::Affine, 5) => Some(Codes::Five),
+        (QuantMode::Affine, 6) => Some(Codes::Six),
+        (QuantMode::Mxfp4 | QuantMode::Nvfp4, _) => Some(Codes::E2m1),
+        _ => None,
+    }
+}
+
+/// Dequantizes a row of any kind, in natural order. `bytes` is a buffer.
+fn dequantize_row(
+    kernels: &Kernels,
+    spec: QuantSpec,
+    words: &[u8],
+    scales: &[f32],
+    biases: &[f32],
+    bytes: &mut Vec<u8>,
+    out: &mut [f32],
+) {
+    let columns = out.len();
+    let groups = out.chunks_exact_mut(spec.group_size).zip(scales.iter().zip(biases));
+    if spec.mode == QuantMode::Mxfp8 {
+        for ((out, (scale, _)), words) in groups.zip(words.chunks_exact(spec.group_size)) {
+            // SAFETY: there are as many codes as elements.
+            unsafe { (kernels.widen)(words.as_ptr(), Element::E4m3, out) };
+            out.iter_mut().for_each(|weight| *weight *= scale);
+        }
+        return;
+    }
+    bytes.resize(columns, 0);
+    match codes_of(spec) {
+        // SAFETY: the instruction set is there.
+        Some(codes) => unsafe { (kernels.unpack)(words, codes, bytes) },
+        None => {
+            let fields = 8 / spec.bits as usize;
+            for (word, bytes) in words.iter().zip(bytes.chunks_exact_mut(fields)) {
+                for (field, byte) in bytes.iter_mut().enumerate() {
+                    *byte = (u32::from(*word) >> (field as u32 * spec.bits) & ((1 << spec.bits) - 1)) as u8;
+                }
+            }
+        }
+    }
+    for ((out, (scale, bias)), bytes) in groups.zip(bytes.chunks_exact(spec.group_size)) {
+        for (out, q) in out.iter_mut().zip(bytes) {
+            *out = f32::from(*q) * scale + bias;
         }
     }
 }
@@ -145,26 +213,6 @@ enum Packing {
     Floats(Order),
     /// Quantized to eight bits per group, for weights with so many fields per word.
     Bytes { fields: usize, group_size: usize },
-}
-
-/// Calls `f` with every field of a row of any bit width: a little-endian stream of `bits`-wide fields.
-fn for_each_field(words: &[u8], bits: u32, columns: usize, mut f: impl FnMut(usize, u32)) {
-    let mask = (1u32 << bits) - 1;
-    for column in 0..columns {
-        let bit = column * bits as usize;
-        // A field of up to 8 bits lies within two bytes.
-        let low = u32::from(words[bit / 8]);
-        let high = u32::from(words.get(bit / 8 + 1).copied().unwrap_or(0));
-        f(column, ((low | high << 8) >> (bit % 8)) & mask);
-    }
-}
-
-/// Dequantizes a row of any bit width.
-fn unpack_bits(words: &[u8], bits: u32, group_size: usize, scales: &[f32], biases: &[f32], out: &mut [f32]) {
-    for_each_field(words, bits, out.len(), |column, q| {
-        let group = column / group_size;
-        out[column] = q as f32 * scales[group] + biases[group];
-    });
 }
 
 /// A thread's buffers for dequantization.
@@ -186,22 +234,28 @@ impl Scratch {
     fn load_groups(
         &mut self,
         kernels: &Kernels,
-        matrix: &CpuMatrix,
+        data: &QuantizedData,
         rows: Range<usize>,
-        scales: &TensorData,
-        biases: &TensorData,
         element: Element,
     ) -> usize {
-        let groups = scales.bytes().len() / element.size() / matrix.rows;
+        let groups = data.cols / data.spec.group_size;
         let len = rows.len() * groups;
-        for (data, to) in [(scales, &mut self.scales), (biases, &mut self.biases)] {
+        let Self { scales, biases, .. } = self;
+        for (data, to) in [(Some(&data.scales), &mut *scales), (data.biases.as_ref(), &mut *biases)] {
             // Vectors that reach over the end multiply what they read with zero; it must be finite.
             to.resize(len + MAX_LANES, 0.0);
             to[len..].fill(0.0);
+            let Some(data) = data else { continue };
             let from =
                 &data.bytes()[rows.start * groups * element.size()..rows.end * groups * element.size()];
             // SAFETY: `from` holds as many elements as `to[..len]`.
             unsafe { (kernels.widen)(from.as_ptr(), element, &mut to[..len]) };
+        }
+        if codes_of(data.spec) == Some(Codes::E2m1) {
+            for (scale, bias) in scales[..len].iter_mut().zip(biases) {
+                *scale *= E2M1_FACTOR;
+                *bias = *scale * -f32::from(E2M1_OFFSET);
+            }
         }
         groups
     }
@@ -392,7 +446,7 @@ impl Region<'_> {
     ) {
         let kernels = self.kernels;
         // Dense matrices are never packed as bytes.
-        let Kind::Quantized { data, biases, element } = &matrix.kind else { return };
+        let Kind::Quantized { data, element } = &matrix.kind else { return };
         let spec = data.spec;
         let groups = x.layout.groups;
         let first_group = rows.start * groups * element.size();
@@ -403,7 +457,7 @@ impl Region<'_> {
             row_words: row_bytes / 4,
             rows: rows.len(),
             scales: &data.scales.bytes()[first_group..],
-            biases: &biases.bytes()[first_group..],
+            biases: data.biases.as_ref().map(|biases| &biases.bytes()[first_group..]),
             element: *element,
             groups,
             group_size: spec.group_size,
@@ -412,17 +466,17 @@ impl Region<'_> {
         };
         let kernels = &kernels.integer;
         // SAFETY: `args` describes rows of the matrix, activations packed for it, and an output piece that only this
-        // task writes; scales and biases are padded by a vector.
+        // task writes.
         unsafe {
-            match spec.bits {
-                2 => (kernels.rows_2)(&args, &mut scratch.integer),
-                4 => (kernels.rows_4)(&args, &mut scratch.integer),
-                8 => (kernels.rows_8)(&args, &mut scratch.integer),
-                bits => {
+            match (codes_of(spec), spec.bits) {
+                (None, 2) => (kernels.rows_2)(&args, &mut scratch.integer),
+                (None, 4) => (kernels.rows_4)(&args, &mut scratch.integer),
+                (None, _) => (kernels.rows_8)(&args, &mut scratch.integer),
+                (Some(codes), _) => {
                     scratch.bytes.resize(rows.len() * matrix.columns, 0);
                     let unpacked = scratch.bytes.chunks_exact_mut(matrix.columns);
                     for (words, out) in words.chunks_exact(row_bytes).zip(unpacked) {
-                        for_each_field(words, bits, out.len(), |column, q| out[column] = q as u8);
+                        (self.kernels.unpack)(words, codes, out);
                     }
                     let args = integer::IntegerRows {
                         words: scratch.bytes.as_ptr(),
@@ -469,9 +523,8 @@ impl Region<'_> {
                     }
                 }
             }
-            Kind::Quantized { data, biases, element } => {
-                let groups =
-                    scratch.load_groups(kernels, matrix, rows.clone(), &data.scales, biases, *element);
+            Kind::Quantized { data, element } => {
+                let groups = scratch.load_groups(kernels, data, rows.clone(), *element);
                 let spec = data.spec;
                 let row_bytes = matrix.columns * spec.bits as usize / 8;
                 let words = &data.weight.bytes()[rows.start * row_bytes..rows.end * row_bytes];
@@ -487,24 +540,25 @@ impl Region<'_> {
                     y,
                 };
                 let panel = scratch.panel.as_mut_ptr();
+                let interleaved = matrix.direct();
                 // SAFETY: as above; scales and biases are padded by a vector.
                 unsafe {
                     match (spec.bits, direct) {
                         (2, true) => (kernels.quant_rows_2)(&args),
                         (4, true) => (kernels.quant_rows_4)(&args),
                         (8, true) => (kernels.quant_rows_8)(&args),
-                        (2, false) => (kernels.quant_unpack_2)(&args, panel),
-                        (4, false) => (kernels.quant_unpack_4)(&args, panel),
-                        (8, false) => (kernels.quant_unpack_8)(&args, panel),
+                        (2, false) if interleaved => (kernels.quant_unpack_2)(&args, panel),
+                        (4, false) if interleaved => (kernels.quant_unpack_4)(&args, panel),
+                        (8, false) if interleaved => (kernels.quant_unpack_8)(&args, panel),
                         _ => {
-                            let groups =
-                                scratch.scales.chunks_exact(groups).zip(scratch.biases.chunks_exact(groups));
-                            let panel = scratch.panel.chunks_exact_mut(x.stride);
+                            let Scratch { scales, biases, bytes, panel, .. } = scratch;
+                            let groups = scales.chunks_exact(groups).zip(biases.chunks_exact(groups));
+                            let panel = panel.chunks_exact_mut(x.stride);
                             for ((words, (scales, biases)), out) in
                                 words.chunks_exact(row_bytes).zip(groups).zip(panel)
                             {
                                 let (out, padding) = out.split_at_mut(matrix.columns);
-                                unpack_bits(words, spec.bits, spec.group_size, scales, biases, out);
+                                dequantize_row(kernels, spec, words, scales, biases, bytes, out);
                                 padding.fill(0.0);
                             }
                         }

@@ -185,7 +185,7 @@ mod tests {
         drop(second);
         for len in [KEEP / 2, KEEP / 2, KEEP, KEEP / 4] {
             drop(Buffer::new(&recycler, len));
-            let kept: usize = recycler.free.lock().unwrap().iter().map(Vec::len).sum();
+            let kept: usize = recycler.free.lock().unwrap().iter().map(|buffer| buffer.len()).sum();
             assert!(kept <= KEEP);
         }
     }

@@ -45,7 +45,7 @@ pub use backend::{
 };
 pub use batch::{Batch, LogitRows, SequenceRows};
 pub use error::TensorError;
-pub use pippin_weights::{Dtype, MatrixData, QuantMode, QuantSpec, QuantizedData, TensorData};
+pub use pippin_weights::{Dtype, MatrixData, QuantMode, QuantSpec, QuantizedData, TensorData, minifloat};
 
 /// The result of a backend operation.
 pub type Result<T> = std::result::Result<T, TensorError>;

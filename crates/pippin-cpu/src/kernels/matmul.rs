@@ -14,6 +14,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "index arithmetic is what these loops are about")]
 
+use super::unpack::{e4m3_to_f32, e8m0_to_f32};
 use crate::simd::Simd;
 
 /// The order in which a packed activation row holds its elements.
@@ -328,12 +329,16 @@ unsafe fn quant_unpack_grouped<S: Simd, const BITS: u32, const SEVERAL: bool>(
     }
 }
 
-/// Element type of a dense matrix or a KV cache.
+/// Element type of a dense matrix, a KV cache or scales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
     F32,
     F16,
     Bf16,
+    /// Weights of the mode `mxfp8` and scales of `nvfp4`.
+    E4m3,
+    /// Scales of the modes `mxfp4` and `mxfp8`.
+    E8m0,
 }
 
 impl Element {
@@ -341,6 +346,7 @@ impl Element {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::E4m3 | Self::E8m0 => 1,
         }
     }
 }
@@ -375,7 +381,25 @@ pub(crate) unsafe fn load_elements<S: Simd>(from: *const u8, element: Element, c
             Element::F32 => S::load(from.cast()),
             Element::F16 => S::load_f16(from.cast()),
             Element::Bf16 => S::load_bf16(from.cast()),
+            Element::E4m3 => load_codes::<S>(from, e4m3_to_f32),
+            Element::E8m0 => load_codes::<S>(from, e8m0_to_f32),
         }
+    }
+}
+
+/// Widens one vector of 8-bit codes.
+///
+/// # Safety
+/// `from` is valid for `LANES` bytes.
+#[inline(always)]
+unsafe fn load_codes<S: Simd>(from: *const u8, value: impl Fn(u8) -> f32) -> S::F {
+    let mut values = [0.0; crate::simd::MAX_LANES];
+    // SAFETY: by contract.
+    unsafe {
+        for (i, to) in values[..S::LANES].iter_mut().enumerate() {
+            *to = value(*from.add(i));
+        }
+        S::load(values.as_ptr())
     }
 }
 

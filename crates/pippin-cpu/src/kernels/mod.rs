@@ -8,11 +8,13 @@ pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod integer;
 pub(crate) mod matmul;
+pub(crate) mod unpack;
 
 use crate::simd::{Simd, portable::Portable};
 use attention::AttentionTask;
 use integer::{IntegerRows, PackedRow};
 use matmul::{DenseRows, Element, QuantRows, Tile};
+use unpack::Codes;
 
 /// An instruction set the CPU backend has kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,7 @@ pub(crate) struct Kernels {
     pub(crate) dense_unpack: unsafe fn(&DenseRows<'_>, *mut f32),
     pub(crate) tile: unsafe fn(&Tile),
     pub(crate) widen: unsafe fn(*const u8, Element, &mut [f32]),
+    pub(crate) unpack: unsafe fn(&[u8], Codes, &mut [u8]),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) silu_mul: unsafe fn(&[f32], &[f32], &mut [f32]),
     pub(crate) add: unsafe fn(&[f32], &[f32], &mut [f32]),
@@ -111,7 +114,7 @@ type QuantizeKernel = unsafe fn(&[f32], usize, usize, &PackedRow);
 
 /// The kernels that differ between an instruction set and its extension by dot products of bytes.
 pub(crate) struct IntegerKernels {
-    /// Activation rows of a tile, more than [`integer::DIRECT_ROWS`].
+    /// Activation rows of a tile, more than the rows of `integer::few`.
     pub(crate) tile_rows: usize,
     pub(crate) quantize: QuantizeKernel,
     pub(crate) rows_2: unsafe fn(&IntegerRows<'_>, &mut integer::Scratch),
@@ -236,6 +239,10 @@ macro_rules! kernels {
                 unsafe { matmul::widen::<$simd>(from, element, to) }
             }
             $(#[$feature])?
+            unsafe fn unpack(row: &[u8], codes: Codes, out: &mut [u8]) {
+                unpack::unpack(row, codes, out);
+            }
+            $(#[$feature])?
             unsafe fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
                 unsafe { elementwise::rms_norm::<$simd>(x, weight, eps, out) }
             }
@@ -269,6 +276,7 @@ macro_rules! kernels {
                 dense_unpack,
                 tile,
                 widen,
+                unpack,
                 rms_norm,
                 silu_mul,
                 add,

@@ -30,7 +30,10 @@ mod panel;
 
 use std::ops::Range;
 
-use super::matmul::{Element, Output, load_elements};
+use super::{
+    matmul::{Element, Output, load_elements},
+    unpack::{E2M1_FACTOR, E2M1_OFFSET},
+};
 use crate::{
     simd::{MAX_LANES, Simd},
     tensor::Lines,
@@ -174,8 +177,8 @@ pub(crate) struct IntegerRows<'a> {
     pub(crate) rows: usize,
     /// The scales of these rows and of those that follow, `groups` per row, in no particular alignment.
     pub(crate) scales: &'a [u8],
-    /// The biases, likewise.
-    pub(crate) biases: &'a [u8],
+    /// The biases, likewise. Without, the weights are E2M1 floats as [`super::unpack::Codes::E2m1`] describes.
+    pub(crate) biases: Option<&'a [u8]>,
     pub(crate) element: Element,
     pub(crate) groups: usize,
     /// Weights per group.
@@ -338,15 +341,26 @@ unsafe fn transpose<S: Simd>(from: *const u8, stride: usize, rows: usize, column
 #[inline(always)]
 unsafe fn load_groups<S: Simd>(args: &IntegerRows<'_>, row: usize, rows: usize, scratch: &mut Scratch) {
     let len = args.groups.next_multiple_of(S::LANES) * S::LANES;
+    let scales = scratch.scales.reserve(len).as_mut_ptr();
+    let biases = scratch.biases.reserve(len).as_mut_ptr();
     // SAFETY: `args` holds `groups` values per row.
     unsafe {
-        for (from, to) in [(args.scales, &mut scratch.scales), (args.biases, &mut scratch.biases)] {
-            let to = to.reserve(len).as_mut_ptr().cast();
+        for (from, to) in [(Some(args.scales), scales), (args.biases, biases)] {
+            let (Some(from), to) = (from, to.cast()) else { continue };
             // The element type outside of the loops.
             match args.element {
                 Element::F32 => transpose_groups::<S>(args, from, Element::F32, row, rows, to),
                 Element::F16 => transpose_groups::<S>(args, from, Element::F16, row, rows, to),
                 Element::Bf16 => transpose_groups::<S>(args, from, Element::Bf16, row, rows, to),
+                Element::E4m3 => transpose_groups::<S>(args, from, Element::E4m3, row, rows, to),
+                Element::E8m0 => transpose_groups::<S>(args, from, Element::E8m0, row, rows, to),
+            }
+        }
+        if args.biases.is_none() {
+            for at in (0..args.groups * S::LANES).step_by(S::LANES) {
+                let scale = S::mul(S::load(scales.add(at)), S::splat(E2M1_FACTOR));
+                S::store(scales.add(at), scale);
+                S::store(biases.add(at), S::mul(scale, S::splat(-f32::from(E2M1_OFFSET))));
             }
         }
     }
