@@ -22,6 +22,7 @@
 //! # Ok::<(), pippin_tensor::TensorError>(())
 //! ```
 
+mod attention;
 mod kernels;
 mod kv;
 mod matrix;
@@ -31,7 +32,6 @@ mod simd;
 mod tensor;
 
 use std::{
-    cell::RefCell,
     ops::Range,
     sync::{
         Arc, OnceLock,
@@ -47,10 +47,7 @@ use pippin_tensor::{
 
 pub use crate::{kernels::InstructionSet, kv::CpuKvCache, matrix::CpuMatrix, tensor::CpuTensor};
 use crate::{
-    kernels::{
-        Kernels,
-        attention::{AttentionTask, Scratch},
-    },
+    kernels::Kernels,
     matrix::{Job, Product, Region},
     pool::Pool,
     tensor::{Buffer, Recycler, Shared},
@@ -82,10 +79,6 @@ pub struct PeakRates {
     pub floats: f64,
     /// Operations on products of bytes per second.
     pub bytes: f64,
-}
-
-thread_local! {
-    static ATTENTION: RefCell<Scratch> = RefCell::default();
 }
 
 /// Threads used when nothing else is said: those the process may run on.
@@ -390,47 +383,7 @@ impl Backend for CpuBackend {
         step: &StepInputs<Self>,
         spec: &AttentionSpec,
     ) -> Result<CpuTensor> {
-        cache.check_attention(queries, step, spec)?;
-        let kv = cache.view();
-        let group = spec.heads / spec.kv_heads;
-        // Enough queries to pay for widening a block of keys, few enough to stay in the first-level cache.
-        let block = (32 / group).max(1);
-        let mut pieces: Vec<(usize, usize, Range<usize>)> = Vec::new();
-        for sequence in 0..step.sequences {
-            let rows = step.query_starts[sequence] as usize..step.query_starts[sequence + 1] as usize;
-            // The last rows see the most keys; starting with them balances the threads.
-            for start in rows.clone().step_by(block).rev() {
-                for kv_head in 0..spec.kv_heads {
-                    pieces.push((sequence, kv_head, start..(start + block).min(rows.end)));
-                }
-            }
-        }
-        let mut out = self.buffer(queries.rows * queries.columns);
-        let to = Shared::new(&mut out);
-        let from = queries.values().as_ptr() as usize;
-        let view = kv::SharedView(kv);
-        self.pool.run(pieces.len(), &|i| {
-            let (sequence, kv_head, rows) = &pieces[i];
-            let end_row = step.query_starts[sequence + 1] as usize;
-            let context = step.context_lengths[*sequence] as usize;
-            let task = AttentionTask {
-                queries: from as *const f32,
-                out: to.at(0),
-                heads: spec.heads,
-                first_row: rows.start,
-                rows: rows.len(),
-                first_position: context - (end_row - rows.start),
-                kv_head: *kv_head,
-                kv: view.get(),
-                pages: &step.page_tables[sequence * step.pages_per_sequence..][..step.pages_per_sequence],
-                scale: spec.scale,
-                window: spec.window,
-                softcap: spec.softcap,
-            };
-            // SAFETY: shapes, pages and lengths were checked; each piece writes its own rows of its own heads.
-            ATTENTION.with_borrow_mut(|scratch| unsafe { (self.kernels.0.attention)(&task, scratch) });
-        });
-        Ok(CpuTensor::new(queries.rows, queries.columns, out))
+        self.run_attention(queries, cache, step, spec)
     }
 
     fn select_rows(&self, x: &CpuTensor, rows: &Arc<[u32]>) -> Result<CpuTensor> {

@@ -2,7 +2,8 @@
 
 use pippin_cpu::{CpuBackend, InstructionSet};
 use pippin_tensor::{
-    Backend, Dtype, MatrixData, Numerics, QuantSpec, QuantizedData, TensorData, conformance_suite,
+    AttentionSpec, Backend, Batch, Dtype, KvCacheSpec, KvFormat, LogitRows, MatrixData, Numerics, QuantSpec,
+    QuantizedData, SequenceRows, TensorData, conformance_suite,
 };
 
 fn exact(set: InstructionSet) -> Option<CpuBackend> {
@@ -108,6 +109,45 @@ fn non_finite_activations_are_not_hidden() {
             let x = backend.tensor(&TensorData::from_f32("x", &[1, 64], &x).unwrap()).unwrap();
             let y = backend.read(&backend.matmul(&x, &uploaded).unwrap()).unwrap();
             assert!(!y[0].is_finite(), "{set:?}: {bad} became {}", y[0]);
+        }
+    }
+}
+
+/// One head's long sequences, divided among many threads or computed by one: the same bits.
+#[test]
+fn attention_is_independent_of_the_threads() {
+    let (head_dim, pages) = (64, 70);
+    let cache_spec = |format| KvCacheSpec { pages, page_size: 32, kv_heads: 1, head_dim, format };
+    let random = |rows: usize, columns: usize, factor: f32| {
+        let values: Vec<f32> =
+            (0..rows * columns).map(|i| ((i * i + 7 * i) % 8191) as f32 / 4096.0 - 1.0).collect();
+        let values: Vec<f32> = values.iter().map(|value| factor * value).collect();
+        TensorData::from_f32("random", &[rows, columns], &values).unwrap()
+    };
+    let order: Vec<u32> = (0..pages as u32).map(|page| page * 11 % pages as u32).collect();
+    for format in KvFormat::ALL {
+        for window in [None, Some(700)] {
+            for (context, rows, heads) in [(2240, 1, 1), (2049, 1, 4), (2240, 20, 4), (513, 3, 20)] {
+                let spec = AttentionSpec { heads, kv_heads: 1, head_dim, scale: 0.2, window, softcap: None };
+                let outputs = [1, 2, 3, 7].map(|threads| {
+                    let backend =
+                        CpuBackend::with(Numerics::Exact, InstructionSet::available()[0], threads).unwrap();
+                    let mut cache = backend.kv_cache(&cache_spec(format)).unwrap();
+                    let kv = backend.tensor(&random(32 * pages, head_dim, 1.0)).unwrap();
+                    let slots: Vec<u32> = (0..32 * pages as u32).collect();
+                    backend.kv_write(&mut cache, &kv, &kv, &backend.indices(&slots).unwrap()).unwrap();
+                    let mut batch = Batch::new(32);
+                    let tokens = vec![0; rows];
+                    let start = context - rows;
+                    let sequence =
+                        SequenceRows { tokens: &tokens, start, pages: &order, logits: LogitRows::None };
+                    batch.push(sequence).unwrap();
+                    let step = batch.upload(&backend).unwrap();
+                    let queries = backend.tensor(&random(rows, heads * head_dim, 3.0)).unwrap();
+                    backend.read(&backend.attention(&queries, &cache, &step, &spec).unwrap()).unwrap()
+                });
+                assert!(outputs.iter().all(|output| *output == outputs[0] && output[0].is_finite()));
+            }
         }
     }
 }

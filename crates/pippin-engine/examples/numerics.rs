@@ -11,7 +11,7 @@ use std::{path::Path, sync::Arc};
 
 use pippin_cpu::CpuBackend;
 use pippin_models::{Config, LanguageModel, load_from, testing};
-use pippin_tensor::{Batch, Dtype, LogitRows, Numerics, SequenceRows};
+use pippin_tensor::{Batch, Dtype, KvFormat, LogitRows, Numerics, SequenceRows};
 use pippin_text::Tokenizer;
 
 const WINDOW: usize = 512;
@@ -19,24 +19,30 @@ const PAGE_SIZE: usize = 32;
 
 type Error = Box<dyn std::error::Error>;
 
-/// How a model computes: its numerics, and the dtype of its KV cache.
+/// How a model computes: its numerics, and how its KV cache stores numbers.
 #[derive(Clone, Copy)]
 struct Variant {
     name: &'static str,
     numerics: Numerics,
-    kv: Dtype,
+    kv: KvFormat,
 }
 
-const EXACT: Variant = Variant { name: "exact", numerics: Numerics::Exact, kv: Dtype::F32 };
-const VARIANTS: [Variant; 4] = [
-    Variant { name: "16-bit KV cache (f16)", numerics: Numerics::Exact, kv: Dtype::F16 },
-    Variant { name: "16-bit KV cache (bf16)", numerics: Numerics::Exact, kv: Dtype::Bf16 },
-    Variant { name: "8-bit activations", numerics: Numerics::Fast, kv: Dtype::F32 },
-    Variant { name: "8-bit activations, f16 KV cache", numerics: Numerics::Fast, kv: Dtype::F16 },
+const EXACT: Variant = Variant { name: "exact", numerics: Numerics::Exact, kv: KvFormat::F32 };
+const VARIANTS: [Variant; 6] = [
+    Variant { name: "16-bit KV cache (f16)", numerics: Numerics::Exact, kv: KvFormat::F16 },
+    Variant { name: "16-bit KV cache (bf16)", numerics: Numerics::Exact, kv: KvFormat::Bf16 },
+    Variant { name: "8-bit KV cache", numerics: Numerics::Exact, kv: KvFormat::Int8 },
+    Variant { name: "8-bit activations", numerics: Numerics::Fast, kv: KvFormat::F32 },
+    Variant { name: "8-bit activations, f16 KV cache", numerics: Numerics::Fast, kv: KvFormat::F16 },
+    Variant { name: "8-bit activations, 8-bit KV cache", numerics: Numerics::Fast, kv: KvFormat::Int8 },
 ];
 
 /// Natural logarithms of the probabilities after each token of a window, `[tokens, vocabulary]`.
-fn distributions(model: &mut dyn LanguageModel, kv: Dtype, tokens: &[u32]) -> Result<Vec<Vec<f64>>, Error> {
+fn distributions(
+    model: &mut dyn LanguageModel,
+    kv: KvFormat,
+    tokens: &[u32],
+) -> Result<Vec<Vec<f64>>, Error> {
     model.allocate_kv(WINDOW / PAGE_SIZE, PAGE_SIZE, kv)?;
     let pages: Vec<u32> = (0..(WINDOW / PAGE_SIZE) as u32).collect();
     let mut batch = Batch::new(PAGE_SIZE);

@@ -416,11 +416,11 @@ fn start(
     Worker::start(move || {
         let (mut model, device) = build()?;
         let info = model.info().clone();
-        let dtype = options.kv_dtype(info.dtype);
-        let page_bytes = model.kv_page_bytes(PAGE_SIZE, dtype);
+        let format = options.kv_format(info.dtype);
+        let page_bytes = model.kv_page_bytes(PAGE_SIZE, format);
         let context = context(info.context_length, page_bytes as u64, options.context)?;
         let pages = pages_for(context.max(options.cache_tokens.unwrap_or(0)));
-        model.allocate_kv(pages, PAGE_SIZE, dtype)?;
+        model.allocate_kv(pages, PAGE_SIZE, format)?;
         let limits = Limits { context, pages, sequences: options.max_sequences };
         let memory = ModelMemory {
             weights: info.weight_bytes,

@@ -3,8 +3,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use pippin_cpu::{CpuBackend, InstructionSet};
-use pippin_models::LanguageModel;
-use pippin_tensor::{Backend, Dtype, Numerics};
+use pippin_models::{LanguageModel, ModelInfo};
+use pippin_tensor::{Backend, Dtype, KvFormat, Numerics};
 
 use crate::{EngineError, Result};
 
@@ -66,8 +66,13 @@ impl FromStr for Device {
 pub struct LoadOptions {
     /// What computes.
     pub device: Device,
-    /// Whether approximations are allowed. Exact numerics keep the KV cache in `f32`.
+    /// Whether approximations are allowed. Exact numerics keep the KV cache in `f32`, if `kv_format` does not say
+    /// otherwise.
     pub numerics: Numerics,
+    /// How the KV cache stores its numbers. `None`: as the checkpoint does its own (`f16`, `bf16` or `f32`).
+    /// [`KvFormat::Int8`] takes half the memory of 16 bits, and half the time to read where contexts are long; what it
+    /// costs is measured in `docs/numerics.md`.
+    pub kv_format: Option<KvFormat>,
     /// The longest sequence, prompt and answer together. `None`: what the model was made for, or less where its KV cache
     /// would take more than a quarter of the available memory.
     pub context: Option<usize>,
@@ -85,6 +90,7 @@ impl Default for LoadOptions {
         Self {
             device: Device::Auto,
             numerics: Numerics::Fast,
+            kv_format: None,
             context: None,
             cache_tokens: None,
             max_sequences: 32,
@@ -94,12 +100,19 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// The type of the KV cache's elements for a checkpoint of this type.
-    pub(crate) fn kv_dtype(&self, checkpoint: Dtype) -> Dtype {
-        match (self.numerics, checkpoint) {
-            (Numerics::Fast, Dtype::F16 | Dtype::Bf16) => checkpoint,
-            _ => Dtype::F32,
-        }
+    /// The format of the KV cache for a checkpoint of this type.
+    pub(crate) fn kv_format(&self, checkpoint: Dtype) -> KvFormat {
+        self.kv_format.unwrap_or(match (self.numerics, checkpoint) {
+            (Numerics::Fast, Dtype::F16) => KvFormat::F16,
+            (Numerics::Fast, Dtype::Bf16) => KvFormat::Bf16,
+            _ => KvFormat::F32,
+        })
+    }
+
+    /// Bytes that the KV cache takes for each token of a model.
+    pub(crate) fn kv_token_bytes(&self, info: &ModelInfo) -> u64 {
+        let row_bytes = self.kv_format(info.dtype).row_bytes(info.head_dim) as u64;
+        info.kv_values_per_token.div_ceil(info.head_dim.max(1) as u64).saturating_mul(row_bytes)
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
@@ -172,11 +185,15 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_has_the_checkpoints_type_unless_exact() {
+    fn the_cache_has_the_checkpoints_type_unless_told_otherwise() {
         let fast = LoadOptions::default();
         let exact = LoadOptions { numerics: Numerics::Exact, ..LoadOptions::default() };
-        assert_eq!(fast.kv_dtype(Dtype::Bf16), Dtype::Bf16);
-        assert_eq!(fast.kv_dtype(Dtype::F32), Dtype::F32);
-        assert_eq!(exact.kv_dtype(Dtype::F16), Dtype::F32);
+        assert_eq!(fast.kv_format(Dtype::Bf16), KvFormat::Bf16);
+        assert_eq!(fast.kv_format(Dtype::F32), KvFormat::F32);
+        assert_eq!(exact.kv_format(Dtype::F16), KvFormat::F32);
+        for options in [fast, exact] {
+            let options = LoadOptions { kv_format: Some(KvFormat::Int8), ..options };
+            assert_eq!(options.kv_format(Dtype::F16), KvFormat::Int8);
+        }
     }
 }

@@ -52,7 +52,7 @@ impl ModelMemory {
     /// case.
     pub fn estimate(info: &ModelInfo, options: &LoadOptions, budget: u64) -> Self {
         let working = working(info, options);
-        let token_bytes = kv_token_bytes(info, options);
+        let token_bytes = options.kv_token_bytes(info);
         let context = options.context.unwrap_or_else(|| {
             let rest = budget.saturating_sub(info.weight_bytes).saturating_sub(working);
             let affordable = (budget / 4).min(rest) / token_bytes.max(1);
@@ -83,11 +83,6 @@ impl fmt::Display for ModelMemory {
             Bytes(working)
         )
     }
-}
-
-/// Bytes that the KV cache takes for each token.
-fn kv_token_bytes(info: &ModelInfo, options: &LoadOptions) -> u64 {
-    info.kv_values_per_token.saturating_mul(options.kv_dtype(info.dtype).size() as u64)
 }
 
 /// What a model takes besides weights and KV cache.
@@ -123,7 +118,7 @@ mod tests {
     use super::*;
     use crate::testing::FakeModel;
     use pippin_models::LanguageModel as _;
-    use pippin_tensor::{Dtype, Numerics};
+    use pippin_tensor::{Dtype, KvFormat, Numerics};
 
     fn info() -> ModelInfo {
         let mut info = FakeModel::new(1 << 20).0.info().clone();
@@ -157,6 +152,10 @@ mod tests {
         assert!((50 << 20..300 << 20).contains(&memory.working), "{memory}");
         let exact = LoadOptions { numerics: Numerics::Exact, ..options.clone() };
         assert_eq!(ModelMemory::estimate(&info(), &exact, 0).kv_cache, 2 * memory.kv_cache);
+        let eight = LoadOptions { kv_format: Some(KvFormat::Int8), ..options.clone() };
+        let head_dim = info().head_dim as u64;
+        let bytes = ModelMemory::estimate(&info(), &eight, 0).kv_cache;
+        assert_eq!(bytes, memory.kv_cache / (2 * head_dim) * (head_dim + 4));
         let shared = LoadOptions { cache_tokens: Some(2048), ..options };
         assert_eq!(ModelMemory::estimate(&info(), &shared, 0).kv_cache, 2 * memory.kv_cache);
     }

@@ -78,7 +78,7 @@ pub use monitor::{
 };
 pub use pippin_hub::{ModelConfiguration, ModelLocation, ModelRegistry};
 pub use pippin_models::{LanguageModel, ModelInfo};
-pub use pippin_tensor::Numerics;
+pub use pippin_tensor::{KvFormat, Numerics};
 pub use pippin_text::{Message, Role};
 pub use processor::{ChatInput, TextProcessor};
 pub use run_state::{RunState, RunningModel, RunningProcess, run_folder, running, running_in};

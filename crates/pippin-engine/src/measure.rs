@@ -130,7 +130,6 @@ pub struct Demand {
 impl Demand {
     /// The demand of a workload on a model loaded with some options.
     pub fn new(info: &crate::ModelInfo, workload: Workload, options: &crate::LoadOptions) -> Self {
-        let kv_bytes = options.kv_dtype(info.dtype).size();
         let tokens = workload.tokens() as f64;
         let step = match workload {
             Workload::Prefill { step_size, .. } => step_size.clamp(1, workload.tokens().max(1)),
@@ -144,10 +143,11 @@ impl Demand {
         let layers = info.parameters as f64 - tables * table;
         // On average a token sees half of the final context, keys and values.
         let context = tokens / 2.0;
-        let kv = info.layers as f64 * info.kv_heads as f64 * info.head_dim as f64 * 2.0 * context;
+        let kv_rows = info.layers as f64 * info.kv_heads as f64 * 2.0 * context;
+        let row_bytes = options.kv_format(info.dtype).row_bytes(info.head_dim) as f64;
         let attention = info.layers as f64 * info.heads as f64 * info.head_dim as f64 * 4.0 * context;
         Self {
-            bytes: (info.weight_bytes as f64 * read + kv * kv_bytes as f64) / step,
+            bytes: (info.weight_bytes as f64 * read + kv_rows * row_bytes) / step,
             operations: 2.0 * (layers + table * heads_per_step) + attention,
         }
     }

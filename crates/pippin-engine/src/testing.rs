@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pippin_cpu::CpuBackend;
 use pippin_models::{Config, LanguageModel, Logits, ModelError, ModelInfo, describe_from, testing};
-use pippin_tensor::{Batch, Dtype, Numerics, TensorError};
+use pippin_tensor::{Batch, Dtype, KvFormat, Numerics, TensorError};
 use pippin_text::{ChatTemplate, StopTokens, Tokenizer};
 use serde_json::{Map, json};
 
@@ -103,11 +103,11 @@ impl LanguageModel for FakeModel {
         &self.info
     }
 
-    fn kv_page_bytes(&self, page_size: usize, _: Dtype) -> usize {
+    fn kv_page_bytes(&self, page_size: usize, _: KvFormat) -> usize {
         page_size * 8
     }
 
-    fn allocate_kv(&mut self, pages: usize, page_size: usize, _: Dtype) -> Result<(), ModelError> {
+    fn allocate_kv(&mut self, pages: usize, page_size: usize, _: KvFormat) -> Result<(), ModelError> {
         self.slots = vec![(u32::MAX, u32::MAX); pages * page_size];
         Ok(())
     }

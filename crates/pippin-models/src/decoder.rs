@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use pippin_tensor::{
-    AttentionSpec, Backend, Batch, Dtype, HeadNorms, KvCacheSpec, Linear, RopeSpec, StepInputs, TensorError,
+    AttentionSpec, Backend, Batch, HeadNorms, KvCacheSpec, KvFormat, Linear, RopeSpec, StepInputs,
+    TensorError,
 };
 
 use crate::weights::{DeviceWeights, FeedForwardWeights, LayerWeights, MixerWeights};
@@ -159,9 +160,9 @@ impl Attention {
 }
 
 impl LayerSpec {
-    fn kv_cache(&self, pages: usize, page_size: usize, dtype: Dtype) -> KvCacheSpec {
+    fn kv_cache(&self, pages: usize, page_size: usize, format: KvFormat) -> KvCacheSpec {
         let Mixer::Attention(Attention { kv_heads, head_dim, .. }) = self.mixer;
-        KvCacheSpec { pages, page_size, kv_heads, head_dim, dtype }
+        KvCacheSpec { pages, page_size, kv_heads, head_dim, format }
     }
 }
 
@@ -170,14 +171,14 @@ impl<B: Backend> LanguageModel for Decoder<B> {
         &self.info
     }
 
-    fn kv_page_bytes(&self, page_size: usize, dtype: Dtype) -> usize {
-        self.spec.layers.iter().map(|layer| layer.kv_cache(1, page_size, dtype).page_bytes()).sum()
+    fn kv_page_bytes(&self, page_size: usize, format: KvFormat) -> usize {
+        self.spec.layers.iter().map(|layer| layer.kv_cache(1, page_size, format).page_bytes()).sum()
     }
 
-    fn allocate_kv(&mut self, pages: usize, page_size: usize, dtype: Dtype) -> Result<()> {
+    fn allocate_kv(&mut self, pages: usize, page_size: usize, format: KvFormat) -> Result<()> {
         // Slots are numbered with 32 bits, and the byte count of a cache must not overflow on its way to the backend.
         let slots = pages.checked_mul(page_size).filter(|slots| (1..=u32::MAX as usize).contains(slots));
-        let bytes = slots.and_then(|_| self.kv_page_bytes(page_size, dtype).checked_mul(pages));
+        let bytes = slots.and_then(|_| self.kv_page_bytes(page_size, format).checked_mul(pages));
         if bytes.is_none() {
             let problem = format!("{pages} pages of {page_size} tokens cannot be addressed");
             return Err(ModelError::KvCache { problem });
@@ -188,7 +189,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             .spec
             .layers
             .iter()
-            .map(|layer| self.backend.kv_cache(&layer.kv_cache(pages, page_size, dtype)))
+            .map(|layer| self.backend.kv_cache(&layer.kv_cache(pages, page_size, format)))
             .collect::<Result<_, TensorError>>()?;
         self.kv = Some(KvCaches { page_size, layers });
         Ok(())

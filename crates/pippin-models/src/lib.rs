@@ -36,7 +36,7 @@
 //!
 //! use pippin_cpu::CpuBackend;
 //! use pippin_models::{Config, LanguageModel, load_from, testing};
-//! use pippin_tensor::{Batch, Dtype, LogitRows, Numerics, SequenceRows};
+//! use pippin_tensor::{Batch, Dtype, KvFormat, LogitRows, Numerics, SequenceRows};
 //!
 //! let config = Config::new(testing::tiny_llama())?;
 //! let checkpoint = testing::checkpoint(&config, Dtype::F32, 0)?;
@@ -44,7 +44,7 @@
 //! assert_eq!(model.info().family, "llama");
 //!
 //! // A KV cache of four pages, of which a prompt of three tokens needs one.
-//! model.allocate_kv(4, 16, Dtype::F32)?;
+//! model.allocate_kv(4, 16, KvFormat::F32)?;
 //! let mut batch = Batch::new(16);
 //! batch.push(SequenceRows { tokens: &[5, 6, 7], start: 0, pages: &[2], logits: LogitRows::Last })?;
 //! let logits = model.step(&batch)?;

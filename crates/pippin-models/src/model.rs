@@ -1,4 +1,4 @@
-use pippin_tensor::{Batch, Dtype, QuantSpec};
+use pippin_tensor::{Batch, Dtype, KvFormat, QuantSpec};
 use serde::Serialize;
 
 use crate::Result;
@@ -77,14 +77,14 @@ pub trait LanguageModel: Send {
     fn info(&self) -> &ModelInfo;
 
     /// Bytes that one page of `page_size` tokens takes over all layers.
-    fn kv_page_bytes(&self, page_size: usize, dtype: Dtype) -> usize;
+    fn kv_page_bytes(&self, page_size: usize, format: KvFormat) -> usize;
 
     /// Allocates the KV cache, in place of any earlier one, whose contents are lost.
     ///
     /// # Errors
     ///
-    /// No memory, or a dtype that the backend cannot keep keys and values in.
-    fn allocate_kv(&mut self, pages: usize, page_size: usize, dtype: Dtype) -> Result<()>;
+    /// No memory, or a format that the backend cannot keep keys and values in.
+    fn allocate_kv(&mut self, pages: usize, page_size: usize, format: KvFormat) -> Result<()>;
 
     /// Runs one step: writes the keys and values of the batch's tokens and returns the logits it asked for.
     ///

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pippin_cpu::{CpuBackend, InstructionSet};
 use pippin_models::{Config, LanguageModel, describe, load, load_from, testing};
-use pippin_tensor::{Batch, Dtype, LogitRows, Numerics, SequenceRows};
+use pippin_tensor::{Batch, Dtype, KvFormat, LogitRows, Numerics, SequenceRows};
 use pippin_weights::write_safetensors;
 use serde_json::{Value, json};
 
@@ -73,11 +73,11 @@ impl Golden {
         }
     }
 
-    fn model(&self, numerics: Numerics, kv: Dtype) -> Runner {
+    fn model(&self, numerics: Numerics, kv: KvFormat) -> Runner {
         self.model_on(CpuBackend::new(numerics), &self.config, kv)
     }
 
-    fn model_on(&self, backend: CpuBackend, config: &Config, kv: Dtype) -> Runner {
+    fn model_on(&self, backend: CpuBackend, config: &Config, kv: KvFormat) -> Runner {
         let checkpoint = testing::checkpoint(config, self.dtype, self.salt).unwrap();
         let mut model = load_from(config, &checkpoint, Arc::new(backend)).unwrap();
         model.allocate_kv(PAGES, PAGE_SIZE, kv).unwrap();
@@ -173,7 +173,7 @@ fn worst<'a>(pairs: impl Iterator<Item = (&'a Vec<f32>, &'a Vec<f32>)>) -> f64 {
 }
 
 /// Chunks, batches and wanted rows change nothing, bit for bit; neither does what the KV cache holds elsewhere.
-fn independent_of_steps(golden: &Golden, numerics: Numerics, kv: Dtype) {
+fn independent_of_steps(golden: &Golden, numerics: Numerics, kv: KvFormat) {
     let mut model = golden.model(numerics, kv);
     let prompt = &golden.prompt;
     let whole = model.prompt(0, prompt, usize::MAX);
@@ -245,12 +245,12 @@ macro_rules! goldens {
             #[test]
             fn mlx() {
                 let golden = Golden::read($name);
-                agrees_with_mlx(&golden, golden.model(Numerics::Exact, Dtype::F32));
+                agrees_with_mlx(&golden, golden.model(Numerics::Exact, KvFormat::F32));
             }
 
             #[test]
             fn steps() {
-                independent_of_steps(&Golden::read($name), Numerics::Exact, Dtype::F32);
+                independent_of_steps(&Golden::read($name), Numerics::Exact, KvFormat::F32);
             }
         })*
 
@@ -310,7 +310,7 @@ fn steps_with_other_numerics_and_caches() {
     for name in ["llama-sliding", "qwen3-4bit-bf16"] {
         let golden = Golden::read(name);
         for numerics in [Numerics::Exact, Numerics::Fast] {
-            for kv in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            for kv in KvFormat::ALL {
                 independent_of_steps(&golden, numerics, kv);
             }
         }
@@ -325,7 +325,7 @@ fn other_instruction_sets_and_threads() {
         for set in InstructionSet::available() {
             let model = |threads| {
                 let backend = CpuBackend::with(Numerics::Exact, set, threads).unwrap();
-                golden.model_on(backend, &golden.config, Dtype::F32)
+                golden.model_on(backend, &golden.config, KvFormat::F32)
             };
             agrees_with_mlx(&golden, model(1));
             let alone = model(1).prompt(0, &golden.prompt, usize::MAX);
@@ -364,7 +364,7 @@ fn features_matter() {
             value[field] = change.clone();
         }
         let config = Config::new(value).unwrap();
-        let mut model = golden.model_on(CpuBackend::new(Numerics::Exact), &config, Dtype::F32);
+        let mut model = golden.model_on(CpuBackend::new(Numerics::Exact), &config, KvFormat::F32);
         let prompt = model.prompt(0, &golden.prompt, usize::MAX);
         let deviation = worst(prompt.iter().zip(&golden.logits));
         assert!(deviation > 200.0 * TOLERANCE, "{name} without its feature deviates by {deviation:e} only");
@@ -374,7 +374,7 @@ fn features_matter() {
     let mut value = golden.config.value().clone();
     value["rope_scaling"] = Value::Null;
     let mut model =
-        golden.model_on(CpuBackend::new(Numerics::Exact), &Config::new(value).unwrap(), Dtype::F32);
+        golden.model_on(CpuBackend::new(Numerics::Exact), &Config::new(value).unwrap(), KvFormat::F32);
     model.prompt(0, &golden.prompt, usize::MAX);
     let tokens = golden.greedy.iter().enumerate();
     let rows: Vec<_> = tokens
@@ -397,9 +397,9 @@ fn a_folder_is_loaded_and_described() {
     write_safetensors(&folder.path().join("model.safetensors"), &tensors, &Default::default()).unwrap();
 
     let mut model = load(folder.path(), Arc::new(CpuBackend::new(Numerics::Exact))).unwrap();
-    model.allocate_kv(PAGES, PAGE_SIZE, Dtype::F32).unwrap();
+    model.allocate_kv(PAGES, PAGE_SIZE, KvFormat::F32).unwrap();
     let rows = Runner { model }.prompt(0, &golden.prompt, usize::MAX);
-    assert!(rows == golden.model(Numerics::Exact, Dtype::F32).prompt(0, &golden.prompt, usize::MAX));
+    assert!(rows == golden.model(Numerics::Exact, KvFormat::F32).prompt(0, &golden.prompt, usize::MAX));
 
     let info = describe(folder.path()).unwrap();
     let (hidden, intermediate, vocab, head) = (128, 192, 96, 32);

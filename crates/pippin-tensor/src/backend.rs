@@ -1,6 +1,6 @@
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Display};
 
-use crate::{Dtype, MatrixData, Result, TensorData};
+use crate::{MatrixData, Result, TensorData};
 
 /// How a backend may trade exactness for speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +78,51 @@ pub struct AttentionSpec {
     pub softcap: Option<f32>,
 }
 
+/// How a KV cache stores its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvFormat {
+    /// 32-bit floating point: nothing is lost.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// Signed bytes with one `f32` scale for each token and head, keys and values apart: a number is `scale * byte`, the
+    /// scale a 127th of the largest magnitude, the byte rounded to nearest, so a number is off by at most half a scale.
+    /// Rows that hold an infinity or a NaN come back with numbers that are not finite.
+    Int8,
+}
+
+impl KvFormat {
+    /// All formats.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
+
+    /// The format's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// Bytes of one token's keys, or values, of one head of `head_dim` numbers, scale included.
+    pub fn row_bytes(self, head_dim: usize) -> usize {
+        match self {
+            Self::F32 => head_dim.saturating_mul(4),
+            Self::F16 | Self::Bf16 => head_dim.saturating_mul(2),
+            Self::Int8 => head_dim.saturating_add(4),
+        }
+    }
+}
+
+impl Display for KvFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The storage of one layer's KV cache: `pages` pages of `page_size` tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvCacheSpec {
@@ -89,14 +134,14 @@ pub struct KvCacheSpec {
     pub kv_heads: usize,
     /// Dimension of one head.
     pub head_dim: usize,
-    /// Element type: `F32`, `F16` or `Bf16`.
-    pub dtype: Dtype,
+    /// How numbers are stored.
+    pub format: KvFormat,
 }
 
 impl KvCacheSpec {
     /// Bytes of one page, keys and values together.
     pub fn page_bytes(&self) -> usize {
-        2 * self.page_size * self.kv_heads * self.head_dim * self.dtype.size()
+        2 * self.page_size * self.kv_heads * self.format.row_bytes(self.head_dim)
     }
 }
 
@@ -194,7 +239,7 @@ pub trait Backend: Sized + Send + Sync + Debug + 'static {
     /// Allocates one layer's KV cache. Its contents are unspecified until written.
     ///
     /// # Errors
-    /// Unsupported dtype, or no memory.
+    /// A format that the backend does not have, or no memory.
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<Self::KvCache>;
 
     /// A tensor's `[rows, columns]`.

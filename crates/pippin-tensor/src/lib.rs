@@ -40,8 +40,8 @@ pub mod conformance;
 mod error;
 
 pub use backend::{
-    Activation, AttentionSpec, Backend, HeadNorms, KvCacheSpec, Linear, Numerics, RopeFrequencies, RopeSpec,
-    StepInputs,
+    Activation, AttentionSpec, Backend, HeadNorms, KvCacheSpec, KvFormat, Linear, Numerics, RopeFrequencies,
+    RopeSpec, StepInputs,
 };
 pub use batch::{Batch, LogitRows, SequenceRows};
 pub use error::TensorError;

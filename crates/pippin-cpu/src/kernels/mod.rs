@@ -106,6 +106,7 @@ pub(crate) struct Kernels {
     pub(crate) add: unsafe fn(&[f32], &[f32], &mut [f32]),
     pub(crate) peak_floats: unsafe fn(usize) -> (usize, f32),
     pub(crate) attention: unsafe fn(&AttentionTask<'_>, &mut attention::Scratch),
+    pub(crate) attention_merge: unsafe fn(&AttentionTask<'_>, *const f32, &mut attention::Scratch),
     pub(crate) integer: IntegerKernels,
 }
 
@@ -262,6 +263,14 @@ macro_rules! kernels {
             unsafe fn attention(task: &AttentionTask<'_>, scratch: &mut attention::Scratch) {
                 unsafe { attention::attention::<$simd, $columns>(task, scratch) }
             }
+            $(#[$feature])?
+            unsafe fn attention_merge(
+                task: &AttentionTask<'_>,
+                partials: *const f32,
+                scratch: &mut attention::Scratch,
+            ) {
+                unsafe { attention::merge::<$simd>(task, partials, scratch) }
+            }
 
             pub(super) const KERNELS: Kernels = Kernels {
                 lanes: <$simd as Simd>::LANES,
@@ -282,6 +291,7 @@ macro_rules! kernels {
                 add,
                 peak_floats,
                 attention,
+                attention_merge,
                 integer: integer_kernels!($simd, $rows, [$($feature)?]),
             };
         }

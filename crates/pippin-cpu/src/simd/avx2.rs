@@ -98,6 +98,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self::F {
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+    }
+    #[inline(always)]
     unsafe fn load_words(from: *const u8) -> Self::U {
         unsafe { _mm256_loadu_si256(from.cast()) }
     }

@@ -45,6 +45,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_f16(from: *const u16) -> Self::F;
     /// Widens `LANES` bfloat16 numbers.
     unsafe fn load_bf16(from: *const u16) -> Self::F;
+    /// Widens `LANES` signed bytes.
+    unsafe fn load_i8(from: *const i8) -> Self::F;
 
     /// Loads `LANES` little-endian words.
     unsafe fn load_words(from: *const u8) -> Self::U;

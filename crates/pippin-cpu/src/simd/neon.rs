@@ -89,6 +89,13 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
         unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from))) }
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self::F {
+        unsafe {
+            let bytes = vreinterpret_s8_u32(vdup_n_u32(from.cast::<u32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        }
+    }
+    #[inline(always)]
     unsafe fn load_words(from: *const u8) -> Self::U {
         unsafe { vreinterpretq_u32_u8(vld1q_u8(from)) }
     }

@@ -79,6 +79,10 @@ impl Simd for Portable {
         unsafe { from.cast::<[u16; N]>().read_unaligned() }.map(|bits| bf16::from_bits(bits).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self::F {
+        unsafe { from.cast::<[i8; N]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
     unsafe fn load_words(from: *const u8) -> Self::U {
         unsafe { from.cast::<[u32; N]>().read_unaligned() }.map(u32::from_le)
     }

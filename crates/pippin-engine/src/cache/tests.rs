@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use pippin_models::{LanguageModel, Logits, ModelError, ModelInfo};
-use pippin_tensor::{Batch, Dtype, TensorError};
+use pippin_tensor::{Batch, KvFormat, TensorError};
 use proptest::prelude::*;
 
 use super::*;
@@ -25,11 +25,11 @@ impl LanguageModel for Weight {
         &self.0
     }
 
-    fn kv_page_bytes(&self, _: usize, _: Dtype) -> usize {
+    fn kv_page_bytes(&self, _: usize, _: KvFormat) -> usize {
         0
     }
 
-    fn allocate_kv(&mut self, _: usize, _: usize, _: Dtype) -> Result<(), ModelError> {
+    fn allocate_kv(&mut self, _: usize, _: usize, _: KvFormat) -> Result<(), ModelError> {
         Ok(())
     }
 

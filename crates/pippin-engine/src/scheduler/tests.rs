@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
-use pippin_tensor::Dtype;
+use pippin_tensor::KvFormat;
 use pippin_text::StopTokens;
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::testing::{Control, FakeModel, NAN, POISON, STOP, Step, VOCAB, continu
 
 fn scheduler(context: usize, pages: usize, sequences: usize) -> (Scheduler, Arc<Mutex<Control>>) {
     let (mut model, control) = FakeModel::boxed(context);
-    model.allocate_kv(pages, PAGE_SIZE, Dtype::F32).expect("allocated");
+    model.allocate_kv(pages, PAGE_SIZE, KvFormat::F32).expect("allocated");
     (Scheduler::new(model, Limits { context, pages, sequences }), control)
 }
 

@@ -5,8 +5,8 @@ use super::{
     rows::{reference_angles, reference_rope},
 };
 use crate::{
-    AttentionSpec, Backend, Batch, Dtype, HeadNorms, KvCacheSpec, LogitRows, RopeFrequencies, RopeSpec,
-    SequenceRows, TensorData, TensorError,
+    AttentionSpec, Backend, Batch, Dtype, HeadNorms, KvCacheSpec, KvFormat, LogitRows, RopeFrequencies,
+    RopeSpec, SequenceRows, TensorData, TensorError,
 };
 
 /// A sequence of the reference: all its queries, keys and values.
@@ -20,7 +20,7 @@ struct Sequence {
 struct Case {
     spec: AttentionSpec,
     page_size: usize,
-    dtype: Dtype,
+    format: KvFormat,
     lengths: Vec<usize>,
 }
 
@@ -28,7 +28,7 @@ fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (heads, kv_heads, head_dim) in [(1, 1, 4), (4, 2, 20), (4, 1, 64), (6, 6, 80), (16, 2, 128)] {
         for (window, softcap) in [(None, None), (Some(5), None), (Some(32), Some(2.0)), (None, Some(0.5))] {
-            for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+            for format in KvFormat::ALL {
                 let spec = AttentionSpec {
                     heads,
                     kv_heads,
@@ -38,21 +38,57 @@ fn cases() -> Vec<Case> {
                     softcap,
                 };
                 let page_size = if head_dim == 64 { 7 } else { 32 };
-                cases.push(Case { spec, page_size, dtype, lengths: vec![1, 70, 32, 33] });
+                cases.push(Case { spec, page_size, format, lengths: vec![1, 70, 32, 33] });
             }
         }
     }
     cases
 }
 
+/// Contexts longer than what a backend is likely to compute in one piece, and lengths around powers of two, where its
+/// pieces begin and end; windows that end in the middle of a piece, and are shorter and longer than one.
+fn long_cases() -> Vec<Case> {
+    let options = [
+        (None, None, 32, KvFormat::F16),
+        (None, Some(2.0), 32, KvFormat::Int8),
+        (Some(300), None, 7, KvFormat::Int8),
+        (Some(700), Some(2.0), 32, KvFormat::F32),
+        (Some(512), None, 16, KvFormat::Bf16),
+    ];
+    options
+        .into_iter()
+        .map(|(window, softcap, page_size, format)| {
+            let spec = AttentionSpec { heads: 2, kv_heads: 1, head_dim: 16, scale: 0.25, window, softcap };
+            Case { spec, page_size, format, lengths: vec![511, 512, 513, 1025, 1100] }
+        })
+        .collect()
+}
+
 impl std::fmt::Debug for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}, pages of {}, {} cache", self.spec, self.page_size, self.dtype)
+        write!(f, "{:?}, pages of {}, {} cache", self.spec, self.page_size, self.format)
     }
 }
 
-/// Rounds to the cache's dtype.
-fn rounded(array: Array, dtype: Dtype) -> Array {
+/// Rounds rows of heads of `head_dim` to what the cache can hold.
+fn rounded(array: Array, head_dim: usize, format: KvFormat) -> Array {
+    let dtype = match format {
+        KvFormat::F32 => Dtype::F32,
+        KvFormat::F16 => Dtype::F16,
+        KvFormat::Bf16 => Dtype::Bf16,
+        KvFormat::Int8 => {
+            return array.map_rows(|_, row| {
+                row.chunks(head_dim)
+                    .flat_map(|head| {
+                        let largest = head.iter().fold(0f64, |largest, v| largest.max(v.abs()));
+                        let scale = f64::from((largest / 127.0) as f32);
+                        // Such a row is stored without further loss: its largest is 127 scales.
+                        head.iter().map(move |v| f64::from((scale * (v / scale).round()) as f32))
+                    })
+                    .collect()
+            });
+        }
+    };
     let values: Vec<f32> = array.values.iter().map(|v| *v as f32).collect();
     let data = TensorData::from_f32_as("kv", dtype, &[array.rows, array.columns], &values).unwrap();
     Array::new(array.rows, array.columns, &data.to_f32().unwrap())
@@ -71,8 +107,8 @@ fn sequences(random: &mut Random, case: &Case) -> (Vec<Sequence>, KvCacheSpec) {
             let mut queries = array(heads);
             // Sharp enough that the softmax is not nearly uniform.
             queries.values.iter_mut().for_each(|v| *v *= 4.0);
-            let keys = rounded(array(kv_heads), case.dtype);
-            let values = rounded(array(kv_heads), case.dtype);
+            let keys = rounded(array(kv_heads), head_dim, case.format);
+            let values = rounded(array(kv_heads), head_dim, case.format);
             let pages = (0..length.div_ceil(case.page_size))
                 .map(|_| free.swap_remove(random.below(free.len())))
                 .collect();
@@ -84,7 +120,7 @@ fn sequences(random: &mut Random, case: &Case) -> (Vec<Sequence>, KvCacheSpec) {
         page_size: case.page_size,
         kv_heads: case.spec.kv_heads,
         head_dim: case.spec.head_dim,
-        dtype: case.dtype,
+        format: case.format,
     };
     (sequences, spec)
 }
@@ -96,12 +132,14 @@ fn reference(sequence: &Sequence, spec: &AttentionSpec) -> Array {
         (0..spec.heads)
             .flat_map(|head| {
                 let query = &queries[head * spec.head_dim..][..spec.head_dim];
-                let part = |array: &Array, position: usize| {
-                    array.row(position)[head / group * spec.head_dim..][..spec.head_dim].to_vec()
-                };
+                fn part(array: &Array, position: usize, kv_head: usize, head_dim: usize) -> &[f64] {
+                    &array.row(position)[kv_head * head_dim..][..head_dim]
+                }
+                let keys = |position| part(&sequence.keys, position, head / group, spec.head_dim);
+                let values = |position| part(&sequence.values, position, head / group, spec.head_dim);
                 let mut scores: Vec<f64> = (first..=position)
                     .map(|p| {
-                        let dot: f64 = part(&sequence.keys, p).iter().zip(query).map(|(k, q)| k * q).sum();
+                        let dot: f64 = keys(p).iter().zip(query).map(|(k, q)| k * q).sum();
                         let score = dot * f64::from(spec.scale);
                         spec.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
                     })
@@ -111,7 +149,7 @@ fn reference(sequence: &Sequence, spec: &AttentionSpec) -> Array {
                 let sum: f64 = scores.iter().sum();
                 let mut out = vec![0.0; spec.head_dim];
                 for (score, p) in scores.iter().zip(first..) {
-                    for (out, value) in out.iter_mut().zip(part(&sequence.values, p)) {
+                    for (out, value) in out.iter_mut().zip(values(p)) {
                         *out += score / sum * value;
                     }
                 }
@@ -183,10 +221,10 @@ fn run<B: Backend>(
 }
 
 /// [`Backend::kv_write`] and [`Backend::attention`]: grouped queries, windows, soft caps, scattered pages, ragged
-/// batches, every cache dtype.
+/// batches, long contexts, every format of the cache.
 pub fn attention<B: Backend>(backend: &B, tolerance: f64) {
     let random = &mut Random::new(20);
-    for case in cases() {
+    for case in cases().into_iter().chain(long_cases()) {
         let (sequences, cache_spec) = sequences(random, &case);
         let outputs = run(backend, &sequences, &cache_spec, &case.spec, usize::MAX / 2, true);
         for (i, (sequence, output)) in sequences.iter().zip(&outputs).enumerate() {
@@ -201,14 +239,49 @@ pub fn attention<B: Backend>(backend: &B, tolerance: f64) {
 /// Outputs are the same bits whatever the chunks and the batch neighbours.
 pub fn attention_is_independent_of_batching<B: Backend>(backend: &B, _tolerance: f64) {
     let random = &mut Random::new(21);
-    for case in cases() {
+    let short = cases().into_iter().zip(std::iter::repeat([(1, true), (9, true), (40, false)]));
+    let long = long_cases().into_iter().zip(std::iter::repeat([(1, true), (60, false), (600, true)]));
+    for (case, chunks) in short.chain(long) {
         let (sequences, cache_spec) = sequences(random, &case);
         let whole = run(backend, &sequences, &cache_spec, &case.spec, usize::MAX / 2, true);
-        for (chunk, together) in [(usize::MAX / 2, false), (1, true), (9, true), (40, false)] {
+        for (chunk, together) in [(usize::MAX / 2, false)].into_iter().chain(chunks) {
             let other = run(backend, &sequences, &cache_spec, &case.spec, chunk, together);
             assert!(whole == other, "{case:?}: chunks of {chunk}, together: {together}");
         }
     }
+}
+
+/// What a cache of eight bits loses: half a step, a 254th of the largest magnitude of a token's head, and no more.
+pub fn eight_bit_kv<B: Backend>(backend: &B, tolerance: f64) {
+    let random = &mut Random::new(24);
+    let (kv_heads, head_dim) = (3, 40);
+    let spec = AttentionSpec { heads: 6, kv_heads, head_dim, scale: 0.15, window: None, softcap: None };
+    let cache_spec = KvCacheSpec { pages: 8, page_size: 16, kv_heads, head_dim, format: KvFormat::Int8 };
+    let sequence = |random: &mut Random, rows: usize, factor: f64| {
+        let mut array = |heads: usize| Array::random(random, rows, heads * head_dim);
+        let (queries, keys, mut values) = (array(6), array(kv_heads), array(kv_heads));
+        values.values.iter_mut().for_each(|v| *v = f64::from((*v * factor) as f32));
+        Sequence { queries, keys, values, pages: vec![5, 0, 7, 2] }
+    };
+    // With one key, the output is that key's value. Magnitudes from almost the smallest to almost the largest, and zero.
+    for factor in [0.0, 1e-35, 1e-3, 1.0, 1e6, 1e36] {
+        let sequence = sequence(random, 1, factor);
+        let output = run(backend, std::slice::from_ref(&sequence), &cache_spec, &spec, 1, true);
+        for (head, out) in output[0].chunks(head_dim).enumerate() {
+            let expected = &sequence.values.values[head / 2 * head_dim..][..head_dim];
+            let largest = expected.iter().fold(0f64, |largest, v| largest.max(v.abs()));
+            for (expected, actual) in expected.iter().zip(out) {
+                let deviation = (expected - f64::from(*actual)).abs();
+                let allowed = largest * (0.5 / 127.0 + tolerance.min(1e-4));
+                assert!(deviation <= allowed, "{expected} became {actual}, largest {largest}");
+            }
+        }
+    }
+    // Each value is off by at most 0.4 % of the largest, each score by 0.15 * 40 * 0.4 % for queries of about one.
+    let sequence = sequence(random, 60, 1.0);
+    let output = run(backend, std::slice::from_ref(&sequence), &cache_spec, &spec, 60, true);
+    let actual = Array::new(60, 6 * head_dim, &output[0]);
+    assert_close(backend, &actual.upload(backend), &reference(&sequence, &spec), 3e-2, &"unrounded");
 }
 
 /// [`Backend::qkv_rope`] against the reference of its definition: what it returns, and through attention what it wrote.
@@ -221,7 +294,7 @@ fn fused<B: Backend>(backend: &B, tolerance: f64) {
         let rope = RopeSpec { dims, traditional: false, frequencies, scale: 1.0 };
         let scale = (head_dim as f32).powf(-0.5);
         let spec = AttentionSpec { heads, kv_heads, head_dim, scale, window: None, softcap: None };
-        let cache_spec = KvCacheSpec { pages: 2, page_size: 32, kv_heads, head_dim, dtype: Dtype::F32 };
+        let cache_spec = KvCacheSpec { pages: 2, page_size: 32, kv_heads, head_dim, format: KvFormat::F32 };
         for rows in [1, 5, 40] {
             for with_norms in [false, true] {
                 let mut array = |heads: usize| Array::random(random, rows, heads * head_dim);
@@ -275,7 +348,7 @@ fn fused<B: Backend>(backend: &B, tolerance: f64) {
 /// Slots and pages outside the cache, and shapes that do not fit it, are errors.
 pub fn kv_bounds<B: Backend>(backend: &B, _tolerance: f64) {
     let random = &mut Random::new(23);
-    let cache_spec = KvCacheSpec { pages: 2, page_size: 4, kv_heads: 2, head_dim: 8, dtype: Dtype::F32 };
+    let cache_spec = KvCacheSpec { pages: 2, page_size: 4, kv_heads: 2, head_dim: 8, format: KvFormat::F32 };
     let mut cache = backend.kv_cache(&cache_spec).unwrap();
     let rows = Array::random(random, 1, 16).upload(backend);
     let outside = backend.indices(&[8]).unwrap();
@@ -295,11 +368,6 @@ pub fn kv_bounds<B: Backend>(backend: &B, _tolerance: f64) {
     let other = AttentionSpec { kv_heads: 1, ..spec };
     assert!(backend.attention(&rows, &cache, &step, &other).is_err());
 
-    let dtype = Dtype::U8;
-    assert!(matches!(
-        backend.kv_cache(&KvCacheSpec { dtype, ..cache_spec }),
-        Err(TensorError::Unsupported { .. })
-    ));
     let pages = usize::MAX / 4;
     assert!(backend.kv_cache(&KvCacheSpec { pages, ..cache_spec }).is_err());
 }
