@@ -48,7 +48,7 @@ use pippin_tensor::{
 pub use crate::{kernels::InstructionSet, kv::CpuKvCache, matrix::CpuMatrix, tensor::CpuTensor};
 use crate::{
     kernels::Kernels,
-    matrix::{Job, Product, Region},
+    matrix::{Input, Job, Product, Region},
     pool::Pool,
     tensor::{Buffer, Recycler, Shared},
 };
@@ -293,8 +293,38 @@ impl Backend for CpuBackend {
         Self::check_linear("matmul", x, weight, None)?;
         let mut out = self.buffer(x.rows * weight.rows);
         let product = Product { matrix: weight, bias: None, out: Shared::new(&mut out) };
-        self.region().run(x, &[Job { products: vec![product], finish: None }]);
+        self.region().run(x.into(), &[Job { products: vec![product], finish: None }]);
         Ok(CpuTensor::new(x.rows, weight.rows, out))
+    }
+
+    fn gathered_matmul(
+        &self,
+        x: &CpuTensor,
+        weight: &CpuMatrix,
+        experts: usize,
+        routes: &Arc<[u32]>,
+    ) -> Result<CpuTensor> {
+        Self::check_linear("gathered_matmul", x, weight, None)?;
+        check_indices("gathered_matmul", routes, experts)?;
+        if experts == 0 || !weight.rows.is_multiple_of(experts) {
+            return Err(TensorError::shape(
+                "gathered_matmul",
+                format!("rows of {experts} equal matrices"),
+                weight.rows,
+            ));
+        }
+        if x.rows == 0 && !routes.is_empty() || x.rows > 0 && !routes.len().is_multiple_of(x.rows) {
+            return Err(TensorError::shape(
+                "gathered_matmul",
+                format!("as many routes for each of {} rows", x.rows),
+                routes.len(),
+            ));
+        }
+        if routes.is_empty() {
+            return Ok(CpuTensor::new(0, weight.rows / experts, self.buffer(0)));
+        }
+        let out = self.region().run_experts(x, weight, experts, routes);
+        Ok(CpuTensor::new(routes.len(), weight.rows / experts, out))
     }
 
     fn add(&self, a: &CpuTensor, b: &CpuTensor) -> Result<CpuTensor> {
@@ -396,7 +426,7 @@ impl Backend for CpuBackend {
     }
 
     fn linear(&self, x: &CpuTensor, linear: &Linear<Self>) -> Result<CpuTensor> {
-        let mut outputs = self.linears(x, &[linear])?;
+        let mut outputs = self.linears(x.into(), &[linear])?;
         outputs.pop().ok_or_else(|| TensorError::shape("linear", "one output", "none"))
     }
 
@@ -407,7 +437,11 @@ impl Backend for CpuBackend {
         eps: f32,
         linears: &[&Linear<Self>],
     ) -> Result<Vec<CpuTensor>> {
-        self.linears(&self.rms_norm(x, norm, eps)?, linears)
+        check_norm(x, norm)?;
+        if norm.columns != x.columns {
+            return self.linears((&self.rms_norm(x, norm, eps)?).into(), linears);
+        }
+        self.linears(Input { norm: Some((norm.values(), eps)), ..x.into() }, linears)
     }
 
     fn rms_norm_gated_matmul(
@@ -419,9 +453,17 @@ impl Backend for CpuBackend {
         up: &Linear<Self>,
         activation: Activation,
     ) -> Result<CpuTensor> {
-        let x = self.rms_norm(x, norm, eps)?;
+        check_norm(x, norm)?;
+        // A norm over parts of rows is not part of the packing.
+        let normalised;
+        let input = if norm.columns == x.columns {
+            Input { norm: Some((norm.values(), eps)), ..x.into() }
+        } else {
+            normalised = self.rms_norm(x, norm, eps)?;
+            (&normalised).into()
+        };
         for linear in [gate, up] {
-            Self::check_linear("rms_norm_gated_matmul", &x, &linear.weight, linear.bias.as_ref())?;
+            Self::check_linear("rms_norm_gated_matmul", x, &linear.weight, linear.bias.as_ref())?;
         }
         let width = gate.weight.rows;
         if up.weight.rows != width {
@@ -456,7 +498,7 @@ impl Backend for CpuBackend {
             Product { matrix: &gate.weight, bias: gate.bias.as_ref(), out: gates_to },
             Product { matrix: &up.weight, bias: up.bias.as_ref(), out: ups_to },
         ];
-        self.region().run(&x, &[Job { products, finish: Some(&finish) }]);
+        self.region().run(input, &[Job { products, finish: Some(&finish) }]);
         Ok(CpuTensor::new(x.rows, width, gates))
     }
 
@@ -482,7 +524,7 @@ impl Backend for CpuBackend {
             }
         };
         let product = Product { matrix: &linear.weight, bias: linear.bias.as_ref(), out: to };
-        self.region().run(x, &[Job { products: vec![product], finish: Some(&finish) }]);
+        self.region().run(x.into(), &[Job { products: vec![product], finish: Some(&finish) }]);
         Ok(CpuTensor::new(x.rows, width, out))
     }
 
@@ -544,7 +586,8 @@ impl CpuBackend {
     }
 
     /// Several linear layers of one input, in one parallel region.
-    fn linears(&self, x: &CpuTensor, linears: &[&Linear<Self>]) -> Result<Vec<CpuTensor>> {
+    fn linears(&self, input: Input<'_>, linears: &[&Linear<Self>]) -> Result<Vec<CpuTensor>> {
+        let x = input.x;
         for linear in linears {
             Self::check_linear("linear", x, &linear.weight, linear.bias.as_ref())?;
         }
@@ -559,7 +602,7 @@ impl CpuBackend {
                 Job { products: vec![product], finish: None }
             })
             .collect();
-        self.region().run(x, &jobs);
+        self.region().run(input, &jobs);
         Ok(linears
             .iter()
             .zip(outputs)

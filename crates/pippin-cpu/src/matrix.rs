@@ -227,6 +227,7 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static NORMALISED: RefCell<Vec<f32>> = RefCell::default();
 }
 
 impl Scratch {
@@ -274,6 +275,42 @@ pub(crate) struct Job<'a> {
     pub(crate) finish: Option<&'a (dyn Fn(Range<usize>, Range<usize>) + Sync)>,
 }
 
+/// What a region multiplies: rows of a tensor, normalised as they are packed if there is a norm.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    pub(crate) x: &'a CpuTensor,
+    /// The rows to take; without, all of them in order.
+    pub(crate) rows: Option<&'a [u32]>,
+    /// Weight and epsilon of a root-mean-square norm over whole rows.
+    pub(crate) norm: Option<(&'a [f32], f32)>,
+}
+
+impl<'a> From<&'a CpuTensor> for Input<'a> {
+    fn from(x: &'a CpuTensor) -> Self {
+        Self { x, rows: None, norm: None }
+    }
+}
+
+impl Input<'_> {
+    fn len(self) -> usize {
+        self.rows.map_or(self.x.rows, <[u32]>::len)
+    }
+
+    /// Calls `f` with a row.
+    fn with_row(self, kernels: &Kernels, row: usize, f: impl FnOnce(&[f32])) {
+        let row = self.x.row(self.rows.map_or(row, |rows| rows[row] as usize));
+        match self.norm {
+            None => f(row),
+            Some((weight, eps)) => NORMALISED.with_borrow_mut(|normalised| {
+                normalised.resize(row.len(), 0.0);
+                // SAFETY: the instruction set is there, and all three are equally long.
+                unsafe { (kernels.rms_norm)(row, weight, eps, normalised) };
+                f(normalised);
+            }),
+        }
+    }
+}
+
 /// A parallel region of matrix products that share their input.
 pub(crate) struct Region<'a> {
     pub(crate) kernels: &'static Kernels,
@@ -301,24 +338,44 @@ const ACTIVATION_BLOCK: usize = 512 << 10;
 /// Bytes of an unpacked panel.
 const PANEL: usize = 256 << 10;
 
+/// Adds a bias to a piece of an output that is `width` wide.
+fn add_bias(out: &Shared, width: usize, bias: &CpuTensor, rows: Range<usize>, activations: Range<usize>) {
+    for m in activations {
+        // SAFETY: this piece of the output is this task's.
+        let y = unsafe { out.slice(m * width + rows.start, rows.len()) };
+        for (y, bias) in y.iter_mut().zip(&bias.values()[rows.clone()]) {
+            *y += bias;
+        }
+    }
+}
+
 impl Region<'_> {
-    /// Computes all jobs on `x`.
-    pub(crate) fn run(&self, x: &CpuTensor, jobs: &[Job<'_>]) {
+    /// Computes all jobs on the input.
+    pub(crate) fn run(&self, input: Input<'_>, jobs: &[Job<'_>]) {
         let mut packed: Vec<(Packing, PackedActivations)> = Vec::new();
         for product in jobs.iter().flat_map(|job| &job.products) {
             let packing = product.matrix.packing(self.integer);
             if !packed.iter().any(|(known, _)| *known == packing) {
-                packed.push((packing, self.pack(x, packing)));
+                packed.push((packing, self.pack(input, packing)));
             }
         }
-        let pieces = self.cut(x, jobs);
+        let outputs: Vec<usize> = jobs.iter().map(|job| job.products[0].matrix.rows).collect();
+        let pieces = self.cut(input.len(), input.x.columns, &outputs);
         self.pool.run(pieces.len(), &|piece| {
             let Piece { job, weights, activations } = &pieces[piece];
             let job = &jobs[*job];
             for product in &job.products {
                 let packing = product.matrix.packing(self.integer);
                 for (_, packed) in packed.iter().filter(|(known, _)| *known == packing) {
-                    self.multiply(product, weights.clone(), activations.clone(), packed);
+                    let Product { matrix, bias, out } = product;
+                    let y = Output {
+                        values: out.at(activations.start * matrix.rows + weights.start),
+                        stride: matrix.rows,
+                    };
+                    self.multiply(matrix, weights.clone(), activations.clone(), packed, y);
+                    if let Some(bias) = bias {
+                        add_bias(out, matrix.rows, bias, weights.clone(), activations.clone());
+                    }
                 }
             }
             if let Some(finish) = job.finish {
@@ -327,29 +384,79 @@ impl Region<'_> {
         });
     }
 
-    fn pack(&self, x: &CpuTensor, packing: Packing) -> PackedActivations {
+    /// Multiplies each row of `x` with the matrix of its expert: one of `experts` matrices of equal size, one below the
+    /// other in `matrix`. The `i`-th of `routes` says which expert takes row `i / repeat`; its result, as wide as an
+    /// expert has rows, is the `i`-th of the output.
+    pub(crate) fn run_experts(
+        &self,
+        x: &CpuTensor,
+        matrix: &CpuMatrix,
+        experts: usize,
+        routes: &[u32],
+    ) -> Buffer {
+        let outputs = matrix.rows / experts;
+        let repeat = routes.len() / x.rows;
+        // Routes in the order of their experts: all rows of an expert are multiplied while its weights are read.
+        let mut order: Vec<u32> = (0..routes.len() as u32).collect();
+        order.sort_by_key(|route| routes[*route as usize]);
+        let rows: Vec<u32> = order.iter().map(|route| *route / repeat as u32).collect();
+        let mut groups = Vec::new();
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        for chosen in order.chunk_by(|a, b| routes[*a as usize] == routes[*b as usize]) {
+            let expert = routes[chosen[0] as usize] as usize;
+            let input = Input { rows: Some(&rows[start..start + chosen.len()]), ..x.into() };
+            for piece in self.cut(chosen.len(), x.columns, &[outputs]) {
+                pieces.push(Piece { job: groups.len(), ..piece });
+            }
+            groups.push((expert, start, self.pack(input, matrix.packing(self.integer))));
+            start += chosen.len();
+        }
+        let mut sorted = Buffer::new(self.recycler, routes.len() * outputs);
+        let to = Shared::new(&mut sorted);
+        self.pool.run(pieces.len(), &|piece| {
+            let Piece { job, weights, activations } = &pieces[piece];
+            let (expert, start, packed) = &groups[*job];
+            let y = Output {
+                values: to.at((start + activations.start) * outputs + weights.start),
+                stride: outputs,
+            };
+            let first = expert * outputs;
+            let weights = first + weights.start..first + weights.end;
+            self.multiply(matrix, weights, activations.clone(), packed, y);
+        });
+        let mut out = Buffer::new(self.recycler, routes.len() * outputs);
+        for (from, route) in sorted.chunks_exact(outputs.max(1)).zip(&order) {
+            out[*route as usize * outputs..][..outputs].copy_from_slice(from);
+        }
+        out
+    }
+
+    fn pack(&self, input: Input<'_>, packing: Packing) -> PackedActivations {
+        let (rows, columns) = (input.len(), input.x.columns);
         let for_each_row = |task: &(dyn Fn(usize) + Sync)| {
-            if x.rows < 8 {
-                (0..x.rows).for_each(task);
+            if rows < 8 {
+                (0..rows).for_each(task);
             } else {
-                self.pool.run(x.rows, task);
+                self.pool.run(rows, task);
             }
         };
         let buffer = |len| Buffer::new(self.recycler, len);
         match packing {
             Packing::Floats(order) => {
-                let stride = order.packed_len(x.columns, self.kernels.lanes);
-                let mut values = buffer(x.rows * stride);
+                let stride = order.packed_len(columns, self.kernels.lanes);
+                let mut values = buffer(rows * stride);
                 let to = Shared::new(&mut values);
                 for_each_row(&|row| {
                     // SAFETY: each row is written by one task.
-                    order.pack(x.row(row), self.kernels.lanes, unsafe { to.slice(row * stride, stride) });
+                    let to = unsafe { to.slice(row * stride, stride) };
+                    input.with_row(self.kernels, row, |row| order.pack(row, self.kernels.lanes, to));
                 });
                 PackedActivations::Floats { values, stride }
             }
             Packing::Bytes { fields, group_size } => {
                 let Kernels { lanes, integer, .. } = self.kernels;
-                let layout = integer::Layout::new(x.rows, x.columns, group_size, *lanes, integer.tile_rows);
+                let layout = integer::Layout::new(rows, columns, group_size, *lanes, integer.tile_rows);
                 let mut values = buffer(layout.values_len().div_ceil(4));
                 let (mut scales, mut sums) = (buffer(layout.groups_len()), buffer(layout.groups_len()));
                 // Buffers are used again and again: the rows that fill up the last tile must be cleared.
@@ -363,32 +470,35 @@ impl Region<'_> {
                 for_each_row(&|row| {
                     let to = layout.row(row, values_to.at(0).cast(), scales_to.at(0), sums_to.at(0));
                     // SAFETY: each row is written by one task, to its own places; four bytes are as large as a float.
-                    unsafe { (integer.quantize)(x.row(row), group_size, fields, &to) };
+                    input.with_row(self.kernels, row, |row| unsafe {
+                        (integer.quantize)(row, group_size, fields, &to);
+                    });
                 });
                 PackedActivations::Bytes { values, scales, sums, layout }
             }
         }
     }
 
-    /// Cuts the jobs into pieces for the pool.
-    fn cut(&self, x: &CpuTensor, jobs: &[Job<'_>]) -> Vec<Piece> {
-        let total: usize = jobs.iter().map(|job| job.products[0].matrix.rows).sum();
+    /// Cuts products of `rows` activation rows of `columns` values into pieces for the pool. `outputs` are the weight rows
+    /// of each job.
+    fn cut(&self, rows: usize, columns: usize, outputs: &[usize]) -> Vec<Piece> {
+        let total: usize = outputs.iter().sum();
         let mut pieces = Vec::new();
-        let row_bytes = if self.integer { x.columns } else { 4 * x.columns };
-        let columns = if self.integer { self.kernels.integer.tile_rows } else { self.kernels.tile_columns };
-        let (activation_block, weight_block) = if x.rows <= DIRECT_COLUMNS {
+        let row_bytes = if self.integer { columns } else { 4 * columns };
+        let tile = if self.integer { self.kernels.integer.tile_rows } else { self.kernels.tile_columns };
+        let (activation_block, weight_block) = if rows <= DIRECT_COLUMNS {
             // Several pieces per thread, so that a thread that was interrupted does not hold the others up.
-            (x.rows, (total / (8 * self.pool.threads())).clamp(16, 128))
+            (rows, (total / (8 * self.pool.threads())).clamp(16, 128))
         } else {
-            let activations = (ACTIVATION_BLOCK / row_bytes / columns * columns).max(2 * columns);
+            let activations = (ACTIVATION_BLOCK / row_bytes / tile * tile).max(2 * tile);
             (activations, (PANEL / row_bytes).clamp(MAX_LANES, 32))
         };
         let weight_block = weight_block / MAX_LANES * MAX_LANES;
-        for start in (0..x.rows).step_by(activation_block.max(1)) {
-            let activations = start..(start + activation_block).min(x.rows);
-            for (job, rows) in jobs.iter().map(|job| job.products[0].matrix.rows).enumerate() {
-                for start in (0..rows).step_by(weight_block) {
-                    let weights = start..(start + weight_block).min(rows);
+        for start in (0..rows).step_by(activation_block.max(1)) {
+            let activations = start..(start + activation_block).min(rows);
+            for (job, outputs) in outputs.iter().enumerate() {
+                for start in (0..*outputs).step_by(weight_block) {
+                    let weights = start..(start + weight_block).min(*outputs);
                     pieces.push(Piece { job, weights, activations: activations.clone() });
                 }
             }
@@ -396,16 +506,15 @@ impl Region<'_> {
         pieces
     }
 
-    /// One product's piece, bias included.
+    /// One product's piece.
     fn multiply(
         &self,
-        product: &Product<'_>,
+        matrix: &CpuMatrix,
         rows: Range<usize>,
         activations: Range<usize>,
         packed: &PackedActivations,
+        y: Output,
     ) {
-        let Product { matrix, bias, out } = product;
-        let y = Output { values: out.at(activations.start * matrix.rows + rows.start), stride: matrix.rows };
         SCRATCH.with_borrow_mut(|scratch| match packed {
             PackedActivations::Floats { values, stride } => {
                 let x = Packed {
@@ -413,7 +522,7 @@ impl Region<'_> {
                     stride: *stride,
                     rows: activations.len(),
                 };
-                self.multiply_floats(matrix, rows.clone(), x, y, scratch);
+                self.multiply_floats(matrix, rows, x, y, scratch);
             }
             PackedActivations::Bytes { values, scales, sums, layout } => {
                 let x = integer::Activations {
@@ -422,18 +531,9 @@ impl Region<'_> {
                     sums: sums.as_ptr(),
                     layout: *layout,
                 };
-                self.multiply_bytes(matrix, rows.clone(), x.rows(activations.clone()), y, scratch);
+                self.multiply_bytes(matrix, rows, x.rows(activations), y, scratch);
             }
         });
-        if let Some(bias) = bias {
-            for m in activations {
-                // SAFETY: this piece of the output is this task's.
-                let y = unsafe { out.slice(m * matrix.rows + rows.start, rows.len()) };
-                for (y, bias) in y.iter_mut().zip(&bias.values()[rows.clone()]) {
-                    *y += bias;
-                }
-            }
-        }
     }
 
     fn multiply_bytes(

@@ -262,6 +262,21 @@ pub trait Backend: Sized + Send + Sync + Debug + 'static {
     /// Shapes that do not fit.
     fn matmul(&self, x: &Self::Tensor, weight: &Self::Matrix) -> Result<Self::Tensor>;
 
+    /// Products with a mixture of experts: `weight` is `experts` matrices `[o, k]`, one below the other, and row `i` of
+    /// the result is row `i / (routes / rows)` of `x` times the matrix of expert `routes[i]`. So `[n, k]` with `n · c`
+    /// routes gives `[n · c, o]`: with `c` above one each row goes to `c` experts, with `c = 1` each has its own (the
+    /// second half of a feed-forward network). Rows of one expert are multiplied together.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a route to no expert.
+    fn gathered_matmul(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Matrix,
+        experts: usize,
+        routes: &Self::Indices,
+    ) -> Result<Self::Tensor>;
+
     /// `a + b`; `b` has the shape of `a`, or one row that is added to every row.
     ///
     /// # Errors

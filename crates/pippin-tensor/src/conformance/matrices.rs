@@ -4,7 +4,7 @@ use super::reference::{Array, Random, assert_close, matrices, weights};
 use crate::{Activation, Backend, Linear, MatrixData, TensorData, TensorError};
 
 const SHAPES: [(usize, usize); 6] = [(1, 32), (3, 64), (5, 96), (17, 128), (40, 320), (70, 1024)];
-const ROWS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 16, 33];
+const ROWS: [usize; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33];
 
 fn linear<B: Backend>(backend: &B, matrix: &MatrixData, bias: Option<&Array>) -> Linear<B> {
     Linear { weight: backend.matrix(matrix.clone()).unwrap(), bias: bias.map(|bias| bias.upload(backend)) }
@@ -55,6 +55,52 @@ pub fn products_are_independent_of_batching<B: Backend>(backend: &B, _tolerance:
                     part == whole[range.start * outputs..range.end * outputs],
                     "{case}: rows {range:?} depend on their neighbours"
                 );
+            }
+        }
+    }
+}
+
+/// [`Backend::gathered_matmul`] with every kind of matrix: routes at random, all to one expert, and to none of some.
+pub fn gathered_matmul<B: Backend>(backend: &B, tolerance: f64) {
+    let random = &mut Random::new(14);
+    for (experts, outputs, inputs) in [(1, 5, 64), (4, 6, 64), (9, 40, 128)] {
+        for (case, matrix) in matrices(random, experts * outputs, inputs) {
+            let reference = weights(&matrix);
+            let uploaded = backend.matrix(matrix).unwrap();
+            for (rows, choices) in [(1, 1), (1, 3), (2, 4), (23, 2), (40, 1)] {
+                for limit in [1, experts] {
+                    let routes: Vec<u32> = (0..rows * choices).map(|_| random.below(limit) as u32).collect();
+                    let x = Array::random(random, rows, inputs);
+                    let product = |route: usize| {
+                        let first = routes[route] as usize * outputs;
+                        x.rows_of(route / choices..route / choices + 1)
+                            .matmul(&reference.rows_of(first..first + outputs))
+                    };
+                    let values = (0..routes.len()).flat_map(|route| product(route).values).collect();
+                    let expected = Array { rows: routes.len(), columns: outputs, values };
+                    let (x_up, routes_up) = (x.upload(backend), backend.indices(&routes).unwrap());
+                    let actual = backend.gathered_matmul(&x_up, &uploaded, experts, &routes_up).unwrap();
+                    assert_close(backend, &actual, &expected, tolerance, &(&case, rows, choices, limit));
+
+                    // A row's result does not depend on the rows that share its experts.
+                    let actual = backend.read(&actual).unwrap();
+                    let last = x.rows_of(rows - 1..rows).upload(backend);
+                    let routes = backend.indices(&routes[(rows - 1) * choices..]).unwrap();
+                    let alone = backend.gathered_matmul(&last, &uploaded, experts, &routes).unwrap();
+                    assert!(
+                        backend.read(&alone).unwrap() == actual[(rows - 1) * choices * outputs..],
+                        "{case}: the last of {rows} rows depends on its neighbours"
+                    );
+                }
+            }
+            let x = Array::random(random, 2, inputs).upload(backend);
+            let routes = |routes: &[u32]| backend.indices(routes).unwrap();
+            let gathered = |experts, routes| backend.gathered_matmul(&x, &uploaded, experts, &routes);
+            let error = gathered(experts, routes(&[0, experts as u32]));
+            assert!(matches!(error, Err(TensorError::Index { .. })), "{case}: {error:?}");
+            for (experts, routes) in [(experts, routes(&[0; 3])), (experts * outputs + 1, routes(&[0; 2]))] {
+                let error = gathered(experts, routes);
+                assert!(matches!(error, Err(TensorError::Shape { .. })), "{case}: {error:?}");
             }
         }
     }

@@ -18,7 +18,8 @@ mod rows;
 
 pub use attention::{attention, attention_is_independent_of_batching, eight_bit_kv, kv_bounds};
 pub use matrices::{
-    embedding, fused_products, matmul, products_are_independent_of_batching, shapes_are_checked,
+    embedding, fused_products, gathered_matmul, matmul, products_are_independent_of_batching,
+    shapes_are_checked,
 };
 pub use rows::{add, gated, rms_norm, rope, rope_angles, select_rows};
 
@@ -30,7 +31,7 @@ pub use rows::{add, gated, rms_norm, rope, rope_angles, select_rows};
 macro_rules! conformance_suite {
     ($name:ident, $make:expr, $tolerance:expr) => {
         $crate::conformance_suite!(@ $name, $make, $tolerance,
-            embedding matmul products_are_independent_of_batching fused_products shapes_are_checked
+            embedding matmul gathered_matmul products_are_independent_of_batching fused_products shapes_are_checked
             attention attention_is_independent_of_batching eight_bit_kv kv_bounds
             add gated rms_norm rope rope_angles select_rows);
     };

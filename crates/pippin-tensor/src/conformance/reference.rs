@@ -1,6 +1,8 @@
 //! Random operands and the comparison with `f64` results.
 
-use crate::{Backend, Dtype, MatrixData, QuantSpec, QuantizedData, TensorData};
+use pippin_weights::quantize_minifloat;
+
+use crate::{Backend, Dtype, MatrixData, QuantMode, QuantSpec, QuantizedData, TensorData};
 
 /// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): small, and the same everywhere.
 pub(super) struct Random(u64);
@@ -159,6 +161,13 @@ pub(super) fn matrices(random: &mut Random, rows: usize, columns: usize) -> Vec<
                     dtype,
                 )),
             ));
+        }
+    }
+    for mode in [QuantMode::Mxfp4, QuantMode::Mxfp8, QuantMode::Nvfp4] {
+        if columns.is_multiple_of(mode.default_spec().group_size) {
+            let values: Vec<f32> = random.values(rows * columns).iter().map(|v| v / norm).collect();
+            let data = quantize_minifloat(&values, rows, columns, mode, Dtype::F32).unwrap();
+            matrices.push((format!("{mode} [{rows}, {columns}]"), MatrixData::Quantized(data)));
         }
     }
     matrices
