@@ -29,6 +29,7 @@ conformance_suite!(avx512_fast, fast(InstructionSet::Avx512), 2e-2);
 conformance_suite!(avx512_vnni_fast, fast(InstructionSet::Avx512Vnni), 2e-2);
 conformance_suite!(neon_fast, fast(InstructionSet::Neon), 2e-2);
 conformance_suite!(neon_dotprod_fast, fast(InstructionSet::NeonDotprod), 2e-2);
+conformance_suite!(neon_i8mm_fast, fast(InstructionSet::NeonI8mm), 2e-2);
 
 /// Activations that eight bits hold exactly lose nothing: the products are those of the exact path up to rounding.
 /// Weights and activations are at their extremes, where sums of products would saturate first.

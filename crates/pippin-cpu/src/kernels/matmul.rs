@@ -215,7 +215,7 @@ unsafe fn quant_block<S: Simd, const BITS: u32, const SEVERAL: bool, const M: us
     row: usize,
 ) {
     // SAFETY: blocks cover the row's words, the last one possibly in part; packed activations are padded to whole
-    // blocks.
+    // blocks. (Loops, not closures: a closure that is not inlined lacks the instruction set, and calls intrinsics.)
     unsafe {
         let groups = Groups::<S, SEVERAL>::new(args.group_words);
         let words = args.words.add(4 * row * args.row_words);
@@ -229,15 +229,20 @@ unsafe fn quant_block<S: Simd, const BITS: u32, const SEVERAL: bool, const M: us
             for r in 0..R {
                 S::prefetch(words.wrapping_add(4 * r * args.row_words + ahead));
             }
-            let words = std::array::from_fn(|r| S::load_words(words.add(4 * r * args.row_words)));
-            multiply_words::<S, BITS, SEVERAL, M, R>(args, groups, row, block, &words, &mut sums);
+            let mut vectors = [S::zero_words(); R];
+            for (r, vector) in vectors.iter_mut().enumerate() {
+                *vector = S::load_words(words.add(4 * r * args.row_words));
+            }
+            multiply_words::<S, BITS, SEVERAL, M, R>(args, groups, row, block, &vectors, &mut sums);
         }
         let rest = args.row_words - whole * S::LANES;
         if rest > 0 {
             let words = words.add(4 * whole * S::LANES);
-            let words =
-                std::array::from_fn(|r| load_last_words::<S>(words.add(4 * r * args.row_words), rest));
-            multiply_words::<S, BITS, SEVERAL, M, R>(args, groups, row, whole, &words, &mut sums);
+            let mut vectors = [S::zero_words(); R];
+            for (r, vector) in vectors.iter_mut().enumerate() {
+                *vector = load_last_words::<S>(words.add(4 * r * args.row_words), rest);
+            }
+            multiply_words::<S, BITS, SEVERAL, M, R>(args, groups, row, whole, &vectors, &mut sums);
         }
         for r in 0..R {
             for m in 0..M {

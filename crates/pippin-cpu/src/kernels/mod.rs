@@ -33,6 +33,8 @@ pub enum InstructionSet {
     Neon,
     /// 64-bit ARM with the dot product instructions of ARMv8.2.
     NeonDotprod,
+    /// 64-bit ARM with the 8-bit matrix multiplication instructions of ARMv8.6.
+    NeonI8mm,
 }
 
 impl InstructionSet {
@@ -59,6 +61,9 @@ impl InstructionSet {
         }
         #[cfg(target_arch = "aarch64")]
         {
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                sets.push(Self::NeonI8mm);
+            }
             if std::arch::is_aarch64_feature_detected!("dotprod") {
                 sets.push(Self::NeonDotprod);
             }
@@ -78,6 +83,7 @@ impl InstructionSet {
             Self::Avx512Vnni => "AVX-512 VNNI",
             Self::Neon => "NEON",
             Self::NeonDotprod => "NEON dotprod",
+            Self::NeonI8mm => "NEON i8mm",
         }
     }
 }
@@ -145,6 +151,8 @@ impl Kernels {
             InstructionSet::Neon => Some(&neon::KERNELS),
             #[cfg(target_arch = "aarch64")]
             InstructionSet::NeonDotprod => Some(&neon_dotprod::KERNELS),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::NeonI8mm => Some(&neon_i8mm::KERNELS),
             #[allow(unreachable_patterns, reason = "the remaining sets depend on the target")]
             _ => None,
         }
@@ -335,6 +343,20 @@ extension!(
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 );
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, simd::neon::Neon<false>, 6, 8, [target_feature(enable = "neon")]);
+kernels!(neon, simd::neon::Neon<{ simd::neon::PLAIN }>, 6, 8, [target_feature(enable = "neon")]);
 #[cfg(target_arch = "aarch64")]
-extension!(neon_dotprod, neon, simd::neon::Neon<true>, 8, [target_feature(enable = "neon,dotprod")]);
+extension!(
+    neon_dotprod,
+    neon,
+    simd::neon::Neon<{ simd::neon::DOTPROD }>,
+    8,
+    [target_feature(enable = "neon,dotprod")]
+);
+#[cfg(target_arch = "aarch64")]
+extension!(
+    neon_i8mm,
+    neon,
+    simd::neon::Neon<{ simd::neon::I8MM }>,
+    8,
+    [target_feature(enable = "neon,i8mm")]
+);

@@ -6,12 +6,19 @@ use half::f16;
 
 use super::{MAX_LANES, Simd, exp};
 
-/// Four lanes. `DOTPROD`: with the dot product extension of ARMv8.2.
+/// Four lanes. `BYTES` is how products of bytes are computed: [`PLAIN`], [`DOTPROD`] or [`I8MM`].
 #[derive(Clone, Copy)]
-pub(crate) struct Neon<const DOTPROD: bool>;
+pub(crate) struct Neon<const BYTES: u8>;
+
+/// With products of 16 bits.
+pub(crate) const PLAIN: u8 = 0;
+/// With the dot product extension of ARMv8.2, whose operands are both signed.
+pub(crate) const DOTPROD: u8 = 1;
+/// With the 8-bit matrix extension of ARMv8.6, which has a dot product of unsigned with signed bytes.
+pub(crate) const I8MM: u8 = 2;
 
 #[allow(clippy::undocumented_unsafe_blocks, reason = "each body relies on the trait's contract alone")]
-impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
+impl<const BYTES: u8> Simd for Neon<BYTES> {
     const LANES: usize = 4;
     type F = float32x4_t;
     type U = uint32x4_t;
@@ -142,7 +149,16 @@ impl<const DOTPROD: bool> Simd for Neon<DOTPROD> {
     #[inline(always)]
     unsafe fn dot<const BITS: u32>(sums: Self::U, weights: Self::U, x: Self::U) -> Self::U {
         unsafe {
-            if DOTPROD {
+            if BYTES == I8MM {
+                // The intrinsic is unstable, the instruction is not.
+                let mut sums = sums;
+                std::arch::asm!(
+                    "usdot {sums:v}.4s, {weights:v}.16b, {x:v}.16b",
+                    sums = inout(vreg) sums, weights = in(vreg) weights, x = in(vreg) x,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+                sums
+            } else if BYTES == DOTPROD {
                 // The intrinsics are unstable, the instruction is not. It takes signed weights: with eight bits they are
                 // shifted by 128, which is added back as twice 64.
                 let mut sums = sums;
