@@ -8,6 +8,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ranges::Ranges;
 use crate::{HubError, Result};
@@ -21,7 +22,9 @@ const MAX_JOURNAL: u64 = 512 << 20;
 #[derive(Debug)]
 pub(crate) struct Part {
     file: File,
-    journal: File,
+    /// Held while a piece is written: the kernel lets one thread at a time write to a file, and threads that wait for it
+    /// there spin, which cost a third of all processor time. Here they sleep.
+    journal: Mutex<File>,
     pub(crate) path: PathBuf,
     journal_path: PathBuf,
 }
@@ -78,16 +81,21 @@ impl Part {
             // The last line was cut off; the next must not continue it.
             journal.write_all(b"\n").map_err(failed)?;
         }
-        Ok((Self { file, journal, path, journal_path }, done))
+        Ok((Self { file, journal: Mutex::new(journal), path, journal_path }, done))
+    }
+
+    fn journal(&self) -> MutexGuard<'_, File> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a piece, and then that it is there.
     pub(crate) fn write(&self, start: u64, bytes: &[u8]) -> Result<()> {
+        let line = format!("{start:x} {:x} {:08x}\n", bytes.len(), crc32fast::hash(bytes));
+        let mut journal = self.journal();
         write_at(&self.file, bytes, start)
             .map_err(|source| HubError::Write { path: self.path.clone(), source })?;
-        let line = format!("{start:x} {:x} {:08x}\n", bytes.len(), crc32fast::hash(bytes));
-        // One call, on a file opened for appending: lines of several threads do not mix.
-        (&self.journal)
+        // One call, on a file opened for appending: a kill leaves whole lines, or nothing but the last cut off.
+        journal
             .write_all(line.as_bytes())
             .map_err(|source| HubError::Write { path: self.journal_path.clone(), source })
     }
@@ -106,8 +114,9 @@ impl Part {
     /// Forgets everything.
     pub(crate) fn reset(&self, size: u64) -> Result<()> {
         let failed = |source| HubError::Write { path: self.journal_path.clone(), source };
-        self.journal.set_len(0).map_err(failed)?;
-        (&self.journal).write_all(format!("pippin-journal 1 {size}\n").as_bytes()).map_err(failed)
+        let mut journal = self.journal();
+        journal.set_len(0).map_err(failed)?;
+        journal.write_all(format!("pippin-journal 1 {size}\n").as_bytes()).map_err(failed)
     }
 
     /// Makes the file durable, and gives it its name.
