@@ -1,5 +1,6 @@
 //! The hub's API.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,11 @@ impl HubOptions {
     ///
     /// [`HubError::Setting`] for a token that cannot be one.
     pub fn from_env() -> Result<Self> {
-        let get = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
+        let get = |name: &str| variable(name).filter(|value| !value.to_string_lossy().trim().is_empty());
         let text = |name: &str| get(name).map(|value| value.to_string_lossy().into_owned());
         let is_set = |name: &str| {
             text(name)
@@ -467,5 +472,74 @@ impl HubOptions {
         self.patience.backoff = backoff;
         self.patience.retries = retries;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    fn options(variables: &[(&str, &str)]) -> Result<HubOptions> {
+        HubOptions::from_variables(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn tokens_come_from_the_nearest_place() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let write = |name: &str, text: &str| {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+            fs::write(&path, text).expect("written");
+            path.to_str().expect("UTF-8").to_owned()
+        };
+        let named = write("my token", " hf_named\n");
+        let home = Path::new(&write("home/token", "hf_home\r\n")).parent().expect("a folder").to_owned();
+        let home = home.to_str().expect("UTF-8");
+        write("xdg/huggingface/token", "hf_xdg");
+        let xdg = root.path().join("xdg");
+        let xdg = ("XDG_CACHE_HOME", xdg.to_str().expect("UTF-8"));
+        let token = |text: &str| Token::new(text).expect("valid");
+
+        let all = [
+            ("HF_TOKEN", "hf_variable"),
+            ("HUGGING_FACE_HUB_TOKEN", "hf_old_variable"),
+            ("HF_TOKEN_PATH", named.as_str()),
+            ("HF_HOME", home),
+            xdg,
+        ];
+        for (first, expected) in
+            ["hf_variable", "hf_old_variable", "hf_named", "hf_home", "hf_xdg"].iter().enumerate()
+        {
+            assert_eq!(options(&all[first..]).expect("valid").token, token(expected));
+        }
+        // What is empty is not set.
+        let empty = [("HF_TOKEN", " \n"), ("HF_TOKEN_PATH", ""), ("HF_HOME", home)];
+        assert_eq!(options(&empty).expect("valid").token, token("hf_home"));
+        // A file that was named is the only one that is read.
+        assert_eq!(
+            options(&[("HF_TOKEN_PATH", "/no/such/file"), ("HF_HOME", home)]).expect("valid").token,
+            None
+        );
+        let implicit = ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1");
+        assert_eq!(options(&[implicit, ("HF_HOME", home)]).expect("valid").token, None);
+        assert_eq!(options(&[implicit, all[0]]).expect("valid").token, token("hf_variable"));
+        // A file that is no token says so rather than being sent.
+        let wrong = write("wrong", "hf_one hf_two");
+        assert!(matches!(options(&[("HF_TOKEN_PATH", &wrong)]), Err(HubError::Setting { .. })));
+    }
+
+    #[test]
+    fn the_endpoint_and_the_network_are_the_environments() {
+        let nothing = options(&[("HF_HOME", "/no/such/folder")]).expect("valid");
+        assert_eq!((nothing.endpoint.as_str(), nothing.is_offline), (DEFAULT_ENDPOINT, false));
+        let set =
+            [("HF_ENDPOINT", "https://mirror.example/"), ("HF_HUB_OFFLINE", "yes"), ("HF_HOME", "/none")];
+        let set = options(&set).expect("valid");
+        assert_eq!((set.endpoint.as_str(), set.is_offline), ("https://mirror.example", true));
     }
 }

@@ -94,10 +94,12 @@ pub enum HubError {
         message: String,
     },
     /// The hub wants fewer requests.
-    #[error("{host} wants fewer requests (status 429)")]
+    #[error("{host} wants fewer requests (status {status})")]
     RateLimited {
         /// The server.
         host: String,
+        /// 429; or 503 with the time when it will be back.
+        status: u16,
         /// How long it wants to be left alone.
         retry_after: Option<std::time::Duration>,
     },

@@ -4,7 +4,7 @@
 //! carries the file's hash and commit, and because where the token goes is not left to anybody else.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ureq::http::{HeaderMap, Uri};
 use ureq::{Agent, Body};
@@ -48,11 +48,13 @@ impl Patience {
     /// How long to wait after the failure number `failures` (from 1): exponential, with up to half of it at random so
     /// that many clients do not come back together.
     pub(crate) fn wait(&self, failures: u32, error: &HubError) -> Duration {
-        if let HubError::RateLimited { retry_after: Some(wait), .. } = error {
-            return (*wait).min(self.longest_wait);
-        }
         let full = self.backoff.saturating_mul(1 << (failures - 1).min(16)).min(self.longest_wait);
-        full.mul_f64(0.5 + 0.5 * random())
+        let own = full.mul_f64(0.5 + 0.5 * random());
+        match error {
+            // A server that asks for no wait, or names a moment that has passed, gets the usual one.
+            HubError::RateLimited { retry_after: Some(wait), .. } => (*wait).min(self.longest_wait).max(own),
+            _ => own,
+        }
     }
 }
 
@@ -286,23 +288,34 @@ fn failure(answer: Answer) -> HubError {
     let url = shown(&answer.url);
     let host = host_of(&answer.url);
     let status = answer.status;
-    if status == 429 {
-        let retry_after = answer.header("retry-after").and_then(|value| value.trim().parse().ok());
-        return HubError::RateLimited { host, retry_after: retry_after.map(Duration::from_secs) };
+    let retry_after =
+        answer.header("retry-after").and_then(|value| retry_after(value, answer.header("date")));
+    // A server that says when it will be back is busy rather than broken.
+    if status == 429 || (status == 503 && retry_after.is_some()) {
+        return HubError::RateLimited { host, status, retry_after };
     }
     let code = answer.header("x-error-code").unwrap_or_default().to_owned();
     let message = answer.header("x-error-message").unwrap_or_default().to_owned();
-    if status == 503
-        && let Some(wait) = answer.header("retry-after").and_then(|value| value.trim().parse().ok())
-    {
-        return HubError::RateLimited { host, retry_after: Some(Duration::from_secs(wait)) };
-    }
     let message = match (code.is_empty(), message.is_empty()) {
         (true, _) => message,
         (false, true) => code,
         (false, false) => format!("{code}: {message}"),
     };
     HubError::Status { url, status, message: message.chars().take(300).collect() }
+}
+
+/// The wait that `Retry-After` asks for: seconds, or a moment. A moment is compared with what the server takes for now,
+/// which is its `Date`: its clock and ours may differ.
+fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are only a very long time.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    let now =
+        date.and_then(|date| httpdate::parse_http_date(date.trim()).ok()).unwrap_or_else(SystemTime::now);
+    Some(until.duration_since(now).unwrap_or(Duration::ZERO))
 }
 
 fn network(uri: &Uri, error: &ureq::Error) -> HubError {
@@ -435,10 +448,44 @@ mod tests {
         assert!(patience.wait(40, &error) <= patience.longest_wait);
         let asked = |seconds| HubError::RateLimited {
             host: String::new(),
+            status: 429,
             retry_after: Some(Duration::from_secs(seconds)),
         };
         assert_eq!(patience.wait(1, &asked(7)), Duration::from_secs(7));
         assert_eq!(patience.wait(1, &asked(1_000_000)), patience.longest_wait);
+        assert_eq!(patience.wait(1, &asked(u64::MAX)), patience.longest_wait);
+        // Nobody is asked again at once.
+        assert!(patience.wait(1, &asked(0)) >= Duration::from_millis(250));
+    }
+
+    #[test]
+    fn servers_name_seconds_or_a_moment() {
+        let seconds = |value, date| retry_after(value, date).map(|wait| wait.as_secs());
+        let now = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        for (value, expected) in [
+            ("0", Some(0)),
+            (" 120 ", Some(120)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+            // The two older forms of a date.
+            ("Sunday, 06-Nov-94 08:50:07 GMT", Some(30)),
+            ("Sun Nov  6 08:50:07 1994", Some(30)),
+            // It has passed.
+            ("Sun, 06 Nov 1994 08:49:36 GMT", Some(0)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("Sun, 32 Nov 1994 08:49:37 GMT", None),
+        ] {
+            assert_eq!(seconds(value, now), expected, "{value:?}");
+        }
+        let far = retry_after("Fri, 31 Dec 9999 23:59:59 GMT", now).expect("a wait");
+        assert!(far > Duration::from_secs(7000 * 365 * 86_400), "{far:?}");
+        // Without the server's clock, ours counts.
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:50:07 GMT", None), Some(0));
+        assert!(seconds("Fri, 31 Dec 9999 23:59:59 GMT", Some("nonsense")) > Some(0));
     }
 
     #[test]

@@ -207,7 +207,7 @@ fn faults_that_stay_are_told_apart() {
 #[test]
 fn servers_that_want_peace_get_it() {
     let place = Place::with(Model::small(MB));
-    place.hub.fault("/store/", 1, Kind::Status { code: 429, retry_after: Some(1), error_code: "" });
+    place.hub.fault("/store/", 1, Kind::Status { code: 429, retry_after: Some("1"), error_code: "" });
     let mut waits = Vec::new();
     let started = Instant::now();
     place
@@ -221,12 +221,52 @@ fn servers_that_want_peace_get_it() {
     assert!(started.elapsed() >= Duration::from_secs(1));
     place.is_whole();
 
-    // A wish for a whole day is not granted, and not waited for longer than said.
+    // A wish for a whole day, or for millennia, is not granted, and not waited for longer than said. A moment that has
+    // passed asks for nothing, and gets the usual wait.
+    for (code, time, longest) in [
+        (429, "86400", 200),
+        (429, "99999999999999999999", 200),
+        (503, "Fri, 31 Dec 9999 23:59:59 GMT", 200),
+        (429, "Sun, 06 Nov 1994 08:49:37 GMT", 5),
+    ] {
+        let place = Place::with(Model::small(MB));
+        place.hub.fault("/store/", 1, Kind::Status { code, retry_after: Some(time), error_code: "" });
+        let mut options = place.options();
+        options.patience.longest_wait = Duration::from_millis(200);
+        let mut waits = Vec::new();
+        place
+            .pull_with(&HubClient::new(options).expect("valid"), |event| {
+                if let PullEvent::Retry { wait, .. } = event {
+                    waits.push(*wait);
+                }
+            })
+            .expect("pulled");
+        place.is_whole();
+        let longest = Duration::from_millis(longest);
+        assert!(matches!(*waits, [wait] if wait <= longest && wait >= longest / 2), "{time}: {waits:?}");
+    }
+}
+
+#[test]
+fn files_that_the_hub_does_not_have_are_marked_and_asked_for_again() {
     let place = Place::with(Model::small(MB));
-    place.hub.fault("/store/", 1, Kind::Status { code: 429, retry_after: Some(86_400), error_code: "" });
-    let mut options = place.options();
-    options.patience.longest_wait = Duration::from_millis(200);
-    place.pull_with(&HubClient::new(options).expect("valid"), |_| {}).expect("pulled");
+    let status = Kind::Status { code: 404, retry_after: None, error_code: "EntryNotFound" };
+    place.hub.fault("tokenizer.json", 1, status);
+    assert!(matches!(place.pull(), Err(HubError::NoFile { .. })));
+    // Where the Python tools look for it.
+    let mark = place.repository().join(".no_exist").join(COMMIT).join("tokenizer.json");
+    assert_eq!(fs::read(&mark).expect("a mark"), b"");
+    place.pull().expect("pulled");
+    place.is_whole();
+    assert!(!mark.exists(), "the Python tools would not find the file");
+
+    // Nothing is marked because of a failure that says nothing about the file.
+    for code in [403, 404] {
+        let place = Place::with(Model::small(MB));
+        place.hub.fault("tokenizer.json", 1, Kind::Status { code, retry_after: None, error_code: "" });
+        place.pull().expect_err("refused");
+        assert!(!place.repository().join(".no_exist").exists());
+    }
 }
 
 #[test]

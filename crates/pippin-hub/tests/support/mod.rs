@@ -158,7 +158,7 @@ pub struct Fault {
 pub enum Kind {
     Status {
         code: u16,
-        retry_after: Option<u64>,
+        retry_after: Option<&'static str>,
         error_code: &'static str,
     },
     /// The connection ends after so many bytes of the body.
@@ -394,8 +394,8 @@ impl State {
         let mut reply = match &fault {
             Some(Kind::Status { code, retry_after, error_code }) => {
                 let mut reply = Reply::error(*code, error_code, "a fault");
-                if let Some(seconds) = retry_after {
-                    reply = reply.header("retry-after", &seconds.to_string());
+                if let Some(time) = retry_after {
+                    reply = reply.header("retry-after", time);
                 }
                 reply
             }
