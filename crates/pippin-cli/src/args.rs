@@ -81,16 +81,16 @@ pub(crate) struct LoadArgs {
     /// Compute exactly: no approximations for speed.
     #[arg(long)]
     pub(crate) exact: bool,
+
+    /// Memory that models may take: 12GB, or a share of what is free at the start [default: 80%].
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_budget: Option<String>,
 }
 
 /// What holds for all models that are loaded.
 #[derive(Clone, Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Engine")]
 pub(crate) struct EngineArgs {
-    /// Memory for all loaded models: 12GB, or a share of what is free at the start [default: 80%].
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory_budget: Option<String>,
-
     /// The most models that are loaded at a time [default: 3].
     #[arg(long, value_name = "N")]
     pub(crate) max_loaded_models: Option<String>,
@@ -172,7 +172,7 @@ pub(crate) struct RunArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) context: Option<u32>,
 
-    /// Print the numbers of the answer to standard error: tokens, times, memory.
+    /// Print the numbers of the answers to standard error: tokens, times, memory.
     #[arg(long, help_heading = "Output")]
     pub(crate) stats: bool,
 
@@ -355,10 +355,14 @@ pub(crate) struct PruneArgs {}
 /// List the models that are loaded, by any process of this user.
 ///
 /// SIZE is what the memory budget counts: weights, the whole KV cache, working memory. UNTIL is when the model will be
-/// unloaded if nobody uses it. TOKENS/S is the speed of the last answer.
+/// unloaded if nobody uses it. REQUESTS are those it has answered, TOKENS/S is the speed of the last one.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct PsArgs {
-    /// Print JSON.
+    /// Print all numbers of each model: times, speeds, tokens, memory.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) stats: bool,
+
+    /// Print JSON, with all numbers.
     #[arg(long)]
     pub(crate) json: bool,
 }

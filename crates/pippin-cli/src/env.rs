@@ -45,7 +45,7 @@ pub(crate) const ALL: &[Variable] = &[
     variable(TEMP, "--temp"),
     variable(HISTORY, "history file of the interactive mode; empty or `off`: none is kept"),
     variable("PIPPIN_NANO_DIR", "folder of the shipped model"),
-    variable("HF_HUB_CACHE", "cache in which hub models are looked for"),
+    variable("HF_HUB_CACHE", "cache of the hub's models"),
     variable("HF_HOME", "parent of that cache, when HF_HUB_CACHE is not set"),
     variable(
         "HF_TOKEN",

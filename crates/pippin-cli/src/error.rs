@@ -19,7 +19,7 @@ pub(crate) enum CliError {
     /// A file, a pipe or a prompt makes no sense.
     Input { message: String, hint: Option<String> },
     /// The model cannot be loaded, or cannot answer.
-    Engine(EngineError),
+    Engine { error: EngineError, hint: Option<String> },
     /// Standard output does not take what is written to it.
     Output(io::Error),
     /// The user pressed Ctrl-C.
@@ -52,8 +52,8 @@ impl CliError {
                 output::error(message, hint.as_deref());
                 Exit::BadInput
             }
-            Self::Engine(error) => {
-                output::error(&describe(error), error.hint().as_deref());
+            Self::Engine { error, hint } => {
+                output::error(&describe(error), hint.as_deref());
                 Exit::from(error)
             }
             // Whoever reads has what they wanted: `pippin … | head`.
@@ -70,7 +70,8 @@ impl CliError {
 
 impl From<EngineError> for CliError {
     fn from(error: EngineError) -> Self {
-        Self::Engine(error)
+        let hint = error.hint();
+        Self::Engine { error, hint }
     }
 }
 

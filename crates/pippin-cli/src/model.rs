@@ -15,7 +15,7 @@ pub(crate) struct Loaded {
     pub(crate) container: ModelContainer,
     pub(crate) time: Duration,
     /// What keeps the model loaded and `pippin ps` informed.
-    _kept: Option<Kept>,
+    _kept: Kept,
 }
 
 struct Kept {
@@ -26,20 +26,9 @@ struct Kept {
 }
 
 /// Finds a model by any of its names, and makes sure that it is there: before prompts are read, which may take long.
-pub(crate) fn find(model: &str) -> Result<ModelConfiguration> {
-    Ok(pippin::resolve(model).map_err(EngineError::from)?.configuration)
-}
-
-/// Loads a model.
-pub(crate) fn load(
-    configuration: &ModelConfiguration,
-    options: &LoadOptions,
-    is_verbose: bool,
-) -> Result<Loaded> {
-    let started = Instant::now();
-    let progress = |progress| report(configuration, &progress, is_verbose);
-    let container = ModelContainer::load_with_progress(configuration, options, progress)?;
-    Ok(Loaded::new(container, started.elapsed(), None, is_verbose))
+pub(crate) fn find(model: &str, config: &EngineConfig) -> Result<ModelConfiguration> {
+    let found = config.resolver().and_then(|resolver| resolver.resolve(model));
+    Ok(found.map_err(EngineError::from)?.configuration)
 }
 
 /// Loads a model within the memory budget, for others to see in `pippin ps`.
@@ -56,18 +45,14 @@ pub(crate) fn keep(
         models: Default::default(),
         ..CacheOptions::from_config(config)
     };
-    let mut loader = LocalLoader::new();
-    if let Some(folder) = &config.hub.cache_dir {
-        loader = loader.with_hub_cache(folder);
-    }
-    let cache = ModelCache::with_loader(options, loader);
+    let cache = ModelCache::with_loader(options, LocalLoader::from_config(config));
     let request = LoadRequest::new().progress(|progress| report(configuration, &progress, is_verbose));
     let lease = cache.get_configured(configuration, request)?;
     // Where nothing can be published, the model answers all the same.
     let state = RunState::publish(&cache).ok();
     let (container, time) = (lease.container().clone(), started.elapsed());
     let kept = Kept { _state: state, _lease: lease, _cache: cache };
-    Ok(Loaded::new(container, time, Some(kept), is_verbose))
+    Ok(Loaded::new(container, time, kept, is_verbose))
 }
 
 fn report(configuration: &ModelConfiguration, progress: &LoadProgress, is_verbose: bool) {
@@ -77,7 +62,7 @@ fn report(configuration: &ModelConfiguration, progress: &LoadProgress, is_verbos
 }
 
 impl Loaded {
-    fn new(container: ModelContainer, time: Duration, kept: Option<Kept>, is_verbose: bool) -> Self {
+    fn new(container: ModelContainer, time: Duration, kept: Kept, is_verbose: bool) -> Self {
         if is_verbose {
             for warning in container.processor().stop_tokens.warnings() {
                 output::note(&format!("warning: {warning}"));

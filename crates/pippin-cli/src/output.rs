@@ -6,10 +6,9 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use pippin::{Distribution, GenerateInfo, ModelPerformance};
+use pippin::{Distribution, GenerateInfo, ModelPerformance, TokenCounts};
 use serde::Serialize;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -142,8 +141,8 @@ fn escape_controls(json: serde_json::Result<String>) -> String {
     escaped
 }
 
-/// The numbers of an answer, for people. `load` is left out where nothing was loaded for it.
-pub(crate) fn statistics(info: &GenerateInfo, load: Option<Duration>) -> String {
+/// The numbers of an answer, for people.
+pub(crate) fn statistics(info: &GenerateInfo) -> String {
     let mut text = String::new();
     let cached = match info.cached_tokens {
         0 => String::new(),
@@ -156,9 +155,6 @@ pub(crate) fn statistics(info: &GenerateInfo, load: Option<Duration>) -> String 
     if let Some(time) = info.time_to_first_token {
         let _ = writeln!(text, "  first token    after {:.3} s", time.as_secs_f64());
     }
-    if let Some(load) = load {
-        let _ = writeln!(text, "  loading        {:.3} s", load.as_secs_f64());
-    }
     if let Some(peak) = info.peak_memory {
         let _ = writeln!(text, "  peak memory    {}", bytes(peak));
     }
@@ -166,25 +162,43 @@ pub(crate) fn statistics(info: &GenerateInfo, load: Option<Duration>) -> String 
     text
 }
 
-/// The numbers of a model over all its requests, for people: what a single answer does not show.
+/// The numbers of a model over all its requests, for people.
 pub(crate) fn performance(numbers: &ModelPerformance) -> String {
     let mut text = String::new();
-    if numbers.requests.total > 1 {
-        let spread = |distribution: &Distribution, unit: &str, digits: usize| match distribution {
-            Distribution { mean: Some(mean), p50: Some(p50), p95: Some(p95), .. } => {
-                format!(
-                    "{mean:.digits$} {unit} mean, {p50:.digits$} median, {p95:.digits$} at the 95th percentile"
-                )
-            }
-            _ => "none".to_owned(),
-        };
-        let _ = writeln!(text, "  first tokens   {}", spread(&numbers.time_to_first_token_s, "s", 3));
-        let _ =
-            writeln!(text, "  reading        {}", spread(&numbers.prefill_tokens_per_second, "tokens/s", 1));
-        let _ =
-            writeln!(text, "  writing        {}", spread(&numbers.decode_tokens_per_second, "tokens/s", 1));
-        let tokens = &numbers.tokens;
-        let _ = writeln!(text, "  cached         {} of {} prompt tokens", tokens.cached, tokens.prompt);
+    let requests = &numbers.requests;
+    let kinds = [
+        ("cut", requests.length),
+        ("stopped", requests.cancelled),
+        ("failed", requests.failed),
+        ("running", requests.running),
+    ];
+    let kinds: String = kinds
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| format!(", {count} {kind}"))
+        .collect();
+    let _ = writeln!(text, "  requests       {}{kinds}", requests.total);
+    let TokenCounts { prompt, cached, generated, .. } = numbers.tokens;
+    let _ = writeln!(text, "  tokens         {prompt} read, {cached} of them cached; {generated} written");
+    let spread = |distribution: &Distribution, unit: &str, digits: usize| match distribution {
+        Distribution { mean: Some(mean), p50: Some(p50), p95: Some(p95), .. } if requests.total > 1 => {
+            format!(
+                "{mean:.digits$} {unit} mean, {p50:.digits$} median, {p95:.digits$} at the 95th percentile"
+            )
+        }
+        Distribution { last: Some(last), .. } => format!("{last:.digits$} {unit}"),
+        _ => "none".to_owned(),
+    };
+    let _ = writeln!(text, "  first tokens   {}", spread(&numbers.time_to_first_token_s, "s", 3));
+    let _ = writeln!(text, "  reading        {}", spread(&numbers.prefill_tokens_per_second, "tokens/s", 1));
+    let _ = writeln!(text, "  writing        {}", spread(&numbers.decode_tokens_per_second, "tokens/s", 1));
+    if let Some(load) = numbers.load_s {
+        let times =
+            if numbers.loads == 1 { String::new() } else { format!(", the last of {}", numbers.loads) };
+        let _ = writeln!(text, "  loading        {load:.3} s{times}");
+    }
+    if let Some(peak) = numbers.peak_memory_bytes {
+        let _ = writeln!(text, "  peak memory    {}", bytes(peak));
     }
     if let Some(share) = numbers.device_utilization {
         let _ = writeln!(text, "  device         {:.0} % busy", share * 100.0);

@@ -27,7 +27,7 @@ pub(crate) struct Surroundings {
     /// The model to use when none is named.
     pub(crate) default_model: Option<String>,
     /// Where the configuration comes from, flags aside.
-    pub(crate) config: ConfigInputs,
+    pub(crate) inputs: ConfigInputs,
     /// `$PIPPIN_HISTORY`.
     pub(crate) history: Option<String>,
     /// Where programs keep their state: `$XDG_STATE_HOME` or what stands for it.
@@ -41,7 +41,7 @@ impl Surroundings {
             stdin_is_terminal: std::io::stdin().is_terminal(),
             stdout_is_terminal: std::io::stdout().is_terminal(),
             default_model: env::value(env::MODEL),
-            config: ConfigInputs::from_env(),
+            inputs: ConfigInputs::from_env(),
             // An empty value means something here: no history.
             history: std::env::var(env::HISTORY).ok(),
             state_folder: state_folder(),
@@ -57,9 +57,14 @@ impl Surroundings {
         &self,
         flags: impl FnOnce(ConfigInputs) -> ConfigInputs,
     ) -> Result<(Self, EngineConfig)> {
-        let config = EngineConfig::resolve(&flags(self.config.clone())).map_err(EngineError::from)?;
+        let config = EngineConfig::resolve(&flags(self.inputs.clone())).map_err(EngineError::from)?;
         let default_model = self.default_model.clone().unwrap_or_else(|| config.model.clone());
         Ok((Self { default_model: Some(default_model), ..self.clone() }, config))
+    }
+
+    /// The configuration of a command that has no flags for it.
+    pub(crate) fn config(&self) -> Result<EngineConfig> {
+        Ok(self.configured(|inputs| inputs)?.1)
     }
 
     fn history(&self) -> Option<PathBuf> {
@@ -114,7 +119,7 @@ impl PullSettings {
     ///
     /// The configuration makes no sense.
     pub(crate) fn new(args: PullArgs, surroundings: &Surroundings) -> Result<Self> {
-        let (_, config) = surroundings.configured(|inputs| inputs)?;
+        let config = surroundings.config()?;
         let PullArgs { models, revision, connections, dry_run, json } = args;
         Ok(Self { models, revision, connections: connections.into(), dry_run, json, config })
     }
@@ -304,6 +309,7 @@ impl LoadArgs {
             .with_optional_flag("device", "--device", self.device.as_deref())
             .with_optional_flag("threads", "--threads", self.threads)
             .with_optional_flag("exact", "--exact", self.exact.then_some(true))
+            .with_optional_flag("memory_budget", "--memory-budget", self.memory_budget.as_deref())
     }
 }
 
@@ -311,7 +317,6 @@ impl EngineArgs {
     /// Adds these flags to what the configuration comes from.
     pub(crate) fn flags(&self, inputs: ConfigInputs) -> ConfigInputs {
         let mut inputs = inputs
-            .with_optional_flag("memory_budget", "--memory-budget", self.memory_budget.as_deref())
             .with_optional_flag("max_loaded_models", "--max-loaded-models", self.max_loaded_models.as_deref())
             .with_optional_flag("keep_alive", "--keep-alive", self.keep_alive.as_deref());
         for model in &self.preload {
@@ -369,7 +374,7 @@ impl SearchSettings {
     ///
     /// The configuration is wrong.
     pub(crate) fn new(args: SearchArgs, surroundings: &Surroundings) -> Result<Self> {
-        let (_, config) = surroundings.configured(|inputs| inputs)?;
+        let config = surroundings.config()?;
         let mut search = ModelSearch::default();
         search.words = args.words.join(" ");
         if args.all_authors {
@@ -411,7 +416,7 @@ impl RecommendSettings {
     ///
     /// The configuration is wrong.
     pub(crate) fn new(args: RecommendArgs, surroundings: &Surroundings) -> Result<Self> {
-        let (_, config) = surroundings.configured(|inputs| inputs)?;
+        let config = surroundings.config()?;
         let RecommendArgs { context, all, measure, json } = args;
         Ok(Self { context: u64::from(context), all, measure, json, config })
     }
@@ -427,6 +432,7 @@ pub(crate) struct BenchSettings {
     pub(crate) format: BenchFormat,
     /// Measure the machine instead of a model.
     pub(crate) machine: bool,
+    pub(crate) config: EngineConfig,
 }
 
 impl BenchSettings {
@@ -458,6 +464,7 @@ impl BenchSettings {
             repetitions: usize::from(args.repetitions),
             format: args.output,
             machine: args.machine,
+            config,
         })
     }
 }

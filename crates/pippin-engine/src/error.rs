@@ -189,10 +189,10 @@ impl EngineError {
             Self::ContextTooLong { maximum, .. } => format!("ask for {maximum} or less"),
             Self::Load(error) => return error.hint(),
             Self::OverBudget { needed, budget, .. } if needed.total() > *budget => {
-                "choose a smaller context or a smaller model, or raise the memory budget (memory_budget)".to_owned()
+                "choose a smaller context or a smaller model, or raise the memory budget (--memory-budget, memory_budget)".to_owned()
             }
             Self::OverBudget { .. } => {
-                "try again when a model is free, choose a smaller context, or raise the memory budget (memory_budget)"
+                "try again when a model is free, choose a smaller context, or raise the memory budget (--memory-budget, memory_budget)"
                     .to_owned()
             }
             Self::TooManyModels { .. } => {

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use pippin_models::ModelInfo;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::kv::{PAGE_SIZE, pages_for};
 use crate::{GenerateParameters, LoadOptions};
@@ -26,7 +26,7 @@ const BASE_BYTES: u64 = 4 << 20;
 ///   are not in memory computes at the speed of the disk.
 /// - The **KV cache** counts in full too. The system commits it only as it fills, but it may fill at any time.
 /// - **Working memory** is estimated: activations of the largest step, logits, the tokenizer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ModelMemory {
     /// Bytes of the weights.

@@ -1,6 +1,7 @@
 //! What the operating system says about memory and processor time. Where it says nothing, the answer is `None`.
 
 use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The memory that is assumed to be available where the system does not tell.
@@ -54,19 +55,31 @@ pub(crate) struct Memory {
     pub(crate) total: u64,
 }
 
-/// The memory that can be used without swapping, in bytes, where the system tells (Linux).
+/// The memory that can be used without swapping, in bytes, where the system tells (Linux and macOS).
 pub(crate) fn available() -> Option<u64> {
     Some(system()?.available)
 }
 
-/// The memory of the machine, or of the narrowest control group around this process (Linux).
+/// The memory of the machine, or of the narrowest control group around this process (Linux); of the machine (macOS).
 pub(crate) fn system() -> Option<Memory> {
+    if cfg!(target_os = "macos") {
+        let names = ["-n", "hw.memsize", "kern.memorystatus_level"];
+        let output = Command::new("/usr/sbin/sysctl").args(names).stdin(Stdio::null()).output().ok()?;
+        return apple(&String::from_utf8_lossy(&output.stdout));
+    }
     let machine = {
         let text = std::fs::read_to_string("/proc/meminfo").ok()?;
         Memory { available: field(&text, "MemAvailable:")?, total: field(&text, "MemTotal:")? }
     };
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     Some(narrowest(machine, &groups, Path::new(CGROUPS)))
+}
+
+/// What macOS says: all bytes, and how many percent of them are free or can be given up.
+fn apple(text: &str) -> Option<Memory> {
+    let mut lines = text.lines().map(|line| line.trim().parse::<u64>().ok());
+    let (total, percent) = (lines.next()??, lines.next()??);
+    Some(Memory { available: total / 100 * percent.min(100), total })
 }
 
 /// What control groups leave of the machine's memory. `groups` is `/proc/self/cgroup`.
@@ -176,6 +189,15 @@ mod tests {
         assert_eq!(processor_ticks(stat), Some(100));
         assert_eq!(processor_ticks("42 (a) S 1"), None);
         assert_eq!(processor_ticks(""), None);
+    }
+
+    #[test]
+    fn apple_tells_bytes_and_percent() {
+        let memory = Memory { available: 17_179_869_100 / 100 * 62, total: 17_179_869_184 };
+        assert_eq!(apple("17179869184\n62\n"), Some(memory));
+        for text in ["", "17179869184", "x\n1", "1\n-1"] {
+            assert_eq!(apple(text), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stream::{FinishReason, GenerateInfo};
 use crate::{ModelContainer, ModelMemory, memory};
@@ -48,7 +48,7 @@ pub struct PerformanceSnapshot {
 }
 
 /// The numbers of one model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ModelPerformance {
     /// The model's name.
@@ -77,7 +77,7 @@ pub struct ModelPerformance {
 }
 
 /// What a load was expected to take, and what it took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LoadMemory {
     /// What was expected from the model's files and the options.
@@ -104,7 +104,7 @@ impl LoadMemory {
 }
 
 /// By how much the memory of the process grew, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Growth {
     /// What it has written: KV cache, tokenizer, working memory.
@@ -124,7 +124,7 @@ impl Growth {
 }
 
 /// Requests by how they ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RequestCounts {
     /// All that have ended.
@@ -142,7 +142,7 @@ pub struct RequestCounts {
 }
 
 /// Tokens of all requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TokenCounts {
     /// Tokens of prompts.
@@ -154,7 +154,7 @@ pub struct TokenCounts {
 }
 
 /// A quantity over the last 256 requests that had one. Everything is `None` when none had.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Distribution {
     /// Of the last request.

@@ -13,14 +13,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::WeakCache;
-use crate::{CacheEvent, LoadedModel, ModelCache, PerformanceMonitor};
+use crate::{CacheEvent, LoadedModel, ModelCache, ModelPerformance, PerformanceMonitor};
 
 /// How often a process looks whether its numbers have changed.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Larger files are not ours.
 const MAX_BYTES: u64 = 1 << 20;
 /// The form of the files; others are not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A process with models, as it has published itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,8 +54,8 @@ pub struct RunningModel {
     pub until: Option<u64>,
     /// Whether somebody uses it.
     pub in_use: bool,
-    /// Tokens generated per second, by the last answer.
-    pub tokens_per_second: Option<f64>,
+    /// Its numbers over all its requests.
+    pub performance: Option<ModelPerformance>,
 }
 
 /// Publishes what a cache has loaded, until it is dropped.
@@ -206,7 +206,6 @@ impl RunningProcess {
 impl RunningModel {
     fn new(model: &LoadedModel, monitor: &PerformanceMonitor) -> Self {
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let rate = monitor.model(&model.model).and_then(|numbers| numbers.decode_tokens_per_second.last);
         Self {
             model: model.model.clone(),
             id: model.id.clone(),
@@ -216,7 +215,7 @@ impl RunningModel {
             since: model.loaded_at.map_or(0, seconds),
             until: model.expires_in.and_then(|rest| SystemTime::now().checked_add(rest)).map(seconds),
             in_use: model.is_in_use,
-            tokens_per_second: rate,
+            performance: monitor.model(&model.model),
         }
     }
 }
@@ -355,6 +354,10 @@ mod tests {
         }
     }
 
+    fn rate(model: &RunningModel) -> Option<f64> {
+        model.performance.as_ref()?.decode_tokens_per_second.last
+    }
+
     fn wait_for(condition: impl Fn() -> bool) {
         let begin = std::time::Instant::now();
         while !condition() {
@@ -390,7 +393,7 @@ mod tests {
         wait_for(|| {
             running().first().is_some_and(|process| {
                 let model = &process.models[0];
-                !model.in_use && model.until > Some(model.since) && model.tokens_per_second > Some(0.0)
+                !model.in_use && model.until > Some(model.since) && rate(model) > Some(0.0)
             })
         });
         #[cfg(unix)]
@@ -413,7 +416,7 @@ mod tests {
     fn what_ended_processes_left_behind_is_removed() {
         let root = tempfile::tempdir().expect("a temporary folder");
         let write = |name: &str, text: &str| fs::write(root.path().join(name), text).expect("written");
-        write("4242.json", r#"{"version": 1, "pid": 4242, "models": []}"#);
+        write("4242.json", r#"{"version": 2, "pid": 4242, "models": []}"#);
         write("4242.lock", "");
         write("77.json", "{}");
         write("notes.txt", "not ours");

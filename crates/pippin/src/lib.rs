@@ -34,6 +34,7 @@
 //! | know what a folder holds without loading it | [`describe`] |
 //! | load a model with options | [`ModelContainer::load`], [`LoadOptions`], [`Device`] |
 //! | keep several models within a memory budget | [`ModelCache`], [`ModelLease`], [`CacheOptions`] |
+//! | begin with the models that the settings name | [`ModelCache::start`], [`ModelCache::preload_all`] |
 //! | have numbers over all requests | [`PerformanceMonitor`], [`ModelContainer::performance`] |
 //! | see which processes have models loaded | [`running`], [`RunState`] |
 //! | hold a conversation | [`ChatSession`] |

@@ -85,10 +85,7 @@ pub(super) fn run(
 }
 
 fn spawn(name: &str, task: impl FnOnce() + Send + 'static) -> Result<()> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(task)
-        .map_err(|error| CliError::Engine(pippin::EngineError::Thread(error)))?;
+    std::thread::Builder::new().name(name.to_owned()).spawn(task).map_err(pippin::EngineError::Thread)?;
     Ok(())
 }
 

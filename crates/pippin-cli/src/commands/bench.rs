@@ -18,8 +18,8 @@ pub(super) fn run(settings: &BenchSettings, is_verbose: bool) -> Result<()> {
         output::data(&machine(&limits, settings.format))?;
         return Ok(());
     }
-    let model = model::find(&settings.model)?;
-    let loaded = model::load(&model, &settings.load, is_verbose)?;
+    let model = model::find(&settings.model, &settings.config)?;
+    let loaded = model::keep(&model, &settings.load, &settings.config, is_verbose)?;
     let mut rows = Vec::with_capacity(settings.workloads.len());
     for workload in &settings.workloads {
         if is_verbose {

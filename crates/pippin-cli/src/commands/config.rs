@@ -26,7 +26,7 @@ pub(super) fn run(args: &ConfigArgs, surroundings: &Surroundings) -> Result<()> 
         args.engine.flags(args.load.flags(inputs)).with_optional_flag("context", "--context", args.context)
     };
     let (_, config) = surroundings.configured(flags)?;
-    let file = surroundings.config.file();
+    let file = surroundings.inputs.file();
     let listing = Listing { file, file_exists: file.is_some_and(Path::exists), settings: config.entries() };
     let text = if args.json { format!("{}\n", output::json_pretty(&listing)) } else { listing.to_text() };
     output::data(&text)?;

@@ -38,10 +38,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
             let _interrupt = Interrupt::install();
             pull::run(&PullSettings::new(args, &surroundings)?)
         }
-        Command::List(args) => store::list(&args),
-        Command::Rm(args) => store::rm(&args),
-        Command::Verify(args) => store::verify(&args),
-        Command::Prune(args) => store::prune(&args),
+        Command::List(args) => store::list(&args, &surroundings.config()?),
+        Command::Rm(args) => store::rm(&args, &surroundings.config()?),
+        Command::Verify(args) => store::verify(&args, &surroundings.config()?),
+        Command::Prune(args) => store::prune(&args, &surroundings.config()?),
         Command::Ps(args) => ps::run(&args),
         Command::Search(args) => search::run(&SearchSettings::new(args, &surroundings)?),
         Command::Recommend(args) => recommend::run(&RecommendSettings::new(args, &surroundings)?),

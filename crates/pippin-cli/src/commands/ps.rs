@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pippin::{RunningModel, RunningProcess};
+use pippin::{ModelPerformance, RunningModel, RunningProcess};
 use serde::Serialize;
 
 use crate::args::PsArgs;
@@ -19,7 +19,7 @@ pub(super) fn run(args: &PsArgs) -> Result<()> {
         format!("{}\n", output::json_pretty(&rows(&processes)))
     } else {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        table(&processes, now)
+        table(&processes, now) + &if args.stats { numbers(&processes) } else { String::new() }
     };
     output::data(&text)?;
     Ok(())
@@ -41,10 +41,11 @@ fn rows(processes: &[RunningProcess]) -> Vec<Row<'_>> {
     rows
 }
 
-const HEADER: [&str; 8] = ["NAME", "ID", "SIZE", "DEVICE", "CONTEXT", "SINCE", "UNTIL", "TOKENS/S"];
+const HEADER: [&str; 9] =
+    ["NAME", "ID", "SIZE", "DEVICE", "CONTEXT", "SINCE", "UNTIL", "REQUESTS", "TOKENS/S"];
 
 fn table(processes: &[RunningProcess], now: u64) -> String {
-    let mut cells: Vec<[String; 8]> = vec![HEADER.map(str::to_owned)];
+    let mut cells: Vec<[String; 9]> = vec![HEADER.map(str::to_owned)];
     cells.extend(processes.iter().flat_map(|process| &process.models).map(|model| {
         [
             one_line(&model.model),
@@ -58,11 +59,14 @@ fn table(processes: &[RunningProcess], now: u64) -> String {
                 Some(until) => format!("in {}", time(until.saturating_sub(now))),
                 None => "forever".to_owned(),
             },
-            model.tokens_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")),
+            performance(model).map_or(0, |numbers| numbers.requests.total).to_string(),
+            performance(model)
+                .and_then(|numbers| numbers.decode_tokens_per_second.last)
+                .map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")),
         ]
     }));
     let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; 9] = std::array::from_fn(width);
     let mut text = String::new();
     for row in &cells {
         let mut line = String::new();
@@ -70,6 +74,22 @@ fn table(processes: &[RunningProcess], now: u64) -> String {
             let _ = write!(line, "{cell:width$}  ");
         }
         let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn performance(model: &RunningModel) -> Option<&ModelPerformance> {
+    model.performance.as_ref()
+}
+
+/// All numbers of each model.
+fn numbers(processes: &[RunningProcess]) -> String {
+    let mut text = String::new();
+    for (process, model) in
+        processes.iter().flat_map(|process| process.models.iter().map(move |m| (process, m)))
+    {
+        let numbers = performance(model).map_or_else(String::new, output::performance);
+        let _ = write!(text, "\n{} in process {}:\n{numbers}", one_line(&model.model), process.pid);
     }
     text
 }
@@ -95,16 +115,25 @@ mod tests {
 
     fn processes() -> Vec<RunningProcess> {
         serde_json::from_value(serde_json::json!([{
-            "version": 1,
+            "version": 2,
             "pid": 7,
             "models": [
                 {
                     "model": "a/b\u{1b}[2J\n", "id": "abcdef012345", "bytes": 2_500_000_000_u64, "device": "CPU",
-                    "context": 4096, "since": 1000, "until": null, "in_use": true, "tokens_per_second": 12.34,
+                    "context": 4096, "since": 1000, "until": null, "in_use": true,
+                    "performance": {
+                        "model": "a/b", "loads": 1, "load_s": 0.5, "load_memory": null,
+                        "requests": {"total": 3, "stop": 2, "length": 1, "cancelled": 0, "failed": 0, "running": 1},
+                        "tokens": {"prompt": 30, "cached": 10, "generated": 60},
+                        "time_to_first_token_s": {"last": 0.25, "mean": 0.5, "p50": 0.25, "p95": 1.0},
+                        "prefill_tokens_per_second": {"last": 99.0, "mean": 99.0, "p50": 99.0, "p95": 99.0},
+                        "decode_tokens_per_second": {"last": 12.34, "mean": 12.0, "p50": 12.0, "p95": 13.0},
+                        "peak_memory_bytes": 3_000_000_000_u64, "device_utilization": 0.75,
+                    },
                 },
                 {
                     "model": "pippin-nano", "id": "0123456789ab", "bytes": 20_000_000, "device": "CPU",
-                    "context": 2048, "since": 0, "until": 1400, "in_use": false, "tokens_per_second": null,
+                    "context": 2048, "since": 0, "until": 1400, "in_use": false, "performance": null,
                 },
             ],
         }]))
@@ -119,8 +148,26 @@ mod tests {
         let column = |line: &str, text: &str| line.find(text).map(|at| line[..at].chars().count());
         assert_eq!(column(lines[0], "SINCE"), column(lines[1], "1 min ago"), "{table}");
         assert_eq!(column(lines[0], "UNTIL"), column(lines[2], "in 5 min"), "{table}");
-        assert!(lines[1].contains("a/b␛[2J") && lines[1].ends_with("in use    12.3"), "{table}");
+        assert!(lines[1].contains("a/b␛[2J") && lines[1].ends_with("in use    3         12.3"), "{table}");
         assert!(lines[2].contains("20.0 MB") && lines[2].ends_with('-'), "{table}");
+    }
+
+    #[test]
+    fn all_numbers_are_shown_on_request() {
+        let text = numbers(&processes());
+        for part in [
+            "a/b␛[2J  in process 7:",
+            "3, 1 cut, 1 running",
+            "30 read, 10 of them cached; 60 written",
+            "0.500 s mean, 0.250 median",
+            "99.0 tokens/s mean",
+            "loading        0.500 s",
+            "peak memory    3.0 GB",
+            "75 % busy",
+            "pippin-nano in process 7:",
+        ] {
+            assert!(text.contains(part), "no {part:?} in {text}");
+        }
     }
 
     #[test]

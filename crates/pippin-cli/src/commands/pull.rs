@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pippin::{
     EngineConfig, EngineError, HubCache, HubClient, HubError, ModelConfiguration, ModelLocation, PullEvent,
-    PullOptions, PullPlan, PulledModel, Resolver,
+    PullOptions, PullPlan, PulledModel,
 };
 use serde::Serialize;
 
 use crate::error::{CliError, Result};
-use crate::output;
 use crate::settings::PullSettings;
+use crate::{model, output};
 
 /// How often a line of progress is printed where no bar can be drawn.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -20,9 +20,9 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Pulls models.
 pub(super) fn run(settings: &PullSettings) -> Result<()> {
     let client = client(&settings.config)?;
-    let cache = HubCache::from_env().map_err(EngineError::from)?;
+    let cache = settings.config.hub_cache().map_err(EngineError::from)?;
     for model in &settings.models {
-        let (id, revision) = hub_name(model, settings.revision.as_deref())?;
+        let (id, revision) = hub_name(model, settings.revision.as_deref(), &settings.config)?;
         let plan = client.plan(&cache, &id, &revision).map_err(EngineError::from)?;
         let summary = if settings.dry_run {
             Summary::planned(&cache, &plan)
@@ -41,9 +41,13 @@ fn client(config: &EngineConfig) -> Result<HubClient> {
 }
 
 /// The id and the revision that a name stands for.
-pub(super) fn hub_name(model: &str, revision: Option<&str>) -> Result<(String, String)> {
-    let configuration = Resolver::from_env().configuration(model).map_err(EngineError::from)?;
-    match configuration.location {
+pub(super) fn hub_name(
+    model: &str,
+    revision: Option<&str>,
+    config: &EngineConfig,
+) -> Result<(String, String)> {
+    let found = config.resolver().and_then(|resolver| resolver.configuration(model));
+    match found.map_err(EngineError::from)?.location {
         ModelLocation::Hub { id, revision: own } => Ok((id, revision.map_or(own, str::to_owned))),
         ModelLocation::Shipped => {
             Err(CliError::usage("pippin-nano comes with Pippin", "name a model of the hub"))
@@ -69,19 +73,22 @@ pub(super) fn find_or_pull(
     config: &EngineConfig,
     is_agreed: bool,
 ) -> Result<ModelConfiguration> {
-    let error = match pippin::resolve(model) {
+    let error = match config.resolver().and_then(|resolver| resolver.resolve(model)) {
         Ok(found) => return Ok(found.configuration),
         Err(error) => error,
     };
-    let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let is_absent = matches!(error, HubError::NotCached { .. } | HubError::Incomplete { .. });
-    let hub = config.hub_options().map_err(EngineError::from)?;
-    if !is_absent || !(is_agreed || can_ask) || hub.is_offline {
+    if !is_absent || config.hub.offline {
         return Err(EngineError::from(error).into());
     }
-    let client = HubClient::new(hub).map_err(EngineError::from)?;
-    let cache = HubCache::from_env().map_err(EngineError::from)?;
-    let (id, revision) = hub_name(model, None)?;
+    let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if !is_agreed && !can_ask {
+        let hint = error.hint().map(|hint| format!("{hint}; or give --yes, and run does it"));
+        return Err(CliError::Engine { error: error.into(), hint });
+    }
+    let client = client(config)?;
+    let cache = config.hub_cache().map_err(EngineError::from)?;
+    let (id, revision) = hub_name(model, None, config)?;
     let plan = client.plan(&cache, &id, &revision).map_err(EngineError::from)?;
     let size = output::bytes(plan.missing_bytes());
     if is_agreed {
@@ -90,7 +97,7 @@ pub(super) fn find_or_pull(
         return Err(EngineError::from(error).into());
     }
     pull(&client, &cache, &plan, &PullOptions::default())?;
-    Ok(pippin::resolve(model).map_err(EngineError::from)?.configuration)
+    model::find(model, config)
 }
 
 /// Asks a question with the answers yes and no.

@@ -152,8 +152,9 @@ fn once(
         output::data(&format!("{}\n", output::json_line(&answer)))?;
     }
     if stats {
-        output::lines(&output::statistics(&info, Some(loaded.time)));
-        output::lines(&output::performance(&loaded.container.performance()));
+        let performance = loaded.container.performance();
+        output::lines(&output::statistics(&info));
+        output::lines(&format!("{}:\n{}", performance.model, output::performance(&performance)));
     }
     match info.finish_reason {
         FinishReason::Cancelled => Err(CliError::Interrupted),

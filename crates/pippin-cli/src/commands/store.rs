@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, SystemTime};
 
-use pippin::{CachedModel, EngineError, FileState, HubCache, HubError};
+use pippin::{CachedModel, EngineConfig, EngineError, FileState, HubCache, HubError};
 use serde::Serialize;
 use serde_json::json;
 
@@ -14,8 +14,8 @@ use crate::exit::Exit;
 use crate::machine::table;
 use crate::output;
 
-fn cache() -> Result<HubCache> {
-    Ok(HubCache::from_env().map_err(EngineError::from)?)
+fn cache(config: &EngineConfig) -> Result<HubCache> {
+    Ok(config.hub_cache().map_err(EngineError::from)?)
 }
 
 #[derive(Serialize)]
@@ -35,8 +35,8 @@ struct Row {
 }
 
 /// Lists the models of the cache.
-pub(super) fn list(args: &ListArgs) -> Result<()> {
-    let models = cache()?.models().map_err(EngineError::from)?;
+pub(super) fn list(args: &ListArgs, config: &EngineConfig) -> Result<()> {
+    let models = cache(config)?.models().map_err(EngineError::from)?;
     let rows: Vec<Row> = models.iter().flat_map(rows).collect();
     if args.json {
         return Ok(output::data(&format!("{}\n", output::json_pretty(&rows)))?);
@@ -131,10 +131,10 @@ fn ago(span: Duration) -> String {
 }
 
 /// Removes models, after asking.
-pub(super) fn rm(args: &RmArgs) -> Result<()> {
-    let cache = cache()?;
+pub(super) fn rm(args: &RmArgs, config: &EngineConfig) -> Result<()> {
+    let cache = cache(config)?;
     for model in &args.models {
-        let (id, own) = hub_name(model, None)?;
+        let (id, own) = hub_name(model, None, config)?;
         // A revision that stands behind the name (`@v1`) is meant as much as one in the flag.
         let named = model.contains('@').then_some(own);
         let revision = args.revision.clone().or(named);
@@ -163,12 +163,12 @@ pub(super) fn rm(args: &RmArgs) -> Result<()> {
 }
 
 /// Checks files against their hashes.
-pub(super) fn verify(args: &VerifyArgs) -> Result<()> {
-    let cache = cache()?;
+pub(super) fn verify(args: &VerifyArgs, config: &EngineConfig) -> Result<()> {
+    let cache = cache(config)?;
     let ids = if args.models.is_empty() {
         cache.models().map_err(EngineError::from)?.into_iter().map(|model| model.id).collect()
     } else {
-        args.models.iter().map(|model| Ok(hub_name(model, None)?.0)).collect::<Result<Vec<_>>>()?
+        args.models.iter().map(|model| Ok(hub_name(model, None, config)?.0)).collect::<Result<Vec<_>>>()?
     };
     let mut has_failed = false;
     let mut all = Vec::new();
@@ -225,8 +225,8 @@ fn word(state: FileState) -> &'static str {
 }
 
 /// Removes partial files.
-pub(super) fn prune(_: &PruneArgs) -> Result<()> {
-    let pruned = cache()?.prune().map_err(|error: HubError| EngineError::from(error))?;
+pub(super) fn prune(_: &PruneArgs, config: &EngineConfig) -> Result<()> {
+    let pruned = cache(config)?.prune().map_err(|error: HubError| EngineError::from(error))?;
     output::note(&format!("removed {} partial files: {}", pruned.files, output::bytes(pruned.bytes)));
     if pruned.busy > 0 {
         output::note(&format!("{} are being downloaded, and stay", pruned.busy));

@@ -36,7 +36,7 @@ fn a_running_process_is_listed_until_it_ends() {
     let row = loop {
         let rows = ps(root.path(), &["--json"]).json();
         // The speed follows with the next look at the numbers.
-        if rows[0]["tokens_per_second"].is_number() {
+        if rows[0]["performance"]["requests"]["total"] == 1 {
             break rows[0].clone();
         }
         assert!(begin.elapsed() < Duration::from_secs(60), "it is not listed: {rows}");
@@ -44,6 +44,19 @@ fn a_running_process_is_listed_until_it_ends() {
     };
     assert_eq!((&row["model"], &row["pid"]), (&"pippin-nano".into(), &child.id().into()));
     assert!(row["bytes"].as_u64() > Some(1_000_000) && row["context"].as_u64() > Some(0), "{row}");
+    let numbers = &row["performance"];
+    for key in ["load_s", "peak_memory_bytes"] {
+        assert!(numbers[key].is_number(), "{key}: {row}");
+    }
+    for key in ["time_to_first_token_s", "prefill_tokens_per_second", "decode_tokens_per_second"] {
+        assert!(numbers[key]["last"].is_number(), "{key}: {row}");
+    }
+    assert!(numbers["tokens"]["prompt"].as_u64() > Some(0) && numbers["tokens"]["generated"] == 3, "{row}");
+    let all = ps(root.path(), &["--stats"]).answer();
+    assert!(
+        all.contains(&format!("pippin-nano in process {}:", child.id())) && all.contains("3 written"),
+        "{all}"
+    );
     let table = ps(root.path(), &[]).answer();
     assert!(
         table.starts_with("NAME") && table.contains("pippin-nano") && table.contains("in use"),
@@ -86,4 +99,23 @@ fn models_beyond_the_budget_are_refused() {
     finish(&mut command, b"")
         .fails(7, &["pippin-nano needs", "the memory budget is 2.0 MB"])
         .hints("memory_budget");
+    // A flag wins over the variable, wherever a model is loaded.
+    let budgeted = |arguments: &[&str], budget: &str, input: &[u8]| {
+        let mut command = program();
+        command.env("PIPPIN_MEMORY_BUDGET", "2MB").args(arguments).args(["--memory-budget", budget]);
+        finish(&mut command, input)
+    };
+    let (run, batch) = (["run", "Hello", "--max-tokens", "2"], ["run", "--batch", "-", "--max-tokens", "2"]);
+    let bench = ["bench", "-p", "8", "-n", "0", "-r", "1"];
+    for (arguments, input) in [(&run[..], &b""[..]), (&batch, b"{\"prompt\": \"Hello\"}\n"), (&bench, b"")] {
+        budgeted(arguments, "1GB", input).answer();
+        budgeted(arguments, "3MB", input).fails(7, &["pippin-nano needs", "the memory budget is 3.0 MB"]);
+    }
+    budgeted(&run, "much", b"").fails(2, &["--memory-budget is \"much\""]);
+    let setting = |config: &Value| {
+        let settings = config["settings"].as_array().expect("a list");
+        settings.iter().find(|setting| setting["key"] == "memory_budget").expect("listed").clone()
+    };
+    let config = setting(&budgeted(&["config", "--json"], "3 GB", b"").json());
+    assert_eq!((&config["value"], &config["source"]), (&"3 GB".into(), &"--memory-budget".into()));
 }

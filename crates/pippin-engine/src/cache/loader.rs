@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use pippin_hub::{HubCache, ModelConfiguration, Resolver};
 
 use super::flight::Flight;
-use crate::{EngineError, LoadOptions, LoadProgress, ModelContainer, ModelMemory, Result};
+use crate::{EngineConfig, EngineError, LoadOptions, LoadProgress, ModelContainer, ModelMemory, Result};
 
 /// Finds and loads models for a [`ModelCache`](super::ModelCache). Implement it to load models of your own, or from
 /// elsewhere.
@@ -105,6 +105,11 @@ impl LocalLoader {
     pub fn with_hub_cache(mut self, folder: impl Into<PathBuf>) -> Self {
         self.hub_cache = Some(folder.into());
         self
+    }
+
+    /// Looks for hub models where a configuration says.
+    pub fn from_config(config: &EngineConfig) -> Self {
+        Self { hub_cache: config.hub.cache_dir.clone() }
     }
 
     fn resolver(&self) -> Resolver {

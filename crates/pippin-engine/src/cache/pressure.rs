@@ -61,7 +61,7 @@ pub trait MemoryProbe: Send + Sync {
 }
 
 /// The probe of this machine: on Linux `/proc/meminfo`, the control groups around the process, and pressure stall
-/// information where the kernel has it; elsewhere nothing yet.
+/// information where the kernel has it; on macOS the share of memory that is free; elsewhere nothing yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemProbe;
 

@@ -11,11 +11,13 @@ use pippin_tensor::{Batch, KvFormat, TensorError};
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::HeldModel;
 use crate::testing::{FakeModel, VOCAB, processor};
 use crate::{
     CancelHandle, GenerateParameters, GenerationStream, LoadOptions, LoadProgress, MemoryBudget,
     ModelSettings, TextProcessor,
 };
+use crate::{ModelContainer, ModelMemory};
 
 /// A model of so many bytes that writes the same word for ever.
 struct Weight(ModelInfo);
@@ -725,6 +727,58 @@ fn options_follow_the_configuration() {
     assert!(cache.usage().budget > 0);
     config.pin.push("no such model".to_owned());
     assert!(ModelCache::from_config(&config).is_err());
+}
+
+#[test]
+fn models_of_the_list_are_there_from_the_start() {
+    let bench = Bench::new(&[10; 5], 3, 1 << 30);
+    let names = |indices: &[usize]| indices.iter().map(|index| name(*index)).collect::<Vec<_>>();
+    let mut steps = Vec::new();
+    bench.cache.preload_all(&names(&[0, 1, 0]), |model, _| steps.push(model.to_owned())).expect("loaded");
+    assert_eq!(bench.trace(), ["+m0", "+m1"]);
+    assert_eq!(bench.loaded(), ["m0", "m1"]);
+    steps.dedup();
+    assert_eq!(steps, ["m0", "m1"]);
+    assert!(bench.cache.models().iter().all(|model| !model.is_in_use), "they may make way for others");
+    // A request finds them there.
+    drop(bench.get(1));
+    assert_eq!(bench.cache.usage().counts.loads, 2);
+
+    // What a list does not name makes way for it; its own models do not.
+    let error = bench.cache.preload_all(&names(&[2, 3, 4, 1]), |_, _| {}).expect_err("four of three");
+    assert!(
+        matches!(error.root(), EngineError::TooManyModels { model, limit: 3, .. } if model == "m1"),
+        "{error}"
+    );
+    assert_eq!(bench.loaded(), ["m2", "m3", "m4"]);
+
+    let bench = Bench::new(&[10, 10, 900], 3, 1000);
+    bench.fakes.change(2, |model| model.bytes = overhead() * 3 / 2);
+    let error = bench.cache.preload_all(&names(&[0, 2]), |_, _| {}).expect_err("too large");
+    assert!(matches!(error.root(), EngineError::OverBudget { held, .. } if held.len() == 1), "{error}");
+    let error = bench.cache.preload_all(&["no such model".to_owned()], |_, _| {}).expect_err("unknown");
+    assert!(error.to_string().contains("no such model"), "{error}");
+}
+
+#[test]
+fn a_cache_starts_with_the_models_of_its_configuration() {
+    let mut config = EngineConfig::default();
+    config.memory_budget = MemoryBudget::Bytes(1 << 30);
+    config.preload = vec!["pippin-nano".to_owned()];
+    let mut found = false;
+    let cache = ModelCache::start(&config, |model, step| {
+        assert_eq!(model, "pippin-nano");
+        found |= matches!(step, LoadProgress::Found(_));
+    })
+    .expect("started");
+    assert!(found);
+    assert_eq!(cache.models().iter().map(|model| model.is_loaded).collect::<Vec<_>>(), [true]);
+    // The hub models of a configuration are those of its cache.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    config.hub.cache_dir = Some(folder.path().to_owned());
+    config.preload = vec!["org/model".to_owned()];
+    let error = ModelCache::start(&config, |_, _| {}).expect_err("not there").to_string();
+    assert!(error.contains("org/model") && error.contains(folder.path().to_str().expect("UTF-8")), "{error}");
 }
 
 /// What somebody does with the cache.

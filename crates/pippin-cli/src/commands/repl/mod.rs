@@ -139,10 +139,16 @@ impl<'a, W: Write> Repl<'a, W> {
                     }
                 }
             }
-            Command::Stats(None) => match &self.last_info {
-                Some(info) => output::lines(&output::statistics(info, None)),
-                None => output::note("there is no answer yet; /stats on shows the numbers after each one"),
-            },
+            Command::Stats(None) => {
+                match &self.last_info {
+                    Some(info) => output::lines(&output::statistics(info)),
+                    None => {
+                        output::note("there is no answer yet; /stats on shows the numbers after each one")
+                    }
+                }
+                let performance = self.session.container().performance();
+                output::lines(&format!("{}:\n{}", performance.model, output::performance(&performance)));
+            }
             Command::Stats(Some(on)) => {
                 self.stats = on;
                 output::note(if on {
@@ -173,7 +179,7 @@ impl<'a, W: Write> Repl<'a, W> {
         let outcome = if self.raw { self.complete(text) } else { self.respond(text) };
         match outcome {
             Ok(()) => {}
-            Err(CliError::Engine(error)) => {
+            Err(CliError::Engine { error, .. }) => {
                 if !self.session.container().is_alive() {
                     return Err(error.into());
                 }
@@ -194,7 +200,7 @@ impl<'a, W: Write> Repl<'a, W> {
                 _ => {}
             }
             if self.stats {
-                output::lines(&output::statistics(info, None));
+                output::lines(&output::statistics(info));
             }
         }
         Ok(Next::Continue)

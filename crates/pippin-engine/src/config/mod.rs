@@ -1,0 +1,389 @@
+//! The settings of an engine, and where each came from.
+
+mod error;
+mod inputs;
+mod table;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pippin_hub::{HubCache, HubError, HubOptions, ModelRegistry, Resolver};
+use pippin_tensor::Numerics;
+use serde::Serialize;
+use serde_json::{Value, json};
+use toml::de::{DeTable, DeValue};
+
+pub use error::{ConfigError, ConfigSource};
+pub use inputs::ConfigInputs;
+pub use values::{KeepAlive, MemoryBudget};
+
+use self::inputs::{Given, read};
+use self::table::{CONTEXT, KEEP_ALIVE, MAX_CONTEXT, SETTINGS, Setting};
+use self::values::Raw;
+use crate::{Device, LoadOptions};
+
+/// How an engine loads models and keeps them.
+///
+/// The values come from four places. A later one wins, value by value:
+///
+/// 1. the defaults,
+/// 2. a TOML file: `PIPPIN_CONFIG`, else `pippin/config.toml` in the XDG configuration folder,
+/// 3. the environment: `PIPPIN_DEVICE` and so on; for the hub the names that its other tools use (`HF_ENDPOINT`),
+/// 4. flags of the command line, or whatever a program sets.
+///
+/// [`source`](Self::source) tells for each where it came from. Unknown keys and values that cannot be are errors that
+/// name the file, the key and the line.
+///
+/// ```toml
+/// device = "cpu"
+/// memory_budget = "12 GB"      # or a share of what is free: "80%"
+/// max_loaded_models = 2
+/// keep_alive = "30m"           # seconds, "5m", "1h", 0 or "forever"
+/// preload = ["qwen3-4b"]
+///
+/// [hub]
+/// offline = true
+///
+/// [models."qwen3-4b"]
+/// keep_alive = "forever"
+/// ```
+///
+/// ```
+/// use pippin_engine::{ConfigInputs, ConfigSource, EngineConfig};
+///
+/// let inputs = ConfigInputs::default().with_variable("PIPPIN_THREADS", "4").with_flag("context", "--context", "8192");
+/// let config = EngineConfig::resolve(&inputs)?;
+/// assert_eq!((config.threads, config.context), (Some(4), Some(8192)));
+/// assert_eq!(config.source("threads"), &ConfigSource::Environment("PIPPIN_THREADS"));
+/// assert_eq!(config.source("device"), &ConfigSource::Default);
+/// # Ok::<(), pippin_engine::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct EngineConfig {
+    /// The model to use when none is named.
+    pub model: String,
+    /// What computes.
+    pub device: Device,
+    /// Threads of the CPU backend. `None`: as many as the machine runs at once.
+    pub threads: Option<usize>,
+    /// The longest sequence. `None`: what model and memory allow.
+    pub context: Option<usize>,
+    /// Whether approximations are allowed; the key is `exact`.
+    pub numerics: Numerics,
+    /// Sequences of one model that are computed together; more wait.
+    pub max_sequences: usize,
+    /// The memory that all loaded models together may take.
+    pub memory_budget: MemoryBudget,
+    /// The most models that are loaded at a time.
+    pub max_loaded_models: usize,
+    /// How long a model stays loaded after its last use.
+    pub keep_alive: KeepAlive,
+    /// Models to load at the start.
+    pub preload: Vec<String>,
+    /// Models that are never evicted.
+    pub pin: Vec<String>,
+    /// Where models come from.
+    pub hub: HubSettings,
+    /// Settings of single models, by the name that the file gives them: `[models."qwen3-4b"]`.
+    pub models: BTreeMap<String, ModelSettings>,
+    sources: BTreeMap<String, ConfigSource>,
+}
+
+/// Where models come from, and where they are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HubSettings {
+    /// The Hugging Face cache. `None`: where its other tools keep it.
+    pub cache_dir: Option<PathBuf>,
+    /// The address of the hub or of a mirror. `None`: the hub itself.
+    pub endpoint: Option<String>,
+    /// Whether the network is left alone.
+    pub offline: bool,
+}
+
+/// What holds for one model only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModelSettings {
+    /// How long it stays loaded after its last use, in place of [`EngineConfig::keep_alive`].
+    pub keep_alive: Option<KeepAlive>,
+    /// Its longest sequence, in place of [`EngineConfig::context`].
+    pub context: Option<usize>,
+}
+
+/// A setting as `pippin config` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ConfigEntry {
+    /// The key, with the table it is in.
+    pub key: String,
+    /// The value; `null` where it is chosen later.
+    pub value: Value,
+    /// Where it came from.
+    pub source: String,
+    /// What it decides.
+    pub purpose: &'static str,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            model: pippin_hub::ModelConfiguration::NANO.to_owned(),
+            device: Device::Auto,
+            threads: None,
+            context: None,
+            numerics: Numerics::Fast,
+            max_sequences: LoadOptions::default().max_sequences,
+            memory_budget: MemoryBudget::default(),
+            max_loaded_models: 3,
+            keep_alive: KeepAlive::default(),
+            preload: Vec::new(),
+            pin: Vec::new(),
+            hub: HubSettings::default(),
+            models: BTreeMap::new(),
+            sources: BTreeMap::new(),
+        }
+    }
+}
+
+impl EngineConfig {
+    /// The configuration of this process: [`resolve`](Self::resolve) with [`ConfigInputs::from_env`].
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`resolve`](Self::resolve) returns.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::resolve(&ConfigInputs::from_env())
+    }
+
+    /// Puts together what the places say, a later one over an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// A file that was named cannot be read, or a place holds an unknown key or a value that cannot be, even one that
+    /// a later place replaces.
+    pub fn resolve(inputs: &ConfigInputs) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        if let Some(path) = &inputs.file
+            && let Some(text) = read(path, inputs.is_file_named)?
+        {
+            config.apply_file(path, &text)?;
+        }
+        for setting in SETTINGS {
+            // The first variable of a setting that is set decides.
+            for name in setting.variables {
+                if let Some(value) = inputs.variables.get(name) {
+                    let raw = if *name == "HF_HOME" {
+                        Raw::Word(Path::new(value).join("hub").to_string_lossy().into_owned())
+                    } else if setting.is_list {
+                        Raw::List(value.split(',').map(|part| Raw::Word(part.trim().to_owned())).collect())
+                    } else {
+                        Raw::Word(value.clone())
+                    };
+                    config.apply(setting, &raw, ConfigSource::Environment(name))?;
+                    break;
+                }
+            }
+        }
+        for Given { key, flag, values } in &inputs.flags {
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.key == *key) else { continue };
+            let mut words = values.iter().cloned().map(Raw::Word);
+            let raw =
+                if setting.is_list { Raw::List(words.collect()) } else { words.next().unwrap_or(Raw::Other) };
+            config.apply(setting, &raw, ConfigSource::Flag(flag.clone()))?;
+        }
+        Ok(config)
+    }
+
+    /// Where the value of a key came from. A key without a meaning has the default.
+    pub fn source(&self, key: &str) -> &ConfigSource {
+        self.sources.get(key).unwrap_or(&ConfigSource::Default)
+    }
+
+    /// All settings with their values and sources.
+    pub fn entries(&self) -> Vec<ConfigEntry> {
+        let entry = |key: &str, value, purpose| ConfigEntry {
+            key: key.to_owned(),
+            value,
+            source: self.source(key).to_string(),
+            purpose,
+        };
+        let general =
+            SETTINGS.iter().map(|setting| entry(setting.key, (setting.show)(self), setting.purpose));
+        let single = self.models.iter().flat_map(|(model, settings)| {
+            let keep_alive = settings.keep_alive.map(|value| ("keep_alive", json!(value.to_string())));
+            let context = settings.context.map(|value| ("context", json!(value)));
+            keep_alive
+                .into_iter()
+                .chain(context)
+                .map(move |(key, value)| entry(&model_key(model, key), value, "the same for this model only"))
+        });
+        general.chain(single).collect()
+    }
+
+    /// How to load a model by these settings; those of the single model win.
+    pub fn load_options(&self, model: &str) -> LoadOptions {
+        LoadOptions {
+            device: self.device,
+            numerics: self.numerics,
+            context: self.models.get(model).and_then(|settings| settings.context).or(self.context),
+            max_sequences: self.max_sequences,
+            threads: self.threads,
+            ..LoadOptions::default()
+        }
+    }
+
+    /// How the hub is reached, by these settings; the token is the environment's.
+    ///
+    /// # Errors
+    ///
+    /// A token or an address that cannot be one.
+    pub fn hub_options(&self) -> Result<HubOptions, HubError> {
+        let mut options = HubOptions::from_env()?;
+        if let Some(endpoint) = &self.hub.endpoint {
+            options.endpoint.clone_from(endpoint);
+        }
+        options.is_offline = self.hub.offline;
+        Ok(options)
+    }
+
+    /// What finds models on this machine, by these settings.
+    ///
+    /// # Errors
+    ///
+    /// The file of the user's models is wrong.
+    pub fn resolver(&self) -> Result<Resolver, HubError> {
+        ModelRegistry::local()?;
+        let mut resolver = Resolver::from_env();
+        // Without a cache, models in folders are found all the same.
+        resolver.cache = self.hub_cache().ok();
+        Ok(resolver)
+    }
+
+    /// The Hugging Face cache, by these settings.
+    ///
+    /// # Errors
+    ///
+    /// They do not name one, and no home folder is known.
+    pub fn hub_cache(&self) -> Result<HubCache, HubError> {
+        self.hub.cache_dir.as_ref().map_or_else(HubCache::from_env, |folder| Ok(HubCache::new(folder)))
+    }
+
+    /// How long a model stays loaded after its last use.
+    pub fn keep_alive(&self, model: &str) -> KeepAlive {
+        self.models.get(model).and_then(|settings| settings.keep_alive).unwrap_or(self.keep_alive)
+    }
+
+    fn apply(&mut self, setting: &Setting, raw: &Raw, origin: ConfigSource) -> Result<(), ConfigError> {
+        match (setting.set)(self, raw) {
+            Some(()) => {
+                self.sources.insert(setting.key.to_owned(), origin);
+                Ok(())
+            }
+            None => Err(ConfigError::Value {
+                origin,
+                key: setting.key.to_owned(),
+                value: raw.to_string(),
+                expected: setting.expected,
+            }),
+        }
+    }
+
+    fn apply_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            line: line_of(text, error.span().map_or(0, |span| span.start)),
+            message: error.message().lines().collect::<Vec<_>>().join(" "),
+        })?;
+        self.apply_table(path, text, "", table.get_ref())
+    }
+
+    fn apply_table(
+        &mut self,
+        path: &Path,
+        text: &str,
+        prefix: &str,
+        table: &DeTable<'_>,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let key = format!("{prefix}{}", name.get_ref());
+            let origin = ConfigSource::File { path: path.to_owned(), line: line_of(text, name.span().start) };
+            match value.get_ref() {
+                DeValue::Table(table) if key == "hub" => self.apply_table(path, text, "hub.", table)?,
+                DeValue::Table(table) if key == "models" => {
+                    for (model, settings) in table {
+                        self.apply_model(path, text, model.get_ref(), settings.get_ref(), &origin)?;
+                    }
+                }
+                value => match SETTINGS.iter().find(|setting| setting.key == key) {
+                    Some(setting) => self.apply(setting, &Raw::from(value), origin)?,
+                    None if matches!(key.as_str(), "hub" | "models") => {
+                        let (value, expected) = (Raw::from(value).to_string(), "a table");
+                        return Err(ConfigError::Value { origin, key, value, expected });
+                    }
+                    None => return Err(unknown(origin, key)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_model(
+        &mut self,
+        path: &Path,
+        text: &str,
+        model: &str,
+        settings: &DeValue<'_>,
+        origin: &ConfigSource,
+    ) -> Result<(), ConfigError> {
+        let DeValue::Table(settings) = settings else {
+            let (key, value) = (format!("models.{model:?}"), Raw::from(settings).to_string());
+            return Err(ConfigError::Value { origin: origin.clone(), key, value, expected: "a table" });
+        };
+        for (name, value) in settings {
+            let origin = ConfigSource::File { path: path.to_owned(), line: line_of(text, name.span().start) };
+            let key = model_key(model, name.get_ref());
+            let raw = Raw::from(value.get_ref());
+            let entry = self.models.entry(model.to_owned()).or_default();
+            let read = match name.get_ref().as_ref() {
+                "keep_alive" => {
+                    raw.keep_alive().map(|value| entry.keep_alive = Some(value)).ok_or(KEEP_ALIVE)
+                }
+                "context" => {
+                    raw.integer(1, MAX_CONTEXT).map(|value| entry.context = Some(value)).ok_or(CONTEXT)
+                }
+                _ => return Err(unknown(origin, key)),
+            };
+            match read {
+                Ok(()) => self.sources.insert(key, origin),
+                Err(expected) => {
+                    return Err(ConfigError::Value { origin, key, value: raw.to_string(), expected });
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+fn model_key(model: &str, key: &str) -> String {
+    format!("models.{model:?}.{key}")
+}
+
+fn unknown(origin: ConfigSource, key: String) -> ConfigError {
+    let suggestion = SETTINGS
+        .iter()
+        .map(|setting| (pippin_hub::edit_distance(setting.key, &key), setting.key))
+        .min()
+        .filter(|(distance, nearest)| *distance <= (nearest.len() / 3).clamp(1, 3) && key.len() <= 64)
+        .map(|(_, nearest)| nearest.to_owned());
+    ConfigError::UnknownKey { origin, key, suggestion }
+}
+
+/// The line, from 1, of a byte.
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count()
+}
