@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,8 @@ use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::hub::Model;
+use crate::store::Place;
 use crate::support::{TinyModel, program};
 
 /// How long an expected text may take to appear.
@@ -27,12 +29,16 @@ struct Terminal {
 
 impl Terminal {
     fn start(arguments: &[&str], state: &Path) -> Self {
+        let mut command = program();
+        command.args(arguments).env("XDG_STATE_HOME", state);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         let size = Winsize { ws_row: 40, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
         let OpenptyResult { master, slave } = openpty(Some(&size), None).expect("a pseudo-terminal");
         let stdio = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("cloned"));
-        let child = program()
-            .args(arguments)
-            .env("XDG_STATE_HOME", state)
+        let child = command
             .env("TERM", "xterm")
             .stdin(stdio(&slave))
             .stdout(stdio(&slave))
@@ -107,7 +113,10 @@ fn a_conversation() {
     terminal.sees("17 plus 25 is 42");
     terminal.sees(">>> ");
     terminal.types("/stats\r");
-    terminal.sees("tokens/s");
+    terminal.sees("finish reason  stop");
+    // And the numbers of the model since it was loaded.
+    terminal.sees("pippin-nano:");
+    terminal.sees("requests       1");
     terminal.types("/set temp 7x\r");
     terminal.sees("error: temperature");
     terminal.types("/halp\r");
@@ -167,4 +176,56 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
     terminal.types("/bye\r");
     assert!(terminal.ends().success());
     assert!(!state.path().join("pippin").exists());
+}
+
+#[test]
+fn an_absent_model_is_downloaded_when_the_user_agrees() {
+    let place = Place::new();
+    let run = |answer: &str| {
+        let command = place.command(&["run", "org/tiny", "hello", "--max-tokens", "2", "--stats"]);
+        let mut terminal = Terminal::spawn(command);
+        let question = terminal.sees("[Y/n] ");
+        let bytes = place.hub.model("org/tiny").files.values().map(|file| file.content.len()).sum::<usize>();
+        let size = format!("Download {:.1} kB?", bytes as f64 / 1000.0);
+        assert!(
+            question.contains("org/tiny is not on this machine") && question.contains(&size),
+            "{question}"
+        );
+        terminal.types(answer);
+        terminal
+    };
+    let mut terminal = run("n\r");
+    terminal.sees("error: org/tiny (revision main) is not in the Hugging Face cache");
+    terminal.sees("hint: download it first: pippin pull org/tiny");
+    assert_eq!(terminal.ends().code(), Some(3));
+    assert_eq!(place.hub.sent("model.safetensors"), 0);
+    // Only what was typed counts as consent, and the end of the input is nothing typed.
+    assert_eq!(run("nonsense\r").ends().code(), Some(3));
+    assert_eq!(run("\u{4}").ends().code(), Some(3));
+    assert_eq!(place.hub.sent("model.safetensors"), 0);
+
+    let mut terminal = run("y\r");
+    terminal.sees("requests       1");
+    assert!(terminal.ends().success());
+    // It is there now, and nobody is asked.
+    let mut terminal =
+        Terminal::spawn(place.command(&["run", "org/tiny", "hello", "--max-tokens", "2", "--stats"]));
+    let shown = terminal.sees("requests       1");
+    assert!(!shown.contains("Download"), "{shown}");
+    assert!(terminal.ends().success());
+}
+
+#[test]
+fn a_bar_shows_how_far_a_download_is() {
+    let place = Place::with(Model::small(8 << 20));
+    place.hub.set_rate(4 << 20);
+    let mut terminal = Terminal::spawn(place.command(&["pull", "org/tiny"]));
+    let bar = terminal.sees("=>");
+    assert!(bar.contains("org/tiny") && bar.contains("/8.39 MB "), "{bar:?}");
+    terminal.sees("MB/s");
+    // In the end the bar is gone, and the folder remains.
+    let end = terminal.sees("snapshots/0123456789abcdef0123456789abcdef01234567");
+    let last = end.rsplit(['\r', '\n']).next().expect("a line");
+    assert!(!last.contains('='), "{last:?}");
+    assert!(terminal.ends().success());
 }
