@@ -367,6 +367,25 @@ fn another_revision_takes_what_is_there() {
 }
 
 #[test]
+fn branches_tags_and_commits_are_revisions() {
+    let place =
+        Place::with(Model { branches: vec!["v1".to_owned(), "refs/pr/1".to_owned()], ..Model::small(MB) });
+    let client = place.client();
+    for revision in ["v1", "refs/pr/1", COMMIT] {
+        let plan = client.plan(&place.cache(), ID, revision).expect("planned");
+        let pulled = client.pull(&place.cache(), &plan, &PullOptions::default(), |_| {}).expect("pulled");
+        assert_eq!(place.cache().find(ID, revision).expect("found"), pulled.directory);
+        // What another revision brought is not fetched again.
+        assert_eq!(pulled.transferred_bytes == 0, revision != "v1", "{revision}");
+    }
+    let refs = place.repository().join("refs");
+    assert_eq!(fs::read_to_string(refs.join("refs/pr/1")).expect("readable"), COMMIT);
+    // A commit needs no name, and the branch that nobody asked for has none.
+    assert_eq!(names(&refs), ["refs", "v1"]);
+    assert!(matches!(place.cache().find(ID, "main"), Err(HubError::NotCached { .. })));
+}
+
+#[test]
 fn damage_is_seen_and_repaired() {
     let place = Place::with(Model::sharded(2, MB));
     place.pull().expect("pulled");

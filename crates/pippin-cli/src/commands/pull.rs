@@ -160,15 +160,7 @@ impl Display {
                     bar.set_position(*done);
                 } else if self.last_line.elapsed() >= LINE_EVERY {
                     self.last_line = Instant::now();
-                    let rate = *transferred as f64 / self.started.elapsed().as_secs_f64();
-                    let left = if rate > 0.0 { (total - done) as f64 / rate } else { 0.0 };
-                    output::note(&format!(
-                        "{}: {} of {}, {}/s, {left:.0} s left",
-                        self.name,
-                        output::bytes(*done),
-                        output::bytes(*total),
-                        output::bytes(rate as u64),
-                    ));
+                    output::note(&line(&self.name, *done, *total, *transferred, self.started.elapsed()));
                 }
             }
             PullEvent::Retry { path, reason, wait } => {
@@ -193,6 +185,17 @@ impl Display {
             bar.finish_and_clear();
         }
     }
+}
+
+/// How far a download is, in a line.
+fn line(name: &str, done: u64, total: u64, transferred: u64, time: Duration) -> String {
+    let (done_text, total_text) = (output::bytes(done), output::bytes(total));
+    let rate = transferred as f64 / time.as_secs_f64().max(1e-3);
+    if rate < 1.0 {
+        return format!("{name}: {done_text} of {total_text}, nothing came yet");
+    }
+    let left = total.saturating_sub(done) as f64 / rate;
+    format!("{name}: {done_text} of {total_text}, {}/s, {left:.0} s left", output::bytes(rate as u64))
 }
 
 /// What was done, or is to be done.
@@ -267,5 +270,20 @@ impl Summary {
                 text
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_tell_bytes_rate_and_time_left() {
+        let second = Duration::from_secs(1);
+        // What was there before the start did not come at any rate.
+        let text = line("org/model", 600_000_000, 1_000_000_000, 100_000_000, 2 * second);
+        assert_eq!(text, "org/model: 600.0 MB of 1.0 GB, 50.0 MB/s, 8 s left");
+        assert_eq!(line("a/b", 5, 10, 0, second), "a/b: 5 bytes of 10 bytes, nothing came yet");
+        assert_eq!(line("a/b", 0, 0, 0, Duration::ZERO), "a/b: 0 bytes of 0 bytes, nothing came yet");
     }
 }

@@ -96,13 +96,23 @@ fn remote_models_are_shown() {
         "4 bits, groups of 64",
         "40960 tokens",
         "apache-2.0",
+        "with a context of 4096 tokens; ",
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
     let shown = finish(&mut at(&hub, &["show", id, "--json"]), b"").json();
     assert_eq!((&shown["commit"], &shown["shape"]["layers"]), (&json!(COMMIT), &json!(28)));
-    // Nothing of the weights was downloaded.
-    assert!(hub.requests().iter().all(|request| !request.is_store && !request.path.contains("safetensors")));
+    assert!(["yes", "tight", "no"].contains(&shown["fits"].as_str().expect("a word")), "{shown}");
+    assert_eq!((&shown["supported"], &shown["shape"]["family"]), (&json!(true), &json!("qwen3")));
+    // Nothing but the list and the configuration was downloaded.
+    hub.forget_requests();
+    finish(&mut at(&hub, &["show", id]), b"").answer();
+    let paths: Vec<String> = hub.requests().into_iter().map(|request| request.path).collect();
+    let configuration = format!("/{id}/resolve/{COMMIT}/config.json");
+    assert!(
+        paths.len() == 2 && paths[0].starts_with("/api/models/") && paths[1] == configuration,
+        "{paths:?}"
+    );
 
     finish(&mut at(&hub, &["show", "mlx-community/absent"]), b"")
         .fails(3, &["mlx-community/absent"])

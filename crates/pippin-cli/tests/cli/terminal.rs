@@ -216,6 +216,21 @@ fn an_absent_model_is_downloaded_when_the_user_agrees() {
 }
 
 #[test]
+fn removing_a_model_is_asked_about() {
+    let place = Place::new();
+    let folder = place.pippin(&["pull", "org/tiny"]).answer();
+    let folder = Path::new(folder.trim_end());
+    for (answer, goes) in [("\r", false), ("n\r", false), ("y\r", true)] {
+        let mut terminal = Terminal::spawn(place.command(&["rm", "org/tiny"]));
+        assert!(terminal.sees("[y/N] ").contains("Remove org/tiny ("));
+        terminal.types(answer);
+        terminal.sees(if goes { "removed org/tiny" } else { "nothing was removed" });
+        assert!(terminal.ends().success());
+        assert_eq!(folder.exists(), !goes);
+    }
+}
+
+#[test]
 fn a_bar_shows_how_far_a_download_is() {
     let place = Place::with(Model::small(8 << 20));
     place.hub.set_rate(4 << 20);
