@@ -2,7 +2,7 @@
 
 Pippin checks the hash and makes the file durable, curl does neither; so curl is timed with a `sync` of its file too.
 
-Usage: python3 tools/hub/speed.py FAKE_HUB PIPPIN [MEGABYTES]
+Usage: python3 tools/hub/speed.py FAKE_HUB PIPPIN [MEGABYTES [RUNS]]
 """
 
 import os
@@ -13,6 +13,7 @@ import time
 
 fake_hub, pippin = sys.argv[1:3]
 megabytes = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
+runs = int(sys.argv[4]) if len(sys.argv) > 4 else 5
 hub = subprocess.Popen([fake_hub, str(megabytes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 endpoint = hub.stdout.readline().strip()
 url = f"{endpoint}/org/model/resolve/main/model.safetensors"
@@ -30,7 +31,7 @@ def timed(command, environment):
 
 rates = {"curl": [], "curl + sync": [], "pippin": []}
 memory = 0
-for run in range(5):
+for run in range(runs):
     with tempfile.TemporaryDirectory() as folder:
         environment = {"PATH": os.environ["PATH"], "HOME": folder, "HF_HUB_CACHE": folder, "HF_ENDPOINT": endpoint}
         rate, _ = timed(["curl", "-sL", "-o", f"{folder}/file", url], environment)
