@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use pippin::Device;
+use pippin::{Device, KvFormat};
 use serde_json::{Map, Value};
 
 use crate::input::{self, Source};
@@ -81,6 +81,11 @@ pub(crate) struct LoadArgs {
     /// Compute exactly: no approximations for speed.
     #[arg(long)]
     pub(crate) exact: bool,
+
+    /// How the KV cache stores its numbers [default: as the checkpoint does its own].
+    #[arg(long, value_name = "FORMAT")]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(KvFormat::ALL.map(KvFormat::as_str)))]
+    pub(crate) kv_cache: Option<String>,
 
     /// Memory that models may take: 12GB, or a share of what is free at the start [default: 80%].
     #[arg(long, value_name = "SIZE")]

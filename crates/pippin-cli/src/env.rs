@@ -35,6 +35,7 @@ pub(crate) const ALL: &[Variable] = &[
     variable(THREADS, "--threads"),
     variable(CONTEXT, "--context"),
     variable(EXACT, "--exact (1, true, yes, on; 0, false, no, off)"),
+    variable("PIPPIN_KV_CACHE", "--kv-cache"),
     variable("PIPPIN_MEMORY_BUDGET", "--memory-budget"),
     variable("PIPPIN_MAX_LOADED_MODELS", "--max-loaded-models"),
     variable("PIPPIN_KEEP_ALIVE", "--keep-alive"),

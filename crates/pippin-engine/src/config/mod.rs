@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pippin_hub::{HubCache, HubError, HubOptions, ModelRegistry, Resolver};
-use pippin_tensor::Numerics;
+use pippin_tensor::{KvFormat, Numerics};
 use serde::Serialize;
 use serde_json::{Value, json};
 use toml::de::{DeTable, DeValue};
@@ -74,6 +74,8 @@ pub struct EngineConfig {
     pub context: Option<usize>,
     /// Whether approximations are allowed; the key is `exact`.
     pub numerics: Numerics,
+    /// How the KV cache stores its numbers. `None`: as the checkpoint does its own.
+    pub kv_cache: Option<KvFormat>,
     /// Sequences of one model that are computed together; more wait.
     pub max_sequences: usize,
     /// The memory that all loaded models together may take.
@@ -137,6 +139,7 @@ impl Default for EngineConfig {
             threads: None,
             context: None,
             numerics: Numerics::Fast,
+            kv_cache: None,
             max_sequences: LoadOptions::default().max_sequences,
             memory_budget: MemoryBudget::default(),
             max_loaded_models: 3,
@@ -230,6 +233,7 @@ impl EngineConfig {
         LoadOptions {
             device: self.device,
             numerics: self.numerics,
+            kv_format: self.kv_cache,
             context: self.models.get(model).and_then(|settings| settings.context).or(self.context),
             max_sequences: self.max_sequences,
             threads: self.threads,

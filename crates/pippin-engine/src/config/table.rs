@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pippin_tensor::Numerics;
+use pippin_tensor::{KvFormat, Numerics};
 use serde_json::{Value, json};
 
 use super::EngineConfig;
@@ -71,6 +71,20 @@ pub(super) const SETTINGS: &[Setting] = &[
             raw.boolean().map(|exact| config.numerics = numerics(exact))
         },
         show: |config| json!(config.numerics == Numerics::Exact),
+    },
+    Setting {
+        key: "kv_cache",
+        variables: &["PIPPIN_KV_CACHE"],
+        purpose: "how the KV cache stores its numbers; unset: as the checkpoint does its own",
+        expected: "one of f32, f16, bf16 and int8",
+        is_list: false,
+        set: |config, raw| {
+            let name = raw.text()?;
+            let format = KvFormat::ALL.into_iter().find(|format| format.as_str() == name)?;
+            config.kv_cache = Some(format);
+            Some(())
+        },
+        show: |config| json!(config.kv_cache.map(KvFormat::as_str)),
     },
     Setting {
         key: "max_sequences",

@@ -28,7 +28,7 @@ fn defaults() {
 #[test]
 fn every_setting_can_stand_in_the_file() {
     let (_folder, inputs) = file(
-        "model = 'qwen3-4b'\ndevice = 'cpu'\nthreads = 4\ncontext = 8192\nexact = true\nmax_sequences = 8\n\
+        "model = 'qwen3-4b'\ndevice = 'cpu'\nthreads = 4\ncontext = 8192\nexact = true\nkv_cache = 'int8'\nmax_sequences = 8\n\
          memory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
          [hub]\ncache_dir = '/data/hub'\nendpoint = 'https://mirror.example/'\noffline = true\n\
          [models.'qwen3-4b']\nkeep_alive = 'forever'\ncontext = 100\n",
@@ -51,6 +51,7 @@ fn every_setting_can_stand_in_the_file() {
     assert_eq!(config.load_options("other").context, Some(8192));
     assert_eq!(config.hub.endpoint.as_deref(), Some("https://mirror.example"));
     assert_eq!(config.numerics, Numerics::Exact);
+    assert_eq!(config.load_options("other").kv_format, Some(KvFormat::Int8));
     let options = config.hub_options().expect("valid");
     assert!(options.is_offline && options.endpoint == "https://mirror.example");
 }
@@ -116,6 +117,7 @@ fn mistakes_name_place_key_and_line() {
         ("threads = 1.5", "threads is something else", ""),
         ("\n\ndevice = 'abacus'", "config.toml:3: device is \"abacus\", but must be one of auto", ""),
         ("exact = 1", "exact is 1", ""),
+        ("kv_cache = 'int4'", "kv_cache is \"int4\", but must be one of f32, f16, bf16 and int8", ""),
         ("memory_budget = '0%'", "memory_budget", ""),
         ("memory_budget = '101%'", "memory_budget", ""),
         ("memory_budget = 'lots'", "memory_budget", ""),
