@@ -549,43 +549,44 @@ impl Region<'_> {
         let Kind::Quantized { data, element } = &matrix.kind else { return };
         let spec = data.spec;
         let groups = x.layout.groups;
-        let first_group = rows.start * groups * element.size();
         let row_bytes = matrix.columns * spec.bits as usize / 8;
-        let words = &data.weight.bytes()[rows.start * row_bytes..rows.end * row_bytes];
-        let args = integer::IntegerRows {
-            words: words.as_ptr(),
-            row_words: row_bytes / 4,
-            rows: rows.len(),
-            scales: &data.scales.bytes()[first_group..],
-            biases: data.biases.as_ref().map(|biases| &biases.bytes()[first_group..]),
-            element: *element,
-            groups,
-            group_size: spec.group_size,
-            x,
-            y,
-        };
-        let kernels = &kernels.integer;
-        // SAFETY: `args` describes rows of the matrix, activations packed for it, and an output piece that only this
-        // task writes.
-        unsafe {
-            match (codes_of(spec), spec.bits) {
-                (None, 2) => (kernels.rows_2)(&args, &mut scratch.integer),
-                (None, 4) => (kernels.rows_4)(&args, &mut scratch.integer),
-                (None, _) => (kernels.rows_8)(&args, &mut scratch.integer),
-                (Some(codes), _) => {
-                    scratch.bytes.resize(rows.len() * matrix.columns, 0);
-                    let unpacked = scratch.bytes.chunks_exact_mut(matrix.columns);
-                    for (words, out) in words.chunks_exact(row_bytes).zip(unpacked) {
-                        (self.kernels.unpack)(words, codes, out);
-                    }
-                    let args = integer::IntegerRows {
-                        words: scratch.bytes.as_ptr(),
-                        row_words: matrix.columns / 4,
-                        ..args
-                    };
-                    (kernels.byte_rows)(&args, &mut scratch.integer);
+        let group_bytes = groups * element.size();
+        let codes = codes_of(spec);
+        // Rows that are unpacked to bytes first are so a vector of outputs at a time, while the bytes are near.
+        let step = if codes.is_some() { MAX_LANES } else { rows.len().max(1) };
+        for start in rows.clone().step_by(step) {
+            let end = (start + step).min(rows.end);
+            let words = &data.weight.bytes()[start * row_bytes..end * row_bytes];
+            let (words, row_words) = match codes {
+                None => (words.as_ptr(), row_bytes / 4),
+                Some(codes) => {
+                    scratch.bytes.resize((end - start) * matrix.columns, 0);
+                    // SAFETY: the instruction set is there.
+                    unsafe { (kernels.unpack)(words, codes, &mut scratch.bytes) };
+                    (scratch.bytes.as_ptr(), matrix.columns / 4)
                 }
-            }
+            };
+            let args = integer::IntegerRows {
+                words,
+                row_words,
+                rows: end - start,
+                scales: &data.scales.bytes()[start * group_bytes..],
+                biases: data.biases.as_ref().map(|biases| &biases.bytes()[start * group_bytes..]),
+                element: *element,
+                groups,
+                group_size: spec.group_size,
+                x,
+                y: Output { values: y.values.wrapping_add(start - rows.start), ..y },
+            };
+            let product = match (codes, spec.bits) {
+                (Some(_), _) => kernels.integer.byte_rows,
+                (None, 2) => kernels.integer.rows_2,
+                (None, 4) => kernels.integer.rows_4,
+                (None, _) => kernels.integer.rows_8,
+            };
+            // SAFETY: `args` describes rows of the matrix, activations packed for it, and an output piece that only
+            // this task writes.
+            unsafe { product(&args, &mut scratch.integer) };
         }
     }
 

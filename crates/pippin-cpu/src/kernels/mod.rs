@@ -249,7 +249,7 @@ macro_rules! kernels {
             }
             $(#[$feature])?
             unsafe fn unpack(row: &[u8], codes: Codes, out: &mut [u8]) {
-                unpack::unpack(row, codes, out);
+                unsafe { unpack::unpack::<$simd>(row, codes, out) }
             }
             $(#[$feature])?
             unsafe fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {

@@ -90,7 +90,10 @@ unsafe fn tile<S: Simd, const FIELD: u32, const BITS: u32, const GROUP: usize, c
                 let first = line * S::LANES;
                 if WHOLE || first < count {
                     let from = words.add(4 * first);
-                    S::prefetch(from.wrapping_add(PREFETCH_BYTES));
+                    // Bytes unpacked a moment ago are near, and nothing follows them.
+                    if FIELD == BITS {
+                        S::prefetch(from.wrapping_add(PREFETCH_BYTES));
+                    }
                     let packed = if WHOLE || first + S::LANES <= count {
                         S::load_words(from)
                     } else {
