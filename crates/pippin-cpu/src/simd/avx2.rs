@@ -125,6 +125,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { _mm256_setzero_si256() }
     }
     #[inline(always)]
+    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
     unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
         unsafe {
             if BITS == 8 {

@@ -57,6 +57,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// Stores `LANES` words.
     unsafe fn store_words(to: *mut u32, words: Self::U);
     unsafe fn zero_words() -> Self::U;
+    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U;
     /// Four unsigned bytes per lane: bits `shift..` of each byte of each word, `BITS` of them. `shift` is a multiple of
     /// `BITS`.
     unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U;

@@ -129,6 +129,10 @@ impl<const BYTES: u8> Simd for Neon<BYTES> {
         unsafe { vdupq_n_u32(0) }
     }
     #[inline(always)]
+    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
+        unsafe { vaddq_u32(a, b) }
+    }
+    #[inline(always)]
     unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
         unsafe {
             if BITS == 8 {

@@ -101,6 +101,10 @@ impl Simd for Portable {
         [0; N]
     }
     #[inline(always)]
+    unsafe fn add_words(a: Self::U, b: Self::U) -> Self::U {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
     unsafe fn bytes<const BITS: u32>(words: Self::U, shift: u32) -> Self::U {
         words.map(|word| (word >> shift) & (0x0101_0101 * ((1 << BITS) - 1)))
     }

@@ -20,6 +20,7 @@ pub(super) unsafe fn multiply<S: Simd, const FIELD: u32, const BITS: u32, const 
 ) {
     let fields = 32 / FIELD as usize;
     let vectors = fields / 4;
+    let chains = if M <= 4 { 2 } else { 1 };
     let group_words = args.group_size / fields;
     // Whole groups and whole squares: both are powers of two.
     let chunk = group_words.max(S::LANES);
@@ -39,7 +40,8 @@ pub(super) unsafe fn multiply<S: Simd, const FIELD: u32, const BITS: u32, const 
             }
             transpose::<S>(from, stride, rows, count, squares);
             for word in (0..count).step_by(group_words) {
-                let mut dots = [S::zero_words(); M];
+                // With few sums, two chains of dependent products for each: one would wait for itself.
+                let mut dots = [[S::zero_words(); M]; 2];
                 for w in word..word + group_words {
                     let packed = S::load_words(squares.add(w * S::LANES).cast());
                     let x = args.x.values.add((first + w) * fields * M);
@@ -47,13 +49,14 @@ pub(super) unsafe fn multiply<S: Simd, const FIELD: u32, const BITS: u32, const 
                         let bytes = S::bytes::<FIELD>(packed, vector as u32 * FIELD);
                         for m in 0..M {
                             let x = S::splat_bytes(x.add(4 * (vector * M + m)));
-                            dots[m] = S::dot::<BITS>(dots[m], bytes, x);
+                            dots[vector % chains][m] = S::dot::<BITS>(dots[vector % chains][m], bytes, x);
                         }
                     }
                 }
                 for m in 0..M {
                     let group = (first + word) / group_words;
-                    sums[m] = add_group::<S, M>(sums[m], dots[m], args.x, m, group, scratch);
+                    let dots = S::add_words(dots[0][m], dots[1][m]);
+                    sums[m] = add_group::<S, M>(sums[m], dots, args.x, m, group, scratch);
                 }
             }
         }
