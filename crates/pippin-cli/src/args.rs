@@ -298,7 +298,7 @@ pub(crate) struct PullArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) revision: Option<String>,
 
-    /// Requests at a time.
+    /// Requests at a time, at most; where two are fast, there are no more.
     #[arg(long, value_name = "N", default_value_t = 8)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) connections: u8,

@@ -27,7 +27,7 @@ const DISK_MARGIN: u64 = 32 << 20;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PullOptions {
-    /// Requests at a time.
+    /// Requests at a time, at most. A large file has two at first, and more where each brings less than 100 MB/s.
     pub connections: usize,
     /// Set by the caller, from any thread, to end the download. What has been fetched is kept.
     pub cancel: Arc<AtomicBool>,

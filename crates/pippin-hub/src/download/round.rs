@@ -23,8 +23,13 @@ const MIN_CHUNK: u64 = 4 << 20;
 /// For each so many bytes, a file gets another connection. What a connection has on its way, in the kernel's buffers
 /// above all, is lost when the process is killed, and has to stay a small share of the file.
 const BYTES_PER_CONNECTION: u64 = 50 << 20;
-/// So much of a file is written to the disk at a time.
-const FLUSH: u64 = 64 << 20;
+/// Connections that a file has from the start.
+const FIRST_CONNECTIONS: u64 = 2;
+/// A connection that brings so many bytes a second needs no others beside it: what limits it is this machine, which more
+/// of them only keep busy.
+const FAST: f64 = 100e6;
+/// So much of a file is written to the disk at a time: enough for the file system to find it room in one piece.
+const FLUSH: u64 = 1 << 30;
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(100);
 /// How often a file whose content is wrong is fetched.
@@ -41,6 +46,7 @@ pub(super) struct Round<'a> {
     /// Something changed: bytes came, a range came back, a file is finished, all is over.
     changed: Condvar,
     next_to_hash: AtomicUsize,
+    started: Instant,
 }
 
 pub(super) struct FileWork<'a> {
@@ -111,6 +117,7 @@ impl<'a> Round<'a> {
             state: Mutex::new(state),
             changed: Condvar::new(),
             next_to_hash: AtomicUsize::new(0),
+            started: Instant::now(),
         })
     }
 
@@ -258,6 +265,7 @@ impl<'a> Round<'a> {
                 state = self.wait(state, pause);
                 continue;
             }
+            let is_fast = self.is_fast(&state);
             for (index, file) in state.files.iter_mut().enumerate() {
                 if file.is_sequential {
                     if !file.has_reader && !file.todo.is_empty() {
@@ -267,14 +275,22 @@ impl<'a> Round<'a> {
                         return Some(Claim { file: index, start: 0, end, is_reader: true });
                     }
                 } else if file.active <= self.files[index].file.size / BYTES_PER_CONNECTION
+                    && (file.active < FIRST_CONNECTIONS || !is_fast)
                     && let Some((start, end)) = file.todo.pop_front()
                 {
                     file.active += 1;
                     return Some(Claim { file: index, start, end, is_reader: false });
                 }
             }
-            state = self.wait(state, Duration::from_secs(1));
+            state = self.wait(state, TICK);
         }
+    }
+
+    /// Whether the connections that there are bring all that can be brought, as far as can be told so early.
+    fn is_fast(&self, state: &State) -> bool {
+        let (time, active) =
+            (self.started.elapsed(), state.files.iter().map(|file| file.active).sum::<u64>());
+        time < TICK || state.transferred as f64 > FAST * time.as_secs_f64() * active as f64
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, State>, time: Duration) -> MutexGuard<'s, State> {
