@@ -5,8 +5,9 @@
 //! instruction set (portable Rust, AVX2, AVX-512, NEON); the choice is made at run time. One persistent pool of threads
 //! serves every model of the process.
 //!
-//! All arithmetic is `f32`. A row's result depends neither on the other rows of a call nor on how they are batched, bit
-//! for bit; see `kernels::matmul` for how.
+//! Arithmetic is `f32`; with [`Numerics::Fast`] the products within a group of weights are of 8-bit integers, and exact. A
+//! row's result depends neither on the other rows of a call nor on how they are batched, bit for bit; see
+//! `kernels::matmul` for how.
 //!
 //! # Example
 //!

@@ -12,7 +12,7 @@ use super::table::SETTINGS;
 /// The largest configuration file that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Where the values of an [`EngineConfig`] are looked for. The default looks nowhere.
+/// Where the values of an [`EngineConfig`](super::EngineConfig) are looked for. The default looks nowhere.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigInputs {
     pub(super) file: Option<PathBuf>,
