@@ -37,6 +37,9 @@ impl Terminal {
     fn spawn(mut command: Command) -> Self {
         let size = Winsize { ws_row: 40, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
         let OpenptyResult { master, slave } = openpty(Some(&size), None).expect("a pseudo-terminal");
+        // Clones are closed in children; a child that held this end would outlive a test that was killed.
+        let keyboard = File::from(master.try_clone().expect("cloned"));
+        drop(master);
         let stdio = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("cloned"));
         let child = command
             .env("TERM", "xterm")
@@ -46,7 +49,6 @@ impl Terminal {
             .spawn()
             .expect("starts");
         drop(slave);
-        let keyboard = File::from(master);
         let mut output = keyboard.try_clone().expect("cloned");
         let (sender, screen) = channel();
         std::thread::spawn(move || {
