@@ -80,7 +80,11 @@ impl Part {
         if done.is_empty() {
             journal.set_len(0).map_err(failed)?;
             journal.write_all(header.as_bytes()).map_err(failed)?;
-            file.set_len(0).map_err(|source| HubError::Write { path: path.clone(), source })?;
+            // Only where there is something: what was once cut to nothing, ext4 writes to the disk when it is closed, and a
+            // process that was killed would go on receiving meanwhile.
+            if !file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+                file.set_len(0).map_err(|source| HubError::Write { path: path.clone(), source })?;
+            }
         } else if !old.ends_with('\n') {
             // The last line was cut off; the next must not continue it.
             journal.write_all(b"\n").map_err(failed)?;
