@@ -1,6 +1,10 @@
-use pippin_tensor::{Batch, Dtype, KvFormat, QuantSpec};
+use std::sync::Arc;
+
+use pippin_sampling::{Sampled, Sampler, TokenMask};
+use pippin_tensor::{Batch, Dtype, QuantSpec, StepLimits};
 use serde::Serialize;
 
+use crate::cache::{CacheLayout, CachePlan};
 use crate::Result;
 
 /// What a model is: the facts that `pippin show` prints and that an engine plans with.
@@ -19,14 +23,14 @@ pub struct ModelInfo {
     pub layers: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Query heads of the first layer.
+    /// Query heads of the first layer that has attention; 0 if none has.
     pub heads: usize,
-    /// Key and value heads of the first layer.
+    /// Key and value heads of that layer.
     pub kv_heads: usize,
-    /// Dimension of one head of the first layer.
+    /// Dimension of one head of that layer.
     pub head_dim: usize,
-    /// Numbers that the KV cache keeps for each token: keys and values of all layers.
-    pub kv_values_per_token: u64,
+    /// What a sequence keeps between steps.
+    pub cache: CacheLayout,
     /// The smallest sliding window of any layer, if one has any.
     pub sliding_window: Option<usize>,
     /// Whether the output head is the embedding matrix.
@@ -43,7 +47,7 @@ pub struct ModelInfo {
     pub quantization: Option<QuantSpec>,
 }
 
-/// The logits of a step: one row for each row that the [`Batch`] asked for, in its order.
+/// Rows of logits.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Logits {
     /// Number of rows.
@@ -65,35 +69,113 @@ impl Logits {
     }
 }
 
-/// A loaded model: tokens in, logits out.
+/// A step on its way. Steps are finished in the order in which they were submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StepId(pub u64);
+
+/// A step that was handed to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// What [`LanguageModel::finish`] is asked for.
+    pub id: StepId,
+    /// Whether a step may follow that begins with the tokens drawn in this one
+    /// ([`Input::Sampled`](pippin_tensor::Input::Sampled)) before this one is finished.
+    pub feeds: bool,
+}
+
+/// What a step returns for one of its sequences.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Nothing was wanted.
+    Nothing,
+    /// The drawn token; `None` when the logits held a NaN or no finite maximum.
+    Sampled(Option<Sampled>),
+    /// Logits of the last row, or of all.
+    Logits(Logits),
+    /// The representation of the last row, or of all: `hidden_size` numbers for each.
+    Hidden(Vec<f32>),
+}
+
+/// A change to a slot: what a sequence keeps on the device besides its pages.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SlotEdit {
+    /// The slot is a new sequence's: recurrent state becomes zeros, and it has no sampler.
+    Reset {
+        /// The slot.
+        slot: usize,
+    },
+    /// The recurrent state of one slot is copied to another.
+    Copy {
+        /// Where from.
+        from: usize,
+        /// Where to.
+        to: usize,
+    },
+    /// What draws the slot's tokens from now on.
+    Sampler {
+        /// The slot.
+        slot: usize,
+        /// A sampler that knows what came before.
+        sampler: Box<Sampler>,
+    },
+    /// The tokens that may come next; `None` allows all. It stays until it is changed.
+    Mask {
+        /// The slot.
+        slot: usize,
+        /// The mask.
+        mask: Option<Arc<TokenMask>>,
+    },
+}
+
+/// A loaded model: tokens in, tokens or logits out.
 ///
 /// This is where everything generic ends. The engine holds a `Box<dyn LanguageModel>` and knows neither the backend nor
-/// the family behind it. One thread owns a model and runs its steps one after another.
+/// the family behind it. One thread builds a model, runs its steps one after another, and drops it.
 ///
-/// The KV cache lives in the model, but its pages belong to the caller: the caller decides how many there are
-/// ([`allocate_kv`](Self::allocate_kv)) and which sequence uses which (the page lists in the [`Batch`]).
-pub trait LanguageModel: Send {
+/// The caches live in the model, but their pages and slots belong to the caller: the caller decides how many there are
+/// ([`allocate`](Self::allocate)) and which sequence uses which (the page lists and slots in the [`Batch`]).
+///
+/// A step is handed over ([`submit`](Self::submit)) and finished later, so that a device works on the next while the host
+/// still looks at the last. Nothing but [`finish`](Self::finish) waits for the device.
+pub trait LanguageModel {
     /// What the model is.
     fn info(&self) -> &ModelInfo;
 
-    /// Bytes that one page of `page_size` tokens takes over all layers.
-    fn kv_page_bytes(&self, page_size: usize, format: KvFormat) -> usize;
-
-    /// Allocates the KV cache, in place of any earlier one, whose contents are lost.
+    /// Allocates KV caches and slots, in place of any earlier ones, whose contents are lost. Slots begin as if they had
+    /// been reset.
     ///
     /// # Errors
     ///
-    /// No memory, or a format that the backend cannot keep keys and values in.
-    fn allocate_kv(&mut self, pages: usize, page_size: usize, format: KvFormat) -> Result<()>;
+    /// No memory, a plan that does not fit the model, or a format that the backend cannot keep keys and values in.
+    fn allocate(&mut self, plan: &CachePlan) -> Result<()>;
 
-    /// Runs one step: writes the keys and values of the batch's tokens and returns the logits it asked for.
+    /// What the indices of a batch must stay below: what [`allocate`](Self::allocate) was asked for.
+    fn limits(&self) -> &StepLimits;
+
+    /// Hands a step to the device: it writes the keys, values and states of the batch's tokens and computes what they
+    /// want.
     ///
-    /// After an error the slots of the batch's tokens hold unspecified values; all others are as before, so the step
-    /// can be tried again or its sequences dropped.
+    /// After an error the cache rows and the slots' states of the batch hold unspecified values; all others are as before.
+    /// So where no layer keeps state, the step can be tried again; where one does, its sequences must start anew.
     ///
     /// # Errors
     ///
-    /// A token outside the vocabulary (nothing has been computed then), a batch that does not fit the KV cache, or a
+    /// A batch made for other limits, a slot without a sampler that is to draw (nothing has been computed then), or a
     /// failure of the backend.
-    fn step(&mut self, batch: &Batch) -> Result<Logits>;
+    fn submit(&mut self, batch: Batch) -> Result<Submitted>;
+
+    /// Waits for the oldest step that is not finished and returns what each of its sequences wanted, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Another step than the oldest, or a failure of the device.
+    fn finish(&mut self, id: StepId) -> Result<Vec<Output>>;
+
+    /// Changes slots, after the steps that were submitted and before those that will be.
+    ///
+    /// # Errors
+    ///
+    /// A slot out of range, or a failure of the backend.
+    fn edit(&mut self, edits: Vec<SlotEdit>) -> Result<()>;
 }

@@ -1,6 +1,12 @@
-use std::fmt::{self, Debug, Display};
+use std::fmt::Debug;
+use std::ops::Range;
 
-use crate::{MatrixData, Result, TensorData};
+use pippin_sampling::Sampler;
+
+use crate::{
+    Activation, AttentionSpec, Batch, Gate, KvCacheSpec, MatrixData, Norm, PositionScale, Reduction, Result,
+    RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs, StepShape, TensorData, TensorError,
+};
 
 /// How a backend may trade exactness for speed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,15 +18,8 @@ pub enum Numerics {
     Exact,
 }
 
-/// The activation function of a gated feed-forward network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Activation {
-    /// `x * sigmoid(x)`, also called swish.
-    Silu,
-}
-
-/// A linear layer: a weight matrix `[outputs, inputs]` and an optional bias `[outputs]`.
+/// A linear layer: a weight matrix `[outputs, inputs]` and an optional bias `[outputs]`. A stack of experts has its
+/// matrices one below the other, and a bias `[experts, outputs]`.
 #[derive(Debug)]
 pub struct Linear<B: Backend> {
     /// The weight matrix.
@@ -29,179 +28,79 @@ pub struct Linear<B: Backend> {
     pub bias: Option<B::Tensor>,
 }
 
-/// The rotation frequencies of a rotary position embedding.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RopeFrequencies {
-    /// One inverse frequency per rotated pair, in radians per position.
-    Fixed(Vec<f32>),
-    /// Dynamic NTK scaling: beyond `original_context` positions the base grows with the position,
-    /// `base * (factor * n / original_context - (factor - 1)) ^ (dims / (dims - 2))` for the token that is the `n`-th.
-    ///
-    /// The base depends on a token's own position only, so that a prompt's chunking cannot change its result.
-    Dynamic {
-        /// The unscaled base (theta).
-        base: f32,
-        /// The scaling factor.
-        factor: f32,
-        /// The context length the model was trained with.
-        original_context: usize,
-    },
-}
-
-/// A rotary position embedding (RoPE, <https://arxiv.org/abs/2104.09864>).
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeSpec {
-    /// Number of leading dimensions of each head that are rotated; even, at most the head dimension.
-    pub dims: usize,
-    /// Whether rotated pairs are adjacent (`2i`, `2i+1`) rather than split halves (`i`, `i + dims/2`).
-    pub traditional: bool,
-    /// The rotation frequencies.
-    pub frequencies: RopeFrequencies,
-    /// Factor on the rotated dimensions (YaRN and LongRoPE); 1 otherwise.
-    pub scale: f32,
-}
-
-/// Attention over the KV cache: causal, grouped-query, optionally windowed and soft-capped.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttentionSpec {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Dimension of one head.
-    pub head_dim: usize,
-    /// Factor on the scores before the softmax, usually `head_dim^-0.5`.
-    pub scale: f32,
-    /// Sliding window: a token at position `p` sees positions above `p - window` only.
-    pub window: Option<usize>,
-    /// Soft cap `c`: scores become `c * tanh(score / c)`.
-    pub softcap: Option<f32>,
-}
-
-/// How a KV cache stores its numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KvFormat {
-    /// 32-bit floating point: nothing is lost.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-    /// Signed bytes with one `f32` scale for each token and head, keys and values apart: a number is `scale * byte`, the
-    /// scale a 127th of the largest magnitude, the byte rounded to nearest, so a number is off by at most half a scale.
-    /// Rows that hold an infinity or a NaN come back with numbers that are not finite.
-    Int8,
-}
-
-impl KvFormat {
-    /// All formats.
-    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
-
-    /// The format's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
-    }
-
-    /// Bytes of one token's keys, or values, of one head of `head_dim` numbers, scale included.
-    pub fn row_bytes(self, head_dim: usize) -> usize {
-        match self {
-            Self::F32 => head_dim.saturating_mul(4),
-            Self::F16 | Self::Bf16 => head_dim.saturating_mul(2),
-            Self::Int8 => head_dim.saturating_add(4),
-        }
-    }
-}
-
-impl Display for KvFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The storage of one layer's KV cache: `pages` pages of `page_size` tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KvCacheSpec {
-    /// Number of pages.
-    pub pages: usize,
-    /// Tokens per page.
-    pub page_size: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Dimension of one head.
-    pub head_dim: usize,
-    /// How numbers are stored.
-    pub format: KvFormat,
-}
-
-impl KvCacheSpec {
-    /// Bytes of one page, keys and values together.
-    pub fn page_bytes(&self) -> usize {
-        2 * self.page_size * self.kv_heads * self.format.row_bytes(self.head_dim)
-    }
-}
-
-/// Per-head normalisation of queries and keys before the rotation.
+/// How heads are rotated: the angles of this step's rows and what they were computed from.
 #[derive(Debug)]
-pub struct HeadNorms<'a, B: Backend> {
-    /// Weight of the queries' norm, `[head_dim]`.
-    pub query: &'a B::Tensor,
-    /// Weight of the keys' norm, `[head_dim]`.
-    pub key: &'a B::Tensor,
-    /// Epsilon of both.
-    pub eps: f32,
+pub struct Rotation<'a, B: Backend> {
+    /// What [`Backend::rope_angles`] returned.
+    pub angles: &'a B::Tensor,
+    /// What it was given.
+    pub spec: &'a RopeSpec,
 }
 
-/// One step's inputs on the device; see [`Batch::upload`](crate::Batch::upload).
-///
-/// The three counts and the number of logit rows are a step's *shape*: a recorded step can be replayed for any batch that
-/// has the same shape. The buffers are its contents.
+impl<B: Backend> Clone for Rotation<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for Rotation<'_, B> {}
+
+/// What happens to queries and keys between their projections and the attention.
 #[derive(Debug)]
-pub struct StepInputs<B: Backend> {
-    /// New tokens over all sequences.
-    pub rows: usize,
-    /// Number of sequences.
-    pub sequences: usize,
-    /// Width of `page_tables`.
-    pub pages_per_sequence: usize,
-    /// Token ids, `[rows]`.
+pub struct HeadSpec<'a, B: Backend> {
+    /// Dimension of one head of the queries and keys.
+    pub key_dim: usize,
+    /// The queries' norm.
+    pub query_norm: Option<&'a Norm<B::Tensor>>,
+    /// The keys' norm.
+    pub key_norm: Option<&'a Norm<B::Tensor>>,
+    /// The rotation, after the norms.
+    pub rotation: Option<Rotation<'a, B>>,
+}
+
+impl<B: Backend> Clone for HeadSpec<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for HeadSpec<'_, B> {}
+
+/// Tokens that were drawn on a device.
+#[derive(Debug)]
+pub struct Drawn<B: Backend> {
+    /// One for each row of the logits.
     pub tokens: B::Indices,
-    /// Position of each row in its sequence, `[rows]`.
-    pub positions: B::Indices,
-    /// KV cache slot of each row, `page * page_size + offset`, `[rows]`.
-    pub slots: B::Indices,
-    /// First row of each sequence, and `rows` at the end, `[sequences + 1]`.
-    pub query_starts: B::Indices,
-    /// Tokens of each sequence in the KV cache after this step, `[sequences]`.
-    pub context_lengths: B::Indices,
-    /// Pages of each sequence, `[sequences, pages_per_sequence]`.
-    pub page_tables: B::Indices,
-    /// Rows whose logits are wanted.
-    pub logit_rows: B::Indices,
+    /// Their log-probabilities, `[rows, 1]`, if the samplers report them.
+    pub logprobs: Option<B::Tensor>,
 }
 
 /// A device that runs models.
 ///
-/// Tensors are two-dimensional, `[rows, columns]`; a vector is a tensor of one row. Numbers are `f32` as far as this
-/// contract goes: a backend may keep activations in a narrower type where [`Numerics::Fast`] allows it. Every method
-/// checks its operands' shapes and returns an error rather than panicking, because what it is asked to do comes from
-/// model files.
+/// Tensors are two-dimensional, `[rows, columns]`, row by row; a vector is a tensor of one row. Numbers are `f32` as far
+/// as this contract goes: a backend may keep activations in a narrower type where [`Numerics::Fast`] allows it. Every
+/// method checks its operands' shapes and returns an error rather than panicking, because what it is asked to do comes
+/// from model files.
 ///
 /// Results for one row must not depend on the other rows of the call, bit for bit: greedy output may depend neither on
-/// batch neighbours nor on how a prompt was cut into chunks. The conformance suite checks this.
-pub trait Backend: Sized + Send + Sync + Debug + 'static {
+/// batch neighbours nor on how a prompt was cut into chunks. The conformance suite checks this for every operation.
+///
+/// Indices are checked on the host, where they enter ([`Batch::push`], [`checked_indices`](Self::checked_indices)). A
+/// device is not asked to check those that it computes itself or is handed without: an index beyond its limit reads as
+/// zeros, writes nothing, and touches no memory that is not the operand's.
+///
+/// A model is built, used and dropped on one thread, so nothing here needs to be `Send`.
+pub trait Backend: Sized + Debug + 'static {
     /// An activation or a small parameter (norm weight, bias). Cloning is cheap.
-    type Tensor: Clone + Send + Sync + Debug;
+    type Tensor: Clone + Debug;
     /// A buffer of `u32` indices. Cloning is cheap.
-    type Indices: Clone + Send + Sync + Debug;
+    type Indices: Clone + Debug;
     /// A weight matrix `[outputs, inputs]`, dense or quantized, in the device's own layout.
-    type Matrix: Send + Sync + Debug;
+    type Matrix: Debug;
     /// One layer's keys and values.
-    type KvCache: Send + Debug;
+    type KvCache: Debug;
+    /// What a recurrent mixer keeps for each slot.
+    type State: Debug;
 
     /// The backend's name, as `--device` spells it.
     fn name(&self) -> &'static str;
@@ -230,11 +129,40 @@ pub trait Backend: Sized + Send + Sync + Debug + 'static {
     /// No memory.
     fn indices(&self, values: &[u32]) -> Result<Self::Indices>;
 
+    /// Copies indices to the device once all are known to be below a limit.
+    ///
+    /// # Errors
+    /// An index that is not, or no memory.
+    fn checked_indices(&self, values: &[u32], limit: usize) -> Result<Self::Indices> {
+        match values.iter().find(|index| **index as usize >= limit) {
+            Some(index) => {
+                let index = u64::from(*index);
+                Err(TensorError::Index { operation: "indices", index, limit: limit as u64 })
+            }
+            None => self.indices(values),
+        }
+    }
+
     /// Copies a tensor back, row by row; waits for whatever computes it.
     ///
     /// # Errors
     /// The device failed.
     fn read(&self, tensor: &Self::Tensor) -> Result<Vec<f32>>;
+
+    /// Copies indices back; waits for whatever computes them.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn read_indices(&self, indices: &Self::Indices) -> Result<Vec<u32>>;
+
+    /// Lends a tensor's values to the host, which may change them: the tensor is given up. Where its memory is the
+    /// host's, nothing is copied.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn lend<T>(&self, tensor: Self::Tensor, f: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
+        Ok(f(&mut self.read(&tensor)?))
+    }
 
     /// Allocates one layer's KV cache. Its contents are unspecified until written.
     ///
@@ -242,18 +170,93 @@ pub trait Backend: Sized + Send + Sync + Debug + 'static {
     /// A format that the backend does not have, or no memory.
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<Self::KvCache>;
 
+    /// Allocates what a mixer keeps for each slot: zeros.
+    ///
+    /// # Errors
+    /// No memory.
+    fn state(&self, spec: &StateSpec) -> Result<Self::State>;
+
+    /// Makes a slot's state zeros again.
+    ///
+    /// # Errors
+    /// A slot out of range.
+    fn reset_state(&self, state: &mut Self::State, slot: usize) -> Result<()>;
+
+    /// Copies one slot's state to another slot.
+    ///
+    /// # Errors
+    /// A slot out of range.
+    fn copy_state(&self, state: &mut Self::State, from: usize, to: usize) -> Result<()>;
+
     /// A tensor's `[rows, columns]`.
     fn shape(&self, tensor: &Self::Tensor) -> [usize; 2];
 
     /// A matrix's `[outputs, inputs]`.
     fn matrix_shape(&self, matrix: &Self::Matrix) -> [usize; 2];
 
-    // Required operations
+    // Steps
+
+    /// Copies a step's inputs to the device. A backend that records steps overrides this, to write into buffers that
+    /// stay where they are and to pad counts.
+    ///
+    /// # Errors
+    /// No memory.
+    fn upload(&self, batch: &Batch) -> Result<StepInputs<Self>> {
+        StepInputs::new(self, batch)
+    }
+
+    /// Runs the operations of a step. A backend that records steps overrides this: the operations that `f` asks for are
+    /// the same for all steps of a shape, on the same buffers.
+    ///
+    /// # Errors
+    /// Those of `f`, or of the recording.
+    fn record<T>(&self, _shape: &StepShape, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        f()
+    }
+
+    /// Draws each row's next token with its sampler, without waiting for the result. `None` where the device has no
+    /// samplers, or not for these parameters: then the host draws from the logits. The samplers' random numbers move on
+    /// by a token exactly where this draws.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn sample(&self, _logits: &Self::Tensor, _samplers: &mut [&mut Sampler]) -> Result<Option<Drawn<Self>>> {
+        Ok(None)
+    }
+
+    /// A copy of `into` with `values[i]` at place `at[i]`. Asked only of devices that [`sample`](Self::sample).
+    ///
+    /// # Errors
+    /// The device has no such operation.
+    fn place(
+        &self,
+        _into: &Self::Indices,
+        _at: &Self::Indices,
+        _values: &Self::Indices,
+    ) -> Result<Self::Indices> {
+        Err(TensorError::Unsupported { backend: self.name(), what: "placing indices".into() })
+    }
+
+    /// `from[choice[i]]` where `choice[i]` is a place of `from`, else `otherwise[i]`. Asked only of devices that
+    /// [`sample`](Self::sample).
+    ///
+    /// # Errors
+    /// The device has no such operation.
+    fn choose(
+        &self,
+        _choice: &Self::Indices,
+        _from: &Self::Indices,
+        _otherwise: &Self::Indices,
+    ) -> Result<Self::Indices> {
+        Err(TensorError::Unsupported { backend: self.name(), what: "choosing indices".into() })
+    }
+
+    // Products
 
     /// Rows of a matrix: `[n]` indices into `[v, d]` give `[n, d]`.
     ///
     /// # Errors
-    /// An index out of range.
+    /// The device failed.
     fn embedding(&self, table: &Self::Matrix, rows: &Self::Indices) -> Result<Self::Tensor>;
 
     /// `x · wᵀ`: `[n, k]` times `[o, k]` gives `[n, o]`.
@@ -268,7 +271,7 @@ pub trait Backend: Sized + Send + Sync + Debug + 'static {
     /// second half of a feed-forward network). Rows of one expert are multiplied together.
     ///
     /// # Errors
-    /// Shapes that do not fit, or a route to no expert.
+    /// Shapes that do not fit.
     fn gathered_matmul(
         &self,
         x: &Self::Tensor,
@@ -277,32 +280,103 @@ pub trait Backend: Sized + Send + Sync + Debug + 'static {
         routes: &Self::Indices,
     ) -> Result<Self::Tensor>;
 
-    /// `a + b`; `b` has the shape of `a`, or one row that is added to every row.
+    // Elements and rows
+
+    /// `a + b`; `b` has the shape of `a`, or is one row that is added to every row, or one column that is added to every
+    /// column.
     ///
     /// # Errors
     /// Shapes that do not fit.
     fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
 
-    /// `activation(gate) * up`, element by element.
+    /// `a * b`, with the shapes of [`add`](Self::add).
     ///
     /// # Errors
-    /// Shapes that differ.
-    fn gated(&self, gate: &Self::Tensor, up: &Self::Tensor, activation: Activation) -> Result<Self::Tensor>;
+    /// Shapes that do not fit.
+    fn mul(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
 
-    /// Root-mean-square norm (<https://arxiv.org/abs/1910.07467>) over runs of `weight.columns` values:
-    /// `x * weight / sqrt(mean(x²) + eps)`. With a weight as wide as `x` that is the usual norm of a row; with one as
-    /// wide as a head, each head is normalised by itself.
+    /// `x * factor + offset`.
     ///
     /// # Errors
-    /// A weight whose width does not divide that of `x`.
-    fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f32) -> Result<Self::Tensor>;
+    /// The device failed.
+    fn scale(&self, x: &Self::Tensor, factor: f32, offset: f32) -> Result<Self::Tensor>;
 
-    /// The cosines (first `dims / 2` columns) and sines (last `dims / 2`) of each position's rotations, times
-    /// `spec.scale`: `[n]` positions give `[n, dims]`. Computed once a step and shared by all layers.
+    /// An activation of each element.
     ///
     /// # Errors
-    /// Odd dimensions, or frequencies that do not match them.
-    fn rope_angles(&self, positions: &Self::Indices, spec: &RopeSpec) -> Result<Self::Tensor>;
+    /// An activation that the backend does not have.
+    fn activate(&self, x: &Self::Tensor, activation: Activation) -> Result<Self::Tensor>;
+
+    /// The gate of a feed-forward network, element by element.
+    ///
+    /// # Errors
+    /// Shapes that differ, or a gate that the backend does not have.
+    fn gated(&self, gate: &Self::Tensor, up: &Self::Tensor, kind: Gate) -> Result<Self::Tensor>;
+
+    /// A normalisation, see [`Norm`].
+    ///
+    /// # Errors
+    /// Widths that do not fit.
+    fn norm(&self, x: &Self::Tensor, norm: &Norm<Self::Tensor>) -> Result<Self::Tensor>;
+
+    /// One number of each row: `[n, d]` gives `[n, 1]`.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn reduce(&self, x: &Self::Tensor, reduction: Reduction) -> Result<Self::Tensor>;
+
+    /// Weighted sums of neighbouring rows: `[n · c, d]` with weights `[n, c]` gives `[n, d]`, the rows added in order.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn weighted_sum(&self, x: &Self::Tensor, weights: &Self::Tensor) -> Result<Self::Tensor>;
+
+    // Shapes
+
+    /// The same elements, row by row, in rows of another length.
+    ///
+    /// # Errors
+    /// Sizes that differ.
+    fn reshape(&self, x: &Self::Tensor, shape: [usize; 2]) -> Result<Self::Tensor>;
+
+    /// Some columns of a tensor.
+    ///
+    /// # Errors
+    /// Columns that it does not have.
+    fn columns(&self, x: &Self::Tensor, range: Range<usize>) -> Result<Self::Tensor>;
+
+    /// Tensors side by side.
+    ///
+    /// # Errors
+    /// Numbers of rows that differ, or no tensors.
+    fn join(&self, parts: &[&Self::Tensor]) -> Result<Self::Tensor>;
+
+    /// Rows of a tensor: `[m]` indices into `[n, d]` give `[m, d]`. An index beyond the last row gives a row of zeros,
+    /// which is what lies around the edges of a convolution.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn select_rows(&self, x: &Self::Tensor, rows: &Self::Indices) -> Result<Self::Tensor>;
+
+    // Positions and attention
+
+    /// The cosines (first `dims / 2` columns) and sines (last `dims / 2`) of each row's rotations, times `spec.scale`:
+    /// `[axes, n]` positions give `[n, dims]`. Computed once a step and shared by all layers.
+    ///
+    /// # Errors
+    /// Odd dimensions, or frequencies or axes that do not match them.
+    fn rope_angles(&self, positions: &Self::Indices, axes: usize, spec: &RopeSpec) -> Result<Self::Tensor>;
+
+    /// A factor for each row from the first axis of its position: `[n, 1]`.
+    ///
+    /// # Errors
+    /// A kind that the backend does not have.
+    fn position_scale(
+        &self,
+        positions: &Self::Indices,
+        axes: usize,
+        spec: PositionScale,
+    ) -> Result<Self::Tensor>;
 
     /// Rotates the leading `spec.dims` dimensions of every head of `x` (`[n, heads * head_dim]`) by `angles`
     /// (`[n, dims]`); the others pass unchanged.
@@ -317,36 +391,95 @@ pub trait Backend: Sized + Send + Sync + Debug + 'static {
         spec: &RopeSpec,
     ) -> Result<Self::Tensor>;
 
-    /// Writes keys and values (`[n, kv_heads * head_dim]` each) into the slots of a KV cache.
+    /// Writes keys (`[n, kv_heads * key_dim]`) and values (`[n, kv_heads * value_dim]`) into rows of a KV cache, which
+    /// [`CacheInputs::rows`](crate::CacheInputs::rows) names. Values are absent where the cache keeps them in its keys.
     ///
     /// # Errors
-    /// Shapes that do not fit, or a slot out of range.
+    /// Shapes that do not fit.
     fn kv_write(
         &self,
         cache: &mut Self::KvCache,
         keys: &Self::Tensor,
-        values: &Self::Tensor,
-        slots: &Self::Indices,
+        values: Option<&Self::Tensor>,
+        rows: &Self::Indices,
     ) -> Result<()>;
 
-    /// Causal attention of the step's queries (`[rows, heads * head_dim]`) over their sequences' keys and values,
-    /// those of this step included (they have been written before).
+    /// Attention of the step's queries (`[rows, heads * key_dim]`) over their sequences' keys and values in a cache of a
+    /// group, those of this step included (they have been written before): `[rows, heads * value_dim]`. A row sees what
+    /// `spec.reach` and the step's `visible_ends` leave. `sinks` (`[1, heads]`) are scores that take part in the softmax
+    /// and have no value.
     ///
     /// # Errors
-    /// Shapes that do not fit, or a page out of range.
+    /// Shapes that do not fit.
     fn attention(
         &self,
         queries: &Self::Tensor,
         cache: &Self::KvCache,
         step: &StepInputs<Self>,
+        group: usize,
+        spec: &AttentionSpec,
+        sinks: Option<&Self::Tensor>,
+    ) -> Result<Self::Tensor>;
+
+    /// Attention without a cache: row `i` of the queries sees the rows from `spans[2 i]` to before `spans[2 i + 1]` of
+    /// keys and values (encoders, cross attention). `spec.reach` counts from the end of what a row sees.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn attention_over(
+        &self,
+        queries: &Self::Tensor,
+        keys: &Self::Tensor,
+        values: &Self::Tensor,
+        spans: &Self::Indices,
         spec: &AttentionSpec,
     ) -> Result<Self::Tensor>;
 
-    /// Rows of a tensor: `[m]` indices into `[n, d]` give `[m, d]`.
+    // Experts and recurrences
+
+    /// Chooses `top_k` experts for each row of router logits (`[n, experts]`); `bias` (`[1, experts]`) is added to the
+    /// scores for the choice alone. Returns the routes (`[n · top_k]`, the best first, the lower index of equals) and their
+    /// weights (`[n, top_k]`).
     ///
     /// # Errors
-    /// An index out of range.
-    fn select_rows(&self, x: &Self::Tensor, rows: &Self::Indices) -> Result<Self::Tensor>;
+    /// Shapes that do not fit, or a specification that contradicts itself.
+    fn route(
+        &self,
+        logits: &Self::Tensor,
+        bias: Option<&Self::Tensor>,
+        spec: &RouterSpec,
+    ) -> Result<(Self::Indices, Self::Tensor)>;
+
+    /// A causal convolution of each column by itself along its sequence: `y[t] = bias + Σ_k weight[k] · x[t - taps + 1 + k]`
+    /// for `weight` of `[columns, taps]`, with what came before the step from the state, which keeps the last `taps - 1`
+    /// rows (`(taps - 1) · columns` numbers) of each slot.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn causal_convolution(
+        &self,
+        x: &Self::Tensor,
+        weight: &Self::Tensor,
+        bias: Option<&Self::Tensor>,
+        state: &mut Self::State,
+        step: &StepInputs<Self>,
+    ) -> Result<Self::Tensor>;
+
+    /// A linear recurrence with a matrix `S` (`[value_dim, key_dim]`) for a state in each head, row by row along each
+    /// sequence: `S` decays and is updated as [`ScanUpdate`](crate::ScanUpdate) says, then `y = S q`, `[n, heads *
+    /// value_dim]`. The state of a slot is its heads' matrices one after the other.
+    ///
+    /// However the rows of a sequence are cut into steps, results are the same bits.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn scan(
+        &self,
+        inputs: &ScanInputs<'_, Self::Tensor>,
+        spec: &ScanSpec,
+        state: &mut Self::State,
+        step: &StepInputs<Self>,
+    ) -> Result<Self::Tensor>;
 
     // Fused operations: each default body is the operation's definition.
 
@@ -362,37 +495,35 @@ pub trait Backend: Sized + Send + Sync + Debug + 'static {
         }
     }
 
-    /// Several linear layers of one normalised input: queries, keys and values.
+    /// Several linear layers of one input, which is normalised first if there is a norm: queries, keys and values.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn rms_norm_matmul(
+    fn norm_linears(
         &self,
         x: &Self::Tensor,
-        norm: &Self::Tensor,
-        eps: f32,
+        norm: Option<&Norm<Self::Tensor>>,
         linears: &[&Linear<Self>],
     ) -> Result<Vec<Self::Tensor>> {
-        let x = self.rms_norm(x, norm, eps)?;
-        linears.iter().map(|linear| self.linear(&x, linear)).collect()
+        let x = &normalised(self, x, norm)?;
+        linears.iter().map(|linear| self.linear(x, linear)).collect()
     }
 
-    /// The first half of a gated feed-forward network on a normalised input:
-    /// `activation(gate(norm(x))) * up(norm(x))`.
+    /// The first half of a gated feed-forward network on an input that is normalised first if there is a norm:
+    /// `kind(gate(x), up(x))`.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    fn rms_norm_gated_matmul(
+    fn norm_gated(
         &self,
         x: &Self::Tensor,
-        norm: &Self::Tensor,
-        eps: f32,
+        norm: Option<&Norm<Self::Tensor>>,
         gate: &Linear<Self>,
         up: &Linear<Self>,
-        activation: Activation,
+        kind: Gate,
     ) -> Result<Self::Tensor> {
-        let x = self.rms_norm(x, norm, eps)?;
-        self.gated(&self.linear(&x, gate)?, &self.linear(&x, up)?, activation)
+        let x = &normalised(self, x, norm)?;
+        self.gated(&self.linear(x, gate)?, &self.linear(x, up)?, kind)
     }
 
     /// A linear layer added to a residual: `residual + linear(x)`.
@@ -408,29 +539,104 @@ pub trait Backend: Sized + Send + Sync + Debug + 'static {
         self.add(residual, &self.linear(x, linear)?)
     }
 
-    /// What stands between the projections and the attention: per-head norms of queries and keys where the model has
-    /// them, their rotation, and the write of keys and values into the cache. Returns the queries.
+    /// [`gathered_matmul`](Self::gathered_matmul) and each expert's own bias.
     ///
     /// # Errors
-    /// Shapes that do not fit, or a slot out of range.
-    fn qkv_rope(
+    /// Shapes that do not fit.
+    fn gathered_linear(
         &self,
-        [queries, keys, values]: [&Self::Tensor; 3],
-        norms: Option<HeadNorms<'_, Self>>,
-        angles: &Self::Tensor,
-        rope: &RopeSpec,
-        cache: &mut Self::KvCache,
-        slots: &Self::Indices,
-        head_dim: usize,
+        x: &Self::Tensor,
+        linear: &Linear<Self>,
+        experts: usize,
+        routes: &Self::Indices,
     ) -> Result<Self::Tensor> {
-        let (queries, keys) = match norms {
-            Some(norms) => {
-                (self.rms_norm(queries, norms.query, norms.eps)?, self.rms_norm(keys, norms.key, norms.eps)?)
+        let y = self.gathered_matmul(x, &linear.weight, experts, routes)?;
+        match &linear.bias {
+            Some(biases) => self.add(&y, &self.select_rows(biases, routes)?),
+            None => Ok(y),
+        }
+    }
+
+    /// What stands between the projections and the attention: norms of queries and keys where the model has them, their
+    /// rotation, and the write of keys and values into the cache. Returns the queries.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn write_heads(
+        &self,
+        queries: &Self::Tensor,
+        keys: &Self::Tensor,
+        values: Option<&Self::Tensor>,
+        spec: HeadSpec<'_, Self>,
+        cache: &mut Self::KvCache,
+        rows: &Self::Indices,
+    ) -> Result<Self::Tensor> {
+        let rotated = |x: &Self::Tensor, norm| {
+            let x = normalised(self, x, norm)?;
+            match spec.rotation {
+                Some(Rotation { angles, spec: rope }) => self.rope(&x, angles, spec.key_dim, rope),
+                None => Ok(x),
             }
-            None => (queries.clone(), keys.clone()),
         };
-        let keys = self.rope(&keys, angles, head_dim, rope)?;
-        self.kv_write(cache, &keys, values, slots)?;
-        self.rope(&queries, angles, head_dim, rope)
+        self.kv_write(cache, &rotated(keys, spec.key_norm)?, values, rows)?;
+        rotated(queries, spec.query_norm)
+    }
+
+    /// A convolution: output row `i` is the linear layer of the rows `taps[i · c ..][.. c]` of `x` side by side, for
+    /// matrices of `c · d` inputs and `x` of `d` columns. An index beyond the last row stands for zeros. One axis, two or
+    /// three, strides, padding and dilation are all in the indices; see [`convolution`](crate::convolution).
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn convolve(
+        &self,
+        x: &Self::Tensor,
+        linear: &Linear<Self>,
+        taps: &Self::Indices,
+        outputs: usize,
+    ) -> Result<Self::Tensor> {
+        let [_, inputs] = self.matrix_shape(&linear.weight);
+        let windows = self.reshape(&self.select_rows(x, taps)?, [outputs, inputs])?;
+        self.linear(&windows, linear)
+    }
+
+    /// A transposed convolution: each row of `x` gives `taps` rows of `d` columns (`linear` has `taps · d` outputs and no
+    /// bias), and output row `i` is the sum of those that `sources[i · c ..][.. c]` names, an index beyond them standing for
+    /// zeros; then the bias (`[1, d]`).
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn convolve_transposed(
+        &self,
+        x: &Self::Tensor,
+        linear: &Linear<Self>,
+        taps: usize,
+        sources: &Self::Indices,
+        outputs: usize,
+        bias: Option<&Self::Tensor>,
+    ) -> Result<Self::Tensor> {
+        let [rows, _] = self.shape(x);
+        let [width, _] = self.matrix_shape(&linear.weight);
+        let Some(columns) = width.checked_div(taps).filter(|columns| columns * taps == width) else {
+            return Err(TensorError::shape("convolve_transposed", format!("outputs for {taps} taps"), width));
+        };
+        let contributions = self.reshape(&self.linear(x, linear)?, [rows * taps, columns])?;
+        let gathered = self.select_rows(&contributions, sources)?;
+        let [total, _] = self.shape(&gathered);
+        let terms = total.checked_div(outputs).unwrap_or(0);
+        let ones = TensorData::from_f32("ones", &[outputs, terms], &vec![1.0; outputs * terms])?;
+        let sums = self.weighted_sum(&gathered, &self.tensor(&ones)?)?;
+        match bias {
+            Some(bias) => self.add(&sums, bias),
+            None => Ok(sums),
+        }
+    }
+}
+
+/// `x` through a norm, if there is one.
+fn normalised<B: Backend>(backend: &B, x: &B::Tensor, norm: Option<&Norm<B::Tensor>>) -> Result<B::Tensor> {
+    match norm {
+        Some(norm) => backend.norm(x, norm),
+        None => Ok(x.clone()),
     }
 }

@@ -27,6 +27,14 @@ pub enum TensorError {
         /// The first value that is too large.
         limit: u64,
     },
+    /// Two sequences of a step have the same slot, or write to the same page.
+    #[error("batch: two sequences of one step have {what} {index}")]
+    Conflict {
+        /// What they share.
+        what: &'static str,
+        /// Its number.
+        index: u64,
+    },
     /// The backend has no kernel for this kind of matrix, dtype or option.
     #[error("the {backend} backend does not support {what}")]
     Unsupported {

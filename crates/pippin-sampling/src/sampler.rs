@@ -2,31 +2,35 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::random::Random;
-use super::{GenerateParameters, processors, vector};
+use super::{GenerateParameters, TokenMask, processors, vector};
 
 /// Above this many, top-k selects by partitioning rather than with a heap.
 const MAX_HEAP: usize = 1024;
 
-/// Chooses the next token of one request.
+/// Chooses the next tokens of one request.
 #[derive(Clone, Debug)]
-pub(crate) struct Sampler {
+pub struct Sampler {
     parameters: Arc<GenerateParameters>,
     /// Tokens that XTC never removes: line ends and stop tokens, which an answer needs to take shape.
     protected: Arc<[u32]>,
     random: Random,
+    /// The last tokens before the next one, as many as penalties look at.
+    history: Vec<u32>,
+    mask: Option<Arc<TokenMask>>,
 }
 
 /// A chosen token.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Sampled {
-    pub(crate) token: u32,
+pub struct Sampled {
+    /// Its id.
+    pub token: u32,
     /// Its log-probability before temperature and filters, where the parameters ask for it.
-    pub(crate) logprob: Option<f32>,
+    pub logprob: Option<f32>,
 }
 
 /// Buffers that all samplers of a thread share.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     window: Vec<u32>,
     candidates: Vec<Candidate>,
     weights: Vec<f32>,
@@ -46,20 +50,90 @@ impl Candidate {
 }
 
 impl Sampler {
-    pub(crate) fn new(parameters: Arc<GenerateParameters>, protected: Arc<[u32]>) -> Self {
+    /// A sampler for what follows `history`: the prompt, and what has been generated of the answer already. Tokens in
+    /// `protected` are never removed by XTC.
+    pub fn new(parameters: Arc<GenerateParameters>, protected: Arc<[u32]>, history: &[u32]) -> Self {
         let random = Random::new(parameters.seed);
-        Self { parameters, protected, random }
+        let mut sampler = Self { parameters, protected, random, history: Vec::new(), mask: None };
+        let seen = sampler.window().min(history.len());
+        sampler.history.extend_from_slice(&history[history.len() - seen..]);
+        sampler
     }
 
-    /// The token after `history`, given the model's logits, which are changed in the process. `None` when they hold a
-    /// NaN or no finite maximum.
-    pub(crate) fn sample(
-        &mut self,
-        history: &[u32],
-        logits: &mut [f32],
-        scratch: &mut Scratch,
-    ) -> Option<Sampled> {
-        processors::apply(&self.parameters, history, logits, &mut scratch.window);
+    /// The parameters.
+    pub fn parameters(&self) -> &GenerateParameters {
+        &self.parameters
+    }
+
+    /// The last tokens before the next one, as many as penalties look at.
+    pub fn history(&self) -> &[u32] {
+        &self.history
+    }
+
+    /// Tokens that may come next; `None` allows all.
+    pub fn set_mask(&mut self, mask: Option<Arc<TokenMask>>) {
+        self.mask = mask;
+    }
+
+    /// What [`set_mask`](Self::set_mask) set last.
+    pub fn mask(&self) -> Option<&TokenMask> {
+        self.mask.as_deref()
+    }
+
+    /// Goes on as a sampler that has drawn `tokens` tokens: their random numbers are used up.
+    pub fn skip(&mut self, tokens: usize) {
+        for _ in 0..tokens * self.draws() {
+            self.random.uniform();
+        }
+    }
+
+    /// Random numbers that each token uses up, whatever its logits.
+    fn draws(&self) -> usize {
+        match self.parameters.temperature {
+            0.0 => 0,
+            _ if self.parameters.xtc_probability > 0.0 => 2,
+            _ => 1,
+        }
+    }
+
+    /// How many of the last tokens the penalties look at.
+    fn window(&self) -> usize {
+        let p = &self.parameters;
+        let windows = [
+            (p.repetition_penalty, p.repetition_context_size),
+            (p.presence_penalty, p.presence_context_size),
+            (p.frequency_penalty, p.frequency_context_size),
+        ];
+        let active = windows.into_iter().filter(|(penalty, _)| penalty.is_some());
+        active.map(|(_, size)| if size == 0 { usize::MAX } else { size }).max().unwrap_or(0)
+    }
+
+    /// Takes a token for drawn: penalties count it from now on.
+    pub fn accept(&mut self, token: u32) {
+        let window = self.window();
+        if window == 0 {
+            return;
+        }
+        // Twice as much as needed is kept before it is cut, so that a token costs no move of the others.
+        if self.history.len() >= window.saturating_mul(2) {
+            self.history.drain(..self.history.len() - (window - 1));
+        }
+        self.history.push(token);
+    }
+
+    /// The next token, given the model's logits, which are changed in the process; it is [accepted](Self::accept). `None`
+    /// when the logits hold a NaN or no finite maximum, as they do when a mask excludes every token.
+    pub fn sample(&mut self, logits: &mut [f32], scratch: &mut Scratch) -> Option<Sampled> {
+        if let Some(mask) = &self.mask {
+            mask.apply(logits);
+        }
+        processors::apply(&self.parameters, &self.history, logits, &mut scratch.window);
+        let sampled = self.draw(logits, scratch)?;
+        self.accept(sampled.token);
+        Some(sampled)
+    }
+
+    fn draw(&mut self, logits: &mut [f32], scratch: &mut Scratch) -> Option<Sampled> {
         let max = vector::finite_max(logits)?;
         let normaliser = self.parameters.logprobs.then(|| max + vector::exp_sum(logits, max).ln() as f32);
         if self.parameters.temperature == 0.0 {
@@ -195,7 +269,7 @@ impl Sampler {
 }
 
 /// The log-probability of `token`, or `None` when the logits hold a NaN or no finite maximum.
-pub(crate) fn log_probability(logits: &[f32], token: u32) -> Option<f32> {
+pub fn log_probability(logits: &[f32], token: u32) -> Option<f32> {
     let max = vector::finite_max(logits)?;
     let logit = *logits.get(token as usize)?;
     Some((f64::from(logit - max) - vector::exp_sum(logits, max).ln()) as f32)

@@ -63,7 +63,7 @@ fn filters_are_those_of_mlx_lm() {
             ..GenerateParameters::default()
         };
         parameters.validate().expect("valid parameters");
-        let mut sampler = Sampler::new(Arc::new(parameters), case.protected.clone().into());
+        let mut sampler = Sampler::new(Arc::new(parameters), case.protected.clone().into(), &[]);
         let mut logits = fixture.vectors[case.logits].clone();
         let distribution = sampler.distribution(&mut logits, &mut Scratch::default());
         let kept: Vec<u32> = distribution.iter().map(|(token, _)| *token).collect();
@@ -104,8 +104,8 @@ fn processors_are_those_of_mlx_lm() {
 }
 
 fn sample(parameters: GenerateParameters, logits: &[f32]) -> Option<u32> {
-    let mut sampler = Sampler::new(Arc::new(parameters), Arc::default());
-    sampler.sample(&[], &mut logits.to_vec(), &mut Scratch::default()).map(|sampled| sampled.token)
+    let mut sampler = Sampler::new(Arc::new(parameters), Arc::default(), &[]);
+    sampler.sample(&mut logits.to_vec(), &mut Scratch::default()).map(|sampled| sampled.token)
 }
 
 #[test]
@@ -145,9 +145,9 @@ fn logprobs_are_those_of_the_processed_logits() {
         logit_bias: BTreeMap::from([(0, 100.0)]),
         ..GenerateParameters::greedy()
     };
-    let mut sampler = Sampler::new(Arc::new(parameters), Arc::default());
+    let mut sampler = Sampler::new(Arc::new(parameters), Arc::default(), &[]);
     let mut logits = [-100.0 + 2f32.ln(), 0.0, 0.0];
-    let sampled = sampler.sample(&[], &mut logits, &mut Scratch::default()).expect("finite");
+    let sampled = sampler.sample(&mut logits, &mut Scratch::default()).expect("finite");
     assert_eq!(sampled.token, 0);
     assert!((sampled.logprob.expect("asked for") - 0.5f32.ln()).abs() < 1e-5);
     let score = super::log_probability(&[2f32.ln(), 0.0, 0.0], 1).expect("finite");
@@ -182,12 +182,12 @@ fn draws_follow_the_distribution() {
         ),
     ] {
         let parameters = GenerateParameters { seed: Some(11), ..parameters };
-        let mut sampler = Sampler::new(Arc::new(parameters.clone()), Arc::default());
+        let mut sampler = Sampler::new(Arc::new(parameters.clone()), Arc::default(), &[]);
         let mut scratch = Scratch::default();
         let mut counts = vec![0u32; logits.len()];
         const DRAWS: u32 = 40_000;
         for _ in 0..DRAWS {
-            let sampled = sampler.sample(&[], &mut logits.clone(), &mut scratch).expect("finite");
+            let sampled = sampler.sample(&mut logits.clone(), &mut scratch).expect("finite");
             counts[sampled.token as usize] += 1;
         }
         for (token, count) in counts.iter().enumerate() {
@@ -207,10 +207,10 @@ fn the_same_seed_draws_the_same_tokens() {
     let logits: Vec<f32> = (0..1000).map(|i| ((i * 37) % 101) as f32 / 20.0).collect();
     let draws = |seed, top_p| -> Vec<u32> {
         let parameters = GenerateParameters { seed, top_p, temperature: 1.0, ..Default::default() };
-        let mut sampler = Sampler::new(Arc::new(parameters), Arc::default());
+        let mut sampler = Sampler::new(Arc::new(parameters), Arc::default(), &[]);
         let mut scratch = Scratch::default();
         (0..20)
-            .map(|_| sampler.sample(&[], &mut logits.clone(), &mut scratch).expect("finite").token)
+            .map(|_| sampler.sample(&mut logits.clone(), &mut scratch).expect("finite").token)
             .collect()
     };
     for top_p in [1.0, 0.8] {
@@ -218,4 +218,55 @@ fn the_same_seed_draws_the_same_tokens() {
         assert_ne!(draws(Some(5), top_p), draws(Some(6), top_p));
         assert_ne!(draws(None, top_p), draws(None, top_p));
     }
+}
+
+#[test]
+fn penalties_see_as_much_of_the_past_as_their_windows_say() {
+    let parameters = Arc::new(GenerateParameters {
+        repetition_penalty: Some(2.0),
+        repetition_context_size: 3,
+        frequency_penalty: Some(0.1),
+        frequency_context_size: 5,
+        ..GenerateParameters::greedy()
+    });
+    let tokens: Vec<u32> = (0..40).map(|i| i * i % 7).collect();
+    let logits: Vec<f32> = (0..7).map(|i| 1.0 + i as f32 / 50.0).collect();
+    let mut scratch = Scratch::default();
+    // One that has seen all of it draws what a new one draws for the same past.
+    let mut going = Sampler::new(Arc::clone(&parameters), Arc::default(), &[]);
+    for (length, token) in tokens.iter().enumerate() {
+        let mut new = Sampler::new(Arc::clone(&parameters), Arc::default(), &tokens[..length]);
+        let expected = new.sample(&mut logits.clone(), &mut scratch).expect("finite");
+        let sampled = going.clone().sample(&mut logits.clone(), &mut scratch).expect("finite");
+        assert_eq!(sampled, expected, "after {length}");
+        going.accept(*token);
+    }
+}
+
+#[test]
+fn a_sampler_that_skips_goes_on_as_one_that_has_drawn() {
+    for xtc_probability in [0.0, 0.5] {
+        let parameters =
+            Arc::new(GenerateParameters { temperature: 1.0, seed: Some(3), xtc_probability, ..Default::default() });
+        let mut scratch = Scratch::default();
+        let mut sampler = Sampler::new(Arc::clone(&parameters), Arc::default(), &[]);
+        let mut draw = |sampler: &mut Sampler| sampler.sample(&mut [0.0; 50], &mut scratch).expect("finite").token;
+        let drawn: Vec<u32> = (0..20).map(|_| draw(&mut sampler)).collect();
+        let mut resumed = Sampler::new(parameters, Arc::default(), &drawn[..12]);
+        resumed.skip(12);
+        let rest: Vec<u32> = (0..8).map(|_| draw(&mut resumed)).collect();
+        assert_eq!(rest, drawn[12..]);
+    }
+}
+
+#[test]
+fn a_mask_comes_before_everything_else() {
+    let mut mask = super::TokenMask::none(3);
+    mask.allow(2);
+    let mut sampler = Sampler::new(Arc::new(GenerateParameters::greedy()), Arc::default(), &[]);
+    sampler.set_mask(Some(Arc::new(mask)));
+    let scratch = &mut Scratch::default();
+    assert_eq!(sampler.sample(&mut [5.0, 4.0, 1.0], scratch).expect("one is left").token, 2);
+    sampler.set_mask(Some(Arc::new(super::TokenMask::none(3))));
+    assert_eq!(sampler.sample(&mut [5.0, 4.0, 1.0], scratch), None);
 }

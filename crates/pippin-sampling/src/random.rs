@@ -12,8 +12,7 @@ pub(crate) struct Random(Pcg64Mcg);
 
 impl Random {
     pub(crate) fn new(seed: Option<u64>) -> Self {
-        // Without a seed: the standard library's hash keys come from the operating system and differ at every call.
-        let mut state = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+        let mut state = seed.unwrap_or_else(random_seed);
         let high = split_mix(&mut state);
         let low = split_mix(&mut state);
         Self(Pcg64Mcg::new(u128::from(high) << 64 | u128::from(low)))
@@ -23,6 +22,12 @@ impl Random {
     pub(crate) fn uniform(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
+}
+
+/// A seed that differs at every call.
+pub fn random_seed() -> u64 {
+    // The standard library's hash keys come from the operating system.
+    RandomState::new().build_hasher().finish()
 }
 
 /// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): spreads similar seeds over the whole state space.

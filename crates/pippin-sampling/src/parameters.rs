@@ -2,14 +2,32 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineError, Result};
+/// A generation parameter out of its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} must be {expected}, found {value}")]
+pub struct ParameterError {
+    /// The field of [`GenerateParameters`].
+    pub field: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What it may be.
+    pub expected: &'static str,
+}
+
+impl ParameterError {
+    fn new(field: &'static str, value: impl ToString, expected: &'static str) -> Self {
+        Self { field, value: value.to_string(), expected }
+    }
+}
+
+type Result<T> = std::result::Result<T, ParameterError>;
 
 /// How to generate: sampling, penalties, limits.
 ///
 /// The defaults are those of mlx-swift-lm. Everything beyond them is off until it is asked for.
 ///
 /// ```
-/// use pippin_engine::GenerateParameters;
+/// use pippin_sampling::GenerateParameters;
 ///
 /// let parameters = GenerateParameters { temperature: 0.0, max_tokens: Some(100), ..Default::default() };
 /// assert!(parameters.validate().is_ok());
@@ -98,7 +116,7 @@ impl GenerateParameters {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Parameter`], naming the first field that is not.
+    /// Names the first field that is not.
     pub fn validate(&self) -> Result<()> {
         within("temperature", self.temperature, 0.0, f32::MAX, "0 or more")?;
         within("top_p", self.top_p, 0.0, 1.0, "between 0 and 1")?;
@@ -117,7 +135,7 @@ impl GenerateParameters {
         }
         for (token, bias) in &self.logit_bias {
             if !bias.is_finite() {
-                return Err(EngineError::parameter(
+                return Err(ParameterError::new(
                     "logit_bias",
                     format!("{token}: {bias}"),
                     "a finite number",
@@ -128,11 +146,11 @@ impl GenerateParameters {
             [("min_tokens_to_keep", self.min_tokens_to_keep), ("prefill_step_size", self.prefill_step_size)]
         {
             if value == 0 {
-                return Err(EngineError::parameter(field, value, "1 or more"));
+                return Err(ParameterError::new(field, value, "1 or more"));
             }
         }
         if self.stop.iter().any(String::is_empty) {
-            return Err(EngineError::parameter("stop", "\"\"", "a text that is not empty"));
+            return Err(ParameterError::new("stop", "\"\"", "a text that is not empty"));
         }
         Ok(())
     }
@@ -140,7 +158,7 @@ impl GenerateParameters {
 
 fn within(field: &'static str, value: f32, low: f32, high: f32, expected: &'static str) -> Result<()> {
     // NaN is in no range.
-    if (low..=high).contains(&value) { Ok(()) } else { Err(EngineError::parameter(field, value, expected)) }
+    if (low..=high).contains(&value) { Ok(()) } else { Err(ParameterError::new(field, value, expected)) }
 }
 
 #[cfg(test)]
@@ -174,10 +192,7 @@ mod tests {
             let mut parameters = GenerateParameters::default();
             spoil(&mut parameters);
             let error = parameters.validate().expect_err(field);
-            assert!(
-                matches!(&error, EngineError::Parameter { field: found, .. } if found == field),
-                "{error}"
-            );
+            assert_eq!(error.field, *field, "{error}");
         }
     }
 

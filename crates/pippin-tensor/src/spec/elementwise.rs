@@ -1,0 +1,59 @@
+/// A function of one number, applied element by element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `x * sigmoid(x)`, also called swish.
+    Silu,
+    /// The Gaussian error linear unit, `x * Φ(x)`, with the error function.
+    Gelu,
+    /// The same with `Φ` approximated by a hyperbolic tangent: `x / 2 * (1 + tanh(√(2/π) * (x + 0.044715 x³)))`.
+    GeluTanh,
+    /// The same with `Φ` approximated by `sigmoid(1.702 x)`.
+    GeluSigmoid,
+    /// `max(x, 0)`.
+    Relu,
+    /// `max(x, 0)²`.
+    ReluSquared,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// `ln(1 + exp(x))`.
+    Softplus,
+    /// `exp(x)`.
+    Exp,
+    /// `√max(x, 0)`.
+    Sqrt,
+    /// `cap * tanh(x / cap)`.
+    SoftCap(f32),
+}
+
+/// How two numbers become one in a gated feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Gate {
+    /// `activation(gate) * up`.
+    Of(Activation),
+    /// `g * sigmoid(alpha * g) * (u + 1)` with `g = min(gate, limit)` and `u` = `up` clamped to `±limit`: the gate of
+    /// gpt-oss.
+    ClampedSwiglu {
+        /// Factor in the sigmoid.
+        alpha: f32,
+        /// Where both operands are clamped.
+        limit: f32,
+    },
+}
+
+/// One number of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reduction {
+    /// The sum.
+    Sum,
+    /// The arithmetic mean.
+    Mean,
+    /// The root of the mean of squares.
+    RootMeanSquare,
+    /// The standard deviation of the row as a whole population: the root of the mean squared distance from the mean.
+    Deviation,
+}
