@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx_lm.models import deepseek_v3, rope_utils
+from mlx_lm.models.activations import swiglu
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
 
@@ -38,6 +39,9 @@ def patch(model, config):
         case "gpt_neox" if config["hidden_act"] == "gelu":
             for layer in model.layers:
                 extend(layer.mlp, exact_gelu)
+        case "mamba2":
+            for layer in model.layers:
+                extend(layer.mixer.norm, grouped, config["n_groups"])
 
 
 def extend(module, subclass, *args):
@@ -59,6 +63,15 @@ def exact_gelu(base):
             return self.dense_4h_to_h(nn.gelu(self.dense_h_to_4h(x)))
 
     return ExactGelu
+
+
+def grouped(base, groups):
+    class Grouped(base):
+        def __call__(self, x, gate):
+            parts = mx.unflatten(swiglu(gate, x), -1, (groups, -1))
+            return self.weight * mx.fast.rms_norm(parts, None, self.eps).flatten(-2)
+
+    return Grouped
 
 
 @contextlib.contextmanager
