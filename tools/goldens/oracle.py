@@ -42,6 +42,10 @@ def patch(model, config):
         case "mamba2":
             for layer in model.layers:
                 extend(layer.mixer.norm, grouped, config["n_groups"])
+        case "recurrent_gemma" if model.model.scale_by_sqrt_dim:
+            model.model.scale_by_sqrt_dim = False
+            factor = mx.array(config["hidden_size"] ** 0.5).astype(mx.bfloat16).item()
+            extend(model.model.embed_tokens, scaled, factor)
 
 
 def extend(module, subclass, *args):
@@ -63,6 +67,14 @@ def exact_gelu(base):
             return self.dense_4h_to_h(nn.gelu(self.dense_h_to_4h(x)))
 
     return ExactGelu
+
+
+def scaled(base, factor):
+    class Scaled(base):
+        def __call__(self, x):
+            return super().__call__(x) * factor
+
+    return Scaled
 
 
 def grouped(base, groups):
