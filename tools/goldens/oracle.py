@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx_lm.models import deepseek_v3, rope_utils
+from mlx_lm.models.activations import swiglu
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
 
@@ -38,6 +39,13 @@ def patch(model, config):
         case "gpt_neox" if config["hidden_act"] == "gelu":
             for layer in model.layers:
                 extend(layer.mlp, exact_gelu)
+        case "mamba2":
+            for layer in model.layers:
+                extend(layer.mixer.norm, grouped, config["n_groups"])
+        case "recurrent_gemma" if model.model.scale_by_sqrt_dim:
+            model.model.scale_by_sqrt_dim = False
+            factor = mx.array(config["hidden_size"] ** 0.5).astype(mx.bfloat16).item()
+            extend(model.model.embed_tokens, scaled, factor)
 
 
 def extend(module, subclass, *args):
@@ -59,6 +67,23 @@ def exact_gelu(base):
             return self.dense_4h_to_h(nn.gelu(self.dense_h_to_4h(x)))
 
     return ExactGelu
+
+
+def scaled(base, factor):
+    class Scaled(base):
+        def __call__(self, x):
+            return super().__call__(x) * factor
+
+    return Scaled
+
+
+def grouped(base, groups):
+    class Grouped(base):
+        def __call__(self, x, gate):
+            parts = mx.unflatten(swiglu(gate, x), -1, (groups, -1))
+            return self.weight * mx.fast.rms_norm(parts, None, self.eps).flatten(-2)
+
+    return Grouped
 
 
 @contextlib.contextmanager
