@@ -14,6 +14,7 @@ use std::sync::Arc;
 use pippin_tensor::{RopeFrequencies, RopeSpec};
 
 use crate::config::{Fields, Numbers};
+use crate::spec::check::{positive, problem, within};
 use crate::{Result, limits};
 
 /// The kinds of scaling, as `rope_type` spells them.
@@ -27,6 +28,39 @@ pub(crate) struct RopeDefaults {
     pub(crate) theta: Option<f64>,
     /// Whether adjacent dimensions form pairs.
     pub(crate) traditional: bool,
+}
+
+/// Checks that rotary positions fit heads of a dimension.
+pub(crate) fn validate(rope: &RopeSpec, head_dim: usize) -> Result<()> {
+    if rope.dims == 0 || !rope.dims.is_multiple_of(2) || rope.dims > head_dim {
+        return Err(problem(
+            "head_dim",
+            format!("is {head_dim}, but {} rotated dimensions must be even and within it", rope.dims),
+        ));
+    }
+    positive("rope_scaling", rope.scale)?;
+    match &rope.frequencies {
+        RopeFrequencies::Fixed(frequencies) => {
+            if frequencies.len() != rope.dims / 2 {
+                let (found, dims) = (frequencies.len(), rope.dims);
+                let words = format!("gives {found} frequencies for {dims} rotated dimensions");
+                return Err(problem("rope_scaling", words));
+            }
+            // Zero is a pair that does not rotate.
+            if let Some(frequency) = frequencies.iter().find(|f| !(f.is_finite() && **f >= 0.0)) {
+                return Err(problem("rope_scaling", format!("gives the frequency {frequency}")));
+            }
+        }
+        RopeFrequencies::Dynamic { base, factor, original_context } => {
+            positive("rope_theta", *base)?;
+            positive("rope_scaling.factor", *factor)?;
+            within("max_position_embeddings", *original_context, limits::CONTEXT)?;
+            if rope.dims <= 2 {
+                return Err(problem("head_dim", "must be above 2 for dynamic rope scaling"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads the rotary positions of a configuration.
@@ -59,8 +93,13 @@ pub(crate) fn read(config: Fields<'_>, defaults: &RopeDefaults) -> Result<Arc<Ro
         let problem = format_args!("must be an even number of at most {}, found {dims}", limits::HEAD_DIM);
         return Err(config.error("head_dim", problem));
     }
-    let mut spec =
-        RopeSpec { dims, traditional, frequencies: RopeFrequencies::Fixed(unscaled(base, dims)), scale: 1.0 };
+    let mut spec = RopeSpec {
+        dims,
+        traditional,
+        frequencies: RopeFrequencies::Fixed(unscaled(base, dims)),
+        scale: 1.0,
+        axes: None,
+    };
 
     let Some(scaling) = scaling else { return Ok(Arc::new(spec)) };
     let (field, rope_type) = match (scaling.text("type")?, scaling.text("rope_type")?) {
