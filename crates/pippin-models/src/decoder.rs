@@ -115,7 +115,7 @@ impl<B: Backend> Decoder<B> {
         tokens: &B::Indices,
         routes: &[B::Indices],
     ) -> Result<Outputs<B>> {
-        let Self { backend, spec, weights, plan, caches, states, last_mixing, .. } = self;
+        let Self { backend, spec, info, weights, plan, caches, states, last_mixing, .. } = self;
         let backend = &**backend;
         let angles: Vec<B::Tensor> = plan
             .ropes
@@ -123,8 +123,9 @@ impl<B: Backend> Decoder<B> {
             .map(|rope| backend.rope_angles(&step.positions, step.axes, rope))
             .collect::<Result<_, TensorError>>()?;
         let mut x = backend.embedding(&weights.embedding.weight, tokens)?;
-        if spec.embedding_scale != 1.0 {
-            x = backend.scale(&x, spec.embedding_scale, 0.0)?;
+        let scale = spec.embedding_scale.for_type(info.dtype);
+        if scale != 1.0 {
+            x = backend.scale(&x, scale, 0.0)?;
         }
         if let Some(norm) = &weights.embedding_norm {
             x = backend.norm(&x, norm)?;

@@ -83,4 +83,4 @@ pub use families::{Family, ModelTypeRegistry};
 pub use load::{describe, describe_from, load, load_from};
 pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
 pub use parts::{Attention, Dense, DenseForm, Experts, Latent, NormSpec, Part, Projections, SharedExpert};
-pub use spec::{Block, DecoderSpec, Head, HeadWeights, LayerSpec, ModelNames, limits};
+pub use spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits};

@@ -63,6 +63,17 @@ pub(crate) fn validate(rope: &RopeSpec, head_dim: usize) -> Result<()> {
     Ok(())
 }
 
+/// Rotary positions without scaling.
+pub(crate) fn plain(base: f64, dims: usize, traditional: bool) -> Arc<RopeSpec> {
+    let frequencies = RopeFrequencies::Fixed(unscaled(base, dims));
+    Arc::new(RopeSpec { dims, traditional, frequencies, scale: 1.0, axes: None })
+}
+
+/// The rotated dimensions of heads of which a share is rotated.
+pub(crate) fn partial(head_dim: usize, share: f64) -> usize {
+    (head_dim as f64 * share) as usize
+}
+
 /// Reads the rotary positions of a configuration.
 ///
 /// `rope_theta` stands beside `rope_scaling`, inside it, or inside `rope_parameters` (newer configurations, which have
@@ -138,11 +149,12 @@ pub(crate) fn read(config: Fields<'_>, defaults: &RopeDefaults) -> Result<Arc<Ro
                 beta_slow: scaling.positive("beta_slow")?.unwrap_or(1.0),
                 mscale: scaling.finite("mscale")?.unwrap_or(1.0),
                 mscale_all_dim: scaling.finite("mscale_all_dim")?.unwrap_or(0.0),
+                truncate: scaling.flag("truncate")?.unwrap_or(true),
             };
             spec.frequencies = inverses(&yarn.periods(base, dims));
             spec.scale = yarn.scale() as f32;
         }
-        "longrope" => {
+        "longrope" | "su" => {
             let context = config.required_count("max_position_embeddings")? as f64;
             let original = match scaling.positive("original_max_position_embeddings")? {
                 Some(original) => original,
@@ -237,6 +249,8 @@ struct Yarn {
     beta_slow: f64,
     mscale: f64,
     mscale_all_dim: f64,
+    /// Whether the ramp begins and ends at whole pairs.
+    truncate: bool,
 }
 
 impl Yarn {
@@ -245,8 +259,10 @@ impl Yarn {
         let pair = |rotations: f64| {
             dims as f64 * (self.original_context / (rotations * 2.0 * PI)).ln() / (2.0 * base.ln())
         };
-        let low = pair(self.beta_fast).floor().max(0.0);
-        let mut high = pair(self.beta_slow).ceil().min(dims as f64 - 1.0);
+        let (low, high) = (pair(self.beta_fast), pair(self.beta_slow));
+        let (low, high) = if self.truncate { (low.floor(), high.ceil()) } else { (low, high) };
+        let low = low.max(0.0);
+        let mut high = high.min(dims as f64 - 1.0);
         if low == high {
             high += 0.001;
         }

@@ -37,6 +37,11 @@ pub(crate) trait Source {
     /// The linear layer at `path`: `[outputs, inputs]` in `{path}.weight`, quantized or not, and its bias if it has one.
     fn linear(&mut self, path: &str, shape: [usize; 2], bias: bool, cut: Cut) -> Result<Self::Linear>;
 
+    /// A linear layer that no checkpoint quantizes.
+    fn dense(&mut self, path: &str, shape: [usize; 2], bias: bool, cut: Cut) -> Result<Self::Linear> {
+        self.linear(path, shape, bias, cut)
+    }
+
     /// Rows of the linear layer at `path` as linear layers of their own: checkpoints that fuse projections.
     fn split(
         &mut self,

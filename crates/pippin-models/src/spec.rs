@@ -1,3 +1,6 @@
+use half::{bf16, f16};
+use pippin_tensor::Dtype;
+
 use crate::Result;
 use crate::parts::{NormSpec, Part};
 
@@ -41,7 +44,7 @@ pub struct DecoderSpec {
     /// What the checkpoint calls the parts that are not in layers.
     pub names: ModelNames,
     /// Factor on the embeddings.
-    pub embedding_scale: f32,
+    pub embedding_scale: EmbeddingScale,
     /// The embeddings' norm; its path is a full one.
     pub embedding_norm: Option<NormSpec>,
     /// The layers, first to last.
@@ -50,6 +53,29 @@ pub struct DecoderSpec {
     pub final_norm: NormSpec,
     /// The output head.
     pub head: Head,
+}
+
+/// A factor on the embeddings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EmbeddingScale {
+    /// The factor.
+    pub factor: f32,
+    /// Whether it is rounded to the checkpoint's type, as it was where the model was trained.
+    pub as_stored: bool,
+}
+
+impl EmbeddingScale {
+    /// No factor.
+    pub(crate) const NONE: Self = Self { factor: 1.0, as_stored: false };
+
+    /// The factor for a checkpoint of a type.
+    pub(crate) fn for_type(self, dtype: Dtype) -> f32 {
+        match dtype {
+            Dtype::F16 if self.as_stored => f16::from_f32(self.factor).to_f32(),
+            Dtype::Bf16 if self.as_stored => bf16::from_f32(self.factor).to_f32(),
+            _ => self.factor,
+        }
+    }
 }
 
 /// What a checkpoint calls the parts of a decoder that are not in layers: module paths without `.weight`.
@@ -137,6 +163,12 @@ impl Block {
         Self { parts: vec![(Some(norm), part)], post: None, scale: 1.0 }
     }
 
+    /// Parts side by side behind one norm: `x += Σ parts(norm(x))`.
+    pub(crate) fn parallel<const N: usize>(norm: NormSpec, parts: [Part; N]) -> Self {
+        let parts = parts.into_iter().map(|part| (Some(norm), part)).collect();
+        Self { parts, post: None, scale: 1.0 }
+    }
+
     /// A part between two norms: `x += post(part(norm(x)))`.
     pub(crate) fn sandwich(norm: NormSpec, part: Part, post: NormSpec) -> Self {
         Self { post: Some(post), ..Self::pre_norm(norm, part) }
@@ -188,7 +220,7 @@ impl DecoderSpec {
         check::within("hidden_size", self.hidden_size, limits::HIDDEN)?;
         check::within("max_position_embeddings", self.context_length, limits::CONTEXT)?;
         check::within("num_hidden_layers", self.layers.len(), limits::LAYERS)?;
-        check::finite("the embedding scale", self.embedding_scale)?;
+        check::finite("the embedding scale", self.embedding_scale.factor)?;
         self.embedding_norm.iter().try_for_each(NormSpec::validate)?;
         self.final_norm.validate()?;
         check::finite("logit_scale", self.head.scale)?;

@@ -87,6 +87,11 @@ impl Source for Generator<'_> {
         if bias { self.parameter(&format!("{path}.bias"), &shape[..1]) } else { Ok(()) }
     }
 
+    fn dense(&mut self, path: &str, shape: [usize; 2], bias: bool, _: Cut) -> Result<()> {
+        self.dense_matrix(path, &shape)?;
+        if bias { self.parameter(&format!("{path}.bias"), &shape[..1]) } else { Ok(()) }
+    }
+
     fn split(
         &mut self,
         path: &str,
@@ -177,12 +182,16 @@ impl Generator<'_> {
                 self.push(scales_name, &shaped(groups), scales)?;
                 self.push(format!("{path}.biases"), &shaped(groups), biases)
             }
-            None => {
-                let amplitude = (gain * (3.0 / cols as f64).sqrt()) as f32;
-                let values = self.uniform(&weight, rows * cols).map(|u| u * amplitude).collect();
-                self.push(weight, shape, values)
-            }
+            None => self.dense_matrix(path, shape),
         }
+    }
+
+    fn dense_matrix(&mut self, path: &str, shape: &[usize]) -> Result<()> {
+        let Some(cols) = shape.last() else { return Ok(()) };
+        let amplitude = (gain(path, shape.len()) * (3.0 / *cols as f64).sqrt()) as f32;
+        let weight = format!("{path}.weight");
+        let values = self.uniform(&weight, shape.iter().product()).map(|u| u * amplitude).collect();
+        self.push(weight, shape, values)
     }
 
     /// The packed words and scales of a matrix of mxfp4, mxfp8 or nvfp4.

@@ -3,10 +3,11 @@
 
 use pippin_tensor::{Activation, Reach};
 
+use super::common::head_weights;
 use crate::config::Fields;
 use crate::parts::{Attention, Dense, NormSpec, Part};
 use crate::rope::{self, RopeDefaults};
-use crate::spec::{Block, DecoderSpec, Head, HeadWeights, LayerSpec, ModelNames};
+use crate::spec::{Block, DecoderSpec, EmbeddingScale, Head, LayerSpec, ModelNames};
 use crate::{Config, Result, limits};
 
 /// The differences between the classic families.
@@ -123,22 +124,13 @@ impl Standard {
             hidden_size,
             context_length: fields.count("max_position_embeddings")?.unwrap_or(self.default_context_length),
             names: ModelNames::default(),
-            embedding_scale: 1.0,
+            embedding_scale: EmbeddingScale::NONE,
             embedding_norm: None,
             layers: windows.into_iter().map(layer).collect(),
             final_norm: NormSpec::rms("model.norm", eps),
             head: Head::new(head_weights(fields)?),
         })
     }
-}
-
-/// Where the output head is, as `tie_word_embeddings` says.
-pub(crate) fn head_weights(fields: Fields<'_>) -> Result<HeadWeights> {
-    Ok(match fields.flag("tie_word_embeddings")? {
-        Some(true) => HeadWeights::Tied,
-        Some(false) => HeadWeights::Separate,
-        None => HeadWeights::IfPresent,
-    })
 }
 
 impl Windows {

@@ -13,6 +13,8 @@ pub struct Experts {
     pub router: &'static str,
     /// Whether the router has a bias.
     pub router_bias: bool,
+    /// Whether the router stays dense in quantized checkpoints.
+    pub router_dense: bool,
     /// A parameter that is added to the scores for the choice alone.
     pub correction: Option<&'static str>,
     /// How it chooses.
@@ -57,6 +59,7 @@ impl Experts {
         Self {
             router: "mlp.gate",
             router_bias: false,
+            router_dense: false,
             correction: None,
             choice,
             names: ["mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj", "mlp.switch_mlp.down_proj"],
