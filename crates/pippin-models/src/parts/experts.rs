@@ -104,8 +104,11 @@ impl Experts {
     ) -> Result<ExpertsWeights<S::Linear, S::Vector>> {
         let (experts, width) = (self.choice.experts, self.intermediate_size);
         let [gate, up, down] = self.names;
-        let router =
-            source.linear(&join(at, self.router), [experts, hidden], self.router_bias, Cut::Whole)?;
+        let (path, shape) = (join(at, self.router), [experts, hidden]);
+        let router = match self.router_dense {
+            true => source.dense(&path, shape, self.router_bias, Cut::Whole)?,
+            false => source.linear(&path, shape, self.router_bias, Cut::Whole)?,
+        };
         let correction = match self.correction {
             Some(name) => Some(source.vector(&join(at, name), &[experts], same)?),
             None => None,
