@@ -41,7 +41,7 @@
 //! ```
 
 mod backend;
-// pub mod conformance;
+pub mod conformance;
 pub mod convolution;
 mod error;
 mod spec;
