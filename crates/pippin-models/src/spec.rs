@@ -182,7 +182,7 @@ impl Block {
 
 impl LayerSpec {
     /// The parts of the layer, in order.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
         let Self::Blocks(blocks) = self;
         blocks.iter().flat_map(|block| block.parts.iter().map(|(_, part)| part))
     }
