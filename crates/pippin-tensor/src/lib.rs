@@ -62,4 +62,4 @@ pub use step::{
 };
 
 /// The result of a backend operation.
-pub type Result<T> = std::result::Result<T, TensorError>;
+pub type Result<T, E = TensorError> = std::result::Result<T, E>;
