@@ -249,17 +249,22 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
         match activation {
             Activation::Silu => silu::<S>(x),
             Activation::Gelu => {
+                let x = S::max(S::splat(GELU_MIN), x);
                 let inner = erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2)));
                 let x = S::mul(x, half);
                 S::fma(x, inner, x)
             }
             Activation::GeluTanh => {
+                let x = S::max(S::splat(GELU_MIN), x);
                 let cubic = S::fma(S::mul(x, x), S::splat(0.044_715), S::splat(1.0));
                 let inner = tanh::<S>(S::mul(S::mul(x, cubic), S::splat(0.797_884_56)));
                 let x = S::mul(x, half);
                 S::fma(x, inner, x)
             }
-            Activation::GeluSigmoid => S::mul(x, sigmoid::<S>(S::mul(x, S::splat(1.702)))),
+            Activation::GeluSigmoid => {
+                let x = S::max(S::splat(-50.0), x);
+                S::mul(x, sigmoid::<S>(S::mul(x, S::splat(1.702))))
+            }
             Activation::Relu => S::max(x, S::zero()),
             Activation::ReluSquared => {
                 let x = S::max(x, S::zero());
@@ -276,6 +281,10 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
         }
     }
 }
+
+/// Below this the Gaussian error linear unit is zero as far as sums of numbers about one go. Its factors are not: their
+/// last bit times a large number is far from zero.
+const GELU_MIN: f32 = -6.5;
 
 /// A function of the standard library, lane by lane.
 #[inline(always)]
@@ -368,8 +377,15 @@ unsafe fn erf<S: Simd>(x: S::F) -> S::F {
 #[inline(always)]
 unsafe fn silu<S: Simd>(x: S::F) -> S::F {
     // SAFETY: the machine has `S`.
-    unsafe { S::div(x, S::add(S::splat(1.0), S::exp(S::mul(x, S::splat(-1.0))))) }
+    unsafe {
+        // The exponential is bounded, so the quotient would not be zero for large negative numbers.
+        let x = S::max(S::splat(SILU_MIN), x);
+        S::div(x, S::add(S::splat(1.0), S::exp(S::mul(x, S::splat(-1.0)))))
+    }
 }
+
+/// Where SiLU is zero as far as normal numbers go.
+const SILU_MIN: f32 = -88.0;
 
 /// `out = a + b`.
 ///
