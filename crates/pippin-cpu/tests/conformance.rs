@@ -1,6 +1,9 @@
 //! The conformance suite, on every instruction set this machine has.
 
+use std::time::Duration;
+
 use pippin_cpu::{CpuBackend, InstructionSet};
+use pippin_tensor::testing::Late;
 use pippin_tensor::{
     AttentionSpec, Backend, Batch, Dtype, Input, KvCacheSpec, KvFormat, MatrixData, Numerics, QuantSpec,
     QuantizedData, Reach, SequenceRows, StepLimits, TensorData, ValueStore, Want, conformance,
@@ -31,6 +34,13 @@ conformance_suite!(avx512_vnni_fast, fast(InstructionSet::Avx512Vnni), 2e-2);
 conformance_suite!(neon_fast, fast(InstructionSet::Neon), 2e-2);
 conformance_suite!(neon_dotprod_fast, fast(InstructionSet::NeonDotprod), 2e-2);
 conformance_suite!(neon_i8mm_fast, fast(InstructionSet::NeonI8mm), 2e-2);
+
+// The fused operations by their definitions, and tokens that are drawn on the device.
+conformance_suite!(
+    late,
+    exact(InstructionSet::available()[0]).map(|cpu| Late::new(cpu, Duration::ZERO)),
+    1e-5
+);
 
 /// The suite passes over what a backend lacks, and the CPU lacks nothing.
 #[test]
