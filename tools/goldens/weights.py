@@ -19,13 +19,33 @@ and its values are, computed in f32 with constants that are computed in f64 and 
     E8M0 scales (u8)        127 + round(e) - 1 + (z[i] >> 40) mod 3, where e = log2(gain / sqrt(k) / rms)
     E4M3 scales (u8)        round(8 * (e + 7)) - 4 + (z[i] >> 40) mod 9
                             rms is that of the elements: 2.926 for E2M1, 214.1 for these E4M3; round(x) is floor(x + 1/2), in f64
-    norm weights            1 + u[i] / 4
     matrices [o, k]         u[i] * (gain * sqrt(3 / k))
-    bias vectors            u[i] / 2
+    stacks [e, o, k]        e matrices (of experts or of heads), as one matrix of e * o rows, quantized or not
+    convolutions [c, w, 1]  u[i] * sqrt(3 / w), of depthwise kernels; generally w is the product of all dimensions but the first
+    vectors                 by the last component of the tensor's name:
+                                ends in "bias"            u[i] / 2       dt_bias, e_score_correction_bias, input_gate_bias too
+                                sinks, r_k                u[i] / 2
+                                x_r x_w x_k x_v x_a x_g   1 / 2 + u[i] / 2       interpolate with the token before
+                                A_log                     2 * u[i] - 2           states that last for many tokens
+                                recurrent_param           2 * u[i] - 4           likewise
+                                any other                 1 + u[i] / 4           norm weights, D, ...
 
-`gain` is 2 for query, key and attention output projections (which makes attention sharp enough to matter) and 1 otherwise.
+A vector is whatever is neither matrix, stack nor convolution, whether it is stored in one dimension or not ([e, o] are the biases of
+a stack, [heads, width] per-head norms, [1, 1, width] a bare factor); values are in row-major order.
+
+`gain` follows from the last component of the module's path (the tensor's name less `.weight`, if it ends so; `dense` is only that of
+attention in all models that have it):
+
+    2   q_proj, k_proj, o_proj, qkv_proj, query_key_value, dense, q_b_proj, kv_a_proj_with_mqa, embed_q (which makes attention sharp
+        enough to matter), out_proj, linear_out (outputs of other mixers)
+    2   gate_proj and up_proj that are stacks (experts)
+    32  modality_router (its inputs are divided by their width)
+    1   any other
+
 Values stored as bf16 are rounded to nearest even.
 """
+
+import math
 
 import numpy as np
 
@@ -54,49 +74,80 @@ def uniform(salt, name, count):
     return (stream(salt, name, count) >> np.uint64(40)).astype(np.float32) / np.float32(2**23) - np.float32(1)
 
 
-def gain(path):
-    return 2.0 if path.endswith(("q_proj", "k_proj", "o_proj")) else 1.0
+GAINS = {
+    "q_proj": 2.0, "k_proj": 2.0, "o_proj": 2.0, "qkv_proj": 2.0, "query_key_value": 2.0, "dense": 2.0, "q_b_proj": 2.0,
+    "kv_a_proj_with_mqa": 2.0, "embed_q": 2.0, "out_proj": 2.0, "linear_out": 2.0, "modality_router": 32.0,
+}
+GAINS_OF_STACKS = {"gate_proj": 2.0, "up_proj": 2.0}
 
 
-def vector(salt, name, length):
-    """A norm's weight or a linear layer's bias."""
-    u = uniform(salt, name, length)
-    return u / np.float32(2) if name.endswith(".bias") else np.float32(1) + u / np.float32(4)
+def last(name):
+    return name.rpartition(".")[2]
 
 
-def matrix(salt, path, rows, cols):
-    """A dense matrix."""
-    amplitude = np.float32(gain(path) * np.sqrt(3.0 / cols))
-    return (uniform(salt, f"{path}.weight", rows * cols) * amplitude).reshape(rows, cols)
+def gain(path, shape):
+    name = last(path)
+    return GAINS.get(name, GAINS_OF_STACKS.get(name, 1.0) if len(shape) == 3 else 1.0)
 
 
-def quantized(salt, path, rows, cols, bits, group_size):
-    """Packed words, scales and biases of a quantized matrix."""
+def vector(salt, name, shape):
+    """Norm weights, biases and other parameters that are no matrices."""
+    u = uniform(salt, name, math.prod(shape)).reshape(shape)
+    match last(name):
+        case kind if kind.endswith("bias") or kind in ("sinks", "r_k"):
+            return u / np.float32(2)
+        case "x_r" | "x_w" | "x_k" | "x_v" | "x_a" | "x_g":
+            return np.float32(0.5) + u / np.float32(2)
+        case "A_log":
+            return u * np.float32(2) - np.float32(2)
+        case "recurrent_param":
+            return u * np.float32(2) - np.float32(4)
+        case _:
+            return np.float32(1) + u / np.float32(4)
+
+
+def matrix(salt, name, shape):
+    """A dense matrix, or a stack of them."""
+    amplitude = np.float32(gain(name.removesuffix(".weight"), shape) * np.sqrt(3.0 / shape[-1]))
+    return uniform(salt, name, math.prod(shape)).reshape(shape) * amplitude
+
+
+def convolution(salt, name, shape):
+    """The kernels of a depthwise convolution."""
+    return uniform(salt, name, math.prod(shape)).reshape(shape) * np.float32(np.sqrt(3.0 / math.prod(shape[1:])))
+
+
+def quantized(salt, path, shape, bits, group_size):
+    """Packed words, scales and biases of a quantized matrix or stack."""
+    *outer, cols = shape
+    rows = math.prod(outer)
     words = cols * bits // 32
-    packed = (stream(salt, f"{path}.weight", rows * words) >> np.uint64(32)).astype(np.uint32).reshape(rows, words)
+    packed = (stream(salt, f"{path}.weight", rows * words) >> np.uint64(32)).astype(np.uint32)
     groups = cols // group_size
-    base = np.float32(gain(path) * np.sqrt(12.0 / (4.0**bits - 1.0) / cols))
+    base = np.float32(gain(path, shape) * np.sqrt(12.0 / (4.0**bits - 1.0) / cols))
     scales = base * (np.float32(1) + uniform(salt, f"{path}.scales", rows * groups) / np.float32(4))
     scales[1::2] *= np.float32(-1)
     biases = -(scales * np.float32((2.0**bits - 1.0) / 2.0))
-    return packed, scales.reshape(rows, groups), biases.reshape(rows, groups)
+    return packed.reshape(*outer, words), scales.reshape(*outer, groups), biases.reshape(*outer, groups)
 
 
 # The root of the mean square of the elements.
 RMS = {"mxfp4": 2.926, "mxfp8": 214.1, "nvfp4": 2.926}
 
 
-def quantized_minifloat(salt, path, rows, cols, mode, bits, group_size):
-    """Packed words and scales of a matrix of mxfp4, mxfp8 or nvfp4."""
+def quantized_minifloat(salt, path, shape, mode, bits, group_size):
+    """Packed words and scales of a matrix or stack of mxfp4, mxfp8 or nvfp4."""
+    *outer, cols = shape
+    rows = math.prod(outer)
     words = cols * bits // 32
     packed = (stream(salt, f"{path}.weight", rows * words) >> np.uint64(32)).astype(np.uint32)
     if mode == "mxfp8":
         codes = packed.view(np.uint8)
         codes |= 0x60
         codes[codes & 0x7F == 0x7F] &= 0xFE
-    exponent = np.log2(gain(path) / np.sqrt(cols) / RMS[mode])
+    exponent = np.log2(gain(path, shape) / np.sqrt(cols) / RMS[mode])
     base, spread = (np.floor(8 * (exponent + 7) + 0.5) - 4, 9) if mode == "nvfp4" else (127 + np.floor(exponent + 0.5) - 1, 3)
     groups = cols // group_size
     offsets = (stream(salt, f"{path}.scales", rows * groups) >> np.uint64(40)) % np.uint64(spread)
     scales = (int(base) + offsets.astype(np.int64)).astype(np.uint8)
-    return packed.reshape(rows, words), scales.reshape(rows, groups)
+    return packed.reshape(*outer, words), scales.reshape(*outer, groups)

@@ -12,12 +12,14 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::AcqRel},
 };
 
-use pippin_tensor::{AttentionSpec, Result, StepInputs};
+use pippin_tensor::{AttentionSpec, KvCacheSpec, KvFormat, Result, StepInputs, TensorError, ValueStore};
 
 use crate::{
-    CpuBackend, CpuKvCache, CpuTensor,
+    CpuBackend, CpuIndices, CpuKvCache, CpuTensor,
     kernels::attention::{AttentionTask, Layout, Scratch, segments},
     kv::SharedView,
+    recurrence::sequence_rows,
+    shape_of,
     tensor::Shared,
 };
 
@@ -38,8 +40,6 @@ struct Piece {
     sequence: usize,
     kv_head: usize,
     rows: Range<usize>,
-    /// Position of the first row.
-    position: usize,
     segments: Range<usize>,
     /// Where the segments' results stand until they are merged, if the piece is divided.
     partials: Option<usize>,
@@ -47,28 +47,150 @@ struct Piece {
     parts: AtomicUsize,
 }
 
+/// A sequence's rows and its pages.
+struct Sequence<'a> {
+    rows: Range<usize>,
+    pages: &'a [u32],
+}
+
+/// What each row sees: indices from `firsts` to before `ends`.
+struct Visible {
+    firsts: Vec<u32>,
+    ends: Vec<u32>,
+}
+
+/// Tokens of a page of the cache that keys and values of [`CpuBackend::run_attention_over`] are put into.
+const OVER_PAGE: usize = 32;
+
+fn check_spec(spec: &AttentionSpec) -> Result<()> {
+    let divides = spec.kv_heads > 0 && spec.heads.is_multiple_of(spec.kv_heads);
+    if divides && spec.reach.limit() != Some(0) {
+        return Ok(());
+    }
+    let expected = "query heads in groups of equal size, and a window above zero";
+    Err(TensorError::shape("attention", expected, format!("{spec:?}")))
+}
+
 impl CpuBackend {
-    /// [`attention`](pippin_tensor::Backend::attention) of checked operands.
+    /// [`attention`](pippin_tensor::Backend::attention).
     pub(crate) fn run_attention(
         &self,
         queries: &CpuTensor,
         cache: &CpuKvCache,
         step: &StepInputs<Self>,
+        group: usize,
+        spec: &AttentionSpec,
+        sinks: Option<&CpuTensor>,
+    ) -> Result<CpuTensor> {
+        cache.check_attention(spec)?;
+        let Some(inputs) = step.groups.get(group) else {
+            return Err(TensorError::shape("attention", format!("cache group {group}"), step.groups.len()));
+        };
+        let rows = sequence_rows("attention", step)?;
+        let width = inputs.pages_per_sequence;
+        let consistent = step.indices.len() == step.rows
+            && step.visible_ends.len() == step.rows
+            && inputs.page_tables.len() == step.sequences * width
+            && step.visible_ends.iter().all(|end| *end as usize <= width * cache.view().page_size);
+        if !consistent {
+            let found = format!("{} rows of {} sequences", step.rows, step.sequences);
+            return Err(TensorError::shape("attention", "consistent step inputs", found));
+        }
+        // A page beyond the cache reads as another: the contract asks for no more than that nothing is touched that is not
+        // the cache's.
+        let pages = cache.pages() as u32;
+        let clamped: Vec<u32>;
+        let tables: &[u32] = if inputs.page_tables.iter().all(|page| *page < pages) {
+            &inputs.page_tables
+        } else {
+            clamped = inputs.page_tables.iter().map(|page| (*page).min(pages.saturating_sub(1))).collect();
+            &clamped
+        };
+        if pages == 0 && step.rows > 0 {
+            return Err(TensorError::shape("attention", "a cache with pages", "none"));
+        }
+        let sequences = rows
+            .into_iter()
+            .enumerate()
+            .map(|(i, rows)| Sequence { rows, pages: &tables[i * width..][..width] })
+            .collect::<Vec<_>>();
+        let firsts = step.indices.iter().map(|index| spec.reach.first(*index as usize) as u32).collect();
+        let visible = Visible { firsts, ends: step.visible_ends.to_vec() };
+        self.attend(queries, SharedView(cache.view()), &sequences, &visible, spec, sinks)
+    }
+
+    /// [`attention_over`](pippin_tensor::Backend::attention_over): keys and values are put into a cache of their own.
+    pub(crate) fn run_attention_over(
+        &self,
+        [queries, keys, values]: [&CpuTensor; 3],
+        spans: &CpuIndices,
         spec: &AttentionSpec,
     ) -> Result<CpuTensor> {
-        cache.check_attention(queries, step, spec)?;
-        let kernels = self.kernels.0;
-        let view = SharedView(cache.view());
-        let group = spec.heads / spec.kv_heads;
-        let layout = |piece: &Piece| Layout::new(piece.rows.len() * group, spec.head_dim, kernels.lanes);
+        let pages = keys.rows.div_ceil(OVER_PAGE);
+        let mut cache = CpuKvCache::new(&KvCacheSpec {
+            pages,
+            page_size: OVER_PAGE,
+            kv_heads: spec.kv_heads,
+            key_dim: spec.key_dim,
+            values: ValueStore::Own(spec.value_dim),
+            format: KvFormat::F32,
+        })?;
+        if spans.len() != 2 * queries.rows {
+            let expected = format!("{} ends of spans", 2 * queries.rows);
+            return Err(TensorError::shape("attention_over", expected, spans.len()));
+        }
+        let rows: Vec<u32> = (0..keys.rows as u32).collect();
+        self.run_kv_write(&mut cache, keys, Some(values), &CpuIndices::new(&rows))?;
+        let limit = keys.rows as u32;
+        let (mut firsts, mut ends) = (Vec::new(), Vec::new());
+        for span in spans.chunks_exact(2) {
+            let end = span[1].min(limit);
+            let reached = end.checked_sub(1).map_or(0, |last| spec.reach.first(last as usize) as u32);
+            firsts.push(span[0].max(reached));
+            ends.push(end);
+        }
+        let table: Vec<u32> = (0..pages as u32).collect();
+        let sequences = [Sequence { rows: 0..queries.rows, pages: &table }];
+        self.attend(queries, SharedView(cache.view()), &sequences, &Visible { firsts, ends }, spec, None)
+    }
 
-        let mut pieces = pieces(step, spec, view.get().page_size);
+    /// Attention of rows that see what `visible` says; pages have been checked against the cache.
+    fn attend(
+        &self,
+        queries: &CpuTensor,
+        view: SharedView,
+        sequences: &[Sequence<'_>],
+        visible: &Visible,
+        spec: &AttentionSpec,
+        sinks: Option<&CpuTensor>,
+    ) -> Result<CpuTensor> {
+        check_spec(spec)?;
+        let rows = visible.ends.len();
+        if queries.rows != rows || queries.columns != spec.heads * spec.key_dim {
+            let expected = format!("[{rows}, {}]", spec.heads * spec.key_dim);
+            return Err(TensorError::shape("attention", expected, shape_of(queries)));
+        }
+        if let Some(sinks) = sinks
+            && (sinks.rows != 1 || sinks.columns != spec.heads)
+        {
+            return Err(TensorError::shape(
+                "attention",
+                format!("[1, {}] sinks", spec.heads),
+                shape_of(sinks),
+            ));
+        }
+        let kernels = self.kernels.0;
+        let group = spec.heads / spec.kv_heads;
+        let layout = |piece: &Piece| Layout::new(piece.rows.len() * group, spec.value_dim, kernels.lanes);
+
+        let mut pieces = pieces(sequences, visible, spec, view.get().page_size);
         let (tasks, partials) = divide(&mut pieces, self.threads(), |piece| layout(piece).len());
-        let mut partials = self.buffer(partials);
+        let mut partials = self.buffer(partials)?;
         let partials = Shared::new(&mut partials);
-        let mut out = self.buffer(queries.rows * queries.columns);
+        let mut out = self.buffer(rows * spec.heads * spec.value_dim)?;
         let to = Shared::new(&mut out);
         let from = queries.values().as_ptr() as usize;
+        let sinks = sinks.map(CpuTensor::values);
         self.pool.run(tasks.len(), &|i| {
             let (piece, part) = &tasks[i];
             let piece = &pieces[*piece];
@@ -81,15 +203,14 @@ impl CpuBackend {
                 out: to.at(0),
                 heads: spec.heads,
                 first_row: piece.rows.start,
-                rows: piece.rows.len(),
-                first_position: piece.position,
+                firsts: &visible.firsts[piece.rows.clone()],
+                ends: &visible.ends[piece.rows.clone()],
                 kv_head: piece.kv_head,
                 kv: view.get(),
-                pages: &step.page_tables[piece.sequence * step.pages_per_sequence..]
-                    [..step.pages_per_sequence],
+                pages: sequences[piece.sequence].pages,
                 scale: spec.scale,
-                window: spec.window,
                 softcap: spec.softcap,
+                sinks: sinks.map_or(std::ptr::null(), <[f32]>::as_ptr),
                 segments: part.clone(),
                 partials: partials_at(part.start).unwrap_or(std::ptr::null_mut()),
             };
@@ -106,29 +227,34 @@ impl CpuBackend {
                 }
             });
         });
-        Ok(CpuTensor::new(queries.rows, queries.columns, out))
+        Ok(CpuTensor::new(rows, spec.heads * spec.value_dim, out))
     }
 }
 
-fn pieces(step: &StepInputs<CpuBackend>, spec: &AttentionSpec, page_size: usize) -> Vec<Piece> {
+fn pieces(
+    sequences: &[Sequence<'_>],
+    visible: &Visible,
+    spec: &AttentionSpec,
+    page_size: usize,
+) -> Vec<Piece> {
     let group = spec.heads / spec.kv_heads;
     // Enough queries to pay for widening a page of keys, few enough to stay in the first-level cache.
     let block = (32 / group).max(1);
     let mut pieces = Vec::new();
-    for sequence in 0..step.sequences {
-        let rows = step.query_starts[sequence] as usize..step.query_starts[sequence + 1] as usize;
-        let context = step.context_lengths[sequence] as usize;
+    for (sequence, Sequence { rows, .. }) in sequences.iter().enumerate() {
         // The last rows see the most keys; starting with them balances the threads.
         for start in rows.clone().step_by(block).rev() {
             let block = start..(start + block).min(rows.end);
-            let position = context - (rows.end - start);
             for kv_head in 0..spec.kv_heads {
                 pieces.push(Piece {
                     sequence,
                     kv_head,
                     rows: block.clone(),
-                    position,
-                    segments: segments(position, block.len(), spec.window, page_size),
+                    segments: segments(
+                        &visible.firsts[block.clone()],
+                        &visible.ends[block.clone()],
+                        page_size,
+                    ),
                     partials: None,
                     parts: AtomicUsize::new(1),
                 });
@@ -176,7 +302,7 @@ mod tests {
 
     fn piece(segments: Range<usize>) -> Piece {
         let parts = AtomicUsize::new(1);
-        Piece { sequence: 0, kv_head: 0, rows: 0..1, position: 0, segments, partials: None, parts }
+        Piece { sequence: 0, kv_head: 0, rows: 0..1, segments, partials: None, parts }
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
-use pippin_tensor::{AttentionSpec, KvCacheSpec, KvFormat, Result, StepInputs, TensorError};
+use pippin_tensor::{AttentionSpec, KvCacheSpec, KvFormat, Result, TensorError, ValueStore};
 
-use crate::{CpuBackend, check_indices, kernels::attention::KvView, tensor::CpuTensor};
+use crate::{kernels::attention::KvView, tensor::CpuTensor};
 
-/// Keys and values of one layer, each `[pages, kv_heads]` blocks of `[page_size, head_dim]` numbers. In
-/// [`KvFormat::Int8`] the scales of a block's rows stand after the rows, so that rows stay as aligned as the block.
+/// Keys and values of one layer, each `[pages, kv_heads]` blocks of `[page_size, dim]` numbers; the values may be part of
+/// the keys. In [`KvFormat::Int8`] the scales of a block's rows stand after the rows, so that rows stay as aligned as the
+/// block.
 ///
 /// The memory is asked for at once but committed by the system page by page as it is written, so capacity that is
 /// never used costs address space only.
@@ -53,73 +54,73 @@ impl Drop for Zeroed {
 
 impl CpuKvCache {
     pub(crate) fn new(spec: &KvCacheSpec) -> Result<Self> {
-        let sizes = [spec.pages, spec.page_size, spec.kv_heads, spec.format.row_bytes(spec.head_dim)];
-        let bytes = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-        let bytes = bytes.filter(|_| spec.page_size > 0).ok_or_else(|| {
-            TensorError::shape("kv_cache", "a size that memory can have", format!("{spec:?}"))
-        })?;
-        Ok(Self { spec: *spec, keys: Zeroed::new(bytes)?, values: Zeroed::new(bytes)? })
+        let bytes = |dim: usize| {
+            let sizes = [spec.pages, spec.page_size, spec.kv_heads, spec.format.row_bytes(dim)];
+            sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size))
+        };
+        let values = match spec.values {
+            ValueStore::Own(dim) => bytes(dim),
+            ValueStore::InKeys(dim) => (dim <= spec.key_dim).then_some(0),
+        };
+        let (Some(keys), Some(values), 1..) = (bytes(spec.key_dim), values, spec.page_size) else {
+            return Err(TensorError::shape("kv_cache", "a size that memory can have", format!("{spec:?}")));
+        };
+        Ok(Self { spec: *spec, keys: Zeroed::new(keys)?, values: Zeroed::new(values)? })
     }
 
-    pub(crate) fn check_write(&self, keys: &CpuTensor, values: &CpuTensor, slots: &[u32]) -> Result<()> {
-        let (rows, columns) = (slots.len(), self.spec.kv_heads * self.spec.head_dim);
-        for tensor in [keys, values] {
-            if tensor.rows != rows || tensor.columns != columns {
-                let found = format!("[{}, {}]", tensor.rows, tensor.columns);
-                return Err(TensorError::shape("kv_write", format!("[{rows}, {columns}]"), found));
+    pub(crate) fn check_write(
+        &self,
+        keys: &CpuTensor,
+        values: Option<&CpuTensor>,
+        rows: usize,
+    ) -> Result<()> {
+        let check = |tensor: &CpuTensor, dim: usize| {
+            let columns = self.spec.kv_heads * dim;
+            if tensor.rows == rows && tensor.columns == columns {
+                return Ok(());
+            }
+            let found = format!("[{}, {}]", tensor.rows, tensor.columns);
+            Err(TensorError::shape("kv_write", format!("[{rows}, {columns}]"), found))
+        };
+        check(keys, self.spec.key_dim)?;
+        match (self.spec.values, values) {
+            (ValueStore::Own(dim), Some(values)) => check(values, dim),
+            (ValueStore::InKeys(_), None) => Ok(()),
+            (ValueStore::Own(_), None) => Err(TensorError::shape("kv_write", "values", "none")),
+            (ValueStore::InKeys(_), Some(_)) => {
+                Err(TensorError::shape("kv_write", "no values, which are part of the keys", "values"))
             }
         }
-        check_indices("kv_write", slots, self.spec.pages * self.spec.page_size)
     }
 
-    pub(crate) fn check_attention(
-        &self,
-        queries: &CpuTensor,
-        step: &StepInputs<CpuBackend>,
-        spec: &AttentionSpec,
-    ) -> Result<()> {
-        let expect = |ok: bool, expected: &dyn Fn() -> String, found: &dyn Fn() -> String| {
-            if ok { Ok(()) } else { Err(TensorError::shape("attention", expected(), found())) }
-        };
-        expect(
-            spec.kv_heads == self.spec.kv_heads && spec.head_dim == self.spec.head_dim,
-            &|| format!("{} heads of {}", self.spec.kv_heads, self.spec.head_dim),
-            &|| format!("{} heads of {}", spec.kv_heads, spec.head_dim),
-        )?;
-        expect(
-            spec.kv_heads > 0 && spec.heads.is_multiple_of(spec.kv_heads) && spec.window != Some(0),
-            &|| "query heads in groups of equal size, and a window above zero".into(),
-            &|| format!("{spec:?}"),
-        )?;
-        expect(
-            queries.rows == step.rows && queries.columns == spec.heads * spec.head_dim,
-            &|| format!("[{}, {}]", step.rows, spec.heads * spec.head_dim),
-            &|| format!("[{}, {}]", queries.rows, queries.columns),
-        )?;
-        expect(
-            step.query_starts.len() == step.sequences + 1
-                && step.context_lengths.len() == step.sequences
-                && step.page_tables.len() == step.sequences * step.pages_per_sequence
-                && step.query_starts.last().is_some_and(|end| *end as usize == step.rows)
-                && step.query_starts.windows(2).zip(step.context_lengths.iter()).all(|(rows, context)| {
-                    rows[0] <= rows[1]
-                        && rows[1] - rows[0] <= *context
-                        && *context as usize <= step.pages_per_sequence * self.spec.page_size
-                }),
-            &|| "consistent step inputs".into(),
-            &|| format!("{} rows of {} sequences", step.rows, step.sequences),
-        )?;
-        check_indices("attention", &step.page_tables, self.spec.pages)
+    pub(crate) fn check_attention(&self, spec: &AttentionSpec) -> Result<()> {
+        let own = (self.spec.kv_heads, self.spec.key_dim, self.spec.values.dim());
+        let asked = (spec.kv_heads, spec.key_dim, spec.value_dim);
+        if own == asked {
+            return Ok(());
+        }
+        let words = |(heads, keys, values)| format!("{heads} heads of {keys} and {values}");
+        Err(TensorError::shape("attention", words(own), words(asked)))
+    }
+
+    pub(crate) fn pages(&self) -> usize {
+        self.spec.pages
     }
 
     pub(crate) fn view(&self) -> KvView {
+        let (values, value_stride) = match self.spec.values {
+            ValueStore::Own(dim) => (self.values.bytes, dim),
+            ValueStore::InKeys(_) => (self.keys.bytes, self.spec.key_dim),
+        };
         KvView {
             keys: self.keys.bytes,
-            values: self.values.bytes,
+            values,
             format: self.spec.format,
             page_size: self.spec.page_size,
             kv_heads: self.spec.kv_heads,
-            head_dim: self.spec.head_dim,
+            key_dim: self.spec.key_dim,
+            value_dim: self.spec.values.dim(),
+            value_stride,
         }
     }
 
@@ -154,16 +155,22 @@ pub(crate) struct Writer {
 unsafe impl Sync for Writer {}
 
 impl Writer {
-    /// Writes one token's keys and values, `[kv_heads * head_dim]` each.
+    /// Writes one token's keys, `[kv_heads * key_dim]`, and its values, `[kv_heads * value_dim]`. A row beyond the cache
+    /// writes nothing.
     ///
     /// # Safety
-    /// The slot lies in the cache, no other task writes it, and the cache is mutably borrowed.
-    pub(crate) unsafe fn write(&self, slot: usize, keys: &[f32], values: &[f32]) {
-        let KvCacheSpec { page_size, kv_heads, head_dim, format, .. } = self.spec;
-        let (page, offset) = (slot / page_size, slot % page_size);
-        let block_bytes = page_size * format.row_bytes(head_dim);
-        for (rows, to) in [(keys, self.keys), (values, self.values)] {
-            for (head, row) in rows.chunks_exact(head_dim).enumerate() {
+    /// No other task writes the same row meanwhile, and the cache is mutably borrowed.
+    pub(crate) unsafe fn write(&self, row: usize, keys: &[f32], values: Option<&[f32]>) {
+        let KvCacheSpec { pages, page_size, kv_heads, key_dim, format, .. } = self.spec;
+        let (page, offset) = (row / page_size, row % page_size);
+        if page >= pages {
+            return;
+        }
+        let keys = (keys, self.keys, key_dim);
+        let values = values.map(|values| (values, self.values, self.spec.values.dim()));
+        for (rows, to, head_dim) in std::iter::once(keys).chain(values) {
+            let block_bytes = page_size * format.row_bytes(head_dim);
+            for (head, row) in rows.chunks_exact(head_dim.max(1)).enumerate() {
                 // SAFETY: the block and the slot's row in it lie in the cache. Blocks of floating-point numbers are a
                 // whole number of them long, and the cache is aligned for every type; scales are not, and written so.
                 unsafe {
@@ -224,8 +231,14 @@ mod tests {
 
     #[test]
     fn unused_capacity_takes_no_memory() {
-        let spec =
-            KvCacheSpec { pages: 4096, page_size: 32, kv_heads: 8, head_dim: 128, format: KvFormat::F16 };
+        let spec = KvCacheSpec {
+            pages: 4096,
+            page_size: 32,
+            kv_heads: 8,
+            key_dim: 128,
+            values: ValueStore::Own(128),
+            format: KvFormat::F16,
+        };
         let Some(before) = resident() else {
             eprintln!("skipped: this system does not tell how much memory a process uses");
             return;

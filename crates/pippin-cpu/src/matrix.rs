@@ -2,11 +2,15 @@
 
 use std::{cell::RefCell, ops::Range, sync::Arc};
 
-use pippin_tensor::{Dtype, MatrixData, QuantMode, QuantSpec, QuantizedData, TensorData, TensorError};
+use pippin_tensor::{
+    Dtype, MatrixData, QuantMode, QuantSpec, QuantizedData, Result, TensorData, TensorError,
+};
 
 use crate::{
     kernels::{
-        Kernels, integer,
+        Kernels,
+        elementwise::RowNorm,
+        integer,
         matmul::{DIRECT_COLUMNS, DenseRows, Element, Order, Output, Packed, QuantRows, Tile},
         unpack::{Codes, E2M1_FACTOR, E2M1_OFFSET},
     },
@@ -50,7 +54,7 @@ fn unsupported(what: String) -> TensorError {
 }
 
 impl CpuMatrix {
-    pub(crate) fn new(data: MatrixData) -> Result<Self, TensorError> {
+    pub(crate) fn new(data: MatrixData) -> Result<Self> {
         match data {
             MatrixData::Dense(data) => {
                 let &[rows, columns] = data.shape() else {
@@ -281,8 +285,8 @@ pub(crate) struct Input<'a> {
     pub(crate) x: &'a CpuTensor,
     /// The rows to take; without, all of them in order.
     pub(crate) rows: Option<&'a [u32]>,
-    /// Weight and epsilon of a root-mean-square norm over whole rows.
-    pub(crate) norm: Option<(&'a [f32], f32)>,
+    /// The norm they pass through.
+    pub(crate) norm: Option<RowNorm<'a>>,
 }
 
 impl<'a> From<&'a CpuTensor> for Input<'a> {
@@ -301,10 +305,10 @@ impl Input<'_> {
         let row = self.x.row(self.rows.map_or(row, |rows| rows[row] as usize));
         match self.norm {
             None => f(row),
-            Some((weight, eps)) => NORMALISED.with_borrow_mut(|normalised| {
+            Some(norm) => NORMALISED.with_borrow_mut(|normalised| {
                 normalised.resize(row.len(), 0.0);
-                // SAFETY: the instruction set is there, and all three are equally long.
-                unsafe { (kernels.rms_norm)(row, weight, eps, normalised) };
+                // SAFETY: the instruction set is there, and both are equally long.
+                unsafe { (kernels.norm)(&norm, row, normalised) };
                 f(normalised);
             }),
         }
@@ -351,12 +355,12 @@ fn add_bias(out: &Shared, width: usize, bias: &CpuTensor, rows: Range<usize>, ac
 
 impl Region<'_> {
     /// Computes all jobs on the input.
-    pub(crate) fn run(&self, input: Input<'_>, jobs: &[Job<'_>]) {
+    pub(crate) fn run(&self, input: Input<'_>, jobs: &[Job<'_>]) -> Result<()> {
         let mut packed: Vec<(Packing, PackedActivations)> = Vec::new();
         for product in jobs.iter().flat_map(|job| &job.products) {
             let packing = product.matrix.packing(self.integer);
             if !packed.iter().any(|(known, _)| *known == packing) {
-                packed.push((packing, self.pack(input, packing)));
+                packed.push((packing, self.pack(input, packing)?));
             }
         }
         let outputs: Vec<usize> = jobs.iter().map(|job| job.products[0].matrix.rows).collect();
@@ -382,18 +386,20 @@ impl Region<'_> {
                 finish(activations.clone(), weights.clone());
             }
         });
+        Ok(())
     }
 
     /// Multiplies each row of `x` with the matrix of its expert: one of `experts` matrices of equal size, one below the
     /// other in `matrix`. The `i`-th of `routes` says which expert takes row `i / repeat`; its result, as wide as an
-    /// expert has rows, is the `i`-th of the output.
+    /// expert has rows, is the `i`-th of the output. A route to no
+    /// expert gives zeros.
     pub(crate) fn run_experts(
         &self,
         x: &CpuTensor,
         matrix: &CpuMatrix,
         experts: usize,
         routes: &[u32],
-    ) -> Buffer {
+    ) -> Result<Buffer> {
         let outputs = matrix.rows / experts;
         let repeat = routes.len() / x.rows;
         // Routes in the order of their experts: all rows of an expert are multiplied while its weights are read.
@@ -403,16 +409,21 @@ impl Region<'_> {
         let mut groups = Vec::new();
         let mut pieces = Vec::new();
         let mut start = 0;
+        let mut beyond = order.len();
         for chosen in order.chunk_by(|a, b| routes[*a as usize] == routes[*b as usize]) {
             let expert = routes[chosen[0] as usize] as usize;
+            if expert >= experts {
+                beyond = start;
+                break;
+            }
             let input = Input { rows: Some(&rows[start..start + chosen.len()]), ..x.into() };
             for piece in self.cut(chosen.len(), x.columns, &[outputs]) {
                 pieces.push(Piece { job: groups.len(), ..piece });
             }
-            groups.push((expert, start, self.pack(input, matrix.packing(self.integer))));
+            groups.push((expert, start, self.pack(input, matrix.packing(self.integer))?));
             start += chosen.len();
         }
-        let mut sorted = Buffer::new(self.recycler, routes.len() * outputs);
+        let mut sorted = Buffer::new(self.recycler, routes.len() * outputs)?;
         let to = Shared::new(&mut sorted);
         self.pool.run(pieces.len(), &|piece| {
             let Piece { job, weights, activations } = &pieces[piece];
@@ -425,14 +436,15 @@ impl Region<'_> {
             let weights = first + weights.start..first + weights.end;
             self.multiply(matrix, weights, activations.clone(), packed, y);
         });
-        let mut out = Buffer::new(self.recycler, routes.len() * outputs);
+        let mut out = Buffer::new(self.recycler, routes.len() * outputs)?;
+        sorted[beyond * outputs..routes.len() * outputs].fill(0.0);
         for (from, route) in sorted.chunks_exact(outputs.max(1)).zip(&order) {
             out[*route as usize * outputs..][..outputs].copy_from_slice(from);
         }
-        out
+        Ok(out)
     }
 
-    fn pack(&self, input: Input<'_>, packing: Packing) -> PackedActivations {
+    fn pack(&self, input: Input<'_>, packing: Packing) -> Result<PackedActivations> {
         let (rows, columns) = (input.len(), input.x.columns);
         let for_each_row = |task: &(dyn Fn(usize) + Sync)| {
             if rows < 8 {
@@ -445,20 +457,20 @@ impl Region<'_> {
         match packing {
             Packing::Floats(order) => {
                 let stride = order.packed_len(columns, self.kernels.lanes);
-                let mut values = buffer(rows * stride);
+                let mut values = buffer(rows * stride)?;
                 let to = Shared::new(&mut values);
                 for_each_row(&|row| {
                     // SAFETY: each row is written by one task.
                     let to = unsafe { to.slice(row * stride, stride) };
                     input.with_row(self.kernels, row, |row| order.pack(row, self.kernels.lanes, to));
                 });
-                PackedActivations::Floats { values, stride }
+                Ok(PackedActivations::Floats { values, stride })
             }
             Packing::Bytes { fields, group_size } => {
                 let Kernels { lanes, integer, .. } = self.kernels;
                 let layout = integer::Layout::new(rows, columns, group_size, *lanes, integer.tile_rows);
-                let mut values = buffer(layout.values_len().div_ceil(4));
-                let (mut scales, mut sums) = (buffer(layout.groups_len()), buffer(layout.groups_len()));
+                let mut values = buffer(layout.values_len().div_ceil(4))?;
+                let (mut scales, mut sums) = (buffer(layout.groups_len())?, buffer(layout.groups_len())?);
                 // Buffers are used again and again: the rows that fill up the last tile must be cleared.
                 if let Some(tile) = layout.unfilled_tile() {
                     values[tile * layout.columns / 4..].fill(0.0);
@@ -474,7 +486,7 @@ impl Region<'_> {
                         (integer.quantize)(row, group_size, fields, &to);
                     });
                 });
-                PackedActivations::Bytes { values, scales, sums, layout }
+                Ok(PackedActivations::Bytes { values, scales, sums, layout })
             }
         }
     }

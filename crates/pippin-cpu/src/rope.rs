@@ -4,15 +4,25 @@ use pippin_tensor::{Result, RopeFrequencies, RopeSpec, TensorError};
 
 use crate::tensor::CpuTensor;
 
-pub(crate) fn check(spec: &RopeSpec) -> Result<()> {
+pub(crate) fn check(positions: usize, axes: usize, spec: &RopeSpec) -> Result<()> {
     let pairs = match &spec.frequencies {
         RopeFrequencies::Fixed(frequencies) => frequencies.len(),
         RopeFrequencies::Dynamic { .. } => spec.dims / 2,
     };
-    if spec.dims.is_multiple_of(2) && pairs == spec.dims / 2 {
-        Ok(())
-    } else {
-        Err(TensorError::shape("rope_angles", format!("{} frequencies", spec.dims / 2), pairs))
+    if !spec.dims.is_multiple_of(2) || pairs != spec.dims / 2 {
+        return Err(TensorError::shape("rope_angles", format!("{} frequencies", spec.dims / 2), pairs));
+    }
+    if axes == 0 || !positions.is_multiple_of(axes) {
+        return Err(TensorError::shape("rope_angles", format!("positions of {axes} axes"), positions));
+    }
+    match &spec.axes {
+        Some(of_pairs)
+            if of_pairs.len() != pairs || of_pairs.iter().any(|axis| usize::from(*axis) >= axes) =>
+        {
+            let expected = format!("one of {axes} axes for each of {pairs} pairs");
+            Err(TensorError::shape("rope_angles", expected, format!("{of_pairs:?}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -36,10 +46,11 @@ pub(crate) fn check_operands(
     Ok(())
 }
 
-/// Cosines and sines of one position.
-pub(crate) fn angles(position: u32, spec: &RopeSpec, out: &mut [f32]) {
+/// Cosines and sines of one row; `position` gives its position along an axis.
+pub(crate) fn angles(position: impl Fn(usize) -> u32, spec: &RopeSpec, out: &mut [f32]) {
     let (cosines, sines) = out.split_at_mut(spec.dims / 2);
     let mut set = |pair: usize, frequency: f32| {
+        let position = position(spec.axes.as_ref().map_or(0, |axes| usize::from(axes[pair])));
         // The product is rounded to `f32` as in mlx; only the sine and cosine of it are taken in `f64`.
         let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
         cosines[pair] = cos as f32 * spec.scale;
@@ -53,6 +64,7 @@ pub(crate) fn angles(position: u32, spec: &RopeSpec, out: &mut [f32]) {
         }
         RopeFrequencies::Dynamic { base, factor, original_context } => {
             let (factor, dims) = (f64::from(*factor), spec.dims as f64);
+            let position = position(0);
             let context =
                 (f64::from(position) + 1.0).max(*original_context as f64) / *original_context as f64;
             let base = f64::from(*base) * (factor * context - (factor - 1.0)).powf(dims / (dims - 2.0));

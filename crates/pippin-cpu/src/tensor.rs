@@ -1,6 +1,9 @@
 //! Tensors in recycled host memory.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::alloc::{Layout, alloc_zeroed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use pippin_tensor::{Result, TensorError};
 
 /// A cache line of elements. Vectors that begin at one never lie across two, which would cost a second access each.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +19,25 @@ pub(crate) struct Lines(Vec<Line>);
 
 impl Lines {
     /// Room for `len` elements, initialised but unspecified.
-    pub(crate) fn new(len: usize) -> Self {
-        Self(vec![Line([0.0; LINE]); len.div_ceil(LINE)])
+    pub(crate) fn new(len: usize) -> Result<Self> {
+        let lines = len.div_ceil(LINE);
+        if lines == 0 {
+            return Ok(Self::default());
+        }
+        let failed = || TensorError::OutOfMemory {
+            device: "cpu".into(),
+            bytes: (len as u64).saturating_mul(4),
+            what: "activations",
+        };
+        let layout = Layout::array::<Line>(lines).map_err(|_| failed())?;
+        // SAFETY: the size is not zero.
+        let lines_at = unsafe { alloc_zeroed(layout) };
+        if lines_at.is_null() {
+            return Err(failed());
+        }
+        // SAFETY: allocated just now by the global allocator for so many lines, whose bytes are all zero, which are
+        // numbers.
+        Ok(Self(unsafe { Vec::from_raw_parts(lines_at.cast(), lines, lines) }))
     }
 
     /// Room for at least `len` elements; what is there already stays. Contents are unspecified.
@@ -56,7 +76,7 @@ const KEEP: usize = 24 << 20;
 
 impl Recycler {
     /// A buffer of `len` elements with unspecified (but initialised) contents.
-    pub(crate) fn take(&self, len: usize) -> Lines {
+    pub(crate) fn take(&self, len: usize) -> Result<Lines> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let best = free
             .iter()
@@ -65,7 +85,7 @@ impl Recycler {
             .min_by_key(|(_, buffer)| buffer.len())
             .map(|(i, _)| i);
         match best {
-            Some(i) => free.swap_remove(i),
+            Some(i) => Ok(free.swap_remove(i)),
             None => {
                 drop(free);
                 Lines::new(len)
@@ -94,8 +114,8 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    pub(crate) fn new(recycler: &Arc<Recycler>, len: usize) -> Self {
-        Self { values: recycler.take(len), recycler: Arc::clone(recycler) }
+    pub(crate) fn new(recycler: &Arc<Recycler>, len: usize) -> Result<Self> {
+        Ok(Self { values: recycler.take(len)?, recycler: Arc::clone(recycler) })
     }
 }
 
@@ -136,8 +156,50 @@ impl CpuTensor {
         &self.buffer[..self.rows * self.columns]
     }
 
+    /// The values, to be changed, if nobody else has the tensor.
+    pub(crate) fn values_mut(&mut self) -> Option<&mut [f32]> {
+        let len = self.rows * self.columns;
+        Arc::get_mut(&mut self.buffer).map(|buffer| &mut buffer[..len])
+    }
+
+    /// The same elements in rows of another length.
+    pub(crate) fn reshaped(&self, rows: usize, columns: usize) -> Self {
+        debug_assert!(rows * columns == self.rows * self.columns);
+        Self { rows, columns, buffer: Arc::clone(&self.buffer) }
+    }
+
     pub(crate) fn row(&self, row: usize) -> &[f32] {
         &self.values()[row * self.columns..][..self.columns]
+    }
+}
+
+/// Indices in host memory.
+#[derive(Clone, Debug)]
+pub struct CpuIndices {
+    values: Arc<[u32]>,
+    /// Whether no index occurs twice, once somebody has asked.
+    distinct: Arc<OnceLock<bool>>,
+}
+
+impl CpuIndices {
+    pub(crate) fn new(values: &[u32]) -> Self {
+        Self { values: values.into(), distinct: Arc::default() }
+    }
+
+    /// Whether no index occurs twice: then tasks that each write where one of them says do not meet.
+    pub(crate) fn are_distinct(&self) -> bool {
+        *self.distinct.get_or_init(|| {
+            let mut sorted = self.values.to_vec();
+            sorted.sort_unstable();
+            sorted.windows(2).all(|pair| pair[0] != pair[1])
+        })
+    }
+}
+
+impl std::ops::Deref for CpuIndices {
+    type Target = [u32];
+    fn deref(&self) -> &[u32] {
+        &self.values
     }
 }
 
@@ -177,16 +239,24 @@ mod tests {
     #[test]
     fn buffers_are_reused_and_bounded() {
         let recycler = Arc::new(Recycler::default());
-        let first = Buffer::new(&recycler, 5000);
+        let first = Buffer::new(&recycler, 5000).unwrap();
         let address = first.as_ptr();
         drop(first);
-        let second = Buffer::new(&recycler, 4000);
+        let second = Buffer::new(&recycler, 4000).unwrap();
         assert_eq!(second.as_ptr(), address);
         drop(second);
         for len in [KEEP / 2, KEEP / 2, KEEP, KEEP / 4] {
-            drop(Buffer::new(&recycler, len));
+            drop(Buffer::new(&recycler, len).unwrap());
             let kept: usize = recycler.free.lock().unwrap().iter().map(|buffer| buffer.len()).sum();
             assert!(kept <= KEEP);
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        let recycler = Arc::new(Recycler::default());
+        for len in [usize::MAX, usize::MAX / 4, isize::MAX as usize / 4] {
+            assert!(matches!(Buffer::new(&recycler, len), Err(TensorError::OutOfMemory { .. })), "{len}");
         }
     }
 }

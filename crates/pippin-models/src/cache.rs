@@ -111,8 +111,13 @@ mod tests {
             reach: Reach::All,
         };
         let sliding = CacheGroup { layers: 10, reach: Reach::Window(100), ..full };
-        let latent =
-            CacheGroup { layers: 61, kv_heads: 1, key_dim: 576, values: ValueStore::InKeys(512), reach: Reach::All };
+        let latent = CacheGroup {
+            layers: 61,
+            kv_heads: 1,
+            key_dim: 576,
+            values: ValueStore::InKeys(512),
+            reach: Reach::All,
+        };
         assert_eq!(full.token_bytes(KvFormat::F16), 2 * 4 * (64 + 32) * 2);
         assert_eq!(full.token_bytes(KvFormat::Int8), 2 * 4 * (64 + 4 + 32 + 4));
         assert_eq!(latent.token_bytes(KvFormat::Bf16), 61 * 576 * 2);

@@ -97,6 +97,11 @@ impl<'a> Fields<'a> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
+    /// A field's value as it is, null included.
+    pub(crate) fn value(&self, name: &str) -> Option<&'a Value> {
+        self.map.get(name)
+    }
+
     /// An error about a field.
     pub(crate) fn error(&self, name: &str, problem: impl ToString) -> ModelError {
         ModelError::field(FILE, format_args!("{}{name}", self.prefix), problem)
@@ -148,6 +153,38 @@ impl<'a> Fields<'a> {
             return Err(self.error(name, format_args!("must be at most {limit}, found {count}")));
         }
         Ok(count)
+    }
+
+    /// A positive integer not above a limit, or the default.
+    pub(crate) fn count_or(&self, name: &str, default: usize, limit: usize) -> Result<usize> {
+        match self.get(name) {
+            Some(_) => self.limited_count(name, limit),
+            None => Ok(default),
+        }
+    }
+
+    /// A positive finite number in the range of `f32`, or the default.
+    pub(crate) fn positive_or(&self, name: &str, default: f32) -> Result<f32> {
+        match self.positive(name)? {
+            Some(value) if (value as f32).is_finite() && value as f32 > 0.0 => Ok(value as f32),
+            Some(value) => {
+                Err(self.error(name, format_args!("must be a number in the range of f32, found {value}")))
+            }
+            None => Ok(default),
+        }
+    }
+
+    /// True or false, or the default.
+    pub(crate) fn flag_or(&self, name: &str, default: bool) -> Result<bool> {
+        Ok(self.flag(name)?.unwrap_or(default))
+    }
+
+    /// Non-negative integers.
+    pub(crate) fn indices(&self, name: &str) -> Result<Option<Vec<usize>>> {
+        self.typed(name, "a list of integers", |value| {
+            let index = |value: &Value| value.as_u64().and_then(|value| usize::try_from(value).ok());
+            value.as_array()?.iter().map(index).collect()
+        })
     }
 
     /// A positive finite number, as it is in `f64`.

@@ -1,15 +1,22 @@
+//! The decoder that runs every description, and how it is asked to.
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use pippin_sampling::{Sampled, Sampler, Scratch};
 use pippin_tensor::{
-    AttentionSpec, Backend, Batch, HeadNorms, KvCacheSpec, KvFormat, Linear, RopeSpec, StepInputs,
-    TensorError,
+    Activation, Backend, Batch, Drawn, Linear, StateSpec, StepInputs, StepLimits, TensorError, Want,
 };
 
-use crate::weights::{DeviceWeights, FeedForwardWeights, LayerWeights, MixerWeights};
-use crate::{
-    Attention, DecoderSpec, FeedForward, LanguageModel, LayerSpec, Logits, Mixer, ModelError, ModelInfo,
-    Result,
-};
+use crate::cache::CachePlan;
+use crate::model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
+use crate::parts::{Input, Pass, Place, Rows};
+use crate::plan::Plan;
+use crate::spec::{Block, DecoderSpec, LayerSpec};
+use crate::weights::{BlockWeights, Weights};
+use crate::{ModelError, Result};
+
+type DeviceWeights<B> = Weights<Linear<B>, <B as Backend>::Tensor>;
 
 /// The decoder that runs every [`DecoderSpec`] on every [`Backend`].
 #[derive(Debug)]
@@ -18,17 +25,52 @@ pub struct Decoder<B: Backend> {
     spec: DecoderSpec,
     info: ModelInfo,
     weights: DeviceWeights<B>,
-    /// The distinct rotary positions, and which of them each layer has.
-    ropes: Vec<Arc<RopeSpec>>,
-    rope_of_layer: Vec<usize>,
-    kv: Option<KvCaches<B>>,
+    plan: Plan,
+    last_mixing: Option<(usize, usize)>,
+    limits: StepLimits,
+    caches: Vec<B::KvCache>,
+    states: Vec<B::State>,
+    slots: Vec<Slot>,
+    /// The tokens that slots drew last, on the device, once one has drawn them there.
+    drawn: Option<B::Indices>,
+    pending: VecDeque<Pending<B>>,
+    next_step: u64,
+    scratch: Scratch,
 }
 
-/// The KV caches of all layers.
+/// What the host knows of a slot.
+#[derive(Debug, Default)]
+struct Slot {
+    sampler: Option<Box<Sampler>>,
+    /// The token drawn last.
+    last: u32,
+    /// Counts what the sampler was changed by.
+    epoch: u64,
+}
+
+/// A step that is not finished.
 #[derive(Debug)]
-struct KvCaches<B: Backend> {
-    page_size: usize,
-    layers: Vec<B::KvCache>,
+struct Pending<B: Backend> {
+    id: StepId,
+    /// The slot of each sequence, and the state of its sampler.
+    slots: Vec<(usize, u64)>,
+    wants: Vec<Want>,
+    /// Rows of each sequence.
+    rows: Vec<usize>,
+    results: Results<B>,
+    hidden: Option<B::Tensor>,
+}
+
+#[derive(Debug)]
+enum Results<B: Backend> {
+    Logits(Option<B::Tensor>),
+    Drawn(Drawn<B>),
+}
+
+/// What leaves the last layer.
+struct Outputs<B: Backend> {
+    logits: Option<B::Tensor>,
+    hidden: Option<B::Tensor>,
 }
 
 impl<B: Backend> Decoder<B> {
@@ -39,131 +81,219 @@ impl<B: Backend> Decoder<B> {
         info: ModelInfo,
         backend: Arc<B>,
     ) -> Self {
-        let mut ropes: Vec<Arc<RopeSpec>> = Vec::new();
-        let mut rope_of_layer = Vec::with_capacity(spec.layers.len());
-        for layer in &spec.layers {
-            let Mixer::Attention(Attention { rope, .. }) = &layer.mixer;
-            let same = |known: &Arc<RopeSpec>| Arc::ptr_eq(known, rope) || known == rope;
-            rope_of_layer.push(ropes.iter().position(same).unwrap_or_else(|| {
-                ropes.push(rope.clone());
-                ropes.len() - 1
-            }));
+        let plan = Plan::new(&spec);
+        let limits = StepLimits {
+            vocab: spec.vocab_size,
+            slots: 0,
+            page_size: 1,
+            pages: vec![0; plan.groups.len()],
+            axes: 1,
+        };
+        Self {
+            last_mixing: spec.last_mixing_block(),
+            backend,
+            spec,
+            info,
+            weights,
+            plan,
+            limits,
+            caches: Vec::new(),
+            states: Vec::new(),
+            slots: Vec::new(),
+            drawn: None,
+            pending: VecDeque::new(),
+            next_step: 0,
+            scratch: Scratch::default(),
         }
-        Self { backend, spec, info, weights, ropes, rope_of_layer, kv: None }
     }
 
-    /// One step. Returns the tensor of logits, or `None` when the batch asks for none.
-    fn forward(&mut self, batch: &Batch) -> Result<Option<B::Tensor>> {
-        let Some(kv) = &mut self.kv else {
-            return Err(ModelError::KvCache { problem: "none is allocated".to_owned() });
-        };
-        if batch.page_size() != kv.page_size {
-            let problem =
-                format!("its pages hold {} tokens, the batch's {}", kv.page_size, batch.page_size());
-            return Err(ModelError::KvCache { problem });
-        }
-        let backend = &*self.backend;
-        let step = batch.upload(backend)?;
-        let angles: Vec<B::Tensor> = self
+    /// One step on uploaded inputs.
+    fn forward(
+        &mut self,
+        batch: &Batch,
+        step: &StepInputs<B>,
+        tokens: &B::Indices,
+        routes: &[B::Indices],
+    ) -> Result<Outputs<B>> {
+        let Self { backend, spec, info, weights, plan, caches, states, last_mixing, .. } = self;
+        let backend = &**backend;
+        let angles: Vec<B::Tensor> = plan
             .ropes
             .iter()
-            .map(|rope| backend.rope_angles(&step.positions, rope))
+            .map(|rope| backend.rope_angles(&step.positions, step.axes, rope))
             .collect::<Result<_, TensorError>>()?;
+        let mut x = backend.embedding(&weights.embedding.weight, tokens)?;
+        let scale = spec.embedding_scale.for_type(info.dtype);
+        if scale != 1.0 {
+            x = backend.scale(&x, scale, 0.0)?;
+        }
+        if let Some(norm) = &weights.embedding_norm {
+            x = backend.norm(&x, norm)?;
+        }
 
-        let eps = self.spec.norm_eps;
-        let mut x = backend.embedding(&self.weights.embedding.weight, &step.tokens)?;
-        let last = self.spec.layers.len().saturating_sub(1);
-        let layers = self.spec.layers.iter().zip(&self.weights.layers).zip(&mut kv.layers);
-        for (index, ((spec, weights), cache)) in layers.enumerate() {
-            let rows = match (index == last, batch.logit_rows()) {
-                (true, []) => Rows::None,
-                (true, rows) if !is_all(rows, batch.rows()) => Rows::Logits,
-                _ => Rows::All,
-            };
-            let angles = &angles[self.rope_of_layer[index]];
-            match layer(backend, &step, spec, weights, eps, cache, angles, x, rows)? {
-                Some(next) => x = next,
-                None => return Ok(None),
+        let wanted = [batch.head_rows().len(), batch.hidden_rows().len()];
+        let mut pass = Pass { backend, step, angles: &angles, routes, caches, states };
+        for (index, layer) in spec.layers.iter().enumerate() {
+            let LayerSpec::Blocks(blocks) = layer;
+            let mut places = plan.places[index].iter();
+            for (number, (block, weights)) in blocks.iter().zip(&weights.layers[index]).enumerate() {
+                let rows = match (*last_mixing == Some((index, number)), wanted, &step.output_rows) {
+                    (true, [0, 0], _) => Rows::None,
+                    (true, _, Some(_)) => Rows::Outputs,
+                    _ => Rows::All,
+                };
+                match run_block(&mut pass, block, weights, &mut places, x, rows)? {
+                    Some(next) => x = next,
+                    None => return Ok(Outputs { logits: None, hidden: None }),
+                }
             }
         }
-        let head = self.weights.head();
-        let mut logits = backend.rms_norm_matmul(&x, &self.weights.final_norm, eps, &[head])?;
-        logits.pop().map(Some).ok_or_else(|| TensorError::shape("rms_norm_matmul", "one output", 0).into())
+        if last_mixing.is_none() {
+            x = pass.outputs(&x)?;
+        }
+        self.outputs(&x, wanted)
+    }
+
+    /// Logits and representations of the rows that left the last layer: first those whose logits are wanted.
+    fn outputs(&self, x: &B::Tensor, [heads, hidden]: [usize; 2]) -> Result<Outputs<B>> {
+        let backend = &*self.backend;
+        let some = |rows: std::ops::Range<usize>| -> Result<Option<B::Tensor>> {
+            if rows.is_empty() {
+                return Ok(None);
+            }
+            if rows.len() == heads + hidden {
+                return Ok(Some(x.clone()));
+            }
+            let rows: Vec<u32> = rows.map(|row| row as u32).collect();
+            Ok(Some(backend.select_rows(x, &backend.indices(&rows)?)?))
+        };
+        let norm = &self.weights.final_norm;
+        let logits = match some(0..heads)? {
+            Some(x) => {
+                let mut logits = backend.norm_linears(&x, Some(norm), &[self.weights.head()])?;
+                let logits = logits.pop();
+                let mut logits = logits.ok_or_else(|| TensorError::shape("norm_linears", "one output", 0))?;
+                if self.spec.head.scale != 1.0 {
+                    logits = backend.scale(&logits, self.spec.head.scale, 0.0)?;
+                }
+                if let Some(cap) = self.spec.head.softcap {
+                    logits = backend.activate(&logits, Activation::SoftCap(cap))?;
+                }
+                Some(logits)
+            }
+            None => None,
+        };
+        let hidden = some(heads..heads + hidden)?.map(|x| backend.norm(&x, norm)).transpose()?;
+        Ok(Outputs { logits, hidden })
+    }
+
+    /// Checks that a batch can be run.
+    fn check(&self, batch: &Batch) -> Result<()> {
+        if batch.limits() != &self.limits {
+            let problem = format!("it was made for {:?}, the model has {:?}", batch.limits(), self.limits);
+            return Err(ModelError::Step { problem });
+        }
+        for (slot, want) in batch.slots().iter().zip(batch.wants()) {
+            if *want == Want::Sample && self.slots[*slot as usize].sampler.is_none() {
+                return Err(ModelError::Step { problem: format!("slot {slot} has no sampler") });
+            }
+        }
+        // Tokens that were drawn on the host are known once their step is finished.
+        let feeds = |slot: u32| {
+            let mut steps =
+                self.pending.iter().filter(|step| step.slots.iter().any(|(s, _)| *s == slot as usize));
+            steps.any(|step| matches!(step.results, Results::Logits(_)))
+        };
+        match batch.fed().iter().find(|slot| **slot != u32::MAX && feeds(**slot)) {
+            Some(slot) => {
+                let problem = format!("the token of slot {slot} is not drawn before its step is finished");
+                Err(ModelError::Step { problem })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Draws tokens on the device, if all that is wanted of the logits is that, and the device can.
+    fn draw(&mut self, batch: &Batch, logits: &B::Tensor) -> Result<Option<Drawn<B>>> {
+        let mut samplers: Vec<&mut Sampler> = Vec::with_capacity(batch.sequences());
+        let mut slots: Vec<u32> = Vec::new();
+        let mut by_slot: Vec<Option<&mut Sampler>> =
+            self.slots.iter_mut().map(|slot| slot.sampler.as_deref_mut()).collect();
+        for (slot, want) in batch.slots().iter().zip(batch.wants()) {
+            match want {
+                Want::Sample => {
+                    samplers.extend(by_slot[*slot as usize].take());
+                    slots.push(*slot);
+                }
+                Want::Logits(_) => return Ok(None),
+                _ => {}
+            }
+        }
+        let backend = &*self.backend;
+        let Some(drawn) = backend.sample(logits, &mut samplers)? else { return Ok(None) };
+        let known = match self.drawn.take() {
+            Some(known) => known,
+            None => backend.indices(&vec![0; self.limits.slots])?,
+        };
+        self.drawn = Some(backend.place(&known, &backend.indices(&slots)?, &drawn.tokens)?);
+        Ok(Some(drawn))
+    }
+
+    /// Draws a token on the host.
+    fn draw_from(slot: &mut Slot, logits: &mut [f32], scratch: &mut Scratch) -> Option<Sampled> {
+        let sampled = slot.sampler.as_mut()?.sample(logits, scratch)?;
+        slot.last = sampled.token;
+        Some(sampled)
+    }
+
+    fn slot(&mut self, slot: usize) -> Result<&mut Slot> {
+        let limit = self.slots.len();
+        self.slots.get_mut(slot).ok_or_else(|| {
+            TensorError::Index { operation: "slot", index: slot as u64, limit: limit as u64 }.into()
+        })
     }
 }
 
-/// Which rows leave a layer. The last layer's keys and values are needed for all rows, but what follows them only for
-/// the rows whose logits are wanted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rows {
-    None,
-    Logits,
-    All,
-}
-
-/// Whether `rows` are simply all rows in order, as in a decode step.
-fn is_all(rows: &[u32], count: usize) -> bool {
-    rows.len() == count && rows.iter().enumerate().all(|(index, row)| *row as usize == index)
-}
-
-/// One layer: attention and feed-forward network, each added to the residual stream.
-fn layer<B: Backend>(
-    backend: &B,
-    step: &StepInputs<B>,
-    spec: &LayerSpec,
-    weights: &LayerWeights<Linear<B>, B::Tensor>,
-    eps: f32,
-    cache: &mut B::KvCache,
-    angles: &B::Tensor,
-    mut x: B::Tensor,
+/// A block: its parts, added to the residual stream.
+fn run_block<'p, B: Backend>(
+    pass: &mut Pass<'_, B>,
+    block: &Block,
+    weights: &BlockWeights<Linear<B>, B::Tensor>,
+    places: &mut impl Iterator<Item = &'p Place>,
+    x: B::Tensor,
     rows: Rows,
 ) -> Result<Option<B::Tensor>> {
-    let (
-        Mixer::Attention(attention_spec),
-        MixerWeights::Attention { qkv: [query, key, value], output, norms },
-    ) = (&spec.mixer, &weights.mixer);
-    let qkv = backend.rms_norm_matmul(&x, &weights.mixer_norm, eps, &[query, key, value])?;
-    let [queries, keys, values] = qkv.as_slice() else {
-        return Err(TensorError::shape("rms_norm_matmul", "three outputs", qkv.len()).into());
-    };
-    let norms = norms.as_ref().map(|norms| HeadNorms { query: &norms.query, key: &norms.key, eps });
-    let queries = backend.qkv_rope(
-        [queries, keys, values],
-        norms,
-        angles,
-        &attention_spec.rope,
-        cache,
-        &step.slots,
-        attention_spec.head_dim,
-    )?;
+    let backend = pass.backend;
+    // What is added to, and what parts see in which tokens do not see each other.
+    let narrowed = if rows == Rows::Outputs { pass.outputs(&x)? } else { x.clone() };
+    // Without a norm or a factor in between, each part adds to what is there already.
+    let adds = weights.post.is_none() && block.scale == 1.0;
+    let mut sum: Option<B::Tensor> = adds.then(|| narrowed.clone());
+    for ((_, part), (norm, weights)) in block.parts.iter().zip(&weights.parts) {
+        let place = places.next().cloned().unwrap_or_default();
+        let mixes = part.needs().mixes;
+        let x = if mixes { &x } else { &narrowed };
+        let input = Input { x, norm: norm.as_ref(), residual: if adds { sum.as_ref() } else { None }, rows };
+        let Some(y) = part.forward(weights, &place, pass, &input)? else { continue };
+        sum = Some(match sum {
+            Some(sum) if !adds => backend.add(&sum, &y)?,
+            _ => y,
+        });
+    }
     if rows == Rows::None {
         return Ok(None);
     }
-    let mut attended = backend.attention(&queries, cache, step, &attention_spec.on_device())?;
-    if rows == Rows::Logits {
-        attended = backend.select_rows(&attended, &step.logit_rows)?;
-        x = backend.select_rows(&x, &step.logit_rows)?;
+    let Some(mut y) = sum else { return Ok(Some(narrowed)) };
+    if adds {
+        return Ok(Some(y));
     }
-    let x = backend.linear_add(&attended, output, &x)?;
-
-    let (FeedForward::Gated { activation, .. }, FeedForwardWeights::Gated { gate, up, down }) =
-        (&spec.feed_forward, &weights.feed_forward);
-    let inner = backend.rms_norm_gated_matmul(&x, &weights.feed_forward_norm, eps, gate, up, *activation)?;
-    Ok(Some(backend.linear_add(&inner, down, &x)?))
-}
-
-impl Attention {
-    fn on_device(&self) -> AttentionSpec {
-        let &Self { heads, kv_heads, head_dim, scale, window, .. } = self;
-        AttentionSpec { heads, kv_heads, head_dim, scale, window, softcap: None }
+    if let Some(post) = &weights.post {
+        y = backend.norm(&y, post)?;
     }
-}
-
-impl LayerSpec {
-    fn kv_cache(&self, pages: usize, page_size: usize, format: KvFormat) -> KvCacheSpec {
-        let Mixer::Attention(Attention { kv_heads, head_dim, .. }) = self.mixer;
-        KvCacheSpec { pages, page_size, kv_heads, head_dim, format }
+    if block.scale != 1.0 {
+        y = backend.scale(&y, block.scale, 0.0)?;
     }
+    Ok(Some(backend.add(&narrowed, &y)?))
 }
 
 impl<B: Backend> LanguageModel for Decoder<B> {
@@ -171,44 +301,210 @@ impl<B: Backend> LanguageModel for Decoder<B> {
         &self.info
     }
 
-    fn kv_page_bytes(&self, page_size: usize, format: KvFormat) -> usize {
-        self.spec.layers.iter().map(|layer| layer.kv_cache(1, page_size, format).page_bytes()).sum()
-    }
-
-    fn allocate_kv(&mut self, pages: usize, page_size: usize, format: KvFormat) -> Result<()> {
-        // Slots are numbered with 32 bits, and the byte count of a cache must not overflow on its way to the backend.
-        let slots = pages.checked_mul(page_size).filter(|slots| (1..=u32::MAX as usize).contains(slots));
-        let bytes = slots.and_then(|_| self.kv_page_bytes(page_size, format).checked_mul(pages));
-        if bytes.is_none() {
-            let problem = format!("{pages} pages of {page_size} tokens cannot be addressed");
+    fn allocate(&mut self, plan: &CachePlan) -> Result<()> {
+        let CachePlan { page_size, format, pages, slots } = plan;
+        if pages.len() != self.plan.groups.len() {
+            let problem =
+                format!("it has {} cache groups, the plan pages of {}", self.plan.groups.len(), pages.len());
             return Err(ModelError::KvCache { problem });
         }
-        // Drop the old cache first: there may be no room for both.
-        self.kv = None;
-        let layers = self
-            .spec
-            .layers
-            .iter()
-            .map(|layer| self.backend.kv_cache(&layer.kv_cache(pages, page_size, format)))
-            .collect::<Result<_, TensorError>>()?;
-        self.kv = Some(KvCaches { page_size, layers });
+        for (group, pages) in self.plan.groups.iter().zip(pages) {
+            // Rows are numbered with 32 bits, and the byte count of a cache must not overflow on its way to the backend.
+            let rows = pages.checked_mul(*page_size).filter(|rows| (1..u32::MAX as usize).contains(rows));
+            let bytes = group.page_bytes(*page_size, *format).checked_mul(*pages as u64);
+            if rows.is_none() || bytes.is_none() {
+                let problem = format!("{pages} pages of {page_size} tokens cannot be addressed");
+                return Err(ModelError::KvCache { problem });
+            }
+        }
+        if u32::try_from(*slots).is_err() {
+            return Err(ModelError::KvCache { problem: format!("{slots} slots cannot be addressed") });
+        }
+        // Drop the old caches first: there may be no room for both.
+        self.caches.clear();
+        self.states.clear();
+        self.pending.clear();
+        self.drawn = None;
+        self.limits.slots = 0;
+        for group in &self.plan.caches {
+            let spec = self.plan.groups[*group].layer(pages[*group], *page_size, *format);
+            self.caches.push(self.backend.kv_cache(&spec)?);
+        }
+        for columns in &self.plan.states {
+            self.states.push(self.backend.state(&StateSpec { slots: *slots, columns: *columns })?);
+        }
+        self.slots = std::iter::repeat_with(Slot::default).take(*slots).collect();
+        self.limits =
+            StepLimits { slots: *slots, page_size: *page_size, pages: pages.clone(), ..self.limits.clone() };
         Ok(())
     }
 
-    fn step(&mut self, batch: &Batch) -> Result<Logits> {
-        let vocab_size = self.spec.vocab_size;
-        if let Some(&token) = batch.tokens().iter().find(|token| **token as usize >= vocab_size) {
-            return Err(ModelError::Token { token, vocab_size });
+    fn limits(&self) -> &StepLimits {
+        &self.limits
+    }
+
+    fn submit(&mut self, mut batch: Batch) -> Result<Submitted> {
+        self.check(&batch)?;
+        let backend = Arc::clone(&self.backend);
+        if self.pending.is_empty() || self.drawn.is_none() {
+            // Every token is known to the host.
+            batch.resolve(|slot| self.slots[slot].last);
         }
-        let values = match batch.rows() {
-            0 => None,
-            _ => self.forward(batch)?,
+        let step = backend.upload(&batch)?;
+        let tokens = match (&step.fed, &self.drawn) {
+            (Some(fed), Some(drawn)) => backend.choose(fed, drawn, &step.tokens)?,
+            _ => step.tokens.clone(),
         };
-        let values = values.map(|logits| self.backend.read(&logits)).transpose()?.unwrap_or_default();
-        let rows = batch.logit_rows().len();
-        if values.len() != rows * vocab_size {
-            return Err(TensorError::shape("read", format!("{rows} rows of logits"), values.len()).into());
+        let routes: Vec<B::Indices> = self
+            .plan
+            .routes
+            .iter()
+            .map(|heads| {
+                let routes: Vec<u32> = (0..batch.rows() * heads).map(|i| (i % heads) as u32).collect();
+                backend.indices(&routes)
+            })
+            .collect::<Result<_, TensorError>>()?;
+        let Outputs { logits, hidden } = match batch.rows() {
+            0 => Outputs { logits: None, hidden: None },
+            _ => backend.record(&batch.shape(), || self.forward(&batch, &step, &tokens, &routes))?,
+        };
+        let results = match logits {
+            Some(logits) => match self.draw(&batch, &logits)? {
+                Some(drawn) => Results::Drawn(drawn),
+                None => Results::Logits(Some(logits)),
+            },
+            None => Results::Logits(None),
+        };
+        let id = StepId(self.next_step);
+        self.next_step += 1;
+        let feeds = matches!(results, Results::Drawn(_));
+        self.pending.push_back(Pending {
+            id,
+            slots: batch
+                .slots()
+                .iter()
+                .map(|slot| *slot as usize)
+                .map(|slot| (slot, self.slots[slot].epoch))
+                .collect(),
+            wants: batch.wants().to_vec(),
+            rows: batch.query_starts().windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect(),
+            results,
+            hidden,
+        });
+        Ok(Submitted { id, feeds })
+    }
+
+    fn finish(&mut self, id: StepId) -> Result<Vec<Output>> {
+        let Some(step) = self.pending.pop_front_if(|step| step.id == id) else {
+            let oldest = self.pending.front().map(|step| step.id);
+            let problem = format!("{id:?} is to be finished, the oldest step is {oldest:?}");
+            return Err(ModelError::Step { problem });
+        };
+        let Pending { slots, wants, rows, results, hidden, .. } = step;
+        let width = self.spec.hidden_size;
+        let hidden = hidden.map(|hidden| self.backend.read(&hidden)).transpose()?.unwrap_or_default();
+        let mut hidden = hidden.as_slice();
+        let mut take_hidden = |rows: usize| {
+            let (own, rest) = hidden.split_at((rows * width).min(hidden.len()));
+            hidden = rest;
+            Output::Hidden(own.to_vec())
+        };
+        let count = |want: &Want, rows: usize| match want {
+            Want::Logits(pippin_tensor::LogitRows::All) | Want::Hidden(pippin_tensor::LogitRows::All) => rows,
+            _ => 1,
+        };
+        match results {
+            Results::Drawn(drawn) => {
+                let tokens = self.backend.read_indices(&drawn.tokens)?;
+                let logprobs = drawn.logprobs.map(|logprobs| self.backend.read(&logprobs)).transpose()?;
+                let mut drawn = tokens.into_iter().enumerate();
+                let outputs =
+                    slots.iter().zip(&wants).zip(&rows).map(|(((slot, epoch), want), rows)| match want {
+                        Want::Sample => {
+                            let sampled = drawn.next().map(|(i, token)| Sampled {
+                                token,
+                                logprob: logprobs.as_ref().and_then(|logprobs| logprobs.get(i).copied()),
+                            });
+                            let slot = &mut self.slots[*slot];
+                            if let (Some(sampled), true) = (sampled, slot.epoch == *epoch) {
+                                slot.last = sampled.token;
+                                if let Some(sampler) = &mut slot.sampler {
+                                    sampler.accept(sampled.token);
+                                }
+                            }
+                            // A token that no vocabulary has says that the logits were not numbers.
+                            Output::Sampled(
+                                sampled.filter(|sampled| (sampled.token as usize) < self.limits.vocab),
+                            )
+                        }
+                        Want::Hidden(_) => take_hidden(count(want, *rows)),
+                        _ => Output::Nothing,
+                    });
+                Ok(outputs.collect())
+            }
+            Results::Logits(logits) => {
+                let vocab = self.spec.vocab_size;
+                let backend = Arc::clone(&self.backend);
+                let mut split = |values: &mut [f32]| {
+                    let mut values = values.chunks_exact_mut(vocab);
+                    let outputs =
+                        slots.iter().zip(&wants).zip(&rows).map(|(((slot, _), want), rows)| match want {
+                            Want::Sample => {
+                                let row = values.next().unwrap_or_default();
+                                Output::Sampled(Self::draw_from(
+                                    &mut self.slots[*slot],
+                                    row,
+                                    &mut self.scratch,
+                                ))
+                            }
+                            Want::Logits(_) => {
+                                let rows = count(want, *rows);
+                                let values: Vec<f32> =
+                                    values.by_ref().take(rows).flat_map(|row| row.iter().copied()).collect();
+                                Output::Logits(Logits { rows, vocab, values })
+                            }
+                            Want::Hidden(_) => take_hidden(count(want, *rows)),
+                            _ => Output::Nothing,
+                        });
+                    outputs.collect::<Vec<Output>>()
+                };
+                match logits {
+                    Some(logits) => Ok(backend.lend(logits, split)?),
+                    None => Ok(split(&mut [])),
+                }
+            }
         }
-        Ok(Logits { rows, vocab: vocab_size, values })
+    }
+
+    fn edit(&mut self, edits: Vec<SlotEdit>) -> Result<()> {
+        let backend = Arc::clone(&self.backend);
+        for edit in edits {
+            match edit {
+                SlotEdit::Reset { slot } => {
+                    let known = self.slot(slot)?;
+                    (known.sampler, known.epoch) = (None, known.epoch + 1);
+                    for state in &mut self.states {
+                        backend.reset_state(state, slot)?;
+                    }
+                }
+                SlotEdit::Copy { from, to } => {
+                    self.slot(from)?;
+                    self.slot(to)?;
+                    for state in &mut self.states {
+                        backend.copy_state(state, from, to)?;
+                    }
+                }
+                SlotEdit::Sampler { slot, sampler } => {
+                    let slot = self.slot(slot)?;
+                    (slot.sampler, slot.epoch) = (Some(sampler), slot.epoch + 1);
+                }
+                SlotEdit::Mask { slot, mask } => {
+                    if let Some(sampler) = &mut self.slot(slot)?.sampler {
+                        sampler.set_mask(mask);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }

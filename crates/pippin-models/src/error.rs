@@ -64,18 +64,16 @@ pub enum ModelError {
     /// The backend refused an operation or ran out of memory.
     #[error(transparent)]
     Backend(#[from] TensorError),
-    /// A token id is not in the vocabulary.
-    #[error("token id {token} is outside the model's vocabulary of {vocab_size} tokens")]
-    Token {
-        /// The id.
-        token: u32,
-        /// The size of the vocabulary.
-        vocab_size: usize,
-    },
-    /// A step does not fit the KV cache.
-    #[error("the KV cache does not fit the step: {problem}")]
+    /// The caches cannot be allocated as asked.
+    #[error("the KV cache does not fit the model: {problem}")]
     KvCache {
         /// What does not fit.
+        problem: String,
+    },
+    /// A step was asked for that cannot be run.
+    #[error("the step cannot be run: {problem}")]
+    Step {
+        /// What is wrong with it.
         problem: String,
     },
 }
@@ -107,8 +105,7 @@ impl ModelError {
             Self::Backend(TensorError::Shape { .. } | TensorError::Index { .. }) => {
                 "the checkpoint does not fit its config.json: download the model again"
             }
-            Self::Token { .. } => "the tokenizer is not the model's own: download the model again",
-            Self::Backend(_) | Self::KvCache { .. } => return None,
+            Self::Backend(_) | Self::KvCache { .. } | Self::Step { .. } => return None,
         };
         Some(hint.to_owned())
     }

@@ -7,9 +7,13 @@
 //!
 //! ```text
 //! config.json ──family──▶ DecoderSpec ─┐
-//!                                      ├─▶ Decoder<B> ──▶ Box<dyn LanguageModel>
-//! *.safetensors ──Checkpoint───────────┘
+//!                          of parts    ├─▶ Decoder<B> ──▶ Box<dyn LanguageModel>
+//! *.safetensors ──Source───────────────┘
 //! ```
+//!
+//! Layers are made of *parts*: attention, feed-forward networks, experts, recurrences. A part is one file, which holds its
+//! description, the names of its tensors, and how it is computed; a `Source` reads its weights, whether to describe a model,
+//! to move it to a device, or to make one up for a test.
 //!
 //! Everything generic ends at [`LanguageModel`]: tokens in, logits out. What is above never sees a backend or a family.
 //!
@@ -35,39 +39,48 @@
 //! use std::sync::Arc;
 //!
 //! use pippin_cpu::CpuBackend;
-//! use pippin_models::{Config, LanguageModel, load_from, testing};
-//! use pippin_tensor::{Batch, Dtype, KvFormat, LogitRows, Numerics, SequenceRows};
+//! use pippin_models::{CachePlan, Config, LanguageModel, Output, load_from, testing};
+//! use pippin_tensor::{Batch, Dtype, Input, KvFormat, LogitRows, Numerics, SequenceRows, Want};
 //!
 //! let config = Config::new(testing::tiny_llama())?;
 //! let checkpoint = testing::checkpoint(&config, Dtype::F32, 0)?;
 //! let mut model = load_from(&config, &checkpoint, Arc::new(CpuBackend::new(Numerics::Exact)))?;
 //! assert_eq!(model.info().family, "llama");
 //!
-//! // A KV cache of four pages, of which a prompt of three tokens needs one.
-//! model.allocate_kv(4, 16, KvFormat::F32)?;
-//! let mut batch = Batch::new(16);
-//! batch.push(SequenceRows { tokens: &[5, 6, 7], start: 0, pages: &[2], logits: LogitRows::Last })?;
-//! let logits = model.step(&batch)?;
+//! // A KV cache of four pages, of which a prompt of three tokens needs one, and a single slot.
+//! model.allocate(&CachePlan { page_size: 16, format: KvFormat::F32, pages: vec![4], slots: 1 })?;
+//! let mut batch = Batch::new(model.limits());
+//! let want = Want::Logits(LogitRows::Last);
+//! batch.push(SequenceRows::text(0, Input::Tokens(&[5, 6, 7]), 0, &[&[2]], want))?;
+//! let step = model.submit(batch)?;
+//! let outputs = model.finish(step.id)?;
+//! let [Output::Logits(logits)] = outputs.as_slice() else { panic!("one sequence wants logits") };
 //! assert_eq!((logits.rows, logits.row(0).len()), (1, model.info().vocab_size));
 //! # Ok::<(), pippin_models::ModelError>(())
 //! ```
 
+mod cache;
 mod config;
 mod decoder;
 mod error;
 mod families;
 mod load;
 mod model;
+mod parts;
+mod plan;
 mod rope;
+mod source;
 mod spec;
 #[doc(hidden)]
 pub mod testing;
 mod weights;
 
+pub use cache::{CacheGroup, CacheLayout, CachePlan};
 pub use config::Config;
 pub use decoder::Decoder;
 pub use error::{ModelError, Result};
 pub use families::{Family, ModelTypeRegistry};
 pub use load::{describe, describe_from, load, load_from};
-pub use model::{LanguageModel, Logits, ModelInfo};
-pub use spec::{Attention, DecoderSpec, FeedForward, Head, LayerSpec, Mixer, TensorNames, limits};
+pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
+pub use parts::{Attention, Dense, DenseForm, Experts, Latent, NormSpec, Part, Projections, SharedExpert};
+pub use spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits};

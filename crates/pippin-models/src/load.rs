@@ -5,7 +5,8 @@ use pippin_tensor::Backend;
 use pippin_weights::{Checkpoint, QuantizationConfig};
 
 use crate::config::FILE;
-use crate::weights::HostWeights;
+use crate::source::{Describe, Reader, Sink, Totals, Upload};
+use crate::weights::Weights;
 use crate::{Config, Decoder, DecoderSpec, LanguageModel, ModelInfo, ModelTypeRegistry, Result};
 
 /// Loads a model from its folder.
@@ -41,8 +42,10 @@ impl<B: Backend> Decoder<B> {
     ///
     /// As for [`load`].
     pub fn load(config: &Config, checkpoint: &Checkpoint, backend: Arc<B>) -> Result<Self> {
-        let Description { spec, weights, info } = Description::read(config, checkpoint)?;
-        Ok(Self::new(spec, weights.upload(&*backend)?, info, backend))
+        // Everything that can be wrong is found before the first weight is moved.
+        let info = describe_from(config, checkpoint)?;
+        let (spec, weights, _) = read(config, checkpoint, Upload(&*backend))?;
+        Ok(Self::new(spec, weights, info, backend))
     }
 }
 
@@ -63,23 +66,21 @@ pub fn describe(folder: &Path) -> Result<ModelInfo> {
 ///
 /// As for [`describe`].
 pub fn describe_from(config: &Config, checkpoint: &Checkpoint) -> Result<ModelInfo> {
-    Ok(Description::read(config, checkpoint)?.info)
+    let (spec, weights, totals) = read(config, checkpoint, Describe)?;
+    let family = ModelTypeRegistry::find(config)?;
+    Ok(ModelInfo::new(config.model_type()?, family.name, &spec, weights.head.is_none(), &totals))
 }
 
-/// A model as its files describe it.
-struct Description {
-    spec: DecoderSpec,
-    weights: HostWeights,
-    info: ModelInfo,
-}
-
-impl Description {
-    fn read(config: &Config, checkpoint: &Checkpoint) -> Result<Self> {
-        let family = ModelTypeRegistry::find(config)?;
-        let spec = family.spec(config)?;
-        let quantization = QuantizationConfig::from_config(config.value(), FILE)?;
-        let (weights, totals) = HostWeights::read(&spec, checkpoint, &quantization)?;
-        let info = ModelInfo::new(config.model_type()?, family.name, &spec, &weights, &totals);
-        Ok(Self { spec, weights, info })
-    }
+/// Reads a model's files into a sink.
+#[allow(clippy::type_complexity, reason = "three things that come from one reading")]
+fn read<K: Sink>(
+    config: &Config,
+    checkpoint: &Checkpoint,
+    sink: K,
+) -> Result<(DecoderSpec, Weights<K::Linear, K::Vector>, Totals)> {
+    let spec = ModelTypeRegistry::find(config)?.spec(config)?;
+    let quantization = &QuantizationConfig::from_config(config.value(), FILE)?;
+    let mut reader = Reader { checkpoint, quantization, totals: Totals::default(), sink };
+    let weights = Weights::read(&spec, &mut reader)?;
+    Ok((spec, weights, reader.totals))
 }

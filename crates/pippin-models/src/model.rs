@@ -4,8 +4,8 @@ use pippin_sampling::{Sampled, Sampler, TokenMask};
 use pippin_tensor::{Batch, Dtype, QuantSpec, StepLimits};
 use serde::Serialize;
 
-use crate::cache::{CacheLayout, CachePlan};
 use crate::Result;
+use crate::cache::{CacheLayout, CachePlan};
 
 /// What a model is: the facts that `pippin show` prints and that an engine plans with.
 #[derive(Clone, Debug, PartialEq, Serialize)]

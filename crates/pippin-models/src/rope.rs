@@ -14,6 +14,7 @@ use std::sync::Arc;
 use pippin_tensor::{RopeFrequencies, RopeSpec};
 
 use crate::config::{Fields, Numbers};
+use crate::spec::check::{positive, problem, within};
 use crate::{Result, limits};
 
 /// The kinds of scaling, as `rope_type` spells them.
@@ -27,6 +28,50 @@ pub(crate) struct RopeDefaults {
     pub(crate) theta: Option<f64>,
     /// Whether adjacent dimensions form pairs.
     pub(crate) traditional: bool,
+}
+
+/// Checks that rotary positions fit heads of a dimension.
+pub(crate) fn validate(rope: &RopeSpec, head_dim: usize) -> Result<()> {
+    if rope.dims == 0 || !rope.dims.is_multiple_of(2) || rope.dims > head_dim {
+        return Err(problem(
+            "head_dim",
+            format!("is {head_dim}, but {} rotated dimensions must be even and within it", rope.dims),
+        ));
+    }
+    positive("rope_scaling", rope.scale)?;
+    match &rope.frequencies {
+        RopeFrequencies::Fixed(frequencies) => {
+            if frequencies.len() != rope.dims / 2 {
+                let (found, dims) = (frequencies.len(), rope.dims);
+                let words = format!("gives {found} frequencies for {dims} rotated dimensions");
+                return Err(problem("rope_scaling", words));
+            }
+            // Zero is a pair that does not rotate.
+            if let Some(frequency) = frequencies.iter().find(|f| !(f.is_finite() && **f >= 0.0)) {
+                return Err(problem("rope_scaling", format!("gives the frequency {frequency}")));
+            }
+        }
+        RopeFrequencies::Dynamic { base, factor, original_context } => {
+            positive("rope_theta", *base)?;
+            positive("rope_scaling.factor", *factor)?;
+            within("max_position_embeddings", *original_context, limits::CONTEXT)?;
+            if rope.dims <= 2 {
+                return Err(problem("head_dim", "must be above 2 for dynamic rope scaling"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rotary positions without scaling.
+pub(crate) fn plain(base: f64, dims: usize, traditional: bool) -> Arc<RopeSpec> {
+    let frequencies = RopeFrequencies::Fixed(unscaled(base, dims));
+    Arc::new(RopeSpec { dims, traditional, frequencies, scale: 1.0, axes: None })
+}
+
+/// The rotated dimensions of heads of which a share is rotated.
+pub(crate) fn partial(head_dim: usize, share: f64) -> usize {
+    (head_dim as f64 * share) as usize
 }
 
 /// Reads the rotary positions of a configuration.
@@ -59,8 +104,13 @@ pub(crate) fn read(config: Fields<'_>, defaults: &RopeDefaults) -> Result<Arc<Ro
         let problem = format_args!("must be an even number of at most {}, found {dims}", limits::HEAD_DIM);
         return Err(config.error("head_dim", problem));
     }
-    let mut spec =
-        RopeSpec { dims, traditional, frequencies: RopeFrequencies::Fixed(unscaled(base, dims)), scale: 1.0 };
+    let mut spec = RopeSpec {
+        dims,
+        traditional,
+        frequencies: RopeFrequencies::Fixed(unscaled(base, dims)),
+        scale: 1.0,
+        axes: None,
+    };
 
     let Some(scaling) = scaling else { return Ok(Arc::new(spec)) };
     let (field, rope_type) = match (scaling.text("type")?, scaling.text("rope_type")?) {
@@ -99,11 +149,12 @@ pub(crate) fn read(config: Fields<'_>, defaults: &RopeDefaults) -> Result<Arc<Ro
                 beta_slow: scaling.positive("beta_slow")?.unwrap_or(1.0),
                 mscale: scaling.finite("mscale")?.unwrap_or(1.0),
                 mscale_all_dim: scaling.finite("mscale_all_dim")?.unwrap_or(0.0),
+                truncate: scaling.flag("truncate")?.unwrap_or(true),
             };
             spec.frequencies = inverses(&yarn.periods(base, dims));
             spec.scale = yarn.scale() as f32;
         }
-        "longrope" => {
+        "longrope" | "su" => {
             let context = config.required_count("max_position_embeddings")? as f64;
             let original = match scaling.positive("original_max_position_embeddings")? {
                 Some(original) => original,
@@ -198,6 +249,8 @@ struct Yarn {
     beta_slow: f64,
     mscale: f64,
     mscale_all_dim: f64,
+    /// Whether the ramp begins and ends at whole pairs.
+    truncate: bool,
 }
 
 impl Yarn {
@@ -206,8 +259,10 @@ impl Yarn {
         let pair = |rotations: f64| {
             dims as f64 * (self.original_context / (rotations * 2.0 * PI)).ln() / (2.0 * base.ln())
         };
-        let low = pair(self.beta_fast).floor().max(0.0);
-        let mut high = pair(self.beta_slow).ceil().min(dims as f64 - 1.0);
+        let (low, high) = (pair(self.beta_fast), pair(self.beta_slow));
+        let (low, high) = if self.truncate { (low.floor(), high.ceil()) } else { (low, high) };
+        let low = low.max(0.0);
+        let mut high = high.min(dims as f64 - 1.0);
         if low == high {
             high += 0.001;
         }

@@ -1,8 +1,8 @@
-use std::sync::Arc;
+use half::{bf16, f16};
+use pippin_tensor::Dtype;
 
-use pippin_tensor::{Activation, RopeFrequencies, RopeSpec};
-
-use crate::{ModelError, Result};
+use crate::Result;
+use crate::parts::{NormSpec, Part};
 
 /// Upper limits for the sizes in a configuration.
 ///
@@ -21,14 +21,17 @@ pub mod limits {
     pub const HEADS: usize = 1 << 14;
     /// Dimension of one head.
     pub const HEAD_DIM: usize = 1 << 12;
+    /// Experts of a layer.
+    pub const EXPERTS: usize = 1 << 14;
+    /// Taps of a short convolution.
+    pub const TAPS: usize = 1 << 10;
     /// Positions, and with them the context length and sliding windows.
     pub const CONTEXT: usize = 1 << 30;
 }
 
 /// A decoder, described: everything that the generic [`Decoder`](crate::Decoder) needs to know about a model.
 ///
-/// A family turns its configuration into this plain data, and has no other code. What a family does not need is `None`
-/// or `false`.
+/// A family turns its configuration into this plain data, and has no other code.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct DecoderSpec {
@@ -38,145 +41,172 @@ pub struct DecoderSpec {
     pub hidden_size: usize,
     /// The longest sequence the model was made for.
     pub context_length: usize,
-    /// Epsilon of the norms.
-    pub norm_eps: f32,
-    /// Where the output head's weights are.
-    pub head: Head,
+    /// What the checkpoint calls the parts that are not in layers.
+    pub names: ModelNames,
+    /// Factor on the embeddings.
+    pub embedding_scale: EmbeddingScale,
+    /// The embeddings' norm; its path is a full one.
+    pub embedding_norm: Option<NormSpec>,
     /// The layers, first to last.
     pub layers: Vec<LayerSpec>,
-    /// What the checkpoint calls the tensors.
-    pub names: TensorNames,
+    /// The norm after the last layer; its path is a full one.
+    pub final_norm: NormSpec,
+    /// The output head.
+    pub head: Head,
+}
+
+/// A factor on the embeddings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EmbeddingScale {
+    /// The factor.
+    pub factor: f32,
+    /// Whether it is rounded to the checkpoint's type, as it was where the model was trained.
+    pub as_stored: bool,
+}
+
+impl EmbeddingScale {
+    /// No factor.
+    pub(crate) const NONE: Self = Self { factor: 1.0, as_stored: false };
+
+    /// The factor for a checkpoint of a type.
+    pub(crate) fn for_type(self, dtype: Dtype) -> f32 {
+        match dtype {
+            Dtype::F16 if self.as_stored => f16::from_f32(self.factor).to_f32(),
+            Dtype::Bf16 if self.as_stored => bf16::from_f32(self.factor).to_f32(),
+            _ => self.factor,
+        }
+    }
+}
+
+/// What a checkpoint calls the parts of a decoder that are not in layers: module paths without `.weight`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelNames {
+    /// The embedding matrix.
+    pub embedding: String,
+    /// The list of layers.
+    pub layers: String,
+    /// The output head, when it is not the embedding matrix.
+    pub head: String,
+}
+
+impl Default for ModelNames {
+    fn default() -> Self {
+        Self::under("")
+    }
+}
+
+impl ModelNames {
+    /// The usual names after a prefix, which ends with a dot if it is not empty.
+    pub(crate) fn under(prefix: &str) -> Self {
+        Self {
+            embedding: format!("{prefix}model.embed_tokens"),
+            layers: format!("{prefix}model.layers"),
+            head: format!("{prefix}lm_head"),
+        }
+    }
+}
+
+/// The output head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Head {
+    /// Where its weights are.
+    pub weights: HeadWeights,
+    /// Whether it has a bias.
+    pub bias: bool,
+    /// Factor on the logits.
+    pub scale: f32,
+    /// Soft cap of the logits.
+    pub softcap: Option<f32>,
+}
+
+impl Head {
+    /// A head without bias, factor and cap.
+    pub(crate) fn new(weights: HeadWeights) -> Self {
+        Self { weights, bias: false, scale: 1.0, softcap: None }
+    }
 }
 
 /// Where the weights of the output head are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
+pub enum HeadWeights {
     /// The embedding matrix is used again.
     Tied,
-    /// A matrix of its own, [`TensorNames::head`].
+    /// A matrix of its own, [`ModelNames::head`].
     Separate,
     /// The configuration does not say: a matrix of its own if the checkpoint has one.
     IfPresent,
 }
 
-/// One layer: `x += mixer(norm(x))`, then `x += feed_forward(norm(x))`.
+/// One layer.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct LayerSpec {
-    /// What lets tokens see each other.
-    pub mixer: Mixer,
-    /// What transforms each token by itself.
-    pub feed_forward: FeedForward,
+pub enum LayerSpec {
+    /// Blocks, one after the other; usually two.
+    Blocks(Vec<Block>),
 }
 
-/// The part of a layer in which tokens see each other.
+/// `x += scale * post(Σ parts(norm(x)))`.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Mixer {
-    /// Causal attention with rotary positions.
-    Attention(Attention),
-}
-
-/// Causal grouped-query attention.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attention {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Dimension of one head.
-    pub head_dim: usize,
-    /// Whether the query, key and value projections have biases.
-    pub qkv_bias: bool,
-    /// Whether the output projection has a bias.
-    pub output_bias: bool,
-    /// Whether queries and keys are normalised head by head before the rotation.
-    pub head_norms: bool,
-    /// The rotary positions. Layers that share them share the allocation.
-    pub rope: Arc<RopeSpec>,
-    /// Sliding window: a token at position `p` sees positions above `p - window` only.
-    pub window: Option<usize>,
-    /// Factor on the scores before the softmax.
+pub struct Block {
+    /// The norm of what the parts are given, and the parts; parts that stand side by side may have norms of their own.
+    pub parts: Vec<(Option<NormSpec>, Part)>,
+    /// The norm of their sum.
+    pub post: Option<NormSpec>,
+    /// Factor on what is added to the residual stream.
     pub scale: f32,
 }
 
-/// The part of a layer that transforms each token by itself.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum FeedForward {
-    /// `down(activation(gate(x)) * up(x))`.
-    Gated {
-        /// Width of the gate and of `up`.
-        intermediate_size: usize,
-        /// The gate's activation.
-        activation: Activation,
-        /// Whether the three projections have biases.
-        bias: bool,
-    },
-}
+impl Block {
+    /// A norm and a part: `x += part(norm(x))`.
+    pub(crate) fn pre_norm(norm: NormSpec, part: Part) -> Self {
+        Self { parts: vec![(Some(norm), part)], post: None, scale: 1.0 }
+    }
 
-/// What a checkpoint calls the tensors of a decoder.
-///
-/// The values are module paths without `.weight`; those of a layer are relative to `{layers}.{index}.`. The default is
-/// what almost every family uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorNames {
-    /// The embedding matrix.
-    pub embedding: &'static str,
-    /// The list of layers.
-    pub layers: &'static str,
-    /// The norm after the last layer.
-    pub final_norm: &'static str,
-    /// The output head, when it is not the embedding matrix.
-    pub head: &'static str,
-    /// The norm before the mixer.
-    pub mixer_norm: &'static str,
-    /// The projections to queries, keys and values.
-    pub qkv: [&'static str; 3],
-    /// The attention's output projection.
-    pub attention_output: &'static str,
-    /// The norm of the queries' heads.
-    pub query_norm: &'static str,
-    /// The norm of the keys' heads.
-    pub key_norm: &'static str,
-    /// The norm before the feed-forward network.
-    pub feed_forward_norm: &'static str,
-    /// The feed-forward network's gate.
-    pub gate: &'static str,
-    /// The feed-forward network's other input projection.
-    pub up: &'static str,
-    /// The feed-forward network's output projection.
-    pub down: &'static str,
-}
+    /// Parts side by side behind one norm: `x += Σ parts(norm(x))`.
+    pub(crate) fn parallel<const N: usize>(norm: NormSpec, parts: [Part; N]) -> Self {
+        let parts = parts.into_iter().map(|part| (Some(norm), part)).collect();
+        Self { parts, post: None, scale: 1.0 }
+    }
 
-impl Default for TensorNames {
-    fn default() -> Self {
-        Self {
-            embedding: "model.embed_tokens",
-            layers: "model.layers",
-            final_norm: "model.norm",
-            head: "lm_head",
-            mixer_norm: "input_layernorm",
-            qkv: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-            attention_output: "self_attn.o_proj",
-            query_norm: "self_attn.q_norm",
-            key_norm: "self_attn.k_norm",
-            feed_forward_norm: "post_attention_layernorm",
-            gate: "mlp.gate_proj",
-            up: "mlp.up_proj",
-            down: "mlp.down_proj",
-        }
+    /// A part between two norms: `x += post(part(norm(x)))`.
+    pub(crate) fn sandwich(norm: NormSpec, part: Part, post: NormSpec) -> Self {
+        Self { post: Some(post), ..Self::pre_norm(norm, part) }
+    }
+
+    /// A part and the norm of its result: `x += post(part(x))`.
+    pub(crate) fn post_norm(part: Part, post: NormSpec) -> Self {
+        Self { parts: vec![(None, part)], post: Some(post), scale: 1.0 }
     }
 }
 
-impl TensorNames {
-    /// The full path of a layer's module.
-    pub(crate) fn in_layer(&self, layer: usize, module: &str) -> String {
-        format!("{}.{layer}.{module}", self.layers)
+impl LayerSpec {
+    /// The parts of the layer, in order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        let Self::Blocks(blocks) = self;
+        blocks.iter().flat_map(|block| block.parts.iter().map(|(_, part)| part))
+    }
+
+    fn validate(&self) -> Result<()> {
+        let Self::Blocks(blocks) = self;
+        for block in blocks {
+            for (norm, part) in &block.parts {
+                norm.iter().try_for_each(NormSpec::validate)?;
+                part.validate()?;
+            }
+            block.post.iter().try_for_each(NormSpec::validate)?;
+            check::finite("the residual factor", block.scale)?;
+        }
+        Ok(())
     }
 }
 
 impl DecoderSpec {
+    /// The full path of a layer.
+    pub(crate) fn layer_path(&self, layer: usize) -> String {
+        format!("{}.{layer}", self.names.layers)
+    }
+
     /// Checks that every number is possible and that they fit together.
     ///
     /// The generic decoder may rely on a checked spec: no size is zero or absurd, heads divide, rotations match their
@@ -184,73 +214,26 @@ impl DecoderSpec {
     ///
     /// # Errors
     ///
-    /// [`ModelError::Field`], in the words of `config.json`.
+    /// [`ModelError::Field`](crate::ModelError::Field), in the words of `config.json`.
     pub fn validate(&self) -> Result<()> {
-        within("vocab_size", self.vocab_size, limits::VOCAB)?;
-        within("hidden_size", self.hidden_size, limits::HIDDEN)?;
-        within("max_position_embeddings", self.context_length, limits::CONTEXT)?;
-        within("num_hidden_layers", self.layers.len(), limits::LAYERS)?;
-        positive("rms_norm_eps", self.norm_eps)?;
-        self.layers.iter().try_for_each(LayerSpec::validate)
-    }
-}
-
-impl LayerSpec {
-    fn validate(&self) -> Result<()> {
-        let Mixer::Attention(attention) = &self.mixer;
-        attention.validate()?;
-        let FeedForward::Gated { intermediate_size, .. } = &self.feed_forward;
-        within("intermediate_size", *intermediate_size, limits::INTERMEDIATE)
-    }
-}
-
-impl Attention {
-    fn validate(&self) -> Result<()> {
-        let &Self { heads, kv_heads, head_dim, .. } = self;
-        within("num_attention_heads", heads, limits::HEADS)?;
-        within("num_key_value_heads", kv_heads, limits::HEADS)?;
-        within("head_dim", head_dim, limits::HEAD_DIM)?;
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(problem(
-                "num_key_value_heads",
-                format!("is {kv_heads}, which does not divide the {heads} attention heads"),
-            ));
+        check::within("vocab_size", self.vocab_size, limits::VOCAB)?;
+        check::within("hidden_size", self.hidden_size, limits::HIDDEN)?;
+        check::within("max_position_embeddings", self.context_length, limits::CONTEXT)?;
+        check::within("num_hidden_layers", self.layers.len(), limits::LAYERS)?;
+        check::finite("the embedding scale", self.embedding_scale.factor)?;
+        self.embedding_norm.iter().try_for_each(NormSpec::validate)?;
+        self.final_norm.validate()?;
+        check::finite("logit_scale", self.head.scale)?;
+        if let Some(cap) = self.head.softcap {
+            check::positive("final_logit_softcapping", cap)?;
         }
-        if let Some(window) = self.window {
-            within("sliding_window", window, limits::CONTEXT)?;
-        }
-        positive("the attention scale", self.scale)?;
-        let rope = &*self.rope;
-        if rope.dims == 0 || !rope.dims.is_multiple_of(2) || rope.dims > head_dim {
-            return Err(problem(
-                "head_dim",
-                format!("is {head_dim}, but {} rotated dimensions must be even and within it", rope.dims),
-            ));
-        }
-        positive("rope_scaling", rope.scale)?;
-        match &rope.frequencies {
-            RopeFrequencies::Fixed(frequencies) => {
-                if frequencies.len() != rope.dims / 2 {
-                    return Err(problem(
-                        "rope_scaling",
-                        format!(
-                            "gives {} frequencies for {} rotated dimensions",
-                            frequencies.len(),
-                            rope.dims
-                        ),
-                    ));
-                }
-                // Zero is a pair that does not rotate.
-                if let Some(frequency) = frequencies.iter().find(|f| !(f.is_finite() && **f >= 0.0)) {
-                    return Err(problem("rope_scaling", format!("gives the frequency {frequency}")));
-                }
-            }
-            RopeFrequencies::Dynamic { base, factor, original_context } => {
-                positive("rope_theta", *base)?;
-                positive("rope_scaling.factor", *factor)?;
-                within("max_position_embeddings", *original_context, limits::CONTEXT)?;
-                if rope.dims <= 2 {
-                    return Err(problem("head_dim", "must be above 2 for dynamic rope scaling"));
+        self.layers.iter().try_for_each(LayerSpec::validate)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            for shared in layer.parts().filter_map(|part| part.needs().shares) {
+                let has_own = |part: &Part| part.needs().cache.is_some();
+                if shared >= index || !self.layers[shared].parts().any(has_own) {
+                    let words = format!("gives layer {index} the keys of layer {shared}, which has none");
+                    return Err(check::problem("num_kv_shared_layers", words));
                 }
             }
         }
@@ -258,22 +241,42 @@ impl Attention {
     }
 }
 
-fn within(field: &str, value: usize, limit: usize) -> Result<()> {
-    match value {
-        0 => Err(problem(field, "must be a positive integer, found 0")),
-        _ if value > limit => Err(problem(field, format!("must be at most {limit}, found {value}"))),
-        _ => Ok(()),
-    }
-}
+/// Checks of single numbers, in the words of `config.json`.
+pub(crate) mod check {
+    use crate::{ModelError, Result};
 
-fn positive(field: &str, value: f32) -> Result<()> {
-    if value.is_finite() && value > 0.0 {
-        Ok(())
-    } else {
-        Err(problem(field, format!("must be a positive number, found {value}")))
+    pub(crate) fn within(field: &str, value: usize, limit: usize) -> Result<()> {
+        match value {
+            0 => Err(problem(field, "must be a positive integer, found 0")),
+            _ if value > limit => Err(problem(field, format!("must be at most {limit}, found {value}"))),
+            _ => Ok(()),
+        }
     }
-}
 
-fn problem(field: &str, problem: impl ToString) -> ModelError {
-    ModelError::field("config.json", field, problem)
+    pub(crate) fn positive(field: &str, value: f32) -> Result<()> {
+        if value.is_finite() && value > 0.0 {
+            Ok(())
+        } else {
+            Err(problem(field, format!("must be a positive number, found {value}")))
+        }
+    }
+
+    pub(crate) fn finite(field: &str, value: f32) -> Result<()> {
+        if value.is_finite() {
+            Ok(())
+        } else {
+            Err(problem(field, format!("must be a finite number, found {value}")))
+        }
+    }
+
+    pub(crate) fn multiple(field: &str, value: usize, of: usize, what: &str) -> Result<()> {
+        if of.is_multiple_of(value) {
+            return Ok(());
+        }
+        Err(problem(field, format!("is {value}, which does not divide the {of} {what}")))
+    }
+
+    pub(crate) fn problem(field: &str, problem: impl ToString) -> ModelError {
+        ModelError::field("config.json", field, problem)
+    }
 }

@@ -14,13 +14,16 @@
 //! # Ok::<(), pippin_models::ModelError>(())
 //! ```
 
+use std::ops::Range;
+
 use pippin_tensor::{Dtype, QuantMode, QuantSpec};
 use pippin_weights::{Checkpoint, TensorData, WeightsError};
 use serde_json::{Value, json};
 
-use crate::{
-    Attention, Config, DecoderSpec, FeedForward, Head, Mixer, ModelError, ModelTypeRegistry, Result,
-};
+use crate::source::{Cut, Source};
+use crate::spec::HeadWeights;
+use crate::weights::Weights;
+use crate::{Config, ModelError, ModelTypeRegistry, Result};
 
 /// The configuration of a llama with two layers, 64 wide, and 96 token ids.
 pub fn tiny_llama() -> Value {
@@ -54,12 +57,16 @@ pub fn checkpoint(config: &Config, dtype: Dtype, salt: u64) -> Result<Checkpoint
 ///
 /// As for [`checkpoint`].
 pub fn tensors(config: &Config, dtype: Dtype, salt: u64) -> Result<Vec<TensorData>> {
-    let spec = ModelTypeRegistry::find(config)?.spec(config)?;
+    let mut spec = ModelTypeRegistry::find(config)?.spec(config)?;
+    if spec.head.weights == HeadWeights::IfPresent {
+        spec.head.weights = HeadWeights::Tied;
+    }
     let mut generator = Generator { config, dtype, salt, tensors: Vec::new() };
-    generator.decoder(&spec)?;
+    Weights::read(&spec, &mut generator)?;
     Ok(generator.tensors)
 }
 
+/// A source that makes weights up as they are asked for.
 struct Generator<'a> {
     config: &'a Config,
     dtype: Dtype,
@@ -67,63 +74,99 @@ struct Generator<'a> {
     tensors: Vec<TensorData>,
 }
 
-impl Generator<'_> {
-    fn decoder(&mut self, spec: &DecoderSpec) -> Result<()> {
-        let names = &spec.names;
-        let hidden = spec.hidden_size;
-        self.linear(names.embedding, spec.vocab_size, hidden, false)?;
-        for (index, layer) in spec.layers.iter().enumerate() {
-            let path = |module| names.in_layer(index, module);
-            let Mixer::Attention(Attention {
-                heads,
-                kv_heads,
-                head_dim,
-                qkv_bias,
-                output_bias,
-                head_norms,
-                ..
-            }) = layer.mixer;
-            let FeedForward::Gated { intermediate_size, bias, .. } = layer.feed_forward;
-            self.norm(&path(names.mixer_norm), hidden)?;
-            for (name, heads) in names.qkv.into_iter().zip([heads, kv_heads, kv_heads]) {
-                self.linear(&path(name), heads * head_dim, hidden, qkv_bias)?;
-            }
-            self.linear(&path(names.attention_output), hidden, heads * head_dim, output_bias)?;
-            if head_norms {
-                self.norm(&path(names.query_norm), head_dim)?;
-                self.norm(&path(names.key_norm), head_dim)?;
-            }
-            self.norm(&path(names.feed_forward_norm), hidden)?;
-            self.linear(&path(names.gate), intermediate_size, hidden, bias)?;
-            self.linear(&path(names.up), intermediate_size, hidden, bias)?;
-            self.linear(&path(names.down), hidden, intermediate_size, bias)?;
-        }
-        self.norm(names.final_norm, hidden)?;
-        if spec.head == Head::Separate {
-            self.linear(names.head, spec.vocab_size, hidden, false)?;
-        }
-        Ok(())
+impl Source for Generator<'_> {
+    type Linear = ();
+    type Vector = ();
+
+    fn has(&self, _: &str) -> bool {
+        true
     }
 
-    fn norm(&mut self, path: &str, length: usize) -> Result<()> {
+    fn linear(&mut self, path: &str, shape: [usize; 2], bias: bool, _: Cut) -> Result<()> {
+        self.matrix(path, &shape)?;
+        if bias { self.parameter(&format!("{path}.bias"), &shape[..1]) } else { Ok(()) }
+    }
+
+    fn dense(&mut self, path: &str, shape: [usize; 2], bias: bool, _: Cut) -> Result<()> {
+        self.dense_matrix(path, &shape)?;
+        if bias { self.parameter(&format!("{path}.bias"), &shape[..1]) } else { Ok(()) }
+    }
+
+    fn split(
+        &mut self,
+        path: &str,
+        shape: [usize; 2],
+        bias: bool,
+        parts: &[Vec<Range<usize>>],
+        cut: Cut,
+    ) -> Result<Vec<()>> {
+        self.linear(path, shape, bias, cut)?;
+        Ok(vec![(); parts.len()])
+    }
+
+    fn stack(&mut self, path: &str, shape: [usize; 3], bias: bool, _: Cut) -> Result<()> {
+        self.matrix(path, &shape)?;
+        if bias { self.parameter(&format!("{path}.bias"), &shape[..2]) } else { Ok(()) }
+    }
+
+    fn vector(&mut self, name: &str, shape: &[usize], _: fn(f32) -> f32) -> Result<()> {
+        self.parameter(name, shape)
+    }
+
+    fn kernels(&mut self, path: &str, columns: usize, taps: usize) -> Result<()> {
         let name = format!("{path}.weight");
-        let values = self.uniform(&name, length).map(|u| 1.0 + u / 4.0).collect();
-        self.push(name, &[length], values)
+        let amplitude = (3.0 / taps as f64).sqrt() as f32;
+        let values = self.uniform(&name, columns * taps).map(|u| u * amplitude).collect();
+        self.push(name, &[columns, taps, 1], values)
+    }
+}
+
+/// The last component of a dotted name.
+fn last(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// How much larger than usual a matrix's weights are.
+fn gain(path: &str, axes: usize) -> f64 {
+    match last(path) {
+        "q_proj" | "k_proj" | "o_proj" | "qkv_proj" | "query_key_value" | "dense" | "q_b_proj"
+        | "kv_a_proj_with_mqa" | "embed_q" | "out_proj" | "linear_out" => 2.0,
+        "gate_proj" | "up_proj" if axes == 3 => 2.0,
+        "modality_router" => 32.0,
+        _ => 1.0,
+    }
+}
+
+impl Generator<'_> {
+    /// A parameter that is neither matrix, stack nor convolution.
+    fn parameter(&mut self, name: &str, shape: &[usize]) -> Result<()> {
+        let number: fn(f32) -> f32 = match last(name) {
+            "sinks" | "r_k" => |u| u / 2.0,
+            kind if kind.ends_with("bias") => |u| u / 2.0,
+            "x_r" | "x_w" | "x_k" | "x_v" | "x_a" | "x_g" => |u| 0.5 + u / 2.0,
+            "A_log" => |u| u * 2.0 - 2.0,
+            "recurrent_param" => |u| u * 2.0 - 4.0,
+            _ => |u| 1.0 + u / 4.0,
+        };
+        let values = self.uniform(name, shape.iter().product()).map(number).collect();
+        self.push(name.to_owned(), shape, values)
     }
 
-    fn linear(&mut self, path: &str, rows: usize, cols: usize, bias: bool) -> Result<()> {
-        let gain = match path.rsplit('.').next() {
-            Some("q_proj" | "k_proj" | "o_proj") => 2.0,
-            _ => 1.0,
+    /// A matrix, or a stack of them, quantized or not.
+    fn matrix(&mut self, path: &str, shape: &[usize]) -> Result<()> {
+        let (Some((cols, outer)), gain) = (shape.split_last(), gain(path, shape.len())) else {
+            return Ok(());
         };
+        let (cols, rows) = (*cols, outer.iter().product::<usize>());
         let weight = format!("{path}.weight");
+        let shaped = |last: usize| -> Vec<usize> { outer.iter().copied().chain([last]).collect() };
         match self.quantization(path).filter(|spec| cols.is_multiple_of(spec.group_size)) {
-            Some(spec) if spec.mode != QuantMode::Affine => self.minifloat(path, rows, cols, gain, spec)?,
+            Some(spec) if spec.mode != QuantMode::Affine => self.minifloat(path, shape, gain, spec),
             Some(QuantSpec { bits, group_size, .. }) => {
                 let words = cols * bits as usize / 32;
                 let packed: Vec<u32> =
                     stream(self.salt, &weight).take(rows * words).map(|z| (z >> 32) as u32).collect();
-                self.tensors.push(TensorData::from_u32(weight, &[rows, words], &packed)?);
+                self.tensors.push(TensorData::from_u32(weight, &shaped(words), &packed)?);
 
                 let groups = cols / group_size;
                 let levels = 2f64.powi(bits as i32);
@@ -136,25 +179,26 @@ impl Generator<'_> {
                     .collect();
                 let center = ((levels - 1.0) / 2.0) as f32;
                 let biases = scales.iter().map(|scale| -(scale * center)).collect();
-                self.push(scales_name, &[rows, groups], scales)?;
-                self.push(format!("{path}.biases"), &[rows, groups], biases)?;
+                self.push(scales_name, &shaped(groups), scales)?;
+                self.push(format!("{path}.biases"), &shaped(groups), biases)
             }
-            None => {
-                let amplitude = (gain * (3.0 / cols as f64).sqrt()) as f32;
-                let values = self.uniform(&weight, rows * cols).map(|u| u * amplitude).collect();
-                self.push(weight, &[rows, cols], values)?;
-            }
+            None => self.dense_matrix(path, shape),
         }
-        if bias {
-            let name = format!("{path}.bias");
-            let values = self.uniform(&name, rows).map(|u| u / 2.0).collect();
-            self.push(name, &[rows], values)?;
-        }
-        Ok(())
+    }
+
+    fn dense_matrix(&mut self, path: &str, shape: &[usize]) -> Result<()> {
+        let Some(cols) = shape.last() else { return Ok(()) };
+        let amplitude = (gain(path, shape.len()) * (3.0 / *cols as f64).sqrt()) as f32;
+        let weight = format!("{path}.weight");
+        let values = self.uniform(&weight, shape.iter().product()).map(|u| u * amplitude).collect();
+        self.push(weight, shape, values)
     }
 
     /// The packed words and scales of a matrix of mxfp4, mxfp8 or nvfp4.
-    fn minifloat(&mut self, path: &str, rows: usize, cols: usize, gain: f64, spec: QuantSpec) -> Result<()> {
+    fn minifloat(&mut self, path: &str, shape: &[usize], gain: f64, spec: QuantSpec) -> Result<()> {
+        let Some((cols, outer)) = shape.split_last() else { return Ok(()) };
+        let (cols, rows) = (*cols, outer.iter().product::<usize>());
+        let shaped = |last: usize| -> Vec<usize> { outer.iter().copied().chain([last]).collect() };
         let weight = format!("{path}.weight");
         let words = cols * spec.bits as usize / 32;
         let mut packed: Vec<u8> = stream(self.salt, &weight)
@@ -172,7 +216,7 @@ impl Generator<'_> {
         } else {
             2.926
         };
-        self.tensors.push(TensorData::new(weight, Dtype::U32, &[rows, words], packed)?);
+        self.tensors.push(TensorData::new(weight, Dtype::U32, &shaped(words), packed)?);
 
         let exponent = (gain / (cols as f64).sqrt() / rms).log2();
         let (base, spread) = match spec.mode {
@@ -185,7 +229,7 @@ impl Generator<'_> {
             .take(rows * groups)
             .map(|z| (base as u64 + (z >> 40) % spread) as u8)
             .collect();
-        self.tensors.push(TensorData::new(name, Dtype::U8, &[rows, groups], scales)?);
+        self.tensors.push(TensorData::new(name, Dtype::U8, &shaped(groups), scales)?);
         Ok(())
     }
 
@@ -199,7 +243,12 @@ impl Generator<'_> {
             None => QuantMode::Affine,
         };
         let bits = u32::try_from(count("bits")?).ok()?;
-        Some(QuantSpec { mode, bits, group_size: usize::try_from(count("group_size")?).ok()? })
+        // An entry without a group size has that of its mode, not the model's.
+        let group_size = match count("group_size") {
+            Some(size) => usize::try_from(size).ok()?,
+            None => mode.default_spec().group_size,
+        };
+        Some(QuantSpec { mode, bits, group_size })
     }
 
     fn uniform(&self, name: &str, count: usize) -> impl Iterator<Item = f32> + use<> {

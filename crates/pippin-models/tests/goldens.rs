@@ -7,15 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pippin_cpu::{CpuBackend, InstructionSet};
-use pippin_models::{Config, LanguageModel, describe, load, load_from, testing};
-use pippin_tensor::{Batch, Dtype, KvFormat, LogitRows, Numerics, SequenceRows};
+use pippin_models::{CachePlan, Config, LanguageModel, Output, SlotEdit, describe, load, load_from, testing};
+use pippin_tensor::{Batch, Dtype, GIVEN_BACK, Input, KvFormat, LogitRows, Numerics, SequenceRows, Want};
 use pippin_weights::write_safetensors;
 use serde_json::{Value, json};
 
 /// Small and odd against prompts of 24 tokens, so that sequences span pages and end within them.
 const PAGE_SIZE: usize = 8;
-/// Pages for four sequences of up to 96 tokens each.
+/// Pages of each cache group for four sequences of up to 96 tokens each.
 const PAGES: usize = 4 * 12;
+/// A slot for each sequence, and one for a snapshot.
+const SLOTS: usize = 5;
+const ALL: Want = Want::Logits(LogitRows::All);
+const LAST: Want = Want::Logits(LogitRows::Last);
 /// Ten times what is measured, which is the rounding of two orders of summation.
 const TOLERANCE: f64 = 5e-5;
 
@@ -79,9 +83,8 @@ impl Golden {
 
     fn model_on(&self, backend: CpuBackend, config: &Config, kv: KvFormat) -> Runner {
         let checkpoint = testing::checkpoint(config, self.dtype, self.salt).unwrap();
-        let mut model = load_from(config, &checkpoint, Arc::new(backend)).unwrap();
-        model.allocate_kv(PAGES, PAGE_SIZE, kv).unwrap();
-        Runner { model }
+        let model = load_from(config, &checkpoint, Arc::new(backend)).unwrap();
+        Runner::new(model, kv)
     }
 }
 
@@ -95,23 +98,59 @@ fn pages(sequence: usize) -> Vec<u32> {
 }
 
 /// A sequence's part of a step: which of the four it is, how many tokens it has already, and the new ones.
-type Part<'a> = (usize, usize, &'a [u32], LogitRows);
+type Part<'a> = (usize, usize, &'a [u32], Want);
 
 impl Runner {
+    fn new(mut model: Box<dyn LanguageModel>, format: KvFormat) -> Self {
+        let pages = vec![PAGES; model.info().cache.groups.len()];
+        model.allocate(&CachePlan { page_size: PAGE_SIZE, format, pages, slots: SLOTS }).unwrap();
+        Self { model }
+    }
+
+    /// The pages that a sequence has of each group when its next token is the `start`-th: those out of every later
+    /// token's reach were given back.
+    fn tables(&self, sequence: usize, start: usize) -> Vec<Vec<u32>> {
+        let groups = &self.model.info().cache.groups;
+        groups
+            .iter()
+            .map(|group| {
+                let mut pages = pages(sequence);
+                pages[..group.given_back(start) / PAGE_SIZE].fill(GIVEN_BACK);
+                pages
+            })
+            .collect()
+    }
+
     fn step(&mut self, parts: &[Part<'_>]) -> Vec<Vec<f32>> {
-        let mut batch = Batch::new(PAGE_SIZE);
-        for &(sequence, start, tokens, logits) in parts {
-            batch.push(SequenceRows { tokens, start, pages: &pages(sequence), logits }).unwrap();
+        let mut batch = Batch::new(self.model.limits());
+        for &(sequence, start, tokens, want) in parts {
+            if start == 0 {
+                self.model.edit(vec![SlotEdit::Reset { slot: sequence }]).unwrap();
+            }
+            let tables = self.tables(sequence, start);
+            let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
+            batch.push(SequenceRows::text(sequence, Input::Tokens(tokens), start, &tables, want)).unwrap();
         }
-        let logits = self.model.step(&batch).unwrap();
-        assert_eq!(logits.vocab, self.model.info().vocab_size);
-        (0..logits.rows).map(|index| logits.row(index).to_vec()).collect()
+        let submitted = self.model.submit(batch).unwrap();
+        let vocab = self.model.info().vocab_size;
+        let mut rows = Vec::new();
+        for output in self.model.finish(submitted.id).unwrap() {
+            match output {
+                Output::Logits(logits) => {
+                    assert_eq!(logits.vocab, vocab);
+                    rows.extend((0..logits.rows).map(|index| logits.row(index).to_vec()));
+                }
+                Output::Nothing => {}
+                other => panic!("nobody asked for {other:?}"),
+            }
+        }
+        rows
     }
 
     /// The logits of every position of a prompt that is fed in chunks.
     fn prompt(&mut self, sequence: usize, prompt: &[u32], chunk: usize) -> Vec<Vec<f32>> {
         let chunks = prompt.chunks(chunk).enumerate();
-        chunks.flat_map(|(i, tokens)| self.step(&[(sequence, i * chunk, tokens, LogitRows::All)])).collect()
+        chunks.flat_map(|(i, tokens)| self.step(&[(sequence, i * chunk, tokens, ALL)])).collect()
     }
 
     /// The logits of greedy decoding that starts from some logits: those of each step, and the tokens.
@@ -125,7 +164,7 @@ impl Runner {
         let (mut rows, mut tokens) = (vec![first.to_vec()], Vec::new());
         for step in 0..steps {
             tokens.push(argmax(&rows[step]));
-            let row = self.step(&[(sequence, start + step, &tokens[step..], LogitRows::Last)]);
+            let row = self.step(&[(sequence, start + step, &tokens[step..], LAST)]);
             rows.extend(row);
         }
         rows.pop();
@@ -184,28 +223,35 @@ fn independent_of_steps(golden: &Golden, numerics: Numerics, kv: KvFormat) {
         assert!(again == greedy, "{}: decoding after chunks of {chunk}", golden.name);
     }
     // A chunk without logits, then one with the last row only.
-    assert!(model.step(&[(2, 0, &prompt[..11], LogitRows::None)]).is_empty());
-    assert!(model.step(&[(2, 11, &prompt[11..], LogitRows::Last)])[0] == whole[prompt.len() - 1]);
+    assert!(model.step(&[(2, 0, &prompt[..11], Want::Nothing)]).is_empty());
+    assert!(model.step(&[(2, 11, &prompt[11..], LAST)])[0] == whole[prompt.len() - 1]);
+
+    // What a sequence keeps besides pages can be put aside and taken again.
+    let rest = model.prompt(0, prompt, 7);
+    assert!(rest == whole);
+    model.model.edit(vec![SlotEdit::Copy { from: 0, to: 4 }]).unwrap();
+    for _ in 0..2 {
+        let (again, _) = model.greedy(0, prompt.len(), whole.last().unwrap(), 5);
+        assert!(again == greedy[..5], "{}: decoding from a snapshot", golden.name);
+        model.model.edit(vec![SlotEdit::Copy { from: 4, to: 0 }]).unwrap();
+    }
 
     // Each prompt by itself, then all in one ragged batch, then decoding all at once.
     let prompts: Vec<&[u32]> =
         std::iter::once(&prompt[..]).chain(golden.others.iter().map(|(prompt, _)| &prompt[..])).collect();
     let mut alone = Vec::new();
     for (sequence, prompt) in prompts.iter().enumerate() {
-        let last = model.step(&[(sequence, 0, prompt, LogitRows::Last)]).remove(0);
+        let last = model.step(&[(sequence, 0, prompt, LAST)]).remove(0);
         alone.push(model.greedy(sequence, prompt.len(), &last, 8));
     }
     let mut model = golden.model(numerics, kv);
-    let parts: Vec<Part<'_>> = prompts
-        .iter()
-        .enumerate()
-        .map(|(sequence, prompt)| (sequence, 0, *prompt, LogitRows::Last))
-        .collect();
+    let parts: Vec<Part<'_>> =
+        prompts.iter().enumerate().map(|(sequence, prompt)| (sequence, 0, *prompt, LAST)).collect();
     let mut together = vec![model.step(&parts)];
     for step in 0..7 {
         // In another order each time, and the first sequence rests every other step.
         let mut parts: Vec<Part<'_>> = (0..prompts.len())
-            .map(|s| (s, prompts[s].len() + step, &alone[s].1[step..=step], LogitRows::Last))
+            .map(|s| (s, prompts[s].len() + step, &alone[s].1[step..=step], LAST))
             .collect();
         parts.rotate_left(step % prompts.len());
         let mut rows = model.step(&parts);
@@ -226,14 +272,14 @@ fn independent_of_steps(golden: &Golden, numerics: Numerics, kv: KvFormat) {
     let mut model = golden.model(numerics, kv);
     model.prompt(0, prompt, usize::MAX);
     let mixed = model.step(&[
-        (1, 0, &prompt[..10], LogitRows::All),
-        (0, prompt.len(), &tokens[..1], LogitRows::Last),
-        (2, 0, &prompt[..5], LogitRows::None),
-        (3, 0, prompt, LogitRows::Last),
+        (1, 0, &prompt[..10], ALL),
+        (0, prompt.len(), &tokens[..1], LAST),
+        (2, 0, &prompt[..5], Want::Nothing),
+        (3, 0, prompt, LAST),
     ]);
     assert_eq!(mixed.len(), 12);
     assert!(mixed[..10] == whole[..10] && mixed[10] == greedy[1] && mixed[11] == whole[prompt.len() - 1]);
-    let rest = model.step(&[(2, 5, &prompt[5..], LogitRows::All), (1, 10, &prompt[10..], LogitRows::All)]);
+    let rest = model.step(&[(2, 5, &prompt[5..], ALL), (1, 10, &prompt[10..], ALL)]);
     assert!(rest[..prompt.len() - 5] == whole[5..] && rest[prompt.len() - 5..] == whole[10..]);
 }
 
@@ -269,6 +315,21 @@ macro_rules! goldens {
 }
 
 goldens! {
+    cohere2: "cohere2",
+    cohere2_4bit: "cohere2-4bit",
+    deepseek_v3: "deepseek_v3",
+    deepseek_v3_4bit: "deepseek_v3-4bit",
+    deepseek_v3_yarn: "deepseek_v3-yarn",
+    gemma2: "gemma2",
+    gemma2_4bit: "gemma2-4bit",
+    gemma3: "gemma3",
+    gemma3_4bit: "gemma3-4bit",
+    gpt_neox: "gpt_neox",
+    gpt_neox_4bit: "gpt_neox-4bit",
+    gpt_neox_sequential: "gpt_neox-sequential",
+    gpt_oss: "gpt_oss",
+    gpt_oss_4bit: "gpt_oss-4bit",
+    gpt_oss_mxfp4: "gpt_oss-mxfp4",
     llama: "llama",
     llama_4bit: "llama-4bit",
     llama_4bit_bf16: "llama-4bit-bf16",
@@ -288,9 +349,19 @@ goldens! {
     llama_rope_yarn_mscale: "llama-rope-yarn-mscale",
     llama_sliding: "llama-sliding",
     llama_untied: "llama-untied",
+    llama4: "llama4",
+    llama4_4bit: "llama4-4bit",
     mistral: "mistral",
     mistral_4bit: "mistral-4bit",
     mistral_sliding: "mistral-sliding",
+    olmo2: "olmo2",
+    olmo2_4bit: "olmo2-4bit",
+    phi: "phi",
+    phi_4bit: "phi-4bit",
+    phi3: "phi3",
+    phi3_4bit: "phi3-4bit",
+    phi3_longrope: "phi3-longrope",
+    phi3_sliding: "phi3-sliding",
     qwen2: "qwen2",
     qwen2_4bit: "qwen2-4bit",
     qwen2_bf16: "qwen2-bf16",
@@ -302,6 +373,8 @@ goldens! {
     qwen3_mxfp8: "qwen3-mxfp8",
     qwen3_rope_parameters: "qwen3-rope-parameters",
     qwen3_untied: "qwen3-untied",
+    qwen3_moe: "qwen3_moe",
+    qwen3_moe_4bit: "qwen3_moe-4bit",
 }
 
 /// What holds for exact numerics in `f32` holds for every other way to run.
@@ -378,7 +451,7 @@ fn features_matter() {
     model.prompt(0, &golden.prompt, usize::MAX);
     let tokens = golden.greedy.iter().enumerate();
     let rows: Vec<_> = tokens
-        .map(|(i, token)| model.step(&[(0, golden.prompt.len() + i, &[*token], LogitRows::Last)]).remove(0))
+        .map(|(i, token)| model.step(&[(0, golden.prompt.len() + i, &[*token], LAST)]).remove(0))
         .collect();
     for (step, logits) in &golden.greedy_logits {
         let (position, step) = (golden.prompt.len() + step, step - 1);
@@ -396,9 +469,8 @@ fn a_folder_is_loaded_and_described() {
     std::fs::write(folder.path().join("config.json"), golden.config.value().to_string()).unwrap();
     write_safetensors(&folder.path().join("model.safetensors"), &tensors, &Default::default()).unwrap();
 
-    let mut model = load(folder.path(), Arc::new(CpuBackend::new(Numerics::Exact))).unwrap();
-    model.allocate_kv(PAGES, PAGE_SIZE, KvFormat::F32).unwrap();
-    let rows = Runner { model }.prompt(0, &golden.prompt, usize::MAX);
+    let model = load(folder.path(), Arc::new(CpuBackend::new(Numerics::Exact))).unwrap();
+    let rows = Runner::new(model, KvFormat::F32).prompt(0, &golden.prompt, usize::MAX);
     assert!(rows == golden.model(Numerics::Exact, KvFormat::F32).prompt(0, &golden.prompt, usize::MAX));
 
     let info = describe(folder.path()).unwrap();

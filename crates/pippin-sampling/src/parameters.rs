@@ -132,11 +132,7 @@ impl GenerateParameters {
         }
         for (token, bias) in &self.logit_bias {
             if !bias.is_finite() {
-                return Err(ParameterError::new(
-                    "logit_bias",
-                    format!("{token}: {bias}"),
-                    "a finite number",
-                ));
+                return Err(ParameterError::new("logit_bias", format!("{token}: {bias}"), "a finite number"));
             }
         }
         if self.min_tokens_to_keep == 0 {

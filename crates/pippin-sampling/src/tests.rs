@@ -209,9 +209,7 @@ fn the_same_seed_draws_the_same_tokens() {
         let parameters = GenerateParameters { seed, top_p, temperature: 1.0, ..Default::default() };
         let mut sampler = Sampler::new(Arc::new(parameters), Arc::default(), &[]);
         let mut scratch = Scratch::default();
-        (0..20)
-            .map(|_| sampler.sample(&mut logits.clone(), &mut scratch).expect("finite").token)
-            .collect()
+        (0..20).map(|_| sampler.sample(&mut logits.clone(), &mut scratch).expect("finite").token).collect()
     };
     for top_p in [1.0, 0.8] {
         assert_eq!(draws(Some(5), top_p), draws(Some(5), top_p));
@@ -246,11 +244,16 @@ fn penalties_see_as_much_of_the_past_as_their_windows_say() {
 #[test]
 fn a_sampler_that_skips_goes_on_as_one_that_has_drawn() {
     for xtc_probability in [0.0, 0.5] {
-        let parameters =
-            Arc::new(GenerateParameters { temperature: 1.0, seed: Some(3), xtc_probability, ..Default::default() });
+        let parameters = Arc::new(GenerateParameters {
+            temperature: 1.0,
+            seed: Some(3),
+            xtc_probability,
+            ..Default::default()
+        });
         let mut scratch = Scratch::default();
         let mut sampler = Sampler::new(Arc::clone(&parameters), Arc::default(), &[]);
-        let mut draw = |sampler: &mut Sampler| sampler.sample(&mut [0.0; 50], &mut scratch).expect("finite").token;
+        let mut draw =
+            |sampler: &mut Sampler| sampler.sample(&mut [0.0; 50], &mut scratch).expect("finite").token;
         let drawn: Vec<u32> = (0..20).map(|_| draw(&mut sampler)).collect();
         let mut resumed = Sampler::new(parameters, Arc::default(), &drawn[..12]);
         resumed.skip(12);

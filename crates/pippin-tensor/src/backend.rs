@@ -210,7 +210,11 @@ pub trait Backend: Sized + Debug + 'static {
     ///
     /// # Errors
     /// Those of `f`, or of the recording.
-    fn record<T>(&self, _shape: &StepShape, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn record<T, E: From<TensorError>>(
+        &self,
+        _shape: &StepShape,
+        f: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
         f()
     }
 

@@ -41,7 +41,7 @@
 //! ```
 
 mod backend;
-// pub mod conformance;
+pub mod conformance;
 pub mod convolution;
 mod error;
 mod spec;
@@ -54,11 +54,12 @@ pub use pippin_sampling as sampling;
 pub use pippin_weights::{Dtype, MatrixData, QuantMode, QuantSpec, QuantizedData, TensorData, minifloat};
 pub use spec::{
     Activation, AttentionSpec, Gate, KvCacheSpec, KvFormat, Norm, NormKind, PositionScale, Reach, Reduction,
-    RopeFrequencies, RopeSpec, RouterSpec, ScanInputs, ScanSpec, ScanUpdate, ScoreFunction, StateSpec, ValueStore,
+    RopeFrequencies, RopeSpec, RouterSpec, ScanInputs, ScanSpec, ScanUpdate, ScoreFunction, StateSpec,
+    ValueStore,
 };
 pub use step::{
     Batch, CacheInputs, GIVEN_BACK, Input, LogitRows, SequenceRows, StepInputs, StepLimits, StepShape, Want,
 };
 
 /// The result of a backend operation.
-pub type Result<T> = std::result::Result<T, TensorError>;
+pub type Result<T, E = TensorError> = std::result::Result<T, E>;

@@ -78,13 +78,7 @@ pub struct SequenceRows<'a> {
 
 impl<'a> SequenceRows<'a> {
     /// Tokens of a text: each sees what is before it, and its position is its index.
-    pub fn text(
-        slot: usize,
-        input: Input<'a>,
-        start: usize,
-        pages: &'a [&'a [u32]],
-        want: Want,
-    ) -> Self {
+    pub fn text(slot: usize, input: Input<'a>, start: usize, pages: &'a [&'a [u32]], want: Want) -> Self {
         Self { slot, input, start, pages, want, visible_ends: None, positions: None }
     }
 }
@@ -269,7 +263,9 @@ impl Batch {
             }
         }
         if let Some(ends) = sequence.visible_ends {
-            let fits = |(i, visible): (usize, &u32)| (sequence.start + i) < *visible as usize && *visible as usize <= end;
+            let fits = |(i, visible): (usize, &u32)| {
+                (sequence.start + i) < *visible as usize && *visible as usize <= end
+            };
             if ends.len() != rows || !ends.iter().enumerate().all(fits) {
                 let expected = format!("{rows} ends of what rows see, from themselves to {end}");
                 return Err(TensorError::shape("batch", expected, format!("{ends:?}")));

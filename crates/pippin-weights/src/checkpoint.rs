@@ -241,6 +241,40 @@ impl Checkpoint {
         cols: usize,
         quantization: &QuantizationConfig,
     ) -> Result<MatrixData, WeightsError> {
+        self.read_matrix(path, &[rows, cols], quantization)
+    }
+
+    /// The weight matrices of the module at `path` that are stored as one tensor of three axes, `[count, rows, cols]`: the
+    /// experts of a mixture, or a matrix for each head. They come as one matrix of `count * rows` rows.
+    ///
+    /// # Errors
+    ///
+    /// As for [`matrix`](Self::matrix).
+    pub fn stack(
+        &self,
+        path: &str,
+        [count, rows, cols]: [usize; 3],
+        quantization: &QuantizationConfig,
+    ) -> Result<MatrixData, WeightsError> {
+        self.read_matrix(path, &[count, rows, cols], quantization)
+    }
+
+    fn read_matrix(
+        &self,
+        path: &str,
+        shape: &[usize],
+        quantization: &QuantizationConfig,
+    ) -> Result<MatrixData, WeightsError> {
+        let (outer, cols) = match shape {
+            [outer @ .., cols] => (outer, *cols),
+            [] => (shape, 1),
+        };
+        let rows = outer.iter().fold(1usize, |product, size| product.saturating_mul(*size));
+        // All axes but the last become one, if they are what they should be.
+        let flat = |tensor: &TensorData| match tensor.shape() {
+            [found @ .., columns] if found == outer => tensor.reshape(&[rows, *columns]),
+            _ => Ok(tensor.clone()),
+        };
         let weight_name = format!("{path}.weight");
         let scales_name = format!("{path}.scales");
         let lookup = quantization.lookup(path);
@@ -254,10 +288,10 @@ impl Checkpoint {
                 };
                 return Err(WeightsError::Quantized { place: weight.place(), problem });
             }
-            return MatrixData::dense(self.tensor(&weight_name, &[rows, cols])?);
+            return MatrixData::dense(flat(&self.tensor(&weight_name, shape)?)?);
         }
-        let weight = self.require(&weight_name)?;
-        let scales = self.require(&scales_name)?;
+        let weight = &flat(self.require(&weight_name)?)?;
+        let scales = &flat(self.require(&scales_name)?)?;
         let spec = match lookup {
             Lookup::Quantized(spec) => spec,
             Lookup::Dense | Lookup::Infer => infer_spec(weight, scales, cols)?,
@@ -266,9 +300,9 @@ impl Checkpoint {
         let biases = match spec.mode {
             // Scales of another mode are a better explanation than missing biases.
             crate::QuantMode::Affine if scales.dtype() != crate::Dtype::U8 => {
-                Some(self.require(&biases_name)?.clone())
+                Some(flat(self.require(&biases_name)?)?)
             }
-            _ => self.get(&biases_name).cloned(),
+            _ => self.get(&biases_name).map(flat).transpose()?,
         };
         if let Some(global_scale) = self.get(&format!("{path}.global_scale")) {
             return Err(WeightsError::Quantized {

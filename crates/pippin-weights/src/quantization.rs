@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -400,6 +401,25 @@ impl MatrixData {
             Self::Dense(tensor) => tensor.shape().get(1).copied().unwrap_or(0),
             Self::Quantized(matrix) => matrix.cols,
         }
+    }
+
+    /// Some of the rows, one range after the other. One range shares the bytes; several are copied together.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::View`] when a range is not within the rows.
+    pub fn select_rows(&self, ranges: &[Range<usize>]) -> Result<Self, WeightsError> {
+        Ok(match self {
+            Self::Dense(tensor) => Self::Dense(tensor.select_rows(ranges)?),
+            Self::Quantized(matrix) => Self::Quantized(QuantizedData {
+                spec: matrix.spec,
+                rows: ranges.iter().map(ExactSizeIterator::len).sum(),
+                cols: matrix.cols,
+                weight: matrix.weight.select_rows(ranges)?,
+                scales: matrix.scales.select_rows(ranges)?,
+                biases: matrix.biases.as_ref().map(|biases| biases.select_rows(ranges)).transpose()?,
+            }),
+        })
     }
 
     /// Bytes of all the tensors the matrix consists of.

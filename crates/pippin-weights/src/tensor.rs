@@ -277,6 +277,29 @@ impl TensorData {
         })
     }
 
+    /// Parts of the tensor along the first axis, one after the other. One range shares the bytes; several are copied
+    /// together.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::View`] when the tensor is a scalar or a range is not within the axis.
+    pub fn select_rows(&self, ranges: &[Range<usize>]) -> Result<Self, WeightsError> {
+        if let [range] = ranges {
+            return self.slice_rows(range.clone());
+        }
+        let mut bytes = Vec::new();
+        let mut rows = 0;
+        for range in ranges {
+            bytes.extend_from_slice(self.slice_rows(range.clone())?.bytes());
+            rows += range.len();
+        }
+        let mut shape = self.shape.to_vec();
+        if let Some(first) = shape.first_mut() {
+            *first = rows;
+        }
+        Self::new(self.name(), self.dtype, &shape, bytes)
+    }
+
     /// The same elements in another shape, sharing the bytes.
     ///
     /// # Errors

@@ -531,3 +531,46 @@ fn a_model_of_mixed_modes() {
         &["`affine.weight`", "[3, 16], found [3, 24]"],
     );
 }
+
+#[test]
+fn stacks_of_matrices_are_one_below_the_other() {
+    let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
+    let dense = TensorData::from_f32("experts.weight", &[2, 3, 4], &values).unwrap();
+    let checkpoint = Checkpoint::from_tensors(vec![dense]);
+    let none = QuantizationConfig::default();
+    let stack = checkpoint.stack("experts", [2, 3, 4], &none).unwrap();
+    assert_eq!((stack.rows(), stack.cols()), (6, 4));
+    for wrong in [[3, 2, 4], [6, 1, 4], [2, 3, 5], [usize::MAX, 3, 4]] {
+        assert!(matches!(checkpoint.stack("experts", wrong, &none), Err(WeightsError::WrongShape { .. })));
+    }
+    assert!(checkpoint.matrix("experts", 6, 4, &none).is_err());
+
+    // Quantized: two experts of 2 rows and 64 columns, in 4 bits.
+    let quantized = |shape: [usize; 3]| {
+        let words = shape.iter().product();
+        vec![
+            TensorData::from_u32("experts.weight", &shape, &vec![0x7654_3210; words]).unwrap(),
+            TensorData::from_f32("experts.scales", &[2, 2, 2], &[0.5; 8]).unwrap(),
+            TensorData::from_f32("experts.biases", &[2, 2, 2], &[0.0; 8]).unwrap(),
+        ]
+    };
+    let stack = Checkpoint::from_tensors(quantized([2, 2, 8])).stack("experts", [2, 2, 64], &none).unwrap();
+    let MatrixData::Quantized(stack) = stack else { panic!("it has scales") };
+    assert_eq!((stack.rows, stack.cols, stack.spec), (4, 64, QuantSpec::affine(4, 32)));
+    assert_eq!(stack.dequantize().unwrap()[64..68], [0.0, 0.5, 1.0, 1.5]);
+    assert!(Checkpoint::from_tensors(quantized([2, 2, 9])).stack("experts", [2, 2, 64], &none).is_err());
+}
+
+#[test]
+fn rows_of_a_matrix_are_shared_or_copied() {
+    let values: Vec<f32> = (0..12).map(|i| i as f32).collect();
+    let matrix = MatrixData::dense(TensorData::from_f32("w", &[6, 2], &values).unwrap()).unwrap();
+    let rows = |ranges: &[std::ops::Range<usize>]| match matrix.select_rows(ranges).unwrap() {
+        MatrixData::Dense(tensor) => (tensor.shape().to_vec(), tensor.to_f32().unwrap()),
+        MatrixData::Quantized(_) => panic!("it is dense"),
+    };
+    assert_eq!(rows(&[1..3]), (vec![2, 2], vec![2.0, 3.0, 4.0, 5.0]));
+    assert_eq!(rows(&[4..5, 0..1]), (vec![2, 2], vec![8.0, 9.0, 0.0, 1.0]));
+    assert!(matrix.select_rows(&[5..7]).is_err());
+    assert!(matrix.select_rows(&[0..1, 6..8]).is_err());
+}

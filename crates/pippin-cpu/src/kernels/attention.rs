@@ -40,43 +40,49 @@ pub(crate) fn segment_pages(page_size: usize) -> usize {
     (SEGMENT_KEYS / page_size).max(1)
 }
 
-/// One layer's keys or values: `[pages, kv_heads]` blocks. A block holds the rows of one head's tokens,
-/// `[page_size, head_dim]`, and after them, in [`KvFormat::Int8`], their `page_size` scales as `f32`.
+/// One layer's keys and values: `[pages, kv_heads]` blocks of each. A block holds the rows of one head's tokens,
+/// `[page_size, dim]`, and after them, in [`KvFormat::Int8`], their `page_size` scales as `f32`.
 #[derive(Clone, Copy)]
 pub(crate) struct KvView {
     pub(crate) keys: *const u8,
+    /// The keys again where values are part of them.
     pub(crate) values: *const u8,
     pub(crate) format: KvFormat,
     pub(crate) page_size: usize,
     pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
+    pub(crate) key_dim: usize,
+    pub(crate) value_dim: usize,
+    /// Elements from one row of values to the next: `value_dim`, or `key_dim` where values are part of keys.
+    pub(crate) value_stride: usize,
 }
 
 impl KvView {
-    /// Byte offset of a page's block of one head.
-    fn offset(&self, page: usize, kv_head: usize) -> usize {
-        (page * self.kv_heads + kv_head) * self.page_size * self.format.row_bytes(self.head_dim)
+    /// Byte offset of a page's block of one head, for rows of `dim` elements.
+    fn offset(&self, page: usize, kv_head: usize, dim: usize) -> usize {
+        (page * self.kv_heads + kv_head) * self.page_size * self.format.row_bytes(dim)
     }
 }
 
 /// The queries of one sequence that share a key-value head, for a range of rows and a range of segments.
 pub(crate) struct AttentionTask<'a> {
-    /// All queries, `[rows, heads * head_dim]`.
+    /// All queries, `[rows, heads * key_dim]`.
     pub(crate) queries: *const f32,
-    /// Output in the same shape.
+    /// All outputs, `[rows, heads * value_dim]`.
     pub(crate) out: *mut f32,
     pub(crate) heads: usize,
-    /// Rows of this task, and the position of the first.
+    /// First row of this task.
     pub(crate) first_row: usize,
-    pub(crate) rows: usize,
-    pub(crate) first_position: usize,
+    /// For each row of this task, the first index that it sees, and the end of what it sees.
+    pub(crate) firsts: &'a [u32],
+    pub(crate) ends: &'a [u32],
     pub(crate) kv_head: usize,
     pub(crate) kv: KvView,
     /// The sequence's pages.
     pub(crate) pages: &'a [u32],
     pub(crate) scale: f32,
-    pub(crate) window: Option<usize>,
     pub(crate) softcap: Option<f32>,
+    /// A score for each head that has no value, or null.
+    pub(crate) sinks: *const f32,
     /// The segments to compute, some of those that [`segments`] names.
     pub(crate) segments: Range<usize>,
     /// Where the segments' results go, [`Layout::len`] elements for each, to be merged when all are there. Null: these
@@ -84,15 +90,23 @@ pub(crate) struct AttentionTask<'a> {
     pub(crate) partials: *mut f32,
 }
 
-/// The segments that hold keys which some of `rows` rows from position `first` on see.
-pub(crate) fn segments(first: usize, rows: usize, window: Option<usize>, page_size: usize) -> Range<usize> {
+/// The segments that hold keys which some of the rows see that begin at `firsts` and end before `ends`.
+pub(crate) fn segments(firsts: &[u32], ends: &[u32], page_size: usize) -> Range<usize> {
     let keys = segment_pages(page_size) * page_size;
-    first_seen(first, window) / keys..(first + rows - 1) / keys + 1
+    let (first, end) = bounds(firsts, ends);
+    if first < end { first / keys..(end - 1) / keys + 1 } else { 0..0 }
 }
 
-/// The first position that a token at `position` sees.
-fn first_seen(position: usize, window: Option<usize>) -> usize {
-    window.map_or(0, |window| (position + 1).saturating_sub(window))
+/// The first index that any row sees, and the end of what they see.
+fn bounds(firsts: &[u32], ends: &[u32]) -> (usize, usize) {
+    let (mut first, mut end) = (usize::MAX, 0);
+    for (row_first, row_end) in firsts.iter().zip(ends) {
+        if row_first < row_end {
+            first = first.min(*row_first as usize);
+            end = end.max(*row_end as usize);
+        }
+    }
+    (first, end)
 }
 
 /// How the result of a segment, and the merged result, lie in memory: the weighted sums of values of each query
@@ -104,8 +118,8 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub(crate) fn new(queries: usize, head_dim: usize, lanes: usize) -> Self {
-        Self { queries, stride: head_dim.next_multiple_of(lanes) }
+    pub(crate) fn new(queries: usize, value_dim: usize, lanes: usize) -> Self {
+        Self { queries, stride: value_dim.next_multiple_of(lanes) }
     }
 
     /// Elements of a result.
@@ -238,7 +252,7 @@ pub(crate) unsafe fn attention<S: Simd, const COLUMNS: usize>(
 /// As [`attention`]; `partials` holds a result for each of `task.segments`.
 #[inline(always)]
 pub(crate) unsafe fn merge<S: Simd>(task: &AttentionTask<'_>, partials: *const f32, scratch: &mut Scratch) {
-    let layout = Layout::new(task.queries_len(), task.kv.head_dim, S::LANES);
+    let layout = Layout::new(task.queries_len(), task.kv.value_dim, S::LANES);
     let total = Scratch::resize(&mut scratch.total, layout.len());
     // SAFETY: as this function's.
     unsafe {
@@ -251,98 +265,104 @@ pub(crate) unsafe fn merge<S: Simd>(task: &AttentionTask<'_>, partials: *const f
 }
 
 impl AttentionTask<'_> {
+    fn group(&self) -> usize {
+        self.heads / self.kv.kv_heads
+    }
+
     fn queries_len(&self) -> usize {
-        self.rows * (self.heads / self.kv.kv_heads)
+        self.ends.len() * self.group()
     }
 
     /// The keys of a segment that a query of a row sees, counted from the segment's first.
     fn seen(&self, query: usize, segment_start: usize, keys: usize) -> Range<usize> {
-        let position = self.first_position + query / (self.heads / self.kv.kv_heads);
-        let end = (position + 1).saturating_sub(segment_start).min(keys);
-        first_seen(position, self.window).saturating_sub(segment_start)..end
+        let row = query / self.group();
+        let end = (self.ends[row] as usize).saturating_sub(segment_start).min(keys);
+        (self.firsts[row] as usize).saturating_sub(segment_start)..end
     }
 
-    /// Offset of a query, and of its output, from the first of all.
-    fn offset(&self, query: usize) -> usize {
-        let group = self.heads / self.kv.kv_heads;
-        let (row, head) = (self.first_row + query / group, self.kv_head * group + query % group);
-        (row * self.heads + head) * self.kv.head_dim
+    /// The head of a query.
+    fn head(&self, query: usize) -> usize {
+        self.kv_head * self.group() + query % self.group()
+    }
+
+    /// Which of all heads of all rows a query is.
+    fn place(&self, query: usize) -> usize {
+        (self.first_row + query / self.group()) * self.heads + self.head(query)
     }
 }
 
 #[inline(always)]
 unsafe fn run<S: Simd, T: Stored, const COLUMNS: usize>(task: &AttentionTask<'_>, scratch: &mut Scratch) {
-    let KvView { page_size, head_dim, .. } = task.kv;
+    let KvView { page_size, key_dim, value_dim, value_stride, .. } = task.kv;
     let queries = task.queries_len();
-    let layout = Layout::new(queries, head_dim, S::LANES);
+    let layout = Layout::new(queries, value_dim, S::LANES);
     let stride = layout.stride;
+    let key_stride = key_dim.next_multiple_of(S::LANES);
     let pages = segment_pages(page_size);
     // The extra vector keeps the scores of different queries in different sets of the cache.
     let score_stride = (pages * page_size).next_multiple_of(MAX_LANES) + MAX_LANES;
-    let x = Scratch::resize(&mut scratch.queries, queries * stride);
-    let panel = Scratch::resize(&mut scratch.panel, page_size * stride);
+    let x = Scratch::resize(&mut scratch.queries, queries * key_stride);
+    let panel = Scratch::resize(&mut scratch.panel, page_size * stride.max(key_stride));
     let scores = Scratch::resize(&mut scratch.scores, queries * score_stride);
     let key_scales = Scratch::resize(&mut scratch.scales, 2 * score_stride);
     let value_scales = key_scales.wrapping_add(score_stride);
     let own = Scratch::resize(&mut scratch.segment, layout.len());
     let total = Scratch::resize(&mut scratch.total, layout.len());
     // Rows of a page must be whole vectors to be read as they are.
-    let direct = stride == head_dim && (T::BYTES == 4 || (task.rows == 1 && queries <= DIRECT_QUERIES));
-    let last = task.first_position + task.rows - 1;
-    let first_block = first_seen(task.first_position, task.window) / page_size;
+    let few = T::BYTES == 4 || (task.ends.len() == 1 && queries <= DIRECT_QUERIES);
+    let direct_keys = few && key_stride == key_dim;
+    let direct_values = few && stride == value_dim;
+    let (first, end) = bounds(task.firsts, task.ends);
+    let first_block = first / page_size;
 
-    // SAFETY: rows and heads are inside the query tensor; blocks are those of positions up to the last row's, so their
+    // SAFETY: rows and heads are inside the query tensor; blocks are those of indices that some row sees, so their
     // pages are in the table and hold keys and values; buffers have the sizes above, which are whole vectors.
     unsafe {
         for query in 0..queries {
-            let (from, to) = (task.queries.add(task.offset(query)), x.add(query * stride));
-            for i in 0..stride {
-                *to.add(i) = if i < head_dim { *from.add(i) * task.scale } else { 0.0 };
+            let (from, to) = (task.queries.add(task.place(query) * key_dim), x.add(query * key_stride));
+            for i in 0..key_stride {
+                *to.add(i) = if i < key_dim { *from.add(i) * task.scale } else { 0.0 };
             }
         }
         layout.clear(total);
-        let block_offset = |block: usize| task.kv.offset(task.pages[block] as usize, task.kv_head);
-        let scales_offset = page_size * head_dim * T::BYTES;
+        let key_block = |block: usize| {
+            task.kv.keys.add(task.kv.offset(task.pages[block] as usize, task.kv_head, key_dim))
+        };
+        let value_block = |block: usize| {
+            task.kv.values.add(task.kv.offset(task.pages[block] as usize, task.kv_head, value_stride))
+        };
+        let key_scales_offset = page_size * key_dim * T::BYTES;
+        let value_scales_offset = page_size * value_stride * T::BYTES;
         for segment in task.segments.clone() {
             let start = segment * pages * page_size;
-            let blocks = first_block.max(segment * pages)..(last / page_size + 1).min((segment + 1) * pages);
-            let keys_of = |block: usize| (last + 1 - block * page_size).min(page_size);
-            let first_values = task.kv.values.add(block_offset(blocks.start));
-            let panel_of = |from: *const u8, keys: usize, ahead: *const u8| {
-                if direct {
-                    Panel { from, rows: keys, columns: stride, ahead }
-                } else {
-                    widen::<S, T>(from, keys, head_dim, panel, stride);
-                    Panel { from: panel.cast::<u8>().cast_const(), rows: keys, columns: stride, ahead }
-                }
-            };
+            let blocks =
+                first_block.max(segment * pages)..((end - 1) / page_size + 1).min((segment + 1) * pages);
+            let keys_of = |block: usize| (end - block * page_size).min(page_size);
+            let first_values = value_block(blocks.start);
 
             for block in blocks.clone() {
                 let (keys, at) = (keys_of(block), block * page_size - start);
-                let from = task.kv.keys.add(block_offset(block));
-                let ahead = if block + 1 < blocks.end {
-                    task.kv.keys.add(block_offset(block + 1))
-                } else {
-                    first_values
-                };
+                let from = key_block(block);
+                let ahead = if block + 1 < blocks.end { key_block(block + 1) } else { first_values };
                 if T::SCALED {
-                    S::prefetch(ahead.wrapping_add(scales_offset));
-                    S::prefetch(ahead.wrapping_add(scales_offset + CACHE_LINE));
-                    copy_scales(from.add(scales_offset), keys, key_scales.add(at));
+                    S::prefetch(ahead.wrapping_add(key_scales_offset));
+                    S::prefetch(ahead.wrapping_add(key_scales_offset + CACHE_LINE));
+                    copy_scales(from.add(key_scales_offset), keys, key_scales.add(at));
                 }
-                let panel = panel_of(from, keys, ahead);
                 let y = Rows { values: scores.add(at), stride: score_stride };
-                let x = Rows { values: x, stride };
-                if direct {
+                let x = Rows { values: x, stride: key_stride };
+                if direct_keys {
+                    let panel = Panel { from, rows: keys, columns: key_stride, stride: key_stride, ahead };
                     products::<S, T, COLUMNS>(&panel, x, queries, y);
                 } else {
+                    let panel = widen::<S, T>(from, keys, key_dim, key_dim, panel, ahead);
                     products::<S, F32, COLUMNS>(&panel, x, queries, y);
                 }
             }
 
             if T::SCALED {
                 for block in blocks.clone() {
-                    let from = task.kv.values.add(block_offset(block) + scales_offset);
+                    let from = value_block(block).add(value_scales_offset);
                     copy_scales(from, keys_of(block), value_scales.add(block * page_size - start));
                 }
             }
@@ -367,15 +387,19 @@ unsafe fn run<S: Simd, T: Stored, const COLUMNS: usize>(task: &AttentionTask<'_>
 
             for block in blocks.clone() {
                 let (keys, at) = (keys_of(block), block * page_size - start);
-                let from = task.kv.values.add(block_offset(block));
+                let from = value_block(block);
                 let ahead = if block + 1 < blocks.end {
-                    task.kv.values.add(block_offset(block + 1))
+                    value_block(block + 1)
                 } else if segment + 1 < task.segments.end {
-                    task.kv.keys.add(block_offset(block + 1))
+                    key_block(block + 1)
                 } else {
                     std::ptr::null()
                 };
-                let panel = panel_of(from, keys, ahead);
+                let panel = if direct_values {
+                    Panel { from, rows: keys, columns: stride, stride: value_stride, ahead }
+                } else {
+                    widen::<S, T>(from, keys, value_stride, value_dim, panel, ahead)
+                };
                 // Queries next to each other that see the same keys of this block.
                 let seen = |query| {
                     let seen = seen(query);
@@ -391,7 +415,7 @@ unsafe fn run<S: Simd, T: Stored, const COLUMNS: usize>(task: &AttentionTask<'_>
                     let weights =
                         Rows { values: scores.add(query * score_stride + at), stride: score_stride };
                     let sums = Rows { values: result.add(query * stride), stride };
-                    if direct {
+                    if direct_values {
                         accumulate::<S, T, COLUMNS>(&panel, rows, weights, end - query, sums);
                     } else {
                         accumulate::<S, F32, COLUMNS>(&panel, rows, weights, end - query, sums);
@@ -439,13 +463,25 @@ unsafe fn add_segment<S: Simd>(layout: Layout, total: *mut f32, segment: *const 
 /// Writes the weighted means of a merged result.
 #[inline(always)]
 unsafe fn write_output(task: &AttentionTask<'_>, layout: Layout, total: *const f32) {
-    // SAFETY: rows and heads are inside the output.
+    let value_dim = task.kv.value_dim;
+    // SAFETY: rows and heads are inside the output, and heads inside the sinks.
     unsafe {
         for query in 0..layout.queries {
-            let to = task.out.add(task.offset(query));
-            let inverse = 1.0 / *total.add(layout.state(query) + 1);
-            for i in 0..task.kv.head_dim {
-                *to.add(i) = *total.add(query * layout.stride + i) * inverse;
+            let to = task.out.add(task.place(query) * value_dim);
+            let (max, sum) = (*total.add(layout.state(query)), *total.add(layout.state(query) + 1));
+            let factor = if sum == 0.0 {
+                // It sees nothing.
+                0.0
+            } else if task.sinks.is_null() {
+                1.0 / sum
+            } else {
+                let sink = *task.sinks.add(task.head(query));
+                let largest = max.max(sink);
+                let own = (max - largest).exp();
+                own / (sum * own + (sink - largest).exp())
+            };
+            for i in 0..value_dim {
+                *to.add(i) = *total.add(query * layout.stride + i) * factor;
             }
         }
     }
@@ -510,27 +546,30 @@ unsafe fn copy_scales(from: *const u8, count: usize, to: *mut f32) {
     unsafe { std::ptr::copy_nonoverlapping(from, to.cast(), 4 * count) }
 }
 
-/// Widens a page's rows of one head into a buffer of padded rows.
+/// Widens the first `dim` elements of a page's rows of one head, `from_stride` elements apart, into a buffer of rows that
+/// are padded to whole vectors.
 #[inline(always)]
 unsafe fn widen<S: Simd, T: Stored>(
     from: *const u8,
     rows: usize,
-    head_dim: usize,
+    from_stride: usize,
+    dim: usize,
     to: *mut f32,
-    stride: usize,
-) {
+    ahead: *const u8,
+) -> Panel {
+    let stride = dim.next_multiple_of(S::LANES);
     for row in 0..rows {
         let mut column = 0;
-        while column < head_dim {
+        while column < dim {
             // SAFETY: `column` is inside a row of the page, of which a last vector's part is copied to a whole one; the
             // buffer's rows are padded to whole vectors.
             unsafe {
-                let from = from.add((row * head_dim + column) * T::BYTES);
-                let vector = if head_dim - column >= S::LANES {
+                let from = from.add((row * from_stride + column) * T::BYTES);
+                let vector = if dim - column >= S::LANES {
                     T::load::<S>(from)
                 } else {
                     let mut buffer = [0u8; 4 * MAX_LANES];
-                    let bytes = (head_dim - column) * T::BYTES;
+                    let bytes = (dim - column) * T::BYTES;
                     std::ptr::copy_nonoverlapping(from, buffer.as_mut_ptr(), bytes);
                     T::load::<S>(buffer.as_ptr())
                 };
@@ -539,14 +578,17 @@ unsafe fn widen<S: Simd, T: Stored>(
             column += S::LANES;
         }
     }
+    Panel { from: to.cast::<u8>().cast_const(), rows, columns: stride, stride, ahead }
 }
 
 /// Rows of keys or values, one after the other.
 struct Panel {
     from: *const u8,
     rows: usize,
-    /// Elements of a row, a whole number of vectors.
+    /// Elements of a row that count, a whole number of vectors.
     columns: usize,
+    /// Elements from one row to the next.
+    stride: usize,
     /// What is read next, to be fetched meanwhile; it need not be valid.
     ahead: *const u8,
 }
@@ -555,7 +597,7 @@ impl Panel {
     /// Fetches what stands at the place of `rows` rows from `row` on in the block that comes next.
     #[inline(always)]
     unsafe fn fetch_ahead<S: Simd, T: Stored>(&self, row: usize, rows: usize) {
-        let row_bytes = self.columns * T::BYTES;
+        let row_bytes = self.stride * T::BYTES;
         let from = self.ahead.wrapping_add(row * row_bytes);
         let mut byte = 0;
         while byte < rows * row_bytes {
@@ -627,17 +669,17 @@ unsafe fn products_block<S: Simd, T: Stored, const M: usize, const R: usize>(
 ) {
     // SAFETY: rows are inside the panel and queries inside `x`, whose rows are whole vectors.
     unsafe {
-        let x = x.values.add(first * x.stride);
-        let from = panel.from.add(row * panel.columns * T::BYTES);
+        let x_of = x.values.add(first * x.stride);
+        let from = panel.from.add(row * panel.stride * T::BYTES);
         let mut sums = [[S::zero(); M]; R];
         let mut column = 0;
         while column < panel.columns {
             let mut keys = [S::zero(); R];
             for (r, key) in keys.iter_mut().enumerate() {
-                *key = T::load::<S>(from.add((r * panel.columns + column) * T::BYTES));
+                *key = T::load::<S>(from.add((r * panel.stride + column) * T::BYTES));
             }
             for m in 0..M {
-                let x = S::load(x.add(m * panel.columns + column));
+                let x = S::load(x_of.add(m * x.stride + column));
                 for r in 0..R {
                     sums[r][m] = S::fma(keys[r], x, sums[r][m]);
                 }
@@ -714,12 +756,12 @@ unsafe fn accumulate_block<S: Simd, T: Stored, const M: usize, const N: usize>(
 ) {
     // SAFETY: rows and columns are inside the panel, queries inside `weights` and `sums`.
     unsafe {
-        let sums = sums.values.add(first * sums.stride + column);
+        let sums_of = sums.values.add(first * sums.stride + column);
         let weights_of = weights.values.add(first * weights.stride);
         let mut acc = [[S::zero(); N]; M];
         for m in 0..M {
             for n in 0..N {
-                acc[m][n] = S::load(sums.add(m * panel.columns + n * S::LANES));
+                acc[m][n] = S::load(sums_of.add(m * sums.stride + n * S::LANES));
             }
         }
         for row in rows {
@@ -730,7 +772,7 @@ unsafe fn accumulate_block<S: Simd, T: Stored, const M: usize, const N: usize>(
             for (m, weight) in splats.iter_mut().enumerate() {
                 *weight = S::splat(*weights_of.add(m * weights.stride + row));
             }
-            let from = panel.from.add((row * panel.columns + column) * T::BYTES);
+            let from = panel.from.add((row * panel.stride + column) * T::BYTES);
             for n in 0..N {
                 let value = T::load::<S>(from.add(n * S::LANES * T::BYTES));
                 for m in 0..M {
@@ -740,7 +782,7 @@ unsafe fn accumulate_block<S: Simd, T: Stored, const M: usize, const N: usize>(
         }
         for m in 0..M {
             for n in 0..N {
-                S::store(sums.add(m * panel.columns + n * S::LANES), acc[m][n]);
+                S::store(sums_of.add(m * sums.stride + n * S::LANES), acc[m][n]);
             }
         }
     }

@@ -1,53 +1,367 @@
 //! Norms, activations and sums over rows.
 
-use crate::simd::Simd;
+use pippin_tensor::{Activation, Gate, NormKind, Reduction};
+
+use crate::simd::{MAX_LANES, Simd};
+
+/// A norm of a row, see [`pippin_tensor::Norm`].
+#[derive(Clone, Copy)]
+pub(crate) struct RowNorm<'a> {
+    pub(crate) kind: NormKind,
+    pub(crate) width: usize,
+    pub(crate) eps: f32,
+    /// As wide as a run, or as the row.
+    pub(crate) weight: Option<&'a [f32]>,
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+/// Normalises a row.
+///
+/// # Safety
+/// The machine has `S`; `x` and `out` have the same length, which the norm's widths divide.
+#[inline(always)]
+pub(crate) unsafe fn norm<S: Simd>(norm: &RowNorm<'_>, x: &[f32], out: &mut [f32]) {
+    let runs = x.chunks_exact(norm.width).zip(out.chunks_exact_mut(norm.width));
+    for (run, (x, out)) in runs.enumerate() {
+        let of_run = |values: &'_ [f32]| -> *const f32 {
+            if values.len() == norm.width { values.as_ptr() } else { values[run * norm.width..].as_ptr() }
+        };
+        // SAFETY: by contract; parameters are as wide as a run or hold one for each.
+        unsafe {
+            let weight = norm.weight.map(|values| std::slice::from_raw_parts(of_run(values), norm.width));
+            let bias = norm.bias.map(|values| std::slice::from_raw_parts(of_run(values), norm.width));
+            match norm.kind {
+                NormKind::Rms => rms_norm::<S>(x, weight, norm.eps, out),
+                NormKind::Layer => layer_norm::<S>(x, weight, norm.eps, out),
+            }
+            if let Some(bias) = bias {
+                for (out, bias) in out.iter_mut().zip(bias) {
+                    *out += bias;
+                }
+            }
+        }
+    }
+}
+
+/// The sum of squares of `x - shift`.
+///
+/// # Safety
+/// The machine has `S`.
+#[inline(always)]
+unsafe fn squares<S: Simd>(x: &[f32], shift: f32) -> f32 {
+    let whole = x.len() / S::LANES * S::LANES;
+    // SAFETY: vectors stay below `whole`.
+    unsafe {
+        let mut sums = S::zero();
+        let mut i = 0;
+        while i < whole {
+            let v = S::add(S::load(x.as_ptr().add(i)), S::splat(-shift));
+            sums = S::fma(v, v, sums);
+            i += S::LANES;
+        }
+        S::sum(sums) + x[whole..].iter().map(|v| (v - shift) * (v - shift)).sum::<f32>()
+    }
+}
+
+/// The sum of a row.
+///
+/// # Safety
+/// The machine has `S`.
+#[inline(always)]
+unsafe fn total<S: Simd>(x: &[f32]) -> f32 {
+    let whole = x.len() / S::LANES * S::LANES;
+    // SAFETY: vectors stay below `whole`.
+    unsafe {
+        let mut sums = S::zero();
+        let mut i = 0;
+        while i < whole {
+            sums = S::add(sums, S::load(x.as_ptr().add(i)));
+            i += S::LANES;
+        }
+        S::sum(sums) + x[whole..].iter().sum::<f32>()
+    }
+}
 
 /// `out = x * weight / sqrt(mean(x²) + eps)`; all slices have the same length.
 ///
 /// # Safety
 /// The machine has `S`.
 #[inline(always)]
-pub(crate) unsafe fn rms_norm<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let whole = x.len() / S::LANES * S::LANES;
-    // SAFETY: vectors stay below `whole`.
-    let squares = unsafe {
-        let mut sums = S::zero();
-        let mut i = 0;
-        while i < whole {
-            let v = S::load(x.as_ptr().add(i));
-            sums = S::fma(v, v, sums);
-            i += S::LANES;
-        }
-        S::sum(sums) + x[whole..].iter().map(|v| v * v).sum::<f32>()
-    };
+unsafe fn rms_norm<S: Simd>(x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+    // SAFETY: by contract.
+    let squares = unsafe { squares::<S>(x, 0.0) };
     let factor = 1.0 / (squares / x.len() as f32 + eps).sqrt();
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * factor * weight;
+    scale_row(x, 0.0, factor, weight, out);
+}
+
+/// `out = (x - mean) * weight / sqrt(variance + eps)`; all slices have the same length.
+///
+/// # Safety
+/// The machine has `S`.
+#[inline(always)]
+unsafe fn layer_norm<S: Simd>(x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+    let len = x.len() as f32;
+    // SAFETY: by contract.
+    let (mean, variance) = unsafe {
+        let mean = total::<S>(x) / len;
+        (mean, squares::<S>(x, mean) / len)
+    };
+    scale_row(x, mean, 1.0 / (variance + eps).sqrt(), weight, out);
+}
+
+#[inline(always)]
+fn scale_row(x: &[f32], shift: f32, factor: f32, weight: Option<&[f32]>, out: &mut [f32]) {
+    match weight {
+        Some(weight) => {
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                *out = (x - shift) * factor * weight;
+            }
+        }
+        None => {
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = (x - shift) * factor;
+            }
+        }
     }
 }
 
-/// `out = gate * sigmoid(gate) * up`.
+/// One number of a row.
+///
+/// # Safety
+/// The machine has `S`.
+#[inline(always)]
+pub(crate) unsafe fn reduce<S: Simd>(x: &[f32], reduction: Reduction) -> f32 {
+    let len = x.len() as f32;
+    // SAFETY: by contract.
+    unsafe {
+        match reduction {
+            Reduction::Sum => total::<S>(x),
+            Reduction::Mean => total::<S>(x) / len,
+            Reduction::RootMeanSquare => (squares::<S>(x, 0.0) / len).sqrt(),
+            _ => (squares::<S>(x, total::<S>(x) / len) / len).sqrt(),
+        }
+    }
+}
+
+/// Two rows that become one.
+#[derive(Clone, Copy)]
+pub(crate) enum Binary {
+    Gate(Gate),
+    Mul,
+}
+
+/// `out = binary(a, b)`.
 ///
 /// # Safety
 /// The machine has `S`; the slices have the same length.
 #[inline(always)]
-pub(crate) unsafe fn silu_mul<S: Simd>(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    let whole = gate.len() / S::LANES * S::LANES;
+pub(crate) unsafe fn binary<S: Simd>(kind: Binary, a: &[f32], b: &[f32], out: &mut [f32]) {
+    let whole = a.len() / S::LANES * S::LANES;
     // SAFETY: vectors stay below `whole`; the rest passes through buffers of a full vector.
     unsafe {
         let mut i = 0;
         while i < whole {
-            let value = S::mul(silu::<S>(S::load(gate.as_ptr().add(i))), S::load(up.as_ptr().add(i)));
+            let value = of_two::<S>(kind, S::load(a.as_ptr().add(i)), S::load(b.as_ptr().add(i)));
             S::store(out.as_mut_ptr().add(i), value);
             i += S::LANES;
         }
-        let mut buffer = [0.0; crate::simd::MAX_LANES];
-        buffer[..gate.len() - whole].copy_from_slice(&gate[whole..]);
-        let value = silu::<S>(S::load(buffer.as_ptr()));
-        S::store(buffer.as_mut_ptr(), value);
-        for ((out, silu), up) in out[whole..].iter_mut().zip(buffer).zip(&up[whole..]) {
-            *out = silu * up;
+        let rest = a.len() - whole;
+        if rest > 0 {
+            let mut buffers = [[0.0; MAX_LANES]; 2];
+            buffers[0][..rest].copy_from_slice(&a[whole..]);
+            buffers[1][..rest].copy_from_slice(&b[whole..]);
+            let value = of_two::<S>(kind, S::load(buffers[0].as_ptr()), S::load(buffers[1].as_ptr()));
+            S::store(buffers[0].as_mut_ptr(), value);
+            out[whole..].copy_from_slice(&buffers[0][..rest]);
         }
+    }
+}
+
+#[inline(always)]
+unsafe fn of_two<S: Simd>(kind: Binary, a: S::F, b: S::F) -> S::F {
+    // SAFETY: the machine has `S`.
+    unsafe {
+        match kind {
+            Binary::Mul => S::mul(a, b),
+            Binary::Gate(Gate::ClampedSwiglu { alpha, limit }) => {
+                let gate = min::<S>(a, S::splat(limit));
+                let up = S::max(min::<S>(b, S::splat(limit)), S::splat(-limit));
+                let swish = S::mul(gate, sigmoid::<S>(S::mul(gate, S::splat(alpha))));
+                S::fma(swish, up, swish)
+            }
+            Binary::Gate(Gate::Of(activation)) => S::mul(of_one::<S>(activation, a), b),
+            // The backend refuses gates that are not above.
+            Binary::Gate(_) => a,
+        }
+    }
+}
+
+/// `out = activation(x)`.
+///
+/// # Safety
+/// The machine has `S`; the slices have the same length.
+#[inline(always)]
+pub(crate) unsafe fn activate<S: Simd>(activation: Activation, x: &[f32], out: &mut [f32]) {
+    let whole = x.len() / S::LANES * S::LANES;
+    // SAFETY: vectors stay below `whole`; the rest passes through a buffer of a full vector.
+    unsafe {
+        let mut i = 0;
+        while i < whole {
+            S::store(out.as_mut_ptr().add(i), of_one::<S>(activation, S::load(x.as_ptr().add(i))));
+            i += S::LANES;
+        }
+        let rest = x.len() - whole;
+        if rest > 0 {
+            let mut buffer = [0.0; MAX_LANES];
+            buffer[..rest].copy_from_slice(&x[whole..]);
+            S::store(buffer.as_mut_ptr(), of_one::<S>(activation, S::load(buffer.as_ptr())));
+            out[whole..].copy_from_slice(&buffer[..rest]);
+        }
+    }
+}
+
+/// Whether [`activate`] has an activation.
+pub(crate) fn has_activation(activation: Activation) -> bool {
+    use Activation::{
+        Exp, Gelu, GeluSigmoid, GeluTanh, Relu, ReluSquared, Sigmoid, Silu, SoftCap, Softplus, Sqrt, Tanh,
+    };
+    matches!(
+        activation,
+        Silu | Gelu
+            | GeluTanh
+            | GeluSigmoid
+            | Relu
+            | ReluSquared
+            | Sigmoid
+            | Tanh
+            | Softplus
+            | Exp
+            | Sqrt
+            | SoftCap(_)
+    )
+}
+
+#[inline(always)]
+unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
+    // SAFETY: the machine has `S`.
+    unsafe {
+        let half = S::splat(0.5);
+        match activation {
+            Activation::Silu => silu::<S>(x),
+            Activation::Gelu => {
+                let inner = erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2)));
+                let x = S::mul(x, half);
+                S::fma(x, inner, x)
+            }
+            Activation::GeluTanh => {
+                let cubic = S::fma(S::mul(x, x), S::splat(0.044_715), S::splat(1.0));
+                let inner = tanh::<S>(S::mul(S::mul(x, cubic), S::splat(0.797_884_56)));
+                let x = S::mul(x, half);
+                S::fma(x, inner, x)
+            }
+            Activation::GeluSigmoid => S::mul(x, sigmoid::<S>(S::mul(x, S::splat(1.702)))),
+            Activation::Relu => S::max(x, S::zero()),
+            Activation::ReluSquared => {
+                let x = S::max(x, S::zero());
+                S::mul(x, x)
+            }
+            Activation::Sigmoid => sigmoid::<S>(x),
+            Activation::Tanh => tanh::<S>(x),
+            Activation::Exp => S::exp(x),
+            Activation::SoftCap(cap) => S::mul(tanh::<S>(S::mul(x, S::splat(1.0 / cap))), S::splat(cap)),
+            Activation::Softplus => one_by_one::<S>(x, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
+            Activation::Sqrt => one_by_one::<S>(x, |x| x.max(0.0).sqrt()),
+            // The backend refuses activations that are not above.
+            _ => x,
+        }
+    }
+}
+
+/// A function of the standard library, lane by lane.
+#[inline(always)]
+unsafe fn one_by_one<S: Simd>(x: S::F, f: impl Fn(f32) -> f32) -> S::F {
+    let mut lanes = [0.0; MAX_LANES];
+    // SAFETY: the machine has `S`, and the buffer room for a vector.
+    unsafe {
+        S::store(lanes.as_mut_ptr(), x);
+        for lane in &mut lanes[..S::LANES] {
+            *lane = f(*lane);
+        }
+        S::load(lanes.as_ptr())
+    }
+}
+
+#[inline(always)]
+unsafe fn min<S: Simd>(a: S::F, b: S::F) -> S::F {
+    // SAFETY: the machine has `S`.
+    unsafe {
+        let minus = S::splat(-1.0);
+        S::mul(S::max(S::mul(a, minus), S::mul(b, minus)), minus)
+    }
+}
+
+#[inline(always)]
+unsafe fn sigmoid<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: the machine has `S`.
+    unsafe { S::div(S::splat(1.0), S::add(S::splat(1.0), S::exp(S::mul(x, S::splat(-1.0))))) }
+}
+
+/// A polynomial in `x`, highest power first.
+#[inline(always)]
+unsafe fn polynomial<S: Simd, const N: usize>(x: S::F, coefficients: [f32; N]) -> S::F {
+    // SAFETY: the machine has `S`.
+    unsafe {
+        let mut value = S::splat(coefficients[0]);
+        for coefficient in &coefficients[1..] {
+            value = S::fma(value, x, S::splat(*coefficient));
+        }
+        value
+    }
+}
+
+/// The hyperbolic tangent as a quotient of polynomials, within a few units in the last place (the coefficients are those
+/// of Eigen's `generic_fast_tanh_float`).
+#[inline(always)]
+unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
+    const LIMIT: f32 = 7.905_311;
+    const P: [f32; 7] = [
+        -2.760_768_5e-16,
+        2.000_188e-13,
+        -8.604_672e-11,
+        5.122_297e-8,
+        1.485_722_4e-5,
+        6.372_619e-4,
+        4.893_524_6e-3,
+    ];
+    const Q: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525_2e-3];
+    // SAFETY: the machine has `S`.
+    unsafe {
+        let x = S::max(min::<S>(x, S::splat(LIMIT)), S::splat(-LIMIT));
+        let square = S::mul(x, x);
+        S::div(S::mul(x, polynomial::<S, 7>(square, P)), polynomial::<S, 4>(square, Q))
+    }
+}
+
+/// The error function as a quotient of polynomials, within a few units in the last place (the coefficients are those of
+/// Eigen's and XLA's `erf` of `f32`).
+#[inline(always)]
+unsafe fn erf<S: Simd>(x: S::F) -> S::F {
+    const LIMIT: f32 = 4.0;
+    const P: [f32; 7] = [
+        -2.726_142_3e-10,
+        2.770_681_4e-8,
+        -2.101_024e-6,
+        -5.692_506_4e-5,
+        -7.349_906_3e-4,
+        -2.954_599_8e-3,
+        -1.609_603_3e-2,
+    ];
+    const Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2];
+    // SAFETY: the machine has `S`.
+    unsafe {
+        let x = S::max(min::<S>(x, S::splat(LIMIT)), S::splat(-LIMIT));
+        let square = S::mul(x, x);
+        S::div(S::mul(x, polynomial::<S, 7>(square, P)), polynomial::<S, 5>(square, Q))
     }
 }
 

@@ -8,12 +8,16 @@ pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod integer;
 pub(crate) mod matmul;
+pub(crate) mod recurrence;
 pub(crate) mod unpack;
 
 use crate::simd::{Simd, portable::Portable};
 use attention::AttentionTask;
+use elementwise::{Binary, RowNorm};
 use integer::{IntegerRows, PackedRow};
 use matmul::{DenseRows, Element, QuantRows, Tile};
+use pippin_tensor::{Activation, Reduction};
+use recurrence::ScanTask;
 use unpack::Codes;
 
 /// An instruction set the CPU backend has kernels for.
@@ -107,12 +111,15 @@ pub(crate) struct Kernels {
     pub(crate) tile: unsafe fn(&Tile),
     pub(crate) widen: unsafe fn(*const u8, Element, &mut [f32]),
     pub(crate) unpack: unsafe fn(&[u8], Codes, &mut [u8]),
-    pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
-    pub(crate) silu_mul: unsafe fn(&[f32], &[f32], &mut [f32]),
+    pub(crate) norm: unsafe fn(&RowNorm<'_>, &[f32], &mut [f32]),
+    pub(crate) reduce: unsafe fn(&[f32], Reduction) -> f32,
+    pub(crate) binary: unsafe fn(Binary, &[f32], &[f32], &mut [f32]),
+    pub(crate) activate: unsafe fn(Activation, &[f32], &mut [f32]),
     pub(crate) add: unsafe fn(&[f32], &[f32], &mut [f32]),
     pub(crate) peak_floats: unsafe fn(usize) -> (usize, f32),
     pub(crate) attention: unsafe fn(&AttentionTask<'_>, &mut attention::Scratch),
     pub(crate) attention_merge: unsafe fn(&AttentionTask<'_>, *const f32, &mut attention::Scratch),
+    pub(crate) scan: unsafe fn(&ScanTask),
     pub(crate) integer: IntegerKernels,
 }
 
@@ -252,12 +259,34 @@ macro_rules! kernels {
                 unsafe { unpack::unpack::<$simd>(row, codes, out) }
             }
             $(#[$feature])?
-            unsafe fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-                unsafe { elementwise::rms_norm::<$simd>(x, weight, eps, out) }
+            unsafe fn norm(norm: &RowNorm<'_>, x: &[f32], out: &mut [f32]) {
+                unsafe { elementwise::norm::<$simd>(norm, x, out) }
             }
             $(#[$feature])?
-            unsafe fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
-                unsafe { elementwise::silu_mul::<$simd>(gate, up, out) }
+            unsafe fn reduce(x: &[f32], reduction: Reduction) -> f32 {
+                unsafe { elementwise::reduce::<$simd>(x, reduction) }
+            }
+            $(#[$feature])?
+            unsafe fn binary(kind: Binary, a: &[f32], b: &[f32], out: &mut [f32]) {
+                unsafe {
+                    // With the kind known, the loops have no choice to make.
+                    match kind {
+                        Binary::Gate(pippin_tensor::Gate::Of(Activation::Silu)) => {
+                            let kind = Binary::Gate(pippin_tensor::Gate::Of(Activation::Silu));
+                            elementwise::binary::<$simd>(kind, a, b, out)
+                        }
+                        Binary::Mul => elementwise::binary::<$simd>(Binary::Mul, a, b, out),
+                        kind => elementwise::binary::<$simd>(kind, a, b, out),
+                    }
+                }
+            }
+            $(#[$feature])?
+            unsafe fn activate(activation: Activation, x: &[f32], out: &mut [f32]) {
+                unsafe { elementwise::activate::<$simd>(activation, x, out) }
+            }
+            $(#[$feature])?
+            unsafe fn scan(task: &ScanTask) {
+                unsafe { recurrence::scan::<$simd>(task) }
             }
             $(#[$feature])?
             unsafe fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
@@ -294,8 +323,11 @@ macro_rules! kernels {
                 tile,
                 widen,
                 unpack,
-                rms_norm,
-                silu_mul,
+                norm,
+                reduce,
+                binary,
+                activate,
+                scan,
                 add,
                 peak_floats,
                 attention,

@@ -1,9 +1,20 @@
 //! The families: one file each, from `config.json` to a [`DecoderSpec`].
 
+mod cohere2;
+mod common;
+mod deepseek_v3;
+mod gemma;
+mod gpt_neox;
+mod gpt_oss;
 mod llama;
+mod llama4;
 mod mistral;
+mod olmo2;
+mod phi;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod standard;
 
 use crate::{Config, DecoderSpec, Result};
@@ -33,10 +44,21 @@ impl Family {
 
 /// Every family this version knows, in alphabetical order.
 const FAMILIES: &[Family] = &[
+    Family { name: "cohere2", model_types: &["cohere2"], read: cohere2::spec },
+    Family { name: "deepseek_v3", model_types: &["deepseek_v3", "kimi_k2"], read: deepseek_v3::spec },
+    Family { name: "gemma2", model_types: &["gemma2"], read: gemma::gemma2 },
+    Family { name: "gemma3", model_types: &["gemma3", "gemma3_text"], read: gemma::gemma3 },
+    Family { name: "gpt_neox", model_types: &["gpt_neox"], read: gpt_neox::spec },
+    Family { name: "gpt_oss", model_types: &["gpt_oss"], read: gpt_oss::spec },
     Family { name: "llama", model_types: &["llama"], read: llama::spec },
+    Family { name: "llama4", model_types: &["llama4"], read: llama4::spec },
     Family { name: "mistral", model_types: &["mistral"], read: mistral::spec },
+    Family { name: "olmo2", model_types: &["olmo2"], read: olmo2::spec },
+    Family { name: "phi", model_types: &["phi"], read: phi::spec },
+    Family { name: "phi3", model_types: &["phi3"], read: phi3::spec },
     Family { name: "qwen2", model_types: &["qwen2"], read: qwen2::spec },
     Family { name: "qwen3", model_types: &["qwen3"], read: qwen3::spec },
+    Family { name: "qwen3_moe", model_types: &["qwen3_moe"], read: qwen3_moe::spec },
 ];
 
 /// Which family runs which `model_type`.

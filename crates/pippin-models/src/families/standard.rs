@@ -1,13 +1,14 @@
 //! What the classic decoder families have in common: pre-norm attention with rotary positions and a gated feed-forward
 //! network, under the field names that Llama introduced.
 
-use pippin_tensor::Activation;
+use pippin_tensor::{Activation, Reach};
 
+use super::common::head_weights;
 use crate::config::Fields;
+use crate::parts::{Attention, Dense, NormSpec, Part};
 use crate::rope::{self, RopeDefaults};
-use crate::{
-    Attention, Config, DecoderSpec, FeedForward, Head, LayerSpec, Mixer, Result, TensorNames, limits,
-};
+use crate::spec::{Block, DecoderSpec, EmbeddingScale, Head, LayerSpec, ModelNames};
+use crate::{Config, Result, limits};
 
 /// The differences between the classic families.
 pub(crate) struct Standard {
@@ -100,32 +101,34 @@ impl Standard {
         )?;
         let windows = self.windows.read(fields, layers)?;
         let activation = activation(fields)?;
-        let layer = |window| LayerSpec {
-            mixer: Mixer::Attention(Attention {
-                heads,
-                kv_heads,
-                head_dim,
+        let eps = fields.required_positive("rms_norm_eps")? as f32;
+        let head_norm = |path| self.head_norms.then(|| NormSpec::rms(path, eps));
+        let layer = |window: Option<usize>| {
+            let attention = Attention {
                 qkv_bias: self.qkv_bias,
                 output_bias: self.output_bias,
-                head_norms: self.head_norms,
-                rope: rope.clone(),
-                window,
-                scale: (head_dim as f32).powf(-0.5),
-            }),
-            feed_forward: FeedForward::Gated { intermediate_size, activation, bias: self.mlp_bias },
+                query_norm: head_norm("self_attn.q_norm"),
+                key_norm: head_norm("self_attn.k_norm"),
+                rope: Some(rope.clone()),
+                reach: window.map_or(Reach::All, Reach::Window),
+                ..Attention::new(heads, kv_heads, head_dim)
+            };
+            let network = Dense { bias: self.mlp_bias, ..Dense::gated(intermediate_size, activation) };
+            LayerSpec::Blocks(vec![
+                Block::pre_norm(NormSpec::rms("input_layernorm", eps), Part::Attention(attention)),
+                Block::pre_norm(NormSpec::rms("post_attention_layernorm", eps), Part::Dense(network)),
+            ])
         };
         Ok(DecoderSpec {
             vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
             hidden_size,
             context_length: fields.count("max_position_embeddings")?.unwrap_or(self.default_context_length),
-            norm_eps: fields.required_positive("rms_norm_eps")? as f32,
-            head: match fields.flag("tie_word_embeddings")? {
-                Some(true) => Head::Tied,
-                Some(false) => Head::Separate,
-                None => Head::IfPresent,
-            },
+            names: ModelNames::default(),
+            embedding_scale: EmbeddingScale::NONE,
+            embedding_norm: None,
             layers: windows.into_iter().map(layer).collect(),
-            names: TensorNames::default(),
+            final_norm: NormSpec::rms("model.norm", eps),
+            head: Head::new(head_weights(fields)?),
         })
     }
 }

@@ -1,46 +1,86 @@
-//! The KV cache, attention over it, and what is fused with it.
+//! Attention over the KV cache, and without one.
+
+use std::ops::Range;
 
 use super::{
-    reference::{Array, Random, assert_close},
-    rows::{reference_angles, reference_rope},
+    array::{Array, Random},
+    check::{Check, assert_refused},
+    paged::{Case, Layer, attended},
 };
-use crate::{
-    AttentionSpec, Backend, Batch, Dtype, HeadNorms, KvCacheSpec, KvFormat, LogitRows, RopeFrequencies,
-    RopeSpec, SequenceRows, TensorData, TensorError,
-};
+use crate::{AttentionSpec, Backend, KvFormat, Reach, ValueStore};
 
-/// A sequence of the reference: all its queries, keys and values.
-struct Sequence {
-    queries: Array,
-    keys: Array,
-    values: Array,
-    pages: Vec<u32>,
+/// What a layer's scores may have beyond products of queries and keys.
+#[derive(Clone, Copy)]
+struct Options {
+    reach: Reach,
+    softcap: Option<f32>,
+    sinks: bool,
+    /// Whether some tokens see each other.
+    blocks: bool,
 }
 
-struct Case {
-    spec: AttentionSpec,
-    page_size: usize,
-    format: KvFormat,
-    lengths: Vec<usize>,
+const PLAIN: Options = Options { reach: Reach::All, softcap: None, sinks: false, blocks: false };
+
+/// Heads, key and value heads, dimensions of keys and of values.
+type Geometry = (usize, usize, usize, ValueStore);
+
+fn layer(random: &mut Random, geometry: Geometry, options: Options, format: KvFormat) -> Layer {
+    let (heads, kv_heads, key_dim, store) = geometry;
+    let Options { reach, softcap, .. } = options;
+    let scale = (key_dim as f32).powf(-0.5);
+    let spec = AttentionSpec { heads, kv_heads, key_dim, value_dim: store.dim(), scale, reach, softcap };
+    let sinks = options.sinks.then(|| Array::random(random, 1, heads).operand(|v| 2.0 * v));
+    Layer { spec, store, format, sinks }
 }
 
-fn cases() -> Vec<Case> {
+/// Every geometry with every option; with every format where keys and values are alike, with one of them elsewhere.
+fn cases(random: &mut Random) -> Vec<Case> {
+    use ValueStore::{InKeys, Own};
+    let geometries = [
+        (1, 1, 4, Own(4)),
+        (4, 2, 20, Own(20)),
+        (4, 1, 64, Own(64)),
+        (6, 6, 80, Own(80)),
+        (16, 2, 128, Own(128)),
+    ];
+    let others = [(4, 2, 24, Own(10)), (3, 3, 8, Own(40)), (8, 1, 72, InKeys(64)), (6, 2, 20, InKeys(20))];
+    let classic = [
+        PLAIN,
+        Options { reach: Reach::Window(5), ..PLAIN },
+        Options { reach: Reach::Window(32), softcap: Some(2.0), ..PLAIN },
+        Options { softcap: Some(0.5), ..PLAIN },
+    ];
+    let newer = [
+        Options { reach: Reach::Chunk(16), ..PLAIN },
+        Options { reach: Reach::Chunk(33), softcap: Some(2.0), ..PLAIN },
+        Options { sinks: true, ..PLAIN },
+        Options { sinks: true, reach: Reach::Window(9), ..PLAIN },
+        Options { sinks: true, reach: Reach::Window(1), ..PLAIN },
+        Options { blocks: true, ..PLAIN },
+        Options { blocks: true, reach: Reach::Window(8), ..PLAIN },
+        Options { blocks: true, reach: Reach::Chunk(16), sinks: true, ..PLAIN },
+    ];
     let mut cases = Vec::new();
-    for (heads, kv_heads, head_dim) in [(1, 1, 4), (4, 2, 20), (4, 1, 64), (6, 6, 80), (16, 2, 128)] {
-        for (window, softcap) in [(None, None), (Some(5), None), (Some(32), Some(2.0)), (None, Some(0.5))] {
-            for format in KvFormat::ALL {
-                let spec = AttentionSpec {
-                    heads,
-                    kv_heads,
-                    head_dim,
-                    scale: (head_dim as f32).powf(-0.5),
-                    window,
-                    softcap,
-                };
-                let page_size = if head_dim == 64 { 7 } else { 32 };
-                cases.push(Case { spec, page_size, format, lengths: vec![1, 70, 32, 33] });
-            }
+    let mut add = |geometry: Geometry, options: Options, format: KvFormat| {
+        cases.push(Case {
+            layers: vec![layer(random, geometry, options, format)],
+            page_size: if geometry.2 == 64 || geometry.2 == 24 { 7 } else { 32 },
+            lengths: vec![1, 70, 32, 33],
+            // At the start, in the middle, in the last row of a page, and cut short by the end of a sequence.
+            blocks: if options.blocks { vec![0..3, 13..29, 31..34, 60..90] } else { vec![] },
+        });
+    };
+    for geometry in geometries {
+        for options in classic {
+            KvFormat::ALL.iter().for_each(|format| add(geometry, options, *format));
         }
+    }
+    let rest = geometries.iter().flat_map(|geometry| newer.map(|options| (*geometry, options)));
+    let rest = rest.chain(others.iter().flat_map(|geometry| classic.map(|options| (*geometry, options))));
+    let rest = rest.chain(others.iter().flat_map(|geometry| newer.map(|options| (*geometry, options))));
+    // Formats take turns, so that an option meets another one with each geometry.
+    for (i, (geometry, options)) in rest.enumerate() {
+        add(geometry, options, KvFormat::ALL[(i + i / 4) % 4]);
     }
     cases
 }
@@ -48,327 +88,193 @@ fn cases() -> Vec<Case> {
 /// Contexts longer than what a backend is likely to compute in one piece, and lengths just beyond powers of two, where
 /// its pieces are likely to end; windows that are shorter and longer than a piece and begin in the middle of one. In
 /// chunks of one token, a context has every length up to the last.
-fn long_cases() -> Vec<Case> {
-    let options = [
-        (None, None, 32, KvFormat::F16),
-        (None, Some(2.0), 32, KvFormat::Int8),
-        (Some(300), None, 7, KvFormat::Int8),
-        (Some(700), Some(2.0), 32, KvFormat::F32),
-        (Some(512), None, 16, KvFormat::Bf16),
+fn long_cases(random: &mut Random) -> Vec<Case> {
+    let own = ValueStore::Own(16);
+    let cases = [
+        (PLAIN, own, 32, KvFormat::F16),
+        (Options { softcap: Some(2.0), ..PLAIN }, own, 32, KvFormat::Int8),
+        (Options { reach: Reach::Window(300), ..PLAIN }, own, 7, KvFormat::Int8),
+        (Options { reach: Reach::Window(700), softcap: Some(2.0), ..PLAIN }, own, 32, KvFormat::F32),
+        (Options { reach: Reach::Window(512), ..PLAIN }, own, 16, KvFormat::Bf16),
+        (Options { reach: Reach::Chunk(512), ..PLAIN }, ValueStore::Own(8), 32, KvFormat::F32),
+        (Options { reach: Reach::Chunk(700), sinks: true, ..PLAIN }, own, 16, KvFormat::F16),
+        (Options { sinks: true, ..PLAIN }, ValueStore::InKeys(12), 32, KvFormat::Int8),
+        (Options { blocks: true, ..PLAIN }, own, 32, KvFormat::F32),
+        (Options { blocks: true, reach: Reach::Window(300), ..PLAIN }, own, 32, KvFormat::Bf16),
     ];
-    options
-        .into_iter()
-        .map(|(window, softcap, page_size, format)| {
-            let spec = AttentionSpec { heads: 2, kv_heads: 1, head_dim: 16, scale: 0.25, window, softcap };
-            Case { spec, page_size, format, lengths: vec![513, 1030] }
-        })
-        .collect()
+    let case = |(options, store, page_size, format): (Options, ValueStore, usize, KvFormat)| Case {
+        layers: vec![layer(random, (2, 1, 16, store), options, format)],
+        page_size,
+        lengths: vec![513, 1030],
+        // Across the ends of pieces, and longer than one.
+        blocks: if options.blocks { vec![1..5, 500..530, 600..1028] } else { vec![] },
+    };
+    cases.map(case).into()
 }
 
-impl std::fmt::Debug for Case {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}, pages of {}, {} cache", self.spec, self.page_size, self.format)
+/// Layers of two cache groups in one step, which have pages of their own, as many as they need of their reach.
+fn grouped_cases(random: &mut Random) -> Vec<Case> {
+    let window = Options { reach: Reach::Window(9), ..PLAIN };
+    let chunk = Options { reach: Reach::Chunk(32), sinks: true, ..PLAIN };
+    let mut case = |other: Options, page_size: usize| Case {
+        layers: vec![
+            layer(random, (4, 2, 32, ValueStore::Own(32)), PLAIN, KvFormat::F32),
+            layer(random, (6, 1, 16, ValueStore::Own(24)), other, KvFormat::Int8),
+        ],
+        page_size,
+        lengths: vec![70, 5, 33],
+        blocks: vec![],
+    };
+    vec![case(window, 8), case(chunk, 5)]
+}
+
+/// [`Backend::kv_write`] and [`Backend::attention`]: grouped queries, windows and chunks, soft caps, sinks, tokens that see
+/// each other, values in keys, scattered pages, ragged batches, every format of the cache.
+pub fn attention<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(20);
+    for case in cases(random) {
+        case.judge(&check, &case.sequences(random));
     }
 }
 
-/// Rounds rows of heads of `head_dim` to what the cache can hold.
-fn rounded(array: Array, head_dim: usize, format: KvFormat) -> Array {
-    let dtype = match format {
-        KvFormat::F32 => Dtype::F32,
-        KvFormat::F16 => Dtype::F16,
-        KvFormat::Bf16 => Dtype::Bf16,
-        KvFormat::Int8 => {
-            return array.map_rows(|_, row| {
-                row.chunks(head_dim)
-                    .flat_map(|head| {
-                        let largest = head.iter().fold(0f64, |largest, v| largest.max(v.abs()));
-                        let scale = f64::from((largest / 127.0) as f32);
-                        // Such a row is stored without further loss: its largest is 127 scales.
-                        head.iter().map(move |v| f64::from((scale * (v / scale).round()) as f32))
-                    })
-                    .collect()
-            });
+/// The same over long contexts.
+pub fn long_attention<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(21);
+    for case in long_cases(random) {
+        case.judge(&check, &case.sequences(random));
+    }
+}
+
+/// The same with layers of different cache groups.
+pub fn cache_groups<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(22);
+    for case in grouped_cases(random) {
+        case.judge(&check, &case.sequences(random));
+    }
+}
+
+/// [`Backend::attention`] where scores are too large to exponentiate, of either sign: only their differences count.
+pub fn extreme_scores<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(25);
+    for factor in [-3000.0, 3000.0] {
+        for sinks in [false, true] {
+            let options = Options { sinks, ..PLAIN };
+            let mut layer = layer(random, (2, 1, 16, ValueStore::Own(16)), options, KvFormat::F32);
+            layer.spec.scale = 1.0;
+            // A sink that counts as much as one key.
+            if let Some(sinks) = &mut layer.sinks {
+                *sinks = Array::filled(1, 2, 16.0 * factor);
+            }
+            let case = Case { layers: vec![layer], page_size: 16, lengths: vec![40, 600], blocks: vec![] };
+            let mut sequences = case.sequences(random);
+            for heads in sequences.iter_mut().flatten() {
+                heads.queries.values.fill(factor);
+                heads.keys.values.fill(1.0);
+            }
+            case.judge(&check, &sequences);
         }
-    };
-    let values: Vec<f32> = array.values.iter().map(|v| *v as f32).collect();
-    let data = TensorData::from_f32_as("kv", dtype, &[array.rows, array.columns], &values).unwrap();
-    Array::new(array.rows, array.columns, &data.to_f32().unwrap())
+    }
 }
 
-/// Random sequences whose pages are scattered over the cache.
-fn sequences(random: &mut Random, case: &Case) -> (Vec<Sequence>, KvCacheSpec) {
-    let total: usize = case.lengths.iter().map(|length| length.div_ceil(case.page_size)).sum();
-    let mut free: Vec<u32> = (0..total as u32 + 3).collect();
-    let sequences = case
-        .lengths
-        .iter()
-        .map(|length| {
-            let AttentionSpec { heads, kv_heads, head_dim, .. } = case.spec;
-            let mut array = |heads: usize| Array::random(random, *length, heads * head_dim);
-            let mut queries = array(heads);
-            // Sharp enough that the softmax is not nearly uniform.
-            queries.values.iter_mut().for_each(|v| *v *= 4.0);
-            let keys = rounded(array(kv_heads), head_dim, case.format);
-            let values = rounded(array(kv_heads), head_dim, case.format);
-            let pages = (0..length.div_ceil(case.page_size))
-                .map(|_| free.swap_remove(random.below(free.len())))
-                .collect();
-            Sequence { queries, keys, values, pages }
-        })
-        .collect();
-    let spec = KvCacheSpec {
-        pages: total + 3,
-        page_size: case.page_size,
-        kv_heads: case.spec.kv_heads,
-        head_dim: case.spec.head_dim,
-        format: case.format,
-    };
-    (sequences, spec)
-}
-
-fn reference(sequence: &Sequence, spec: &AttentionSpec) -> Array {
-    let group = spec.heads / spec.kv_heads;
-    sequence.queries.map_rows(|position, queries| {
-        let first = spec.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        (0..spec.heads)
-            .flat_map(|head| {
-                let query = &queries[head * spec.head_dim..][..spec.head_dim];
-                fn part(array: &Array, position: usize, kv_head: usize, head_dim: usize) -> &[f64] {
-                    &array.row(position)[kv_head * head_dim..][..head_dim]
-                }
-                let keys = |position| part(&sequence.keys, position, head / group, spec.head_dim);
-                let values = |position| part(&sequence.values, position, head / group, spec.head_dim);
-                let mut scores: Vec<f64> = (first..=position)
-                    .map(|p| {
-                        let dot: f64 = keys(p).iter().zip(query).map(|(k, q)| k * q).sum();
-                        let score = dot * f64::from(spec.scale);
-                        spec.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+/// [`Backend::attention_over`]: encoders, whose rows see all rows of their sequence, cross attention, whose rows see those
+/// of another, windows from the end of what a row sees, and rows that see nothing.
+pub fn attention_over<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(26);
+    let window = Options { reach: Reach::Window(5), ..PLAIN };
+    let chunk = Options { reach: Reach::Chunk(16), ..PLAIN };
+    for options in [PLAIN, Options { softcap: Some(0.5), ..PLAIN }, window, chunk] {
+        for (heads, kv_heads, key_dim, value_dim) in
+            [(1, 1, 4, 4), (4, 2, 20, 12), (16, 2, 128, 128), (3, 3, 64, 64)]
+        {
+            for (rows, length) in [(1, 1), (5, 3), (40, 70), (9, 1200)] {
+                let Layer { mut spec, .. } = layer(
+                    random,
+                    (heads, kv_heads, key_dim, ValueStore::Own(value_dim)),
+                    options,
+                    KvFormat::F32,
+                );
+                spec.scale *= 4.0;
+                let mut array = |rows: usize, columns: usize| Array::random(random, rows, columns);
+                let (queries, keys) = (array(rows, heads * key_dim), array(length, kv_heads * key_dim));
+                let values = array(length, kv_heads * value_dim);
+                let spans: Vec<Range<usize>> = (0..rows)
+                    .map(|row| match row % 4 {
+                        // All, an empty span, and any other.
+                        0 => 0..length,
+                        3 => random.below(length)..0,
+                        _ => {
+                            let start = random.below(length);
+                            start..start + 1 + random.below(length - start)
+                        }
                     })
                     .collect();
-                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                scores.iter_mut().for_each(|score| *score = (*score - max).exp());
-                let sum: f64 = scores.iter().sum();
-                let mut out = vec![0.0; spec.head_dim];
-                for (score, p) in scores.iter().zip(first..) {
-                    for (out, value) in out.iter_mut().zip(values(p)) {
-                        *out += score / sum * value;
-                    }
-                }
-                out
-            })
-            .collect()
-    })
-}
-
-/// Runs the sequences through a fresh cache, `chunk` rows of each per step, all sequences together or one after the
-/// other; returns each sequence's output rows.
-fn run<B: Backend>(
-    backend: &B,
-    sequences: &[Sequence],
-    cache_spec: &KvCacheSpec,
-    spec: &AttentionSpec,
-    chunk: usize,
-    together: bool,
-) -> Vec<Vec<f32>> {
-    let mut cache = backend.kv_cache(cache_spec).unwrap();
-    let mut outputs = vec![Vec::new(); sequences.len()];
-    let longest = sequences.iter().map(|s| s.queries.rows).max().unwrap_or(0);
-    let groups: Vec<Vec<usize>> = if together {
-        vec![(0..sequences.len()).collect()]
-    } else {
-        (0..sequences.len()).map(|i| vec![i]).collect()
-    };
-    for group in groups {
-        for start in (0..longest).step_by(chunk) {
-            let mut batch = Batch::new(cache_spec.page_size);
-            let mut parts = Vec::new();
-            for &i in &group {
-                let range = start..(start + chunk).min(sequences[i].queries.rows);
-                if range.start < range.end {
-                    let rows = SequenceRows {
-                        tokens: &vec![0; range.len()],
-                        start,
-                        pages: &sequences[i].pages,
-                        logits: LogitRows::None,
-                    };
-                    batch.push(rows).unwrap();
-                    parts.push((i, range));
-                }
-            }
-            if parts.is_empty() {
-                continue;
-            }
-            let gather = |of: &dyn Fn(&Sequence) -> &Array| {
-                let rows: Vec<Array> =
-                    parts.iter().map(|(i, range)| of(&sequences[*i]).rows_of(range.clone())).collect();
-                let values = rows.iter().flat_map(|array| array.values.clone()).collect();
-                Array { rows: batch.rows(), columns: rows[0].columns, values }.upload(backend)
-            };
-            let step = batch.upload(backend).unwrap();
-            backend
-                .kv_write(&mut cache, &gather(&|s| &s.keys), &gather(&|s| &s.values), &step.slots)
-                .unwrap();
-            let out = backend.attention(&gather(&|s| &s.queries), &cache, &step, spec).unwrap();
-            let out = backend.read(&out).unwrap();
-            let mut row = 0;
-            for (i, range) in parts {
-                let columns = spec.heads * spec.head_dim;
-                outputs[i].extend_from_slice(&out[row * columns..(row + range.len()) * columns]);
-                row += range.len();
-            }
-        }
-    }
-    outputs
-}
-
-/// [`Backend::kv_write`] and [`Backend::attention`]: grouped queries, windows, soft caps, scattered pages, ragged
-/// batches, long contexts, every format of the cache.
-pub fn attention<B: Backend>(backend: &B, tolerance: f64) {
-    let random = &mut Random::new(20);
-    for case in cases().into_iter().chain(long_cases()) {
-        let (sequences, cache_spec) = sequences(random, &case);
-        let outputs = run(backend, &sequences, &cache_spec, &case.spec, usize::MAX / 2, true);
-        for (i, (sequence, output)) in sequences.iter().zip(&outputs).enumerate() {
-            let actual = Array::new(sequence.queries.rows, sequence.queries.columns, output);
-            let expected = reference(sequence, &case.spec);
-            assert_close(backend, &actual.upload(backend), &expected, tolerance, &(i, &case));
-        }
-    }
-    fused(backend, tolerance);
-}
-
-/// Outputs are the same bits whatever the chunks and the batch neighbours.
-pub fn attention_is_independent_of_batching<B: Backend>(backend: &B, _tolerance: f64) {
-    let random = &mut Random::new(21);
-    let short = cases().into_iter().zip(std::iter::repeat([(1, true), (9, true), (40, false)]));
-    let long = long_cases().into_iter().zip(std::iter::repeat([(1, true), (60, false), (600, true)]));
-    for (case, chunks) in short.chain(long) {
-        let (sequences, cache_spec) = sequences(random, &case);
-        let whole = run(backend, &sequences, &cache_spec, &case.spec, usize::MAX / 2, true);
-        for (chunk, together) in [(usize::MAX / 2, false)].into_iter().chain(chunks) {
-            let other = run(backend, &sequences, &cache_spec, &case.spec, chunk, together);
-            assert!(whole == other, "{case:?}: chunks of {chunk}, together: {together}");
-        }
-    }
-}
-
-/// What a cache of eight bits loses: half a step, a 254th of the largest magnitude of a token's head, and no more.
-pub fn eight_bit_kv<B: Backend>(backend: &B, tolerance: f64) {
-    let random = &mut Random::new(24);
-    let (kv_heads, head_dim) = (3, 40);
-    let spec = AttentionSpec { heads: 6, kv_heads, head_dim, scale: 0.15, window: None, softcap: None };
-    let cache_spec = KvCacheSpec { pages: 8, page_size: 16, kv_heads, head_dim, format: KvFormat::Int8 };
-    let sequence = |random: &mut Random, rows: usize, factor: f64| {
-        let mut array = |heads: usize| Array::random(random, rows, heads * head_dim);
-        let (queries, keys, mut values) = (array(6), array(kv_heads), array(kv_heads));
-        values.values.iter_mut().for_each(|v| *v = f64::from((*v * factor) as f32));
-        Sequence { queries, keys, values, pages: vec![5, 0, 7, 2] }
-    };
-    // With one key, the output is that key's value. Magnitudes from almost the smallest to almost the largest, and zero.
-    for factor in [0.0, 1e-35, 1e-3, 1.0, 1e6, 1e36] {
-        let sequence = sequence(random, 1, factor);
-        let output = run(backend, std::slice::from_ref(&sequence), &cache_spec, &spec, 1, true);
-        for (head, out) in output[0].chunks(head_dim).enumerate() {
-            let expected = &sequence.values.values[head / 2 * head_dim..][..head_dim];
-            let largest = expected.iter().fold(0f64, |largest, v| largest.max(v.abs()));
-            for (expected, actual) in expected.iter().zip(out) {
-                let deviation = (expected - f64::from(*actual)).abs();
-                let allowed = largest * (0.5 / 127.0 + tolerance.min(1e-4));
-                assert!(deviation <= allowed, "{expected} became {actual}, largest {largest}");
-            }
-        }
-    }
-    // Each value is off by at most 0.4 % of the largest, each score by 0.15 * 40 * 0.4 % for queries of about one.
-    let sequence = sequence(random, 60, 1.0);
-    let output = run(backend, std::slice::from_ref(&sequence), &cache_spec, &spec, 60, true);
-    let actual = Array::new(60, 6 * head_dim, &output[0]);
-    assert_close(backend, &actual.upload(backend), &reference(&sequence, &spec), 3e-2, &"unrounded");
-}
-
-/// [`Backend::qkv_rope`] against the reference of its definition: what it returns, and through attention what it wrote.
-fn fused<B: Backend>(backend: &B, tolerance: f64) {
-    let random = &mut Random::new(22);
-    for (heads, kv_heads, head_dim, dims) in [(2, 1, 32, 32), (8, 2, 64, 32), (16, 8, 128, 128)] {
-        let frequencies = RopeFrequencies::Fixed(
-            (0..dims / 2).map(|i| 100f32.powf(-2.0 * i as f32 / dims as f32)).collect(),
-        );
-        let rope = RopeSpec { dims, traditional: false, frequencies, scale: 1.0 };
-        let scale = (head_dim as f32).powf(-0.5);
-        let spec = AttentionSpec { heads, kv_heads, head_dim, scale, window: None, softcap: None };
-        let cache_spec = KvCacheSpec { pages: 2, page_size: 32, kv_heads, head_dim, format: KvFormat::F32 };
-        for rows in [1, 5, 40] {
-            for with_norms in [false, true] {
-                let mut array = |heads: usize| Array::random(random, rows, heads * head_dim);
-                let (queries, keys, values) = (array(heads), array(kv_heads), array(kv_heads));
-                let norms = [(); 2].map(|()| Array::random(random, 1, head_dim));
-                let uploaded = norms.each_ref().map(|norm| norm.upload(backend));
-                let positions: Vec<u32> = (0..rows as u32).collect();
-                let angles = reference_angles(&positions, &rope);
-                let normed = |x: &Array, i: usize| {
-                    if with_norms { x.rms_norm(&norms[i], 1e-6) } else { x.clone() }
+                let visible = |row: usize| {
+                    let Range { start, end } = spans[row].clone();
+                    if end <= start { 0..0 } else { start.max(spec.reach.first(end - 1))..end }
                 };
-                let rotated = |x: &Array, i: usize| reference_rope(&normed(x, i), &angles, head_dim, &rope);
-
-                let mut batch = Batch::new(32);
-                let tokens = vec![0; rows];
-                let sequence =
-                    SequenceRows { tokens: &tokens, start: 0, pages: &[1, 0], logits: LogitRows::None };
-                batch.push(sequence).unwrap();
-                let step = batch.upload(backend).unwrap();
-                let mut cache = backend.kv_cache(&cache_spec).unwrap();
-                let head_norms =
-                    with_norms.then(|| HeadNorms { query: &uploaded[0], key: &uploaded[1], eps: 1e-6 });
-                let inputs = [&queries, &keys, &values].map(|array| array.upload(backend));
-                let actual = backend
-                    .qkv_rope(
-                        inputs.each_ref(),
-                        head_norms,
-                        &angles.upload(backend),
-                        &rope,
-                        &mut cache,
-                        &step.slots,
-                        head_dim,
+                let expected = attended([&queries, &keys, &values], &spec, None, visible);
+                let spans: Vec<u32> =
+                    spans.iter().flat_map(|span| [span.start as u32, span.end as u32]).collect();
+                let [keys, values] = [keys, values].map(|array| array.upload(backend));
+                check.rows((&spec, rows, length), rows, &expected, |part| {
+                    backend.attention_over(
+                        &part.tensor(&queries),
+                        &keys,
+                        &values,
+                        &part.indices(&spans),
+                        &spec,
                     )
-                    .unwrap();
-                let case = (heads, kv_heads, head_dim, rows, with_norms);
-                assert_close(backend, &actual, &rotated(&queries, 0), 2.0 * tolerance, &("qkv_rope", case));
-
-                let sequence = Sequence {
-                    queries: rotated(&queries, 0),
-                    keys: rotated(&keys, 1),
-                    values,
-                    pages: vec![],
-                };
-                let out = backend.attention(&sequence.queries.upload(backend), &cache, &step, &spec).unwrap();
-                assert_close(backend, &out, &reference(&sequence, &spec), 4.0 * tolerance, &("cache", case));
+                });
             }
         }
     }
 }
 
-/// Slots and pages outside the cache, and shapes that do not fit it, are errors.
-pub fn kv_bounds<B: Backend>(backend: &B, _tolerance: f64) {
-    let random = &mut Random::new(23);
-    let cache_spec = KvCacheSpec { pages: 2, page_size: 4, kv_heads: 2, head_dim: 8, format: KvFormat::F32 };
-    let mut cache = backend.kv_cache(&cache_spec).unwrap();
-    let rows = Array::random(random, 1, 16).upload(backend);
-    let outside = backend.indices(&[8]).unwrap();
-    let error = backend.kv_write(&mut cache, &rows, &rows, &outside).unwrap_err();
-    assert!(matches!(error, TensorError::Index { index: 8, limit: 8, .. }), "{error}");
-    let narrow = Array::random(random, 1, 8).upload(backend);
-    let slot = backend.indices(&[0]).unwrap();
-    assert!(backend.kv_write(&mut cache, &narrow, &rows, &slot).is_err());
-    assert!(backend.kv_write(&mut cache, &rows, &narrow, &slot).is_err());
-
-    let spec = AttentionSpec { heads: 2, kv_heads: 2, head_dim: 8, scale: 1.0, window: None, softcap: None };
-    let mut batch = Batch::new(4);
-    batch.push(SequenceRows { tokens: &[0], start: 0, pages: &[2], logits: LogitRows::None }).unwrap();
-    let step = batch.upload(backend).unwrap();
-    assert!(matches!(backend.attention(&rows, &cache, &step, &spec), Err(TensorError::Index { .. })));
-    assert!(backend.attention(&narrow, &cache, &step, &spec).is_err());
-    let other = AttentionSpec { kv_heads: 1, ..spec };
-    assert!(backend.attention(&rows, &cache, &step, &other).is_err());
-
-    let pages = usize::MAX / 4;
-    assert!(backend.kv_cache(&KvCacheSpec { pages, ..cache_spec }).is_err());
+/// [`Backend::attention_over`] refuses operands that do not fit, and spans beyond the keys do no harm.
+pub fn spans_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
+    let random = &mut Random::new(27);
+    let Layer { spec, .. } = layer(random, (4, 2, 8, ValueStore::Own(6)), PLAIN, KvFormat::F32);
+    let mut tensor = |rows: usize, columns: usize| Array::random(random, rows, columns).upload(backend);
+    let (queries, keys, values) = (tensor(3, 32), tensor(5, 16), tensor(5, 12));
+    let (short_keys, narrow) = (tensor(4, 16), tensor(3, 24));
+    let spans = |spans: &[u32]| backend.indices(spans).unwrap();
+    let good = spans(&[0, 5, 1, 2, 0, 0]);
+    let over =
+        |queries: &B::Tensor,
+         keys: &B::Tensor,
+         values: &B::Tensor,
+         spans: &B::Indices,
+         spec: AttentionSpec| { backend.attention_over(queries, keys, values, spans, &spec) };
+    over(&queries, &keys, &values, &good, spec).unwrap();
+    assert_refused("queries", over(&narrow, &keys, &values, &good, spec));
+    assert_refused("keys", over(&queries, &values, &values, &good, spec));
+    assert_refused("values", over(&queries, &keys, &keys, &good, spec));
+    assert_refused("keys without values", over(&queries, &short_keys, &values, &good, spec));
+    assert_refused("few spans", over(&queries, &keys, &values, &spans(&[0, 5, 1, 2]), spec));
+    assert_refused("half a span", over(&queries, &keys, &values, &spans(&[0, 5, 1, 2, 0]), spec));
+    for wrong in [
+        AttentionSpec { heads: 3, ..spec },
+        AttentionSpec { kv_heads: 3, ..spec },
+        AttentionSpec { kv_heads: 0, ..spec },
+        AttentionSpec { heads: 0, ..spec },
+        AttentionSpec { key_dim: 4, ..spec },
+        AttentionSpec { value_dim: 4, ..spec },
+        AttentionSpec { heads: 8, key_dim: 4, kv_heads: 4, value_dim: 6, ..spec },
+    ] {
+        assert_refused(wrong, over(&queries, &keys, &values, &good, wrong));
+    }
+    // Three query heads do not share two key heads.
+    assert_refused("groups", over(&narrow, &keys, &values, &good, AttentionSpec { heads: 3, ..spec }));
+    let beyond = spans(&[0, 6, 5, 9, 1 << 31, u32::MAX]);
+    for reach in [Reach::All, Reach::Window(2), Reach::Chunk(4)] {
+        let spec = AttentionSpec { reach, ..spec };
+        if let Ok(output) = over(&queries, &keys, &values, &beyond, spec) {
+            assert_eq!(backend.read(&output).unwrap().len(), 3 * 24);
+        }
+    }
 }

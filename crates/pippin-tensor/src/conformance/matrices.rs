@@ -1,215 +1,142 @@
-//! Operations with weight matrices.
+//! Products with weight matrices.
 
-use super::reference::{Array, Random, assert_close, matrices, weights};
-use crate::{Activation, Backend, Linear, MatrixData, TensorData, TensorError};
+use super::{
+    array::{Array, Random},
+    check::{Check, assert_refused},
+    weights::Weights,
+};
+use crate::{Backend, MatrixData, TensorData};
 
+/// Outputs and inputs of matrices.
 const SHAPES: [(usize, usize); 6] = [(1, 32), (3, 64), (5, 96), (17, 128), (40, 320), (70, 1024)];
-const ROWS: [usize; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33];
-
-fn linear<B: Backend>(backend: &B, matrix: &MatrixData, bias: Option<&Array>) -> Linear<B> {
-    Linear { weight: backend.matrix(matrix.clone()).unwrap(), bias: bias.map(|bias| bias.upload(backend)) }
-}
+/// Rows of a product: those of a decoding step in all the numbers that kernels have paths of their own for, and those of
+/// a prompt. What is computed of the many is computed of the few too, see [`Check::rows`].
+const ROWS: [usize; 3] = [1, 8, 33];
 
 /// [`Backend::matmul`] with every kind of matrix and with few and many rows.
 pub fn matmul<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
     let random = &mut Random::new(10);
+    let product = |random: &mut Random, matrix: &Weights, rows: &[usize]| {
+        let Some(uploaded) = matrix.upload(&check) else { return };
+        for &rows in rows {
+            let x = Array::random(random, rows, matrix.values.columns);
+            check.rows((&matrix.kind, rows), rows, &x.matmul(&matrix.values), |part| {
+                backend.matmul(&part.tensor(&x), &uploaded)
+            });
+        }
+        let narrow = Array::random(random, 2, matrix.values.columns - 1).upload(backend);
+        assert_refused(&matrix.kind, backend.matmul(&narrow, &uploaded));
+    };
     for (outputs, inputs) in SHAPES {
-        for (case, matrix) in matrices(random, outputs, inputs) {
-            let reference = weights(&matrix);
-            let uploaded = backend.matrix(matrix).unwrap();
-            assert_eq!(backend.matrix_shape(&uploaded), [outputs, inputs]);
-            for rows in ROWS {
-                let x = Array::random(random, rows, inputs);
-                let actual = backend.matmul(&x.upload(backend), &uploaded).unwrap();
-                assert_close(backend, &actual, &x.matmul(&reference), tolerance, &(&case, rows));
-            }
+        for matrix in Weights::kinds(random, outputs, inputs) {
+            product(random, &matrix, &ROWS);
         }
     }
     // Dense matrices of any width: not every model's is a multiple of a vector.
     for (outputs, inputs) in [(3, 1), (7, 45), (30, 131)] {
-        let weight = Array::random(random, outputs, inputs);
-        let values: Vec<f32> = weight.values.iter().map(|v| *v as f32).collect();
-        let data = TensorData::from_f32("dense", &[outputs, inputs], &values).unwrap();
-        let uploaded = backend.matrix(MatrixData::Dense(data)).unwrap();
-        for rows in ROWS {
-            let x = Array::random(random, rows, inputs);
-            let actual = backend.matmul(&x.upload(backend), &uploaded).unwrap();
-            assert_close(backend, &actual, &x.matmul(&weight), tolerance, &(outputs, inputs, rows));
-        }
+        let matrix = Weights::dense(random, outputs, inputs);
+        product(random, &matrix, &ROWS);
     }
 }
 
-/// Each row of a product equals the product of that row alone, bit for bit, also where a large product is cut into
-/// blocks.
-pub fn products_are_independent_of_batching<B: Backend>(backend: &B, _tolerance: f64) {
+/// [`Backend::matmul`] where a large product is cut into blocks: each row is the same bits in all of them.
+pub fn large_products<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
     let random = &mut Random::new(11);
     for (outputs, inputs) in [(70, 320), (40, 1024)] {
-        for (case, matrix) in matrices(random, outputs, inputs) {
-            let matrix = backend.matrix(matrix).unwrap();
+        for matrix in Weights::kinds(random, outputs, inputs) {
+            let Some(uploaded) = matrix.upload(&check) else { continue };
             let x = Array::random(random, 300, inputs);
-            let whole = backend.read(&backend.matmul(&x.upload(backend), &matrix).unwrap()).unwrap();
-            for range in [0..1, 7..9, 100..103, 200..204, 31..38, 130..299] {
-                let part = x.rows_of(range.clone()).upload(backend);
-                let part = backend.read(&backend.matmul(&part, &matrix).unwrap()).unwrap();
-                assert!(
-                    part == whole[range.start * outputs..range.end * outputs],
-                    "{case}: rows {range:?} depend on their neighbours"
-                );
-            }
+            check.rows(&matrix.kind, 300, &x.matmul(&matrix.values), |part| {
+                backend.matmul(&part.tensor(&x), &uploaded)
+            });
         }
     }
 }
 
-/// [`Backend::gathered_matmul`] with every kind of matrix: routes at random, all to one expert, and to none of some.
-pub fn gathered_matmul<B: Backend>(backend: &B, tolerance: f64) {
+/// The reference for [`Backend::gathered_matmul`]: zeros for experts that are not there.
+pub(super) fn gathered(x: &Array, weights: &Array, experts: usize, routes: &[u32]) -> Array {
+    let (outputs, choices) = (weights.rows / experts, routes.len() / x.rows);
+    Array::from_rows(routes.len(), outputs, |route| {
+        let expert = routes[route] as usize;
+        if expert >= experts {
+            return vec![0.0; outputs];
+        }
+        let row = x.rows_of(route / choices..route / choices + 1);
+        row.matmul(&weights.rows_of(expert * outputs..(expert + 1) * outputs)).values
+    })
+}
+
+/// [`Backend::gathered_matmul`] and [`Backend::gathered_linear`] with every kind of matrix: routes at random, all to one
+/// expert, to none of some, and to experts that are not there.
+pub fn gathered_products<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
     let random = &mut Random::new(14);
     for (experts, outputs, inputs) in [(1, 5, 64), (4, 6, 64), (9, 40, 128)] {
-        for (case, matrix) in matrices(random, experts * outputs, inputs) {
-            let reference = weights(&matrix);
-            let uploaded = backend.matrix(matrix).unwrap();
+        for matrix in Weights::kinds(random, experts * outputs, inputs) {
+            let bias = Array::random(random, experts, outputs);
+            let Some(linear) = matrix.linear(&check, Some(&bias)) else { continue };
             for (rows, choices) in [(1, 1), (1, 3), (2, 4), (23, 2), (40, 1)] {
-                for limit in [1, experts] {
-                    let routes: Vec<u32> = (0..rows * choices).map(|_| random.below(limit) as u32).collect();
+                for limit in [1, experts, experts + 1] {
+                    let mut routes = random.indices(rows * choices, limit);
+                    if limit > experts {
+                        routes[rows * choices / 2] = u32::MAX;
+                    }
                     let x = Array::random(random, rows, inputs);
-                    let product = |route: usize| {
-                        let first = routes[route] as usize * outputs;
-                        x.rows_of(route / choices..route / choices + 1)
-                            .matmul(&reference.rows_of(first..first + outputs))
-                    };
-                    let values = (0..routes.len()).flat_map(|route| product(route).values).collect();
-                    let expected = Array { rows: routes.len(), columns: outputs, values };
-                    let (x_up, routes_up) = (x.upload(backend), backend.indices(&routes).unwrap());
-                    let actual = backend.gathered_matmul(&x_up, &uploaded, experts, &routes_up).unwrap();
-                    assert_close(backend, &actual, &expected, tolerance, &(&case, rows, choices, limit));
-
-                    // A row's result does not depend on the rows that share its experts.
-                    let actual = backend.read(&actual).unwrap();
-                    let last = x.rows_of(rows - 1..rows).upload(backend);
-                    let routes = backend.indices(&routes[(rows - 1) * choices..]).unwrap();
-                    let alone = backend.gathered_matmul(&last, &uploaded, experts, &routes).unwrap();
-                    assert!(
-                        backend.read(&alone).unwrap() == actual[(rows - 1) * choices * outputs..],
-                        "{case}: the last of {rows} rows depends on its neighbours"
-                    );
+                    let expected = gathered(&x, &matrix.values, experts, &routes);
+                    let case = (&matrix.kind, experts, rows, choices, limit);
+                    check.rows(("gathered_matmul", case), rows, &expected, |part| {
+                        let routes = part.indices(&routes);
+                        backend.gathered_matmul(&part.tensor(&x), &linear.weight, experts, &routes)
+                    });
+                    let expected = expected.add(&bias.select(&routes));
+                    check.rows(("gathered_linear", case), rows, &expected, |part| {
+                        backend.gathered_linear(&part.tensor(&x), &linear, experts, &part.indices(&routes))
+                    });
                 }
             }
-            let x = Array::random(random, 2, inputs).upload(backend);
-            let routes = |routes: &[u32]| backend.indices(routes).unwrap();
-            let gathered = |experts, routes| backend.gathered_matmul(&x, &uploaded, experts, &routes);
-            let error = gathered(experts, routes(&[0, experts as u32]));
-            assert!(matches!(error, Err(TensorError::Index { .. })), "{case}: {error:?}");
-            for (experts, routes) in [(experts, routes(&[0; 3])), (experts * outputs + 1, routes(&[0; 2]))] {
-                let error = gathered(experts, routes);
-                assert!(matches!(error, Err(TensorError::Shape { .. })), "{case}: {error:?}");
-            }
+            let [x, narrow] =
+                [inputs, inputs - 1].map(|width| Array::random(random, 2, width).upload(backend));
+            let refused = |x: &B::Tensor, experts: usize, routes: usize| {
+                let routes_up = backend.indices(&vec![0; routes]).unwrap();
+                let case = (&matrix.kind, experts, routes);
+                assert_refused(case, backend.gathered_matmul(x, &linear.weight, experts, &routes_up));
+                assert_refused(case, backend.gathered_linear(x, &linear, experts, &routes_up));
+            };
+            refused(&x, experts, 3);
+            refused(&x, experts, 1);
+            refused(&x, experts * outputs + 1, 2);
+            refused(&x, 0, 2);
+            refused(&narrow, experts, 2);
+            let wide = Array::random(random, experts, outputs + 1);
+            let wrong = matrix.linear(&check, Some(&wide)).unwrap();
+            let routes = backend.indices(&[0, 0]).unwrap();
+            assert_refused(&matrix.kind, backend.gathered_linear(&x, &wrong, experts, &routes));
         }
     }
 }
 
-/// [`Backend::embedding`] with every kind of matrix.
+/// [`Backend::embedding`] with every kind of matrix, and zeros for rows that are not there.
 pub fn embedding<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
     let random = &mut Random::new(12);
     for (rows, columns) in [(5, 64), (300, 128)] {
-        for (case, matrix) in matrices(random, rows, columns) {
-            let reference = weights(&matrix);
-            let table = backend.matrix(matrix).unwrap();
-            let indices: Vec<u32> = [0, rows - 1, 2, 2].map(|i| i as u32).to_vec();
-            let values = indices.iter().flat_map(|i| reference.row(*i as usize).to_vec()).collect();
-            let expected = Array { rows: indices.len(), columns, values };
-            let actual = backend.embedding(&table, &backend.indices(&indices).unwrap()).unwrap();
-            assert_close(backend, &actual, &expected, tolerance, &case);
-            let outside = backend.indices(&[rows as u32]).unwrap();
-            assert!(matches!(backend.embedding(&table, &outside), Err(TensorError::Index { .. })), "{case}");
-        }
-    }
-}
-
-/// The fused products against the reference of their definitions.
-pub fn fused_products<B: Backend>(backend: &B, tolerance: f64) {
-    let random = &mut Random::new(13);
-    // A gate deep in its tail multiplies the error of its argument.
-    let tolerance = 4.0 * tolerance;
-    for (outputs, inputs) in [(6, 64), (150, 256)] {
-        for ((case, first), (_, second)) in
-            matrices(random, outputs, inputs).into_iter().zip(matrices(random, outputs, inputs))
-        {
-            for rows in [1, 3, 19] {
-                for with_bias in [false, true] {
-                    let case = (&case, rows, with_bias);
-                    let biases = [(); 2].map(|()| Array::random(random, 1, outputs));
-                    let bias = |i: usize| with_bias.then_some(&biases[i]);
-                    let linears = [linear(backend, &first, bias(0)), linear(backend, &second, bias(1))];
-                    let x = Array::random(random, rows, inputs);
-                    let norm = Array::random(random, 1, inputs);
-                    let residual = Array::random(random, rows, outputs);
-                    let reference = |x: &Array, i: usize| {
-                        let y = x.matmul(&weights([&first, &second][i]));
-                        if with_bias { y.add(&biases[i]) } else { y }
-                    };
-                    let (x_up, norm_up) = (x.upload(backend), norm.upload(backend));
-                    let normed = x.rms_norm(&norm, 1e-5);
-
-                    let actual = backend.linear(&x_up, &linears[0]).unwrap();
-                    assert_close(backend, &actual, &reference(&x, 0), tolerance, &("linear", case));
-
-                    let both = [&linears[0], &linears[1]];
-                    let actual = backend.rms_norm_matmul(&x_up, &norm_up, 1e-5, &both).unwrap();
-                    assert_eq!(actual.len(), 2);
-                    for (i, actual) in actual.iter().enumerate() {
-                        assert_close(
-                            backend,
-                            actual,
-                            &reference(&normed, i),
-                            tolerance,
-                            &("rms_norm_matmul", case),
-                        );
-                    }
-
-                    let actual = backend
-                        .rms_norm_gated_matmul(
-                            &x_up,
-                            &norm_up,
-                            1e-5,
-                            &linears[0],
-                            &linears[1],
-                            Activation::Silu,
-                        )
-                        .unwrap();
-                    let expected = reference(&normed, 0).silu_mul(&reference(&normed, 1));
-                    assert_close(backend, &actual, &expected, tolerance, &("rms_norm_gated_matmul", case));
-
-                    let actual = backend.linear_add(&x_up, &linears[0], &residual.upload(backend)).unwrap();
-                    let expected = residual.add(&reference(&x, 0));
-                    assert_close(backend, &actual, &expected, tolerance, &("linear_add", case));
-                }
+        for matrix in Weights::kinds(random, rows, columns) {
+            let Some(table) = matrix.upload(&check) else { continue };
+            let last = rows as u32 - 1;
+            let outside = [0, last + 1, 2, u32::MAX, 1 << 31, u32::MAX / columns as u32 + 1];
+            for list in [&[0, last, 2, 2][..], &[last], &outside, &random.indices(40, rows)] {
+                check.rows((&matrix.kind, list), list.len(), &matrix.values.select(list), |part| {
+                    backend.embedding(&table, &part.indices(list))
+                });
             }
         }
     }
 }
 
-/// Operands that do not fit are errors, not panics.
-pub fn shapes_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
-    let random = &mut Random::new(14);
-    for (case, matrix) in matrices(random, 8, 64) {
-        let bias = Array::random(random, 1, 8);
-        let good = linear(backend, &matrix, Some(&bias));
-        let bad = linear(backend, &matrix, Some(&Array::random(random, 1, 9)));
-        let narrow = Array::random(random, 2, 32).upload(backend);
-        let fitting = Array::random(random, 2, 64).upload(backend);
-        let norm = Array::random(random, 1, 64).upload(backend);
-        let wrong_norm = Array::random(random, 1, 60).upload(backend);
-        let is_shape = |result: crate::Result<()>| {
-            assert!(matches!(result, Err(TensorError::Shape { .. })), "{case}: {result:?}");
-        };
-        is_shape(backend.matmul(&narrow, &good.weight).map(drop));
-        is_shape(backend.linear(&narrow, &good).map(drop));
-        is_shape(backend.linear(&fitting, &bad).map(drop));
-        is_shape(backend.rms_norm_matmul(&fitting, &wrong_norm, 1e-5, &[&good]).map(drop));
-        is_shape(backend.rms_norm_matmul(&fitting, &norm, 1e-5, &[&bad]).map(drop));
-        let silu = Activation::Silu;
-        is_shape(backend.rms_norm_gated_matmul(&fitting, &norm, 1e-5, &good, &bad, silu).map(drop));
-        is_shape(backend.linear_add(&fitting, &good, &fitting).map(drop));
-    }
+/// Data that are no matrix or have too many dimensions for a tensor are refused.
+pub fn data_is_checked<B: Backend>(backend: &B, _tolerance: f64) {
     let cube = TensorData::from_f32("cube", &[2, 2, 2], &[0.0; 8]).unwrap();
     assert!(backend.tensor(&cube).is_err());
     assert!(backend.matrix(MatrixData::Dense(cube)).is_err());

@@ -1,8 +1,15 @@
 //! Checks that a backend computes what the contract says.
 //!
-//! Every operation is compared with a plain `f64` reference on random shapes and values; fused operations also with
-//! their definitions; and every operation on several rows with itself on each row alone, bit for bit. A backend runs the
-//! whole suite with one line:
+//! Every operation is compared with a plain `f64` reference on random shapes and values, and with itself: each row must be
+//! the same bits whatever rows it is computed with, and each sequence however it is cut into steps. Both comparisons are
+//! one (`check::Check`), so that no operation has the first without the second. Among the neighbours are rows of NaN, and
+//! what no row may see of a cache is NaN too.
+//!
+//! Operands that do not fit must be refused with [`TensorError::Shape`](crate::TensorError::Shape), and indices beyond
+//! their limits must do no harm. What the contract lets a backend lack is passed over where it answers with
+//! [`TensorError::Unsupported`](crate::TensorError::Unsupported); see [`nothing_is_unsupported`].
+//!
+//! A backend runs the whole suite with one line:
 //!
 //! ```text
 //! pippin_tensor::conformance_suite!(avx2, CpuBackend::with(Numerics::Exact, InstructionSet::Avx2, 2), 1e-5);
@@ -11,17 +18,44 @@
 //! The checks are functions of a backend that panic on a deviation, so a backend with needs of its own can call them one
 //! by one.
 
+mod array;
 mod attention;
+mod cache;
+mod check;
+mod convolutions;
+mod drawing;
+mod elementwise;
+mod experts;
+mod heads;
+mod linears;
 mod matrices;
-mod reference;
-mod rows;
+mod norms;
+mod paged;
+mod positions;
+mod recurrence;
+mod schedule;
+mod shapes;
+mod state;
+mod steps;
+mod weights;
 
-pub use attention::{attention, attention_is_independent_of_batching, eight_bit_kv, kv_bounds};
-pub use matrices::{
-    embedding, fused_products, gathered_matmul, matmul, products_are_independent_of_batching,
-    shapes_are_checked,
+pub use attention::{
+    attention, attention_over, cache_groups, extreme_scores, long_attention, spans_are_checked,
 };
-pub use rows::{add, gated, rms_norm, rope, rope_angles, select_rows};
+pub use cache::{duplicated_kv_rows, eight_bit_kv, kv_bounds, kv_shapes_are_checked, non_finite_kv};
+pub use convolutions::{convolutions_are_checked, convolve, convolve_image, convolve_transposed};
+pub use drawing::{draws_are_independent, fed_tokens, sample};
+pub use elementwise::{ACTIVATIONS, activate, add_and_mul, gated, gates, scale};
+pub use experts::{route, routers_are_checked, ties};
+pub use heads::{heads_are_checked, write_heads};
+pub use linears::{fused_products, linears_are_checked};
+pub use matrices::{data_is_checked, embedding, gathered_products, large_products, matmul};
+pub use norms::{norm, reduce, weighted_sum};
+pub use positions::{position_scale, rope, rope_angles};
+pub use recurrence::{causal_convolution, recurrences_are_checked, scan};
+pub use shapes::{columns, join, reshape, select_rows};
+pub use state::state;
+pub use steps::{indices, lend, nothing_is_unsupported, step_inputs, transfers};
 
 /// Instantiates the conformance suite as a module of tests.
 ///
@@ -31,9 +65,20 @@ pub use rows::{add, gated, rms_norm, rope, rope_angles, select_rows};
 macro_rules! conformance_suite {
     ($name:ident, $make:expr, $tolerance:expr) => {
         $crate::conformance_suite!(@ $name, $make, $tolerance,
-            embedding matmul gathered_matmul products_are_independent_of_batching fused_products shapes_are_checked
-            attention attention_is_independent_of_batching eight_bit_kv kv_bounds
-            add gated rms_norm rope rope_angles select_rows);
+            transfers lend indices step_inputs
+            add_and_mul scale activate gated
+            norm reduce weighted_sum
+            reshape columns join select_rows
+            matmul large_products gathered_products embedding data_is_checked
+            fused_products linears_are_checked
+            rope_angles position_scale rope
+            attention long_attention cache_groups extreme_scores attention_over spans_are_checked
+            eight_bit_kv non_finite_kv kv_bounds duplicated_kv_rows kv_shapes_are_checked
+            write_heads heads_are_checked
+            route ties routers_are_checked
+            causal_convolution scan recurrences_are_checked state
+            convolve convolve_image convolve_transposed convolutions_are_checked
+            sample draws_are_independent fed_tokens);
     };
     (@ $name:ident, $make:expr, $tolerance:expr, $($check:ident)*) => {
         mod $name {

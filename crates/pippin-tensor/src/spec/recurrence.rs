@@ -28,7 +28,7 @@ impl ScanSpec {
 }
 
 /// The operands of a linear recurrence; `T` is a tensor.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct ScanInputs<'a, T> {
     /// What the state is read with, `[rows, key_heads * key_dim]`.
     pub queries: &'a T,
@@ -44,7 +44,7 @@ pub struct ScanInputs<'a, T> {
 }
 
 /// How a linear recurrence changes its state `S` apart from the decay `w`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum ScanUpdate<'a, T> {
     /// `S·diag(w) + v kᵀ`: state spaces, retention, gated linear attention.
     Add,
@@ -62,3 +62,19 @@ pub enum ScanUpdate<'a, T> {
         b: &'a T,
     },
 }
+
+impl<T> Clone for ScanInputs<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for ScanInputs<'_, T> {}
+
+impl<T> Clone for ScanUpdate<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for ScanUpdate<'_, T> {}

@@ -1,0 +1,107 @@
+//! The choice among experts.
+
+use pippin_tensor::{Result, RouterSpec, ScoreFunction, TensorError};
+
+use crate::{CpuBackend, CpuIndices, CpuTensor, shape_of};
+
+impl CpuBackend {
+    pub(crate) fn run_route(
+        &self,
+        logits: &CpuTensor,
+        bias: Option<&CpuTensor>,
+        spec: &RouterSpec,
+    ) -> Result<(CpuIndices, CpuTensor)> {
+        check(logits, bias, spec)?;
+        let (rows, top_k) = (logits.rows, spec.top_k);
+        let mut routes = Vec::with_capacity(rows * top_k);
+        let mut weights = self.buffer(rows * top_k)?;
+        let mut scores = vec![0.0; spec.experts];
+        let mut ranks = vec![0.0; spec.experts];
+        for row in 0..rows {
+            score(logits.row(row), spec.scores, &mut scores);
+            ranks.copy_from_slice(&scores);
+            if let Some(bias) = bias {
+                ranks.iter_mut().zip(bias.values()).for_each(|(rank, bias)| *rank += bias);
+            }
+            if spec.top_groups < spec.groups {
+                exclude_groups(&mut ranks, spec);
+            }
+            let chosen = best(&ranks, top_k);
+            let weights = &mut weights[row * top_k..][..top_k];
+            for (weight, expert) in weights.iter_mut().zip(&chosen) {
+                *weight = scores[*expert];
+            }
+            let sum: f32 = weights.iter().sum();
+            let factor = if spec.normalize { spec.scale / sum } else { spec.scale };
+            weights.iter_mut().for_each(|weight| *weight *= factor);
+            routes.extend(chosen.iter().map(|expert| *expert as u32));
+        }
+        Ok((CpuIndices::new(&routes), CpuTensor::new(rows, top_k, weights)))
+    }
+}
+
+fn check(logits: &CpuTensor, bias: Option<&CpuTensor>, spec: &RouterSpec) -> Result<()> {
+    let &RouterSpec { experts, top_k, groups, top_groups, best_of_group, .. } = spec;
+    let divides = groups > 0 && experts.is_multiple_of(groups);
+    let available = experts.checked_div(groups).unwrap_or(0) * top_groups.min(groups);
+    if !divides || top_groups == 0 || top_k == 0 || top_k > available || best_of_group == 0 {
+        return Err(TensorError::shape("route", "a choice that can be made", format!("{spec:?}")));
+    }
+    if logits.columns != experts {
+        return Err(TensorError::shape("route", format!("[_, {experts}]"), shape_of(logits)));
+    }
+    match bias {
+        Some(bias) if bias.rows != 1 || bias.columns != experts => {
+            Err(TensorError::shape("route", format!("a bias of [1, {experts}]"), shape_of(bias)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn score(logits: &[f32], function: ScoreFunction, scores: &mut [f32]) {
+    match function {
+        ScoreFunction::Sigmoid => {
+            for (score, logit) in scores.iter_mut().zip(logits) {
+                *score = 1.0 / (1.0 + (-logit).exp());
+            }
+        }
+        _ => {
+            let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            for (score, logit) in scores.iter_mut().zip(logits) {
+                *score = (logit - max).exp();
+            }
+            let sum: f32 = scores.iter().sum();
+            scores.iter_mut().for_each(|score| *score /= sum);
+        }
+    }
+}
+
+/// Makes the ranks of experts outside the best groups minus infinity.
+fn exclude_groups(ranks: &mut [f32], spec: &RouterSpec) {
+    let size = spec.experts / spec.groups;
+    let group_ranks: Vec<f32> = ranks
+        .chunks_exact(size)
+        .map(|group| best(group, spec.best_of_group.min(size)).iter().map(|expert| group[*expert]).sum())
+        .collect();
+    let kept = best(&group_ranks, spec.top_groups);
+    for (group, ranks) in ranks.chunks_exact_mut(size).enumerate() {
+        if !kept.contains(&group) {
+            ranks.fill(f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// The places of the `count` largest values, largest first, the lower place of equals. NaN counts as the smallest.
+fn best(values: &[f32], count: usize) -> Vec<usize> {
+    let key = |place: usize| if values[place].is_nan() { f32::NEG_INFINITY } else { values[place] };
+    let mut best: Vec<usize> = Vec::with_capacity(count + 1);
+    for place in 0..values.len() {
+        if best.len() == count && best.last().is_some_and(|last| key(place) <= key(*last)) {
+            continue;
+        }
+        let at = best.partition_point(|other| key(*other) >= key(place));
+        best.insert(at, place);
+        best.truncate(count);
+    }
+    best
+}

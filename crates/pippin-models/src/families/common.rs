@@ -1,0 +1,104 @@
+//! Readings of configuration fields that many families share.
+
+use pippin_tensor::{Activation, Reach};
+
+use crate::config::Fields;
+use crate::parts::NormSpec;
+use crate::spec::{DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
+use crate::{Result, limits};
+
+/// The sizes that every decoder has.
+pub(crate) struct Sizes {
+    pub(crate) hidden_size: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) intermediate_size: usize,
+    pub(crate) vocab_size: usize,
+    pub(crate) context_length: usize,
+}
+
+impl Sizes {
+    /// Reads the fields as most families have them. Heads of keys and values are as many as of queries where the
+    /// configuration does not say; a head is the hidden size over the heads.
+    pub(crate) fn read(fields: Fields<'_>, context_length: usize) -> Result<Self> {
+        let hidden_size = fields.limited_count("hidden_size", limits::HIDDEN)?;
+        let heads = fields.limited_count("num_attention_heads", limits::HEADS)?;
+        Ok(Self {
+            hidden_size,
+            layers: fields.limited_count("num_hidden_layers", limits::LAYERS)?,
+            heads,
+            kv_heads: fields.count_or("num_key_value_heads", heads, limits::HEADS)?,
+            head_dim: fields.count_or("head_dim", hidden_size / heads, limits::HEAD_DIM)?,
+            intermediate_size: fields.limited_count("intermediate_size", limits::INTERMEDIATE)?,
+            vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
+            context_length: fields.count_or("max_position_embeddings", context_length, limits::CONTEXT)?,
+        })
+    }
+
+    /// The decoder of some layers, with usual names and nothing between embedding, layers and head.
+    pub(crate) fn decoder(&self, layers: Vec<LayerSpec>, final_norm: NormSpec, head: Head) -> DecoderSpec {
+        DecoderSpec {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            context_length: self.context_length,
+            names: ModelNames::default(),
+            embedding_scale: EmbeddingScale::NONE,
+            embedding_norm: None,
+            layers,
+            final_norm,
+            head,
+        }
+    }
+}
+
+/// Where the output head is, as `tie_word_embeddings` says.
+pub(crate) fn head_weights(fields: Fields<'_>) -> Result<HeadWeights> {
+    Ok(match fields.flag("tie_word_embeddings")? {
+        Some(true) => HeadWeights::Tied,
+        Some(false) => HeadWeights::Separate,
+        None => HeadWeights::IfPresent,
+    })
+}
+
+/// An activation by the name that configurations have for it.
+pub(crate) fn activation(fields: Fields<'_>, field: &str, default: Activation) -> Result<Activation> {
+    Ok(match fields.text(field)? {
+        None => default,
+        Some("silu" | "swish") => Activation::Silu,
+        Some("gelu") => Activation::Gelu,
+        Some("gelu_new" | "gelu_fast" | "gelu_pytorch_tanh") => Activation::GeluTanh,
+        Some("quick_gelu") => Activation::GeluSigmoid,
+        Some("relu") => Activation::Relu,
+        Some("relu2") => Activation::ReluSquared,
+        Some(other) => {
+            let known = ["silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "relu2"];
+            return Err(fields.unsupported(field, other, &known));
+        }
+    })
+}
+
+/// Which layers have a sliding window: those that `layer_types` names, or those of which `otherwise` says so.
+pub(crate) fn windowed_layers(
+    fields: Fields<'_>,
+    layers: usize,
+    otherwise: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>> {
+    let Some(types) = fields.texts("layer_types")? else { return Ok((0..layers).map(otherwise).collect()) };
+    if types.len() != layers {
+        let problem = format_args!("has {} entries for {layers} layers", types.len());
+        return Err(fields.error("layer_types", problem));
+    }
+    let windowed = types.into_iter().map(|layer_type| match layer_type {
+        "full_attention" => Ok(false),
+        "sliding_attention" => Ok(true),
+        other => Err(fields.unsupported("layer_types", other, &["full_attention", "sliding_attention"])),
+    });
+    windowed.collect()
+}
+
+/// The reach of a layer with or without a sliding window.
+pub(crate) fn window(windowed: bool, length: usize) -> Reach {
+    if windowed { Reach::Window(length) } else { Reach::All }
+}

@@ -1,0 +1,119 @@
+//! Gemma 2 and 3: embeddings times the root of their width, norms of one plus the weight on both sides of attention and
+//! feed-forward network, windows in most layers; soft caps in 2, norms of queries and keys and two rotations in 3.
+//!
+//! mlx-lm gives no layer of Gemma 2 a window; here the even ones have it, as the model was trained.
+
+use pippin_tensor::Activation;
+
+use super::common::{Sizes, activation, head_weights, window, windowed_layers};
+use crate::config::Fields;
+use crate::parts::{Attention, Dense, NormSpec, Part};
+use crate::rope::{self, RopeDefaults};
+use crate::spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
+use crate::{Config, Result, limits};
+
+pub(crate) fn gemma2(config: &Config) -> Result<DecoderSpec> {
+    let fields = config.fields();
+    let sizes = Sizes::read(fields, 8192)?;
+    let length = fields.count_or("sliding_window", 4096, limits::CONTEXT)?;
+    let windows = windowed_layers(fields, sizes.layers, |layer| layer % 2 == 0)?;
+    let defaults = RopeDefaults {
+        dims: sizes.head_dim,
+        theta: Some(10_000.0),
+        traditional: fields.flag_or("rope_traditional", false)?,
+    };
+    let attention = Attention {
+        rope: Some(rope::read(fields, &defaults)?),
+        scale: fields.positive_or("query_pre_attn_scalar", 144.0)?.powf(-0.5),
+        softcap: Some(fields.positive_or("attn_logit_softcapping", 50.0)?),
+        ..Attention::new(sizes.heads, sizes.kv_heads, sizes.head_dim)
+    };
+    let layers = windows
+        .into_iter()
+        .map(|windowed| Attention { reach: window(windowed, length), ..attention.clone() });
+    let factor = (sizes.hidden_size as f32).sqrt();
+    let head = Head {
+        softcap: Some(fields.positive_or("final_logit_softcapping", 30.0)?),
+        ..Head::new(HeadWeights::Tied)
+    };
+    let layers = layers.map(|attention| layer(fields, &sizes, attention)).collect::<Result<_>>()?;
+    let norm = NormSpec::plus_one("model.norm", eps(fields)?);
+    let embedding_scale = EmbeddingScale { factor, as_stored: true };
+    Ok(DecoderSpec { embedding_scale, ..sizes.decoder(layers, norm, head) })
+}
+
+/// The text model by itself, or in a multimodal one, whose fields stand in `text_config`.
+pub(crate) fn gemma3(config: &Config) -> Result<DecoderSpec> {
+    let (fields, prefix, norm) = match config.fields().object("text_config.")? {
+        Some(text) => (text, "language_model.", "language_model.model.norm"),
+        None => (config.fields(), "", "model.norm"),
+    };
+    let sizes = Sizes {
+        hidden_size: fields.count_or("hidden_size", 1152, limits::HIDDEN)?,
+        layers: fields.count_or("num_hidden_layers", 26, limits::LAYERS)?,
+        heads: fields.count_or("num_attention_heads", 4, limits::HEADS)?,
+        kv_heads: fields.count_or("num_key_value_heads", 1, limits::HEADS)?,
+        head_dim: fields.count_or("head_dim", 256, limits::HEAD_DIM)?,
+        intermediate_size: fields.count_or("intermediate_size", 6912, limits::INTERMEDIATE)?,
+        vocab_size: fields.count_or("vocab_size", 262_144, limits::VOCAB)?,
+        context_length: fields.count_or("max_position_embeddings", 32_768, limits::CONTEXT)?,
+    };
+    let eps = eps(fields)?;
+    let length = fields.count_or("sliding_window", 512, limits::CONTEXT)?;
+    let pattern = fields.count_or("sliding_window_pattern", 6, limits::LAYERS)?;
+    let windows = windowed_layers(fields, sizes.layers, |layer| layer % pattern != pattern - 1)?;
+    let local = fields.positive_or("rope_local_base_freq", 10_000.0)?;
+    let local = rope::plain(f64::from(local), sizes.head_dim, false);
+    let defaults = RopeDefaults { dims: sizes.head_dim, theta: Some(1_000_000.0), traditional: false };
+    let global = rope::read(fields, &defaults)?;
+    let attention = Attention {
+        query_norm: Some(NormSpec::plus_one("self_attn.q_norm", eps)),
+        key_norm: Some(NormSpec::plus_one("self_attn.k_norm", eps)),
+        scale: fields.positive_or("query_pre_attn_scalar", 256.0)?.powf(-0.5),
+        ..Attention::new(sizes.heads, sizes.kv_heads, sizes.head_dim)
+    };
+    let layers = windows.into_iter().map(|windowed| Attention {
+        reach: window(windowed, length),
+        rope: Some(if windowed { local.clone() } else { global.clone() }),
+        ..attention.clone()
+    });
+    let layers = layers.map(|attention| layer(fields, &sizes, attention)).collect::<Result<_>>()?;
+    // The factor is rounded to bf16 whatever the checkpoint's type.
+    let factor = half::bf16::from_f32((sizes.hidden_size as f32).sqrt()).to_f32();
+    let head = match head_weights(fields)? {
+        HeadWeights::Separate => HeadWeights::Separate,
+        _ => HeadWeights::IfPresent,
+    };
+    Ok(DecoderSpec {
+        names: ModelNames::under(prefix),
+        embedding_scale: EmbeddingScale { factor, as_stored: false },
+        ..sizes.decoder(layers, NormSpec::plus_one(norm, eps), Head::new(head))
+    })
+}
+
+fn eps(fields: Fields<'_>) -> Result<f32> {
+    fields.positive_or("rms_norm_eps", 1e-6)
+}
+
+/// A layer with norms around everything.
+fn layer(fields: Fields<'_>, sizes: &Sizes, attention: Attention) -> Result<LayerSpec> {
+    let eps = eps(fields)?;
+    let field = if fields.get("hidden_activation").is_some() { "hidden_activation" } else { "hidden_act" };
+    // Configurations say `gelu` where the tanh approximation is meant.
+    let activation = match activation(fields, field, Activation::GeluTanh)? {
+        Activation::Gelu => Activation::GeluTanh,
+        other => other,
+    };
+    Ok(LayerSpec::Blocks(vec![
+        Block::sandwich(
+            NormSpec::plus_one("input_layernorm", eps),
+            Part::Attention(attention),
+            NormSpec::plus_one("post_attention_layernorm", eps),
+        ),
+        Block::sandwich(
+            NormSpec::plus_one("pre_feedforward_layernorm", eps),
+            Part::Dense(Dense::gated(sizes.intermediate_size, activation)),
+            NormSpec::plus_one("post_feedforward_layernorm", eps),
+        ),
+    ]))
+}

@@ -1,0 +1,66 @@
+//! GPT-NeoX (Pythia, Dolly, StableLM alpha): layer norms, biases, queries, keys and values fused head by head; attention and
+//! feed-forward network side by side, each behind a norm of its own, or one after the other.
+
+use pippin_tensor::Activation;
+
+use super::common::{Sizes, activation};
+use crate::parts::{Attention, Dense, DenseForm, NormSpec, Part, Projections};
+use crate::spec::{Block, DecoderSpec, Head, HeadWeights, LayerSpec, ModelNames};
+use crate::{Config, Result, limits, rope};
+
+pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
+    let fields = config.fields();
+    let hidden_size = fields.limited_count("hidden_size", limits::HIDDEN)?;
+    let heads = fields.limited_count("num_attention_heads", limits::HEADS)?;
+    let sizes = Sizes {
+        hidden_size,
+        layers: fields.limited_count("num_hidden_layers", limits::LAYERS)?,
+        heads,
+        kv_heads: heads,
+        head_dim: hidden_size / heads,
+        intermediate_size: fields.count_or("intermediate_size", 4 * hidden_size, limits::INTERMEDIATE)?,
+        vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
+        context_length: fields.count_or("max_position_embeddings", 2048, limits::CONTEXT)?,
+    };
+    let eps = fields.positive_or("layer_norm_eps", 1e-5)?;
+    // Newer configurations have the two numbers in an object.
+    let newer = fields.object("rope_parameters.")?;
+    let number = |old: &str, new: &str, default: f64| -> Result<f64> {
+        let newer = newer.map(|newer| newer.positive(new)).transpose()?.flatten();
+        Ok(fields.positive(old)?.or(newer).unwrap_or(default))
+    };
+    let theta = number("rotary_emb_base", "rope_theta", 10_000.0)?;
+    let share = number("rotary_pct", "partial_rotary_factor", 0.25)?;
+    let attention = Attention {
+        projections: Projections::Interleaved("attention.query_key_value"),
+        qkv_bias: true,
+        output: "attention.dense",
+        output_bias: true,
+        rope: Some(rope::plain(theta, rope::partial(sizes.head_dim, share), false)),
+        ..Attention::new(sizes.heads, sizes.kv_heads, sizes.head_dim)
+    };
+    let activation = activation(fields, "hidden_act", Activation::Gelu)?;
+    let network = Dense {
+        form: DenseForm::Plain { name: "mlp.dense_h_to_4h", activation },
+        down: "mlp.dense_4h_to_h",
+        intermediate_size: sizes.intermediate_size,
+        bias: true,
+    };
+    let parts = [
+        (Some(NormSpec::layer("input_layernorm", eps, true)), Part::Attention(attention)),
+        (Some(NormSpec::layer("post_attention_layernorm", eps, true)), Part::Dense(network)),
+    ];
+    let block = |parts: Vec<_>| Block { parts, post: None, scale: 1.0 };
+    let layer = LayerSpec::Blocks(match fields.flag_or("use_parallel_residual", true)? {
+        true => vec![block(parts.into())],
+        false => parts.into_iter().map(|part| block(vec![part])).collect(),
+    });
+    let norm = NormSpec::layer("model.final_layer_norm", eps, true);
+    let names = ModelNames {
+        embedding: "model.embed_in".into(),
+        layers: "model.h".into(),
+        head: "model.embed_out".into(),
+    };
+    let head = Head::new(HeadWeights::Separate);
+    Ok(DecoderSpec { names, ..sizes.decoder(vec![layer; sizes.layers], norm, head) })
+}

@@ -1,0 +1,46 @@
+//! Qwen 3 with experts: the attention of Qwen 3, and mixtures in all layers but those that the configuration excludes.
+
+use pippin_tensor::{Activation, RouterSpec};
+
+use super::common::activation;
+use super::qwen3;
+use crate::config::Fields;
+use crate::parts::{Experts, Part};
+use crate::spec::{Block, DecoderSpec, LayerSpec};
+use crate::{Config, Result, limits};
+
+pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
+    let fields = config.fields();
+    let mut spec = qwen3::spec(config)?;
+    let experts = experts(fields)?;
+    let mixtures = layers_of_experts(fields, spec.layers.len())?;
+    for (layer, _) in spec.layers.iter_mut().zip(mixtures).filter(|(_, is_mixture)| *is_mixture) {
+        let LayerSpec::Blocks(blocks) = layer;
+        if let Some(Block { parts, .. }) = blocks.last_mut() {
+            for (_, part) in parts {
+                *part = Part::Experts(experts.clone());
+            }
+        }
+    }
+    Ok(spec)
+}
+
+/// The mixture of each layer that has one.
+pub(crate) fn experts(fields: Fields<'_>) -> Result<Experts> {
+    let experts = fields.limited_count("num_experts", limits::EXPERTS)?;
+    let top_k = fields.limited_count("num_experts_per_tok", experts)?;
+    let choice = RouterSpec {
+        normalize: fields.flag_or("norm_topk_prob", false)?,
+        ..RouterSpec::softmax(experts, top_k)
+    };
+    let width = fields.limited_count("moe_intermediate_size", limits::INTERMEDIATE)?;
+    let gate = pippin_tensor::Gate::Of(activation(fields, "hidden_act", Activation::Silu)?);
+    Ok(Experts { gate, ..Experts::new(choice, width) })
+}
+
+/// Which layers have a mixture of experts.
+pub(crate) fn layers_of_experts(fields: Fields<'_>, layers: usize) -> Result<Vec<bool>> {
+    let step = fields.count_or("decoder_sparse_step", 1, limits::LAYERS)?;
+    let dense = fields.indices("mlp_only_layers")?.unwrap_or_default();
+    Ok((0..layers).map(|layer| !dense.contains(&layer) && (layer + 1) % step == 0).collect())
+}

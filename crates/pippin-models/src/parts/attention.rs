@@ -1,0 +1,302 @@
+use std::sync::Arc;
+
+use pippin_tensor::{
+    Activation, AttentionSpec, Backend, HeadSpec, Linear, Norm, PositionScale, Reach, RopeSpec, Rotation,
+    ValueStore,
+};
+
+use super::{CacheNeed, Input, Needs, NormSpec, Pass, Place, Rows, join, miscounted};
+use crate::source::{Cut, Source, same};
+use crate::spec::check::{multiple, positive, within};
+use crate::{Result, limits, rope};
+
+/// Softmax attention: grouped-query, with the options that models have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Dimension of one head.
+    pub head_dim: usize,
+    /// Where queries, keys and values come from.
+    pub projections: Projections,
+    /// Whether these projections have biases.
+    pub qkv_bias: bool,
+    /// The output projection.
+    pub output: &'static str,
+    /// Whether it has a bias.
+    pub output_bias: bool,
+    /// The queries' norm: over each head, or over all of them.
+    pub query_norm: Option<NormSpec>,
+    /// The keys' norm.
+    pub key_norm: Option<NormSpec>,
+    /// The values' norm, over each head.
+    pub value_norm: Option<NormSpec>,
+    /// Whether queries' and keys' norms are over all heads together.
+    pub norms_span_heads: bool,
+    /// Whether the norms come after the rotation.
+    pub norms_follow_rope: bool,
+    /// The rotary positions. Layers that share them share the allocation.
+    pub rope: Option<Arc<RopeSpec>>,
+    /// A factor on queries by their position.
+    pub position_scale: Option<PositionScale>,
+    /// How far back a token sees.
+    pub reach: Reach,
+    /// Factor on the scores before the softmax.
+    pub scale: f32,
+    /// Soft cap of the scores.
+    pub softcap: Option<f32>,
+    /// The parameter with a score for each head that has no value.
+    pub sinks: Option<&'static str>,
+    /// The layer whose keys and values are read, instead of some of its own.
+    pub shares: Option<usize>,
+}
+
+/// Where queries, keys and values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Projections {
+    /// A matrix each.
+    Separate([&'static str; 3]),
+    /// A matrix each; that of the queries has, for each head, the rows of a gate after those of the query. Results of the
+    /// attention are multiplied by the gates' sigmoids.
+    Gated([&'static str; 3]),
+    /// One matrix: the rows of all queries, of all keys, of all values.
+    Fused(&'static str),
+    /// One matrix: for each head the rows of its query, its key, its value.
+    Interleaved(&'static str),
+}
+
+impl Projections {
+    /// What almost every family calls them.
+    pub(crate) const USUAL: Self =
+        Self::Separate(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]);
+}
+
+#[derive(Debug)]
+pub(crate) struct AttentionWeights<L, V> {
+    query: L,
+    /// Absent where another layer's keys and values are read.
+    key_value: Option<[L; 2]>,
+    gate: Option<L>,
+    output: L,
+    query_norm: Option<Norm<V>>,
+    key_norm: Option<Norm<V>>,
+    value_norm: Option<Norm<V>>,
+    sinks: Option<V>,
+}
+
+impl Attention {
+    /// Attention without any of the options, under the names that almost every family uses.
+    pub(crate) fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+        Self {
+            heads,
+            kv_heads,
+            head_dim,
+            projections: Projections::USUAL,
+            qkv_bias: false,
+            output: "self_attn.o_proj",
+            output_bias: false,
+            query_norm: None,
+            key_norm: None,
+            value_norm: None,
+            norms_span_heads: false,
+            norms_follow_rope: false,
+            rope: None,
+            position_scale: None,
+            reach: Reach::All,
+            scale: (head_dim as f32).powf(-0.5),
+            softcap: None,
+            sinks: None,
+            shares: None,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let &Self { heads, kv_heads, head_dim, .. } = self;
+        within("num_attention_heads", heads, limits::HEADS)?;
+        within("num_key_value_heads", kv_heads, limits::HEADS)?;
+        within("head_dim", head_dim, limits::HEAD_DIM)?;
+        multiple("num_key_value_heads", kv_heads, heads, "attention heads")?;
+        if let Some(length) = self.reach.limit() {
+            within("sliding_window", length, limits::CONTEXT)?;
+        }
+        positive("the attention scale", self.scale)?;
+        if let Some(cap) = self.softcap {
+            positive("attn_logit_softcapping", cap)?;
+        }
+        for norm in [&self.query_norm, &self.key_norm, &self.value_norm].into_iter().flatten() {
+            norm.validate()?;
+        }
+        self.rope.as_ref().map_or(Ok(()), |spec| rope::validate(spec, head_dim))
+    }
+
+    pub(crate) fn needs(&self) -> Needs {
+        let own = CacheNeed {
+            kv_heads: self.kv_heads,
+            key_dim: self.head_dim,
+            values: ValueStore::Own(self.head_dim),
+            reach: self.reach,
+        };
+        Needs {
+            mixes: true,
+            cache: self.shares.is_none().then_some(own),
+            shares: self.shares,
+            rope: self.rope.clone(),
+            heads: self.heads,
+            ..Needs::default()
+        }
+    }
+
+    pub(crate) fn weights<S: Source>(
+        &self,
+        source: &mut S,
+        at: &str,
+        hidden: usize,
+    ) -> Result<AttentionWeights<S::Linear, S::Vector>> {
+        let &Self { heads, kv_heads, head_dim, qkv_bias, .. } = self;
+        let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
+        let mut linear =
+            |path: &str, rows: usize| source.linear(&join(at, path), [rows, hidden], qkv_bias, Cut::Rows);
+        let (query, gate, key_value) = match self.projections {
+            Projections::Separate([query, key, value]) => {
+                let query = linear(query, queries)?;
+                let key_value = match self.shares {
+                    Some(_) => None,
+                    None => Some([linear(key, keys)?, linear(value, keys)?]),
+                };
+                (query, None, key_value)
+            }
+            Projections::Gated([query, key, value]) => {
+                let key_value = [linear(key, keys)?, linear(value, keys)?];
+                let rows =
+                    |first| (0..heads).map(|h| (2 * h + first) * head_dim).map(|s| s..s + head_dim).collect();
+                let parts = [rows(0), rows(1)];
+                let shape = [2 * queries, hidden];
+                let mut both =
+                    source.split(&join(at, query), shape, qkv_bias, &parts, Cut::Rows)?.into_iter();
+                match (both.next(), both.next()) {
+                    (Some(query), Some(gate)) => (query, Some(gate), Some(key_value)),
+                    _ => return Err(miscounted("split", 2, 0)),
+                }
+            }
+            Projections::Fused(path) | Projections::Interleaved(path) => {
+                let parts: [Vec<_>; 3] = if matches!(self.projections, Projections::Fused(_)) {
+                    [
+                        vec![0..queries],
+                        vec![queries..queries + keys],
+                        vec![queries + keys..queries + 2 * keys],
+                    ]
+                } else {
+                    let rows = |first| {
+                        (0..heads).map(|h| (3 * h + first) * head_dim).map(|s| s..s + head_dim).collect()
+                    };
+                    [rows(0), rows(1), rows(2)]
+                };
+                let shape = [queries + 2 * keys, hidden];
+                let mut all = source.split(&join(at, path), shape, qkv_bias, &parts, Cut::Rows)?.into_iter();
+                match (all.next(), all.next(), all.next()) {
+                    (Some(query), Some(key), Some(value)) => (query, None, Some([key, value])),
+                    _ => return Err(miscounted("split", 3, 0)),
+                }
+            }
+        };
+        let output =
+            source.linear(&join(at, self.output), [hidden, queries], self.output_bias, Cut::Columns)?;
+        let mut norm = |spec: &Option<NormSpec>, all: usize| {
+            let width = if self.norms_span_heads { all } else { head_dim };
+            spec.as_ref().map(|spec| spec.weights(source, at, width)).transpose()
+        };
+        let query_norm = norm(&self.query_norm, queries)?;
+        let has_keys = key_value.is_some();
+        let key_norm = if has_keys { norm(&self.key_norm, keys)? } else { None };
+        let value_norm = match &self.value_norm {
+            Some(spec) if has_keys => Some(spec.weights(source, at, head_dim)?),
+            _ => None,
+        };
+        let sinks = match self.sinks {
+            Some(path) => Some(source.vector(&join(at, path), &[heads], same)?),
+            None => None,
+        };
+        Ok(AttentionWeights { query, key_value, gate, output, query_norm, key_norm, value_norm, sinks })
+    }
+
+    pub(crate) fn forward<B: Backend>(
+        &self,
+        weights: &AttentionWeights<Linear<B>, B::Tensor>,
+        place: &Place,
+        pass: &mut Pass<'_, B>,
+        input: &Input<'_, B>,
+    ) -> Result<Option<B::Tensor>> {
+        let (backend, step) = (pass.backend, pass.step);
+        let mut linears = vec![&weights.query];
+        linears.extend(weights.key_value.iter().flatten());
+        linears.extend(&weights.gate);
+        let projected = backend.norm_linears(input.x, input.norm, &linears)?;
+        let mut rest = projected.iter();
+        let mut next =
+            || rest.next().ok_or_else(|| miscounted("norm_linears", linears.len(), projected.len()));
+
+        let rotation = self.rope.as_ref().map(|spec| Rotation { angles: &pass.angles[place.rope], spec });
+        let mut heads = HeadSpec {
+            key_dim: self.head_dim,
+            query_norm: weights.query_norm.as_ref(),
+            key_norm: weights.key_norm.as_ref(),
+            rotation,
+        };
+        let rotated = |x: &B::Tensor| match rotation {
+            Some(Rotation { angles, spec }) => backend.rope(x, angles, self.head_dim, spec),
+            None => Ok(x.clone()),
+        };
+        let mut queries = next()?.clone();
+        if self.norms_follow_rope {
+            queries = rotated(&queries)?;
+            heads.rotation = None;
+        }
+        if weights.key_value.is_some() {
+            let (mut keys, mut values) = (next()?.clone(), next()?.clone());
+            if self.norms_follow_rope {
+                keys = rotated(&keys)?;
+            }
+            if let Some(norm) = &weights.value_norm {
+                values = backend.norm(&values, norm)?;
+            }
+            let cache = &mut pass.caches[place.cache];
+            let rows = &step.groups[place.group].rows;
+            queries = backend.write_heads(&queries, &keys, Some(&values), heads, cache, rows)?;
+        } else {
+            if let Some(norm) = heads.query_norm {
+                queries = backend.norm(&queries, norm)?;
+            }
+            if heads.rotation.is_some() {
+                queries = rotated(&queries)?;
+            }
+        }
+        if input.rows == Rows::None {
+            return Ok(None);
+        }
+        if let Some(spec) = self.position_scale {
+            queries = backend.mul(&queries, &backend.position_scale(&step.positions, step.axes, spec)?)?;
+        }
+        let cache = &pass.caches[place.cache];
+        let mut mixed =
+            backend.attention(&queries, cache, step, place.group, &self.spec(), weights.sinks.as_ref())?;
+        if weights.gate.is_some() {
+            mixed = backend.mul(&mixed, &backend.activate(next()?, Activation::Sigmoid)?)?;
+        }
+        pass.finish(&mixed, &weights.output, input)
+    }
+
+    fn spec(&self) -> AttentionSpec {
+        AttentionSpec {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            key_dim: self.head_dim,
+            value_dim: self.head_dim,
+            scale: self.scale,
+            reach: self.reach,
+            softcap: self.softcap,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+use pippin_tensor::{Activation, Backend, Gate, Linear};
+
+use super::{Input, Needs, Pass, Place, join, miscounted};
+use crate::source::{Cut, Source};
+use crate::spec::check::within;
+use crate::{Result, limits};
+
+/// A feed-forward network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dense {
+    /// Its form, and what its first layer is called.
+    pub form: DenseForm,
+    /// The output projection.
+    pub down: &'static str,
+    /// Width between the two.
+    pub intermediate_size: usize,
+    /// Whether the projections have biases.
+    pub bias: bool,
+}
+
+/// The first half of a feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum DenseForm {
+    /// `gate(gate_proj(x), up_proj(x))`.
+    Gated {
+        /// The projections of gate and of what it is applied to.
+        names: [&'static str; 2],
+        /// How they are put together.
+        gate: Gate,
+    },
+    /// The same, with the rows of both in one matrix, the gate's first.
+    Fused {
+        /// The projection.
+        name: &'static str,
+        /// How the halves are put together.
+        gate: Gate,
+    },
+    /// `activation(up(x))`.
+    Plain {
+        /// The projection.
+        name: &'static str,
+        /// The activation.
+        activation: Activation,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct DenseWeights<L, V> {
+    /// Gate and up, or up alone.
+    input: Vec<L>,
+    down: L,
+    /// A network has no small parameters.
+    _vectors: std::marker::PhantomData<V>,
+}
+
+impl Dense {
+    /// A gated network under the names that almost every family uses.
+    pub(crate) fn gated(intermediate_size: usize, activation: Activation) -> Self {
+        let names = ["mlp.gate_proj", "mlp.up_proj"];
+        Self {
+            form: DenseForm::Gated { names, gate: Gate::Of(activation) },
+            down: "mlp.down_proj",
+            intermediate_size,
+            bias: false,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        within("intermediate_size", self.intermediate_size, limits::INTERMEDIATE)
+    }
+
+    pub(crate) fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    pub(crate) fn weights<S: Source>(
+        &self,
+        source: &mut S,
+        at: &str,
+        hidden: usize,
+    ) -> Result<DenseWeights<S::Linear, S::Vector>> {
+        let &Self { intermediate_size: width, bias, .. } = self;
+        let mut linear = |name: &str| source.linear(&join(at, name), [width, hidden], bias, Cut::Rows);
+        let input = match self.form {
+            DenseForm::Gated { names: [gate, up], .. } => vec![linear(gate)?, linear(up)?],
+            DenseForm::Plain { name, .. } => vec![linear(name)?],
+            DenseForm::Fused { name, .. } => {
+                let halves = [vec![0..width], vec![width..2 * width]];
+                source.split(&join(at, name), [2 * width, hidden], bias, &halves, Cut::Rows)?
+            }
+        };
+        let down = source.linear(&join(at, self.down), [hidden, width], bias, Cut::Columns)?;
+        Ok(DenseWeights { input, down, _vectors: std::marker::PhantomData })
+    }
+
+    pub(crate) fn forward<B: Backend>(
+        &self,
+        weights: &DenseWeights<Linear<B>, B::Tensor>,
+        _: &Place,
+        pass: &mut Pass<'_, B>,
+        input: &Input<'_, B>,
+    ) -> Result<Option<B::Tensor>> {
+        let backend = pass.backend;
+        let inner = match (self.form, weights.input.as_slice()) {
+            (DenseForm::Gated { gate: kind, .. } | DenseForm::Fused { gate: kind, .. }, [gate, up]) => {
+                backend.norm_gated(input.x, input.norm, gate, up, kind)?
+            }
+            (DenseForm::Plain { activation, .. }, [up]) => {
+                let outputs = backend.norm_linears(input.x, input.norm, &[up])?;
+                let [up] = outputs.as_slice() else {
+                    return Err(miscounted("norm_linears", 1, outputs.len()));
+                };
+                backend.activate(up, activation)?
+            }
+            (_, input) => return Err(miscounted("split", 2, input.len())),
+        };
+        pass.project(&inner, &weights.down, input).map(Some)
+    }
+}

@@ -1,0 +1,179 @@
+use std::sync::Arc;
+
+use pippin_tensor::{AttentionSpec, Backend, Linear, Norm, Reach, RopeSpec, ValueStore};
+
+use super::{CacheNeed, Input, Needs, NormSpec, Pass, Place, Rows, join, miscounted};
+use crate::source::{Cut, Source};
+use crate::spec::check::{positive, within};
+use crate::{Result, limits, rope};
+
+/// Multi-head latent attention (<https://arxiv.org/abs/2405.04434>): all heads' keys and values are made from one latent
+/// vector of each token, which is all that is kept of it, with a rotated key beside it.
+///
+/// The matrices that would make keys and values of it are absorbed: queries are taken into the latent space, and results out
+/// of it. That is one way to compute for prompts and for single tokens alike, so that results do not depend on how a prompt
+/// is cut.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latent {
+    /// Query heads.
+    pub heads: usize,
+    /// Width of the vector that queries are made from; without, they are made from the input.
+    pub query_rank: Option<usize>,
+    /// Width of the latent vector.
+    pub rank: usize,
+    /// Dimensions of a head that are not rotated.
+    pub key_dim: usize,
+    /// Dimensions of a head that are.
+    pub rope_dim: usize,
+    /// Dimension of a head of the values.
+    pub value_dim: usize,
+    /// Whether the projections from the input, and the output projection, have biases.
+    pub bias: bool,
+    /// Epsilon of the norms of the vectors that queries, and keys and values, are made from.
+    pub norm_eps: f32,
+    /// The rotary positions.
+    pub rope: Arc<RopeSpec>,
+    /// Factor on the scores before the softmax.
+    pub scale: f32,
+}
+
+#[derive(Debug)]
+pub(crate) struct LatentWeights<L, V> {
+    /// What queries are made from, and the norm of it.
+    query_input: Option<(L, Norm<V>)>,
+    query: L,
+    latent: L,
+    latent_norm: Norm<V>,
+    rotated_key: L,
+    absorbed_key: L,
+    absorbed_value: L,
+    output: L,
+}
+
+impl Latent {
+    pub(crate) fn validate(&self) -> Result<()> {
+        within("num_attention_heads", self.heads, limits::HEADS)?;
+        within("kv_lora_rank", self.rank, limits::HIDDEN)?;
+        if let Some(rank) = self.query_rank {
+            within("q_lora_rank", rank, limits::HIDDEN)?;
+        }
+        within("qk_nope_head_dim", self.key_dim, limits::HEAD_DIM)?;
+        within("qk_rope_head_dim", self.rope_dim, limits::HEAD_DIM)?;
+        within("v_head_dim", self.value_dim, limits::HEAD_DIM)?;
+        positive("the epsilon of norms", self.norm_eps)?;
+        positive("the attention scale", self.scale)?;
+        rope::validate(&self.rope, self.rope_dim)
+    }
+
+    pub(crate) fn needs(&self) -> Needs {
+        Needs {
+            mixes: true,
+            cache: Some(CacheNeed {
+                kv_heads: 1,
+                key_dim: self.rank + self.rope_dim,
+                values: ValueStore::InKeys(self.rank),
+                reach: Reach::All,
+            }),
+            rope: Some(self.rope.clone()),
+            routes: Some(self.heads),
+            heads: self.heads,
+            ..Needs::default()
+        }
+    }
+
+    pub(crate) fn weights<S: Source>(
+        &self,
+        source: &mut S,
+        at: &str,
+        hidden: usize,
+    ) -> Result<LatentWeights<S::Linear, S::Vector>> {
+        let at = &join(at, "self_attn");
+        let &Self { heads, rank, key_dim, rope_dim, value_dim, bias, .. } = self;
+        let queries = heads * (key_dim + rope_dim);
+        let (query_input, query) = match self.query_rank {
+            Some(width) => {
+                let input = source.linear(&join(at, "q_a_proj"), [width, hidden], bias, Cut::Whole)?;
+                let norm = NormSpec::rms("q_a_layernorm", self.norm_eps).weights(source, at, width)?;
+                let query = source.linear(&join(at, "q_b_proj"), [queries, width], false, Cut::Rows)?;
+                (Some((input, norm)), query)
+            }
+            None => (None, source.linear(&join(at, "q_proj"), [queries, hidden], false, Cut::Rows)?),
+        };
+        let parts = [vec![0..rank], vec![rank..rank + rope_dim]];
+        let path = join(at, "kv_a_proj_with_mqa");
+        let both = source.split(&path, [rank + rope_dim, hidden], bias, &parts, Cut::Whole)?;
+        let [latent, rotated_key] =
+            <[S::Linear; 2]>::try_from(both).map_err(|both| miscounted("split", 2, both.len()))?;
+        let latent_norm = NormSpec::rms("kv_a_layernorm", self.norm_eps).weights(source, at, rank)?;
+        let [absorbed_key, absorbed_value] = source.latent(at, heads, rank, [key_dim, value_dim])?;
+        let output = source.linear(&join(at, "o_proj"), [hidden, heads * value_dim], bias, Cut::Columns)?;
+        Ok(LatentWeights {
+            query_input,
+            query,
+            latent,
+            latent_norm,
+            rotated_key,
+            absorbed_key,
+            absorbed_value,
+            output,
+        })
+    }
+
+    pub(crate) fn forward<B: Backend>(
+        &self,
+        weights: &LatentWeights<Linear<B>, B::Tensor>,
+        place: &Place,
+        pass: &mut Pass<'_, B>,
+        input: &Input<'_, B>,
+    ) -> Result<Option<B::Tensor>> {
+        let &Self { heads, rank, key_dim, rope_dim, value_dim, .. } = self;
+        let (backend, step) = (pass.backend, pass.step);
+        let (angles, routes) = (&pass.angles[place.rope], &pass.routes[place.routes]);
+        let first = weights.query_input.as_ref().map_or(&weights.query, |(input, _)| input);
+        let linears = [first, &weights.latent, &weights.rotated_key];
+        let outputs = backend.norm_linears(input.x, input.norm, &linears)?;
+        let [queries, latent, rotated_key] = outputs.as_slice() else {
+            return Err(miscounted("norm_linears", 3, outputs.len()));
+        };
+        let latent = backend.norm(latent, &weights.latent_norm)?;
+        let rotated_key = backend.rope(rotated_key, angles, rope_dim, &self.rope)?;
+        let key = backend.join(&[&latent, &rotated_key])?;
+        backend.kv_write(&mut pass.caches[place.cache], &key, None, &step.groups[place.group].rows)?;
+        if input.rows == Rows::None {
+            return Ok(None);
+        }
+
+        let queries = match &weights.query_input {
+            Some((_, norm)) => backend
+                .norm_linears(queries, Some(norm), &[&weights.query])?
+                .pop()
+                .ok_or_else(|| miscounted("norm_linears", 1, 0))?,
+            None => queries.clone(),
+        };
+        let [rows, _] = backend.shape(&queries);
+        let by_head = backend.reshape(&queries, [rows * heads, key_dim + rope_dim])?;
+        let plain = backend.columns(&by_head, 0..key_dim)?;
+        let plain = backend.gathered_matmul(&plain, &weights.absorbed_key.weight, heads, routes)?;
+        let rotated = backend.columns(&by_head, key_dim..key_dim + rope_dim)?;
+        let rotated = backend.reshape(&rotated, [rows, heads * rope_dim])?;
+        let rotated = backend.rope(&rotated, angles, rope_dim, &self.rope)?;
+        let rotated = backend.reshape(&rotated, [rows * heads, rope_dim])?;
+        let queries = backend.join(&[&plain, &rotated])?;
+        let queries = backend.reshape(&queries, [rows, heads * (rank + rope_dim)])?;
+
+        let spec = AttentionSpec {
+            heads,
+            kv_heads: 1,
+            key_dim: rank + rope_dim,
+            value_dim: rank,
+            scale: self.scale,
+            reach: Reach::All,
+            softcap: None,
+        };
+        let mixed = backend.attention(&queries, &pass.caches[place.cache], step, place.group, &spec, None)?;
+        let mixed = backend.reshape(&mixed, [rows * heads, rank])?;
+        let values = backend.gathered_matmul(&mixed, &weights.absorbed_value.weight, heads, routes)?;
+        let values = backend.reshape(&values, [rows, heads * value_dim])?;
+        pass.finish(&values, &weights.output, input)
+    }
+}

@@ -1,0 +1,238 @@
+//! What layers are made of: one file for each kind of part.
+//!
+//! A part's file holds its description, the names of its tensors, its weights, what it keeps between steps, and how it is
+//! computed. [`parts!`] at the end of this file lists them; nothing else in the crate does.
+
+mod attention;
+mod dense;
+mod experts;
+mod latent;
+mod norm;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use pippin_tensor::{Backend, Linear, Norm, Reach, RopeSpec, StepInputs, TensorError, ValueStore};
+
+use crate::source::Source;
+use crate::{ModelError, Result};
+
+pub use attention::{Attention, Projections};
+pub use dense::{Dense, DenseForm};
+pub use experts::{Experts, SharedExpert};
+pub use latent::Latent;
+pub use norm::NormSpec;
+
+use attention::AttentionWeights;
+use dense::DenseWeights;
+use experts::ExpertsWeights;
+use latent::LatentWeights;
+
+/// Keys and values that a part keeps for each token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CacheNeed {
+    pub(crate) kv_heads: usize,
+    pub(crate) key_dim: usize,
+    pub(crate) values: ValueStore,
+    pub(crate) reach: Reach,
+}
+
+/// What a part needs besides its weights.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Needs {
+    /// Whether tokens see each other in it.
+    pub(crate) mixes: bool,
+    pub(crate) cache: Option<CacheNeed>,
+    /// The layer whose keys and values it reads instead of its own.
+    pub(crate) shares: Option<usize>,
+    /// Numbers of recurrent state for each slot, for each state that it keeps.
+    pub(crate) states: Vec<usize>,
+    pub(crate) rope: Option<Arc<RopeSpec>>,
+    /// Heads that have a matrix of their own each.
+    pub(crate) routes: Option<usize>,
+    /// Query heads, for the model's description.
+    pub(crate) heads: usize,
+}
+
+/// Where a part finds what it needs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Place {
+    /// Its cache among all layers', and the group of it.
+    pub(crate) cache: usize,
+    pub(crate) group: usize,
+    /// Its states among all.
+    pub(crate) states: Range<usize>,
+    pub(crate) rope: usize,
+    pub(crate) routes: usize,
+}
+
+/// One step's way through the layers.
+#[derive(Debug)]
+pub(crate) struct Pass<'a, B: Backend> {
+    pub(crate) backend: &'a B,
+    pub(crate) step: &'a StepInputs<B>,
+    /// The angles of each distinct rotation.
+    pub(crate) angles: &'a [B::Tensor],
+    /// For each number of heads that have matrices of their own: which head each row of heads is.
+    pub(crate) routes: &'a [B::Indices],
+    pub(crate) caches: &'a mut [B::KvCache],
+    pub(crate) states: &'a mut [B::State],
+}
+
+/// Which rows leave a part that lets tokens see each other. The last such part's keys, values and states are needed for
+/// all rows, but what follows them only for the rows that something is wanted of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    None,
+    Outputs,
+    All,
+}
+
+/// What a part computes on.
+#[derive(Debug)]
+pub(crate) struct Input<'a, B: Backend> {
+    pub(crate) x: &'a B::Tensor,
+    /// The norm that `x` passes through first.
+    pub(crate) norm: Option<&'a Norm<B::Tensor>>,
+    /// What the result is added to; it has the rows that leave the part.
+    pub(crate) residual: Option<&'a B::Tensor>,
+    pub(crate) rows: Rows,
+}
+
+impl<B: Backend> Clone for Input<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for Input<'_, B> {}
+
+impl<B: Backend> Pass<'_, B> {
+    /// The input after its norm.
+    pub(crate) fn normalised(&self, input: &Input<'_, B>) -> Result<B::Tensor> {
+        match input.norm {
+            Some(norm) => Ok(self.backend.norm(input.x, norm)?),
+            None => Ok(input.x.clone()),
+        }
+    }
+
+    /// The rows that something is wanted of.
+    pub(crate) fn outputs(&self, x: &B::Tensor) -> Result<B::Tensor> {
+        match &self.step.output_rows {
+            Some(rows) => Ok(self.backend.select_rows(x, rows)?),
+            None => Ok(x.clone()),
+        }
+    }
+
+    /// The last linear layer of a part that lets tokens see each other.
+    pub(crate) fn finish(
+        &self,
+        mixed: &B::Tensor,
+        output: &Linear<B>,
+        input: &Input<'_, B>,
+    ) -> Result<Option<B::Tensor>> {
+        let narrowed;
+        let mixed = match input.rows {
+            Rows::None => return Ok(None),
+            Rows::All => mixed,
+            Rows::Outputs => {
+                narrowed = self.outputs(mixed)?;
+                &narrowed
+            }
+        };
+        self.project(mixed, output, input).map(Some)
+    }
+
+    /// A linear layer, added to the residual if there is one.
+    pub(crate) fn project(
+        &self,
+        x: &B::Tensor,
+        output: &Linear<B>,
+        input: &Input<'_, B>,
+    ) -> Result<B::Tensor> {
+        Ok(match input.residual {
+            Some(residual) => self.backend.linear_add(x, output, residual)?,
+            None => self.backend.linear(x, output)?,
+        })
+    }
+}
+
+/// An operation returned another number of tensors than asked for.
+pub(crate) fn miscounted(operation: &'static str, expected: usize, found: usize) -> ModelError {
+    TensorError::shape(operation, format!("{expected} outputs"), found).into()
+}
+
+/// The full path of a module.
+pub(crate) fn join(at: &str, path: &str) -> String {
+    if at.is_empty() { path.to_owned() } else { format!("{at}.{path}") }
+}
+
+macro_rules! parts {
+    ($($(#[$doc:meta])* $name:ident: $weights:ident,)*) => {
+        /// What a block consists of.
+        #[derive(Clone, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub enum Part {
+            $($(#[$doc])* $name($name),)*
+        }
+
+        /// The weights of a part; `L` is a linear layer, `V` a small parameter.
+        #[derive(Debug)]
+        pub(crate) enum PartWeights<L, V> {
+            $($name($weights<L, V>),)*
+        }
+
+        impl Part {
+            pub(crate) fn validate(&self) -> Result<()> {
+                match self {
+                    $(Self::$name(part) => part.validate(),)*
+                }
+            }
+
+            pub(crate) fn needs(&self) -> Needs {
+                match self {
+                    $(Self::$name(part) => part.needs(),)*
+                }
+            }
+
+            /// Reads the weights of a part of the layer at a path, in a model `hidden` wide.
+            pub(crate) fn weights<S: Source>(
+                &self,
+                source: &mut S,
+                at: &str,
+                hidden: usize,
+            ) -> Result<PartWeights<S::Linear, S::Vector>> {
+                Ok(match self {
+                    $(Self::$name(part) => PartWeights::$name(part.weights(source, at, hidden)?),)*
+                })
+            }
+
+            /// Computes the part. `None`: no rows were wanted.
+            pub(crate) fn forward<B: Backend>(
+                &self,
+                weights: &PartWeights<Linear<B>, B::Tensor>,
+                place: &Place,
+                pass: &mut Pass<'_, B>,
+                input: &Input<'_, B>,
+            ) -> Result<Option<B::Tensor>> {
+                match (self, weights) {
+                    $((Self::$name(part), PartWeights::$name(weights)) => part.forward(weights, place, pass, input),)*
+                    // Weights are read by the part that they are handed to.
+                    #[allow(unreachable_patterns, reason = "there may be a single kind of part")]
+                    _ => Err(TensorError::shape("part", "the weights of its kind", "others").into()),
+                }
+            }
+        }
+    };
+}
+
+parts! {
+    /// Attention over keys and values of its own, or another layer's.
+    Attention: AttentionWeights,
+    /// Attention over one latent vector for each token.
+    Latent: LatentWeights,
+    /// A feed-forward network.
+    Dense: DenseWeights,
+    /// A mixture of feed-forward networks.
+    Experts: ExpertsWeights,
+}

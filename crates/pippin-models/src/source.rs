@@ -1,0 +1,300 @@
+//! Where weights come from, and where they go.
+//!
+//! A part names its tensors once, to a [`Source`]. What a source does with the names is its own: one describes a model
+//! without reading its weights, one moves them to a device, one makes them up for tests; sharding and adapters are
+//! sources too.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::ops::Range;
+
+use pippin_tensor::{Backend, Dtype, Linear, MatrixData, QuantSpec, TensorData};
+use pippin_weights::{Checkpoint, QuantizationConfig};
+
+use crate::Result;
+
+/// How a matrix may be divided among several devices, each of which computes a part of the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Every device has all of it.
+    Whole,
+    /// By rows: each device has some of the outputs (queries, keys, values, gate, up).
+    Rows,
+    /// By columns: each device has some of the inputs, and results are summed (output, down).
+    Columns,
+}
+
+/// Reads the weights of parts.
+pub(crate) trait Source {
+    /// A linear layer, or a stack of them.
+    type Linear: Debug;
+    /// A small dense parameter.
+    type Vector: Debug;
+
+    /// Whether there is a tensor of that name.
+    fn has(&self, name: &str) -> bool;
+
+    /// The linear layer at `path`: `[outputs, inputs]` in `{path}.weight`, quantized or not, and its bias if it has one.
+    fn linear(&mut self, path: &str, shape: [usize; 2], bias: bool, cut: Cut) -> Result<Self::Linear>;
+
+    /// A linear layer that no checkpoint quantizes.
+    fn dense(&mut self, path: &str, shape: [usize; 2], bias: bool, cut: Cut) -> Result<Self::Linear> {
+        self.linear(path, shape, bias, cut)
+    }
+
+    /// Rows of the linear layer at `path` as linear layers of their own: checkpoints that fuse projections.
+    fn split(
+        &mut self,
+        path: &str,
+        shape: [usize; 2],
+        bias: bool,
+        parts: &[Vec<Range<usize>>],
+        cut: Cut,
+    ) -> Result<Vec<Self::Linear>>;
+
+    /// `[count, outputs, inputs]` matrices in one tensor: experts, or heads. Their biases are `[count, outputs]`.
+    fn stack(&mut self, path: &str, shape: [usize; 3], bias: bool, cut: Cut) -> Result<Self::Linear>;
+
+    /// The two matrices of each head that latent attention absorbs into queries and outputs: keys' (`[heads, rank, key]`) and
+    /// values' (`[heads, value, rank]`).
+    fn latent(&mut self, at: &str, heads: usize, rank: usize, dims: [usize; 2]) -> Result<[Self::Linear; 2]> {
+        let [key, value] = dims;
+        Ok([
+            self.stack(&format!("{at}.embed_q"), [heads, rank, key], false, Cut::Rows)?,
+            self.stack(&format!("{at}.unembed_out"), [heads, value, rank], false, Cut::Rows)?,
+        ])
+    }
+
+    /// A dense parameter by its full name, each number of it changed by `change`. Axes of length one are dropped; what is
+    /// left is a vector or a matrix.
+    fn vector(&mut self, name: &str, shape: &[usize], change: fn(f32) -> f32) -> Result<Self::Vector>;
+
+    /// The kernels of a depthwise convolution, `[columns, taps, 1]` in `{path}.weight`, as `[columns, taps]`.
+    fn kernels(&mut self, path: &str, columns: usize, taps: usize) -> Result<Self::Vector>;
+}
+
+/// Leaves a number as it is.
+pub(crate) fn same(value: f32) -> f32 {
+    value
+}
+
+/// A linear layer on the host.
+#[derive(Debug)]
+pub(crate) struct HostLinear {
+    pub(crate) weight: MatrixData,
+    pub(crate) bias: Option<TensorData>,
+}
+
+/// Takes weights that were read from a checkpoint.
+pub(crate) trait Sink {
+    type Linear: Debug;
+    type Vector: Debug;
+    fn linear(&mut self, host: HostLinear) -> Result<Self::Linear>;
+    fn vector(&mut self, host: TensorData, change: fn(f32) -> f32) -> Result<Self::Vector>;
+}
+
+/// Takes nothing: the weights have been found and counted.
+#[derive(Debug)]
+pub(crate) struct Describe;
+
+impl Sink for Describe {
+    type Linear = ();
+    type Vector = ();
+
+    fn linear(&mut self, _: HostLinear) -> Result<()> {
+        Ok(())
+    }
+
+    fn vector(&mut self, _: TensorData, _: fn(f32) -> f32) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Moves weights to a device.
+#[derive(Debug)]
+pub(crate) struct Upload<'a, B: Backend>(pub(crate) &'a B);
+
+impl<B: Backend> Sink for Upload<'_, B> {
+    type Linear = Linear<B>;
+    type Vector = B::Tensor;
+
+    fn linear(&mut self, host: HostLinear) -> Result<Linear<B>> {
+        let bias = host.bias.map(|bias| self.0.tensor(&bias)).transpose()?;
+        Ok(Linear { weight: self.0.matrix(host.weight)?, bias })
+    }
+
+    fn vector(&mut self, host: TensorData, change: fn(f32) -> f32) -> Result<B::Tensor> {
+        if std::ptr::fn_addr_eq(change, same as fn(f32) -> f32) {
+            return Ok(self.0.tensor(&host)?);
+        }
+        let values: Vec<f32> = host.to_f32()?.into_iter().map(change).collect();
+        Ok(self.0.tensor(&TensorData::from_f32(host.name(), host.shape(), &values)?)?)
+    }
+}
+
+/// What the tensors in use amount to.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) parameters: u64,
+    pub(crate) bytes: u64,
+    /// Weights by quantization; `None` is dense.
+    pub(crate) quantizations: Vec<(Option<QuantSpec>, u64)>,
+    /// Elements by the type of dense weights, scales and biases.
+    pub(crate) dtypes: BTreeMap<Dtype, u64>,
+}
+
+impl Totals {
+    fn count(&mut self, tensor: &TensorData) {
+        self.bytes += tensor.bytes().len() as u64;
+        if tensor.dtype().is_weight_float() {
+            *self.dtypes.entry(tensor.dtype()).or_default() += tensor.len() as u64;
+        }
+    }
+
+    fn count_matrix(&mut self, matrix: &MatrixData) {
+        let weights = matrix.rows() as u64 * matrix.cols() as u64;
+        self.parameters += weights;
+        let quantization = match matrix {
+            MatrixData::Dense(tensor) => {
+                self.count(tensor);
+                None
+            }
+            MatrixData::Quantized(quantized) => {
+                for tensor in [Some(&quantized.weight), Some(&quantized.scales), quantized.biases.as_ref()] {
+                    tensor.into_iter().for_each(|tensor| self.count(tensor));
+                }
+                Some(quantized.spec)
+            }
+        };
+        match self.quantizations.iter_mut().find(|(known, _)| *known == quantization) {
+            Some((_, count)) => *count += weights,
+            None => self.quantizations.push((quantization, weights)),
+        }
+    }
+}
+
+/// Reads a checkpoint's tensors, counts them, and hands them to a sink. Tensors that no part names are ignored.
+#[derive(Debug)]
+pub(crate) struct Reader<'a, K> {
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) quantization: &'a QuantizationConfig,
+    pub(crate) totals: Totals,
+    pub(crate) sink: K,
+}
+
+impl<K: Sink> Reader<'_, K> {
+    fn host_vector(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
+        let tensor = self.checkpoint.tensor(name, shape)?;
+        self.totals.parameters += tensor.len() as u64;
+        self.totals.count(&tensor);
+        let axes: Vec<usize> = shape.iter().copied().filter(|axis| *axis != 1).collect();
+        Ok(tensor.reshape(&axes)?)
+    }
+
+    fn host_bias(&mut self, path: &str, shape: &[usize], bias: bool) -> Result<Option<TensorData>> {
+        if bias { Ok(Some(self.host_vector(&format!("{path}.bias"), shape)?)) } else { Ok(None) }
+    }
+}
+
+impl<K: Sink> Source for Reader<'_, K> {
+    type Linear = K::Linear;
+    type Vector = K::Vector;
+
+    fn has(&self, name: &str) -> bool {
+        self.checkpoint.contains(name)
+    }
+
+    fn linear(&mut self, path: &str, shape: [usize; 2], bias: bool, _: Cut) -> Result<K::Linear> {
+        let [outputs, inputs] = shape;
+        let weight = self.checkpoint.matrix(path, outputs, inputs, self.quantization)?;
+        self.totals.count_matrix(&weight);
+        let bias = self.host_bias(path, &[outputs], bias)?;
+        self.sink.linear(HostLinear { weight, bias })
+    }
+
+    fn split(
+        &mut self,
+        path: &str,
+        shape: [usize; 2],
+        bias: bool,
+        parts: &[Vec<Range<usize>>],
+        _: Cut,
+    ) -> Result<Vec<K::Linear>> {
+        let [outputs, inputs] = shape;
+        let weight = self.checkpoint.matrix(path, outputs, inputs, self.quantization)?;
+        self.totals.count_matrix(&weight);
+        let bias = self.host_bias(path, &[outputs], bias)?;
+        let part = |ranges: &Vec<Range<usize>>| {
+            let bias = bias.as_ref().map(|bias| bias.select_rows(ranges)).transpose()?;
+            self.sink.linear(HostLinear { weight: weight.select_rows(ranges)?, bias })
+        };
+        parts.iter().map(part).collect()
+    }
+
+    fn stack(&mut self, path: &str, shape: [usize; 3], bias: bool, _: Cut) -> Result<K::Linear> {
+        let [count, outputs, _] = shape;
+        let weight = self.checkpoint.stack(path, shape, self.quantization)?;
+        self.totals.count_matrix(&weight);
+        let bias = match bias {
+            true => {
+                let name = format!("{path}.bias");
+                let tensor = self.checkpoint.tensor(&name, &[count, outputs])?;
+                self.totals.parameters += tensor.len() as u64;
+                self.totals.count(&tensor);
+                Some(tensor)
+            }
+            false => None,
+        };
+        self.sink.linear(HostLinear { weight, bias })
+    }
+
+    fn latent(&mut self, at: &str, heads: usize, rank: usize, dims: [usize; 2]) -> Result<[K::Linear; 2]> {
+        let [key, value] = dims;
+        if self.has(&format!("{at}.embed_q.weight")) || !self.has(&format!("{at}.kv_b_proj.weight")) {
+            return Ok([
+                self.stack(&format!("{at}.embed_q"), [heads, rank, key], false, Cut::Rows)?,
+                self.stack(&format!("{at}.unembed_out"), [heads, value, rank], false, Cut::Rows)?,
+            ]);
+        }
+        // One matrix for both, as the models were published: for each head the rows of its keys, then those of its
+        // values. What queries are multiplied with is the keys' part the other way round, which packed words cannot
+        // express.
+        let path = format!("{at}.kv_b_proj");
+        let both = self.checkpoint.matrix(&path, heads * (key + value), rank, self.quantization)?;
+        self.totals.count_matrix(&both);
+        let rows = |first: usize, len: usize| -> Vec<Range<usize>> {
+            (0..heads).map(|head| head * (key + value) + first).map(|start| start..start + len).collect()
+        };
+        let keys = match both.select_rows(&rows(0, key))? {
+            MatrixData::Dense(tensor) => tensor.to_f32()?,
+            MatrixData::Quantized(quantized) => quantized.dequantize()?,
+        };
+        let mut turned = vec![0.0; keys.len()];
+        for (head, keys) in keys.chunks_exact(key * rank).enumerate() {
+            for (i, row) in keys.chunks_exact(rank).enumerate() {
+                for (j, weight) in row.iter().enumerate() {
+                    turned[(head * rank + j) * key + i] = *weight;
+                }
+            }
+        }
+        let turned = TensorData::from_f32(format!("{path}.weight"), &[heads * rank, key], &turned)?;
+        let values = both.select_rows(&rows(key, value))?;
+        Ok([
+            self.sink.linear(HostLinear { weight: MatrixData::dense(turned)?, bias: None })?,
+            self.sink.linear(HostLinear { weight: values, bias: None })?,
+        ])
+    }
+
+    fn vector(&mut self, name: &str, shape: &[usize], change: fn(f32) -> f32) -> Result<K::Vector> {
+        let host = self.host_vector(name, shape)?;
+        self.sink.vector(host, change)
+    }
+
+    fn kernels(&mut self, path: &str, columns: usize, taps: usize) -> Result<K::Vector> {
+        let tensor = self.checkpoint.tensor(&format!("{path}.weight"), &[columns, taps, 1])?;
+        self.totals.parameters += tensor.len() as u64;
+        self.totals.count(&tensor);
+        let tensor = tensor.reshape(&[columns, taps])?;
+        self.sink.vector(tensor, same)
+    }
+}

@@ -1,0 +1,144 @@
+//! Norms, and what else becomes of a whole row.
+
+use super::{
+    array::{Array, Random, dot},
+    check::{Check, assert_refused},
+    elementwise::SHAPES,
+};
+use crate::{Backend, Norm, NormKind, Reduction};
+
+/// A norm on the device.
+pub(super) fn upload_norm<B: Backend>(backend: &B, norm: &Norm<Array>) -> Norm<B::Tensor> {
+    let upload = |parameter: &Option<Array>| parameter.as_ref().map(|array| array.upload(backend));
+    let Norm { kind, width, eps, .. } = *norm;
+    Norm { kind, width, eps, weight: upload(&norm.weight), bias: upload(&norm.bias) }
+}
+
+/// The reference for [`Backend::norm`].
+pub(super) fn normalised(x: &Array, norm: &Norm<Array>) -> Array {
+    let runs = x.map_rows(|_, row| {
+        let runs = row.chunks(norm.width).flat_map(|run| {
+            let mean = match norm.kind {
+                NormKind::Rms => 0.0,
+                NormKind::Layer => mean(run),
+            };
+            let centred: Vec<f64> = run.iter().map(|v| v - mean).collect();
+            let factor = 1.0 / (dot(&centred, &centred) / run.len() as f64 + f64::from(norm.eps)).sqrt();
+            centred.into_iter().map(move |v| v * factor)
+        });
+        runs.collect()
+    });
+    // As many times as there are runs, or once where it is as wide as the row.
+    let repeated = |parameter: &Option<Array>, neutral: f64| match parameter {
+        Some(array) => Array::join(&vec![array; x.columns / array.columns]),
+        None => Array::filled(1, x.columns, neutral),
+    };
+    runs.zip(&repeated(&norm.weight, 1.0), |v, w| v * w).add(&repeated(&norm.bias, 0.0))
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Numbers that lie far from zero compared with their distances: the square of the mean must not swallow the variance.
+/// Asked only of backends that claim to keep the digits for it.
+fn offset(x: &Array, tolerance: f64) -> Array {
+    if tolerance < 1e-3 { x.operand(|x| x + 30.0) } else { x.clone() }
+}
+
+/// [`Backend::norm`] of both kinds over rows and over runs, with every combination of weights and biases.
+pub fn norm<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(3);
+    for (rows, columns) in SHAPES {
+        for width in [columns, columns / 2, columns / 8] {
+            if width == 0 || !columns.is_multiple_of(width) {
+                continue;
+            }
+            for kind in [NormKind::Rms, NormKind::Layer] {
+                let mut x = Array::random(random, rows, columns);
+                if kind == NormKind::Layer {
+                    x = offset(&x, tolerance);
+                }
+                // A row without any direction.
+                x.values[..columns].fill(if rows > 1 { 0.0 } else { 0.5 });
+                let widths = [None, Some(width), Some(columns)];
+                for (weight, bias) in widths.into_iter().flat_map(|w| widths.map(|b| (w, b))) {
+                    let mut parameter = |width: Option<usize>| width.map(|w| Array::random(random, 1, w));
+                    let (weight, bias) = (parameter(weight), parameter(bias));
+                    let eps = if weight.is_some() { 1e-6 } else { 1e-2 };
+                    let norm = Norm { kind, width, eps, weight, bias };
+                    let uploaded = upload_norm(backend, &norm);
+                    let widths = [&norm.weight, &norm.bias].map(|p| p.as_ref().map(|p| p.columns));
+                    let case = (kind, rows, columns, width, widths);
+                    check.rows(case, rows, &normalised(&x, &norm), |part| {
+                        backend.norm(&part.tensor(&x), &uploaded)
+                    });
+                }
+            }
+        }
+    }
+    let x = Array::random(random, 2, 12).upload(backend);
+    let wide = |rows: usize, columns: usize| Some(Array::filled(rows, columns, 1.0).upload(backend));
+    for kind in [NormKind::Rms, NormKind::Layer] {
+        let good = Norm { kind, width: 4, eps: 1e-5, weight: None, bias: None };
+        assert_refused(kind, backend.norm(&x, &Norm { width: 5, ..good.clone() }));
+        assert_refused(kind, backend.norm(&x, &Norm { width: 24, ..good.clone() }));
+        assert_refused(kind, backend.norm(&x, &Norm { width: 0, ..good.clone() }));
+        for (rows, columns) in [(1, 3), (1, 6), (2, 4), (2, 12), (1, 24)] {
+            let weight = wide(rows, columns);
+            assert_refused((kind, rows, columns), backend.norm(&x, &Norm { weight, ..good.clone() }));
+            let bias = wide(rows, columns);
+            assert_refused((kind, rows, columns), backend.norm(&x, &Norm { bias, ..good.clone() }));
+        }
+    }
+}
+
+/// [`Backend::reduce`] with every reduction.
+pub fn reduce<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(8);
+    for (rows, columns) in SHAPES {
+        // Sums of numbers around zero have no digits of their own.
+        let around_one = Array::random(random, rows, columns).operand(|x| x + 1.0);
+        for kind in [Reduction::Sum, Reduction::Mean, Reduction::RootMeanSquare, Reduction::Deviation] {
+            let x = if kind == Reduction::Deviation { &offset(&around_one, tolerance) } else { &around_one };
+            let expected = x.map_rows(|_, row| {
+                let distances: Vec<f64> = row.iter().map(|v| v - mean(row)).collect();
+                vec![match kind {
+                    Reduction::Sum => row.iter().sum(),
+                    Reduction::Mean => mean(row),
+                    Reduction::RootMeanSquare => (dot(row, row) / row.len() as f64).sqrt(),
+                    Reduction::Deviation => (dot(&distances, &distances) / row.len() as f64).sqrt(),
+                }]
+            });
+            check.rows((kind, rows, columns), rows, &expected, |part| backend.reduce(&part.tensor(x), kind));
+        }
+    }
+}
+
+/// [`Backend::weighted_sum`] of one to many neighbouring rows.
+pub fn weighted_sum<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(9);
+    for (rows, columns) in SHAPES {
+        for terms in [1, 2, 3, 8] {
+            let x = Array::random(random, rows * terms, columns);
+            let weights = Array::random(random, rows, terms);
+            let expected = weights.map_rows(|row, weights| {
+                let terms = x.rows_of(row * terms..(row + 1) * terms);
+                (0..columns)
+                    .map(|column| dot(weights, &terms.columns_of(column..column + 1).values))
+                    .collect()
+            });
+            check.rows((rows, columns, terms), rows, &expected, |part| {
+                backend.weighted_sum(&part.tensor(&x), &part.tensor(&weights))
+            });
+        }
+    }
+    let x = Array::random(random, 6, 10).upload(backend);
+    for (rows, terms) in [(6, 2), (3, 3), (4, 1), (1, 5), (2, 6)] {
+        let weights = Array::random(random, rows, terms).upload(backend);
+        assert_refused((rows, terms), backend.weighted_sum(&x, &weights));
+    }
+}

@@ -1,0 +1,277 @@
+//! Sequences in paged caches, and what attention makes of them.
+
+use std::{collections::HashSet, ops::Range};
+
+use super::{
+    array::{Array, Random, dot},
+    check::Check,
+    schedule::{Piece, gather},
+};
+use crate::{
+    AttentionSpec, Backend, Batch, Dtype, GIVEN_BACK, Input, KvCacheSpec, KvFormat, Result, SequenceRows,
+    StepLimits, TensorData, ValueStore, Want,
+};
+
+/// Attention of one layer, and how its cache keeps numbers.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    pub(super) spec: AttentionSpec,
+    pub(super) store: ValueStore,
+    pub(super) format: KvFormat,
+    pub(super) sinks: Option<Array>,
+}
+
+impl Layer {
+    pub(super) fn cache(&self, pages: usize, page_size: usize) -> KvCacheSpec {
+        let AttentionSpec { kv_heads, key_dim, .. } = self.spec;
+        KvCacheSpec { pages, page_size, kv_heads, key_dim, values: self.store, format: self.format }
+    }
+
+    fn has_values(&self) -> bool {
+        matches!(self.store, ValueStore::Own(_))
+    }
+}
+
+/// What a layer has of a sequence: all its queries, keys and values, and where they are kept.
+#[derive(Clone, Debug)]
+pub(super) struct Heads {
+    pub(super) queries: Array,
+    pub(super) keys: Array,
+    pub(super) values: Array,
+    pub(super) pages: Vec<u32>,
+}
+
+impl Heads {
+    /// Random queries, sharp enough that the softmax is not nearly uniform, and random keys and values as the cache will
+    /// keep them.
+    fn random(random: &mut Random, layer: &Layer, length: usize, pages: Vec<u32>) -> Self {
+        let AttentionSpec { heads, kv_heads, key_dim, value_dim, .. } = layer.spec;
+        let queries = Array::random(random, length, heads * key_dim).operand(|v| 4.0 * v);
+        let keys = rounded(Array::random(random, length, kv_heads * key_dim), key_dim, layer.format);
+        let values = match layer.store {
+            ValueStore::Own(_) => {
+                rounded(Array::random(random, length, kv_heads * value_dim), value_dim, layer.format)
+            }
+            ValueStore::InKeys(_) => keys
+                .map_rows(|_, keys| keys.chunks(key_dim).flat_map(|key| key[..value_dim].to_vec()).collect()),
+        };
+        Self { queries, keys, values, pages }
+    }
+}
+
+/// Rounds rows of heads of `head_dim` to what the cache can hold.
+fn rounded(array: Array, head_dim: usize, format: KvFormat) -> Array {
+    let dtype = match format {
+        KvFormat::F32 => Dtype::F32,
+        KvFormat::F16 => Dtype::F16,
+        KvFormat::Bf16 => Dtype::Bf16,
+        KvFormat::Int8 => {
+            return array.map_rows(|_, row| {
+                row.chunks(head_dim)
+                    .flat_map(|head| {
+                        let largest = head.iter().fold(0f64, |largest, v| largest.max(v.abs()));
+                        let scale = f64::from((largest / 127.0) as f32);
+                        // Such a row is stored without further loss: its largest is 127 scales.
+                        head.iter().map(move |v| f64::from((scale * (v / scale).round()) as f32))
+                    })
+                    .collect()
+            });
+        }
+    };
+    let data = TensorData::from_f32_as("kv", dtype, &[array.rows, array.columns], &array.to_f32()).unwrap();
+    Array::new(array.rows, array.columns, &data.to_f32().unwrap())
+}
+
+/// The reference for attention: query row `i` sees the keys and values in `visible(i)`.
+pub(super) fn attended(
+    [queries, keys, values]: [&Array; 3],
+    spec: &AttentionSpec,
+    sinks: Option<&Array>,
+    visible: impl Fn(usize) -> Range<usize>,
+) -> Array {
+    let AttentionSpec { heads, kv_heads, key_dim, value_dim, .. } = *spec;
+    queries.map_rows(|row, queries| {
+        let head = |head: usize| {
+            let kv_head = head / (heads / kv_heads);
+            let query = &queries[head * key_dim..][..key_dim];
+            let mut scores: Vec<f64> = visible(row)
+                .map(|row| {
+                    let score =
+                        dot(query, &keys.row(row)[kv_head * key_dim..][..key_dim]) * f64::from(spec.scale);
+                    spec.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+                })
+                .collect();
+            scores.extend(sinks.map(|sinks| sinks.values[head]));
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
+            let mut out = vec![0.0; value_dim];
+            for (score, row) in scores.iter().zip(visible(row)) {
+                let weight = (score - max).exp() / sum;
+                let value = &values.row(row)[kv_head * value_dim..][..value_dim];
+                out.iter_mut().zip(value).for_each(|(out, value)| *out += weight * value);
+            }
+            out
+        };
+        (0..heads).flat_map(head).collect()
+    })
+}
+
+/// Sequences whose layers have caches of a group each.
+#[derive(Clone)]
+pub(super) struct Case {
+    pub(super) layers: Vec<Layer>,
+    pub(super) page_size: usize,
+    pub(super) lengths: Vec<usize>,
+    /// Indices of tokens that see each other, in every sequence.
+    pub(super) blocks: Vec<Range<usize>>,
+}
+
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for Layer { spec, store, format, sinks } in &self.layers {
+            let sinks = if sinks.is_some() { ", sinks" } else { "" };
+            write!(f, "{spec:?}, values {store:?}{sinks}, {format} cache; ")?;
+        }
+        write!(f, "pages of {}, blocks {:?}", self.page_size, self.blocks)
+    }
+}
+
+impl Case {
+    /// Pages of each group: what the sequences need, and some that none has. The first is never a sequence's, because page
+    /// tables name it where there is no page.
+    fn pages(&self) -> usize {
+        self.lengths.iter().map(|length| length.div_ceil(self.page_size)).sum::<usize>() + 4
+    }
+
+    /// Random sequences whose pages are scattered over the caches: for each sequence, what each layer has of it.
+    pub(super) fn sequences(&self, random: &mut Random) -> Vec<Vec<Heads>> {
+        let mut free: Vec<Vec<u32>> = self
+            .layers
+            .iter()
+            .map(|_| random.shuffled(self.pages() - 1).iter().map(|page| page + 1).collect())
+            .collect();
+        let mut heads = |length: usize| -> Vec<Heads> {
+            let layers = self.layers.iter().zip(&mut free);
+            let layer = layers.map(|(layer, free)| {
+                let pages = free.split_off(free.len() - length.div_ceil(self.page_size));
+                Heads::random(random, layer, length, pages)
+            });
+            layer.collect()
+        };
+        self.lengths.iter().map(|length| heads(*length)).collect()
+    }
+
+    /// How far the token at an index sees in a sequence of some length.
+    fn visible_end(&self, index: usize, length: usize) -> usize {
+        let block = self.blocks.iter().find(|block| block.contains(&index));
+        block.map_or(index + 1, |block| block.end.min(length))
+    }
+
+    /// The results of a sequence.
+    fn expected(&self, sequence: &[Heads]) -> Vec<Array> {
+        let layers = self.layers.iter().zip(sequence);
+        let output = |(layer, heads): (&Layer, &Heads)| {
+            let visible = |index| layer.spec.reach.first(index)..self.visible_end(index, heads.queries.rows);
+            let operands = [&heads.queries, &heads.keys, &heads.values];
+            attended(operands, &layer.spec, layer.sinks.as_ref(), visible)
+        };
+        layers.map(output).collect()
+    }
+
+    /// Judges [`Backend::kv_write`] and [`Backend::attention`] on sequences of this case. Whatever no row may see is NaN:
+    /// places of the caches that are not written yet, and pages that are given back.
+    pub(super) fn judge<B: Backend>(&self, check: &Check<'_, B>, sequences: &[Vec<Heads>]) {
+        let backend = check.backend;
+        let specs: Vec<KvCacheSpec> =
+            self.layers.iter().map(|layer| layer.cache(self.pages(), self.page_size)).collect();
+        for spec in &specs {
+            if check.supported(spec, backend.kv_cache(spec)).is_none() {
+                return;
+            }
+        }
+        let expected: Vec<Vec<Array>> = sequences.iter().map(|sequence| self.expected(sequence)).collect();
+        let tolerances = vec![check.tolerance; self.layers.len()];
+        let sinks: Vec<Option<B::Tensor>> =
+            self.layers.iter().map(|layer| layer.sinks.as_ref().map(|sinks| sinks.upload(backend))).collect();
+        let start = || {
+            let mut caches: Vec<B::KvCache> =
+                specs.iter().map(|spec| backend.kv_cache(spec).unwrap()).collect();
+            for (cache, layer) in caches.iter_mut().zip(&self.layers) {
+                spoil(backend, cache, layer, 0..self.pages() * self.page_size);
+            }
+            (caches, HashSet::new())
+        };
+        check.sequences(self, &expected, &tolerances, &self.blocks, start, |(caches, given_back), pieces| {
+            let tables = self.tables(sequences, pieces);
+            for (piece, tables) in pieces.iter().zip(&tables) {
+                for (group, table) in tables.iter().enumerate() {
+                    for (page, now) in sequences[piece.sequence][group].pages.iter().zip(table) {
+                        if *now == GIVEN_BACK && given_back.insert((group, *page)) {
+                            let first = *page as usize * self.page_size;
+                            let rows = first..first + self.page_size;
+                            spoil(backend, &mut caches[group], &self.layers[group], rows);
+                        }
+                    }
+                }
+            }
+            let step = backend.upload(&self.batch(pieces, &tables)?)?;
+            let layers = self.layers.iter().zip(caches).zip(&sinks).enumerate();
+            let outputs = layers.map(|(group, ((layer, cache), sinks))| {
+                let rows = |of: fn(&Heads) -> &Array| {
+                    gather(backend, pieces, |sequence| of(&sequences[sequence][group]))
+                };
+                let values = layer.has_values().then(|| rows(|heads| &heads.values));
+                let cache_rows = &step.groups[group].rows;
+                backend.kv_write(cache, &rows(|heads| &heads.keys), values.as_ref(), cache_rows)?;
+                let queries = rows(|heads| &heads.queries);
+                backend.attention(&queries, cache, &step, group, &layer.spec, sinks.as_ref())
+            });
+            outputs.collect()
+        });
+    }
+
+    /// For each piece, each group's pages, without those that no row of the piece sees.
+    fn tables(&self, sequences: &[Vec<Heads>], pieces: &[Piece]) -> Vec<Vec<Vec<u32>>> {
+        let table = |piece: &Piece, layer: &Layer, heads: &Heads| {
+            let first = layer.spec.reach.first(piece.rows.start) / self.page_size;
+            let pages = heads.pages.iter().enumerate();
+            pages.map(|(i, page)| if i < first { GIVEN_BACK } else { *page }).collect()
+        };
+        let tables = |piece: &Piece| {
+            let layers = self.layers.iter().zip(&sequences[piece.sequence]);
+            layers.map(|(layer, heads)| table(piece, layer, heads)).collect()
+        };
+        pieces.iter().map(tables).collect()
+    }
+
+    fn batch(&self, pieces: &[Piece], tables: &[Vec<Vec<u32>>]) -> Result<Batch> {
+        let mut batch = Batch::new(&StepLimits {
+            vocab: 1,
+            slots: self.lengths.len(),
+            page_size: self.page_size,
+            pages: vec![self.pages(); self.layers.len()],
+            axes: 1,
+        });
+        for (Piece { sequence, rows, .. }, tables) in pieces.iter().zip(tables) {
+            let tokens = vec![0; rows.len()];
+            let pages: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
+            let ends = rows.clone().map(|index| self.visible_end(index, self.lengths[*sequence]) as u32);
+            let ends: Vec<u32> = ends.collect();
+            let text =
+                SequenceRows::text(*sequence, Input::Tokens(&tokens), rows.start, &pages, Want::Nothing);
+            let visible_ends = (!self.blocks.is_empty()).then_some(&ends[..]);
+            batch.push(SequenceRows { visible_ends, ..text })?;
+        }
+        Ok(batch)
+    }
+}
+
+/// Writes NaN into rows of a cache.
+fn spoil<B: Backend>(backend: &B, cache: &mut B::KvCache, layer: &Layer, rows: Range<usize>) {
+    let AttentionSpec { kv_heads, key_dim, value_dim, .. } = layer.spec;
+    let nothing = |dim: usize| Array::filled(rows.len(), kv_heads * dim, f64::NAN).upload(backend);
+    let values = layer.has_values().then(|| nothing(value_dim));
+    let rows: Vec<u32> = rows.clone().map(|row| row as u32).collect();
+    let rows = backend.indices(&rows).unwrap();
+    backend.kv_write(cache, &nothing(key_dim), values.as_ref(), &rows).unwrap();
+}

@@ -1,0 +1,139 @@
+"""mlx-lm as the oracle: where it leaves out what the models' own reference has, and how close its routers' choices are."""
+
+import contextlib
+import math
+from types import SimpleNamespace
+from unittest import mock
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.models import deepseek_v3, rope_utils
+from mlx_lm.models.activations import swiglu
+from mlx_lm.models.base import create_causal_mask
+from mlx_lm.models.llama import Model as Llama
+
+
+def oracle_config(config):
+    """What mlx-lm is given. It ignores a sliding window without `layer_types` and refuses one in every layer: see `patch`."""
+    if config["model_type"] == "mistral" and config.get("sliding_window"):
+        types = ["full_attention"] + ["sliding_attention"] * (config["num_hidden_layers"] - 1)
+        return config | {"layer_types": types}
+    return config
+
+
+def patch(model, config):
+    """Give a model what mlx-lm leaves out."""
+    window = config.get("sliding_window")
+    match config["model_type"]:
+        case "mistral" if window:
+            # The first layer's window that `oracle_config` could not give.
+            assert isinstance(model, Llama)
+            model.layers[0].use_sliding = True
+        case "gemma2" if window:
+            for layer in model.layers[::2]:
+                extend(layer, windowed, window)
+        case "phi3" if window:
+            for layer in model.layers:
+                extend(layer, windowed, window)
+        case "gpt_neox" if config["hidden_act"] == "gelu":
+            for layer in model.layers:
+                extend(layer.mlp, exact_gelu)
+        case "mamba2":
+            for layer in model.layers:
+                extend(layer.mixer.norm, grouped, config["n_groups"])
+        case "recurrent_gemma" if model.model.scale_by_sqrt_dim:
+            model.model.scale_by_sqrt_dim = False
+            factor = mx.array(config["hidden_size"] ** 0.5).astype(mx.bfloat16).item()
+            extend(model.model.embed_tokens, scaled, factor)
+
+
+def extend(module, subclass, *args):
+    module.__class__ = subclass(type(module), *args)
+
+
+def windowed(base, window):
+    class Windowed(base):
+        def __call__(self, x, mask=None, cache=None):
+            offset = 0 if cache is None else cache.offset
+            return super().__call__(x, create_causal_mask(x.shape[1], offset, window_size=window), cache)
+
+    return Windowed
+
+
+def exact_gelu(base):
+    class ExactGelu(base):
+        def __call__(self, x):
+            return self.dense_4h_to_h(nn.gelu(self.dense_h_to_4h(x)))
+
+    return ExactGelu
+
+
+def scaled(base, factor):
+    class Scaled(base):
+        def __call__(self, x):
+            return super().__call__(x) * factor
+
+    return Scaled
+
+
+def grouped(base, groups):
+    class Grouped(base):
+        def __call__(self, x, gate):
+            parts = mx.unflatten(swiglu(gate, x), -1, (groups, -1))
+            return self.weight * mx.fast.rms_norm(parts, None, self.eps).flatten(-2)
+
+    return Grouped
+
+
+@contextlib.contextmanager
+def construction(config):
+    """While a model is made: the bounds of yarn's ramp are not rounded where the configuration says so."""
+    if (config.get("rope_scaling") or {}).get("truncate", True):
+        yield
+    else:
+        exact = SimpleNamespace(**vars(math) | {"floor": float, "ceil": float})
+        with mock.patch.object(rope_utils, "math", exact):
+            yield
+
+
+class Routers:
+    """Inside `watch`, the smallest lead that a chosen expert (or group of experts) has over one that is not, relative to the largest
+    absolute value that takes part."""
+
+    def __init__(self):
+        self.lead = math.inf
+        self.choices = 0
+
+    def record(self, values, count):
+        values = np.sort(np.array(values, dtype=np.float64), axis=-1)[..., ::-1]
+        leads = (values[..., count - 1] - values[..., count]) / np.abs(values).max(axis=-1)
+        self.lead = min(self.lead, float(leads.min()))
+        self.choices += leads.size
+
+    @contextlib.contextmanager
+    def watch(self):
+        partition, select = mx.argpartition, deepseek_v3.group_expert_select
+
+        def argpartition(a, kth, axis=-1):
+            # Routers ask for the k largest (kth = -k) or for the k smallest of what they negated (kth = k - 1).
+            assert axis == -1
+            self.record(*((a, -kth) if kth < 0 else (-a, kth + 1)))
+            return partition(a, kth=kth, axis=axis)
+
+        def group_expert_select(gates, bias, top_k, n_group, topk_group, *others):
+            scores = np.array(mx.sigmoid(gates) + bias)
+            groups = scores.reshape(*scores.shape[:-1], n_group, -1)
+            if n_group > 1:
+                sums = np.sort(groups, axis=-1)[..., -2:].sum(axis=-1)
+                self.record(sums, topk_group)
+                taken = np.argsort(sums, axis=-1)[..., -topk_group:]
+                groups = np.take_along_axis(groups, taken[..., None], axis=-2)
+            self.record(groups.reshape(*groups.shape[:-2], -1), top_k)
+            # Compiled: nothing inside can be looked at.
+            with mock.patch.object(mx, "argpartition", partition):
+                return select(gates, bias, top_k, n_group, topk_group, *others)
+
+        with mock.patch.object(mx, "argpartition", argpartition):
+            with mock.patch.object(deepseek_v3, "group_expert_select", group_expert_select):
+                yield
