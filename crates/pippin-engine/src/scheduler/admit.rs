@@ -39,6 +39,10 @@ impl Scheduler {
         sequence.admitted(slot, pages, found.tokens);
         sequence.branch = found.matched;
         self.edits.extend(sequence.sampler());
+        // At once, so that what the device refuses is this sequence's fault.
+        if let Err(error) = self.flush() {
+            sequence.fail(error.into());
+        }
         self.running.push(sequence);
     }
 

@@ -27,11 +27,7 @@ impl Scheduler {
         if parts.is_empty() {
             return false;
         }
-        if let Err(error) = self.flush() {
-            self.lose_edits(parts, error);
-            return false;
-        }
-        match self.hand_over(&parts) {
+        match self.flush().and_then(|()| self.hand_over(&parts)) {
             Ok(flight) => {
                 self.flights.push_back(Flight { feeds: flight.feeds && !is_careful, ..flight });
                 true
@@ -49,7 +45,14 @@ impl Scheduler {
 
     /// Tells the model of changes to slots.
     pub(super) fn flush(&mut self) -> Result<(), ModelError> {
-        if self.edits.is_empty() { Ok(()) } else { self.model.edit(std::mem::take(&mut self.edits)) }
+        if self.edits.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.model.edit(std::mem::take(&mut self.edits));
+        if outcome.is_err() {
+            self.lose_edits();
+        }
+        outcome
     }
 
     fn hand_over(&mut self, parts: &[Part]) -> Result<Flight, ModelError> {

@@ -10,7 +10,7 @@ use pippin_tensor::{Batch, Input, SequenceRows, Want};
 use super::{Job, Scheduler};
 use crate::kv::{Found, Pages};
 use crate::measure::Workload;
-use crate::{EngineError, GenerateParameters, Result};
+use crate::{GenerateParameters, Result};
 
 impl Scheduler {
     /// Runs the first measurement if there is room for it. Returns whether there was one that ran.
@@ -46,9 +46,7 @@ impl Scheduler {
         let sampler = Sampler::new(GenerateParameters::greedy().into(), [].into(), &[]);
         self.edits.push(SlotEdit::Reset { slot });
         self.edits.push(SlotEdit::Sampler { slot, sampler: Box::new(sampler) });
-        if let Err(error) = self.flush() {
-            return Err(EngineError::Model(self.lose_edits(Vec::new(), error)));
-        }
+        self.flush()?;
         let mut pages = vec![Vec::new(); self.step_limits.pages.len()];
         let start = Instant::now();
         let outcome = self.compute(&tokens, chunk, slot, &mut pages);

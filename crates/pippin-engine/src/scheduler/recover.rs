@@ -38,22 +38,14 @@ impl Scheduler {
         }
     }
 
-    /// Changes to slots did not reach the device: no slot is what it should be.
-    pub(super) fn lose_edits(&mut self, parts: Vec<Part>, error: ModelError) -> Arc<ModelError> {
-        for part in parts {
-            part.snapshot.into_iter().for_each(|slot| self.store.release_copy(slot));
-        }
-        while !self.flights.is_empty() {
-            self.finish();
-        }
+    /// Changes to slots did not reach the device: the copies of states that were among them hold nothing. A sampler that
+    /// was among them is missed when it is asked for, which ends here again.
+    pub(super) fn lose_edits(&mut self) {
         self.store.clear_snapshots();
-        let error = Arc::new(error);
-        // There is no telling whose change it was, but it was made for somebody who has not begun.
-        for sequence in self.running.iter_mut().filter(|sequence| !sequence.has_ended()) {
-            sequence.fail(EngineError::Model(Arc::clone(&error)));
+        let parts = self.flights.iter_mut().flat_map(|flight| &mut flight.parts);
+        for slot in parts.filter_map(|part| part.snapshot.take()) {
+            self.store.release_copy(slot);
         }
-        self.retire();
-        error
     }
 
     /// Sends sequences whose state is lost back to the queue, in their order.

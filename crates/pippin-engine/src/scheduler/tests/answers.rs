@@ -217,11 +217,11 @@ fn a_decoding_step_changes_no_slot() {
         for _ in 0..10 {
             rig.step();
         }
-        let (edits, steps) = (lock(&rig.control).edits, rig.steps().len());
+        let (edits, steps) = (rig.edits(), rig.steps().len());
         for _ in 0..100 {
             rig.step();
         }
-        assert_eq!((lock(&rig.control).edits, rig.steps().len()), (edits, steps + 100));
+        assert_eq!((rig.edits(), rig.steps().len()), (edits, steps + 100));
         rig.run();
         clients.iter_mut().for_each(|client| assert_eq!(client.finished(FinishReason::Length).len(), 200));
     }

@@ -93,6 +93,10 @@ impl Rig {
         client
     }
 
+    fn edits(&self) -> usize {
+        lock(&self.control).edits
+    }
+
     fn steps(&self) -> Vec<crate::testing::Step> {
         lock(&self.control).steps.clone()
     }
