@@ -87,6 +87,10 @@ pub(crate) struct LoadArgs {
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(KvFormat::ALL.map(KvFormat::as_str)))]
     pub(crate) kv_cache: Option<String>,
 
+    /// Prompt tokens that are computed in one step, over all requests [default: 512].
+    #[arg(long, value_name = "N")]
+    pub(crate) prefill_step_size: Option<usize>,
+
     /// Memory that models may take: 12GB, or a share of what is free at the start [default: 80%].
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory_budget: Option<String>,

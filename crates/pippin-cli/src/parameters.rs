@@ -17,6 +17,10 @@ pub(crate) fn set(
 ) -> Result<GenerateParameters, String> {
     let mut map = to_map(parameters);
     let Some(name) = find(&map, name) else {
+        if name.replace('-', "_") == "prefill_step_size" {
+            // It was one, and would make all requests wait for the one that sets it.
+            return Err("prefill_step_size holds for the model, not for a request: give --prefill-step-size".to_owned());
+        }
         return Err(format!("there is no parameter {name:?}"));
     };
     let value = match (name.as_str(), value) {
@@ -98,6 +102,7 @@ mod tests {
     fn wrong_ones_are_refused_by_name() {
         for (name, text, expected) in [
             ("temprature", "1", "temprature"),
+            ("prefill_step_size", "64", "--prefill-step-size"),
             ("temperature", "-1", "temperature"),
             ("temperature", "NaN", "temperature"),
             ("temperature", "1e999", "temperature"),

@@ -310,6 +310,7 @@ impl LoadArgs {
             .with_optional_flag("threads", "--threads", self.threads)
             .with_optional_flag("exact", "--exact", self.exact.then_some(true))
             .with_optional_flag("kv_cache", "--kv-cache", self.kv_cache.as_deref())
+            .with_optional_flag("prefill_step_size", "--prefill-step-size", self.prefill_step_size)
             .with_optional_flag("memory_budget", "--memory-budget", self.memory_budget.as_deref())
     }
 }

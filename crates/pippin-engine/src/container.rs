@@ -7,13 +7,12 @@ use pippin_hub::{HubCache, ModelConfiguration, Resolver, UseLock};
 use pippin_models::{LanguageModel, ModelInfo};
 use pippin_text::{StopStrings, StopTokens, Tokenizer};
 
-use crate::estimate::{self, MIN_CONTEXT, ModelMemory};
-use crate::kv::{PAGE_SIZE, pages_for};
+use crate::estimate::{MemoryPlan, ModelMemory};
 use crate::monitor::{ModelPerformance, Record};
 use crate::processor::{ChatInput, TextProcessor};
-use crate::scheduler::{Command, Job, Limits, Request, Scheduler, Worker};
+use crate::scheduler::{Command, Job, Request, Scheduler, Worker};
 use crate::stream::{CancelHandle, GenerationStream, TokenStream};
-use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, Workload, device, memory};
+use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, Workload, device};
 
 /// How far a load has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +71,7 @@ impl ModelContainer {
     ///
     /// # Errors
     ///
-    /// The model is not on this machine, its files are malformed, or there is no memory for it.
+    /// The model is not on this machine, its files are malformed, or it does not fit the memory.
     pub fn load(model: &str, options: &LoadOptions) -> Result<Self> {
         Self::load_with_progress(&Resolver::from_env().configuration(model)?, options, |_| {})
     }
@@ -89,8 +88,17 @@ impl ModelContainer {
     ) -> Result<Self> {
         let folder = Resolver::from_env().locate(configuration)?.directory;
         progress(LoadProgress::Found(folder.clone()));
+        let plan = MemoryPlan::new(&pippin_models::describe(&folder)?, options)?;
+        if plan.memory.total() > plan.budget {
+            return Err(EngineError::OverBudget {
+                model: configuration.name(),
+                needed: Box::new(plan.memory),
+                budget: plan.budget,
+                held: Vec::new(),
+            });
+        }
         progress(LoadProgress::Loading);
-        let container = Self::load_folder(configuration, folder, options)?;
+        let container = Self::load_folder(configuration, folder, &plan.options(options))?;
         progress(LoadProgress::Ready);
         Ok(container)
     }
@@ -119,19 +127,20 @@ impl ModelContainer {
         Ok(container)
     }
 
-    /// A container for a model of one's own making. Its KV cache is allocated here.
+    /// A container for a model of one's own making, which is made, used and dropped on a thread of its own. Its caches are
+    /// allocated here.
     ///
     /// # Errors
     ///
-    /// The options do not fit the model, or there is no memory for the cache.
+    /// Those of `model`; the options do not fit the model, or there is no memory for the caches.
     pub fn from_parts(
-        model: Box<dyn LanguageModel>,
+        model: impl FnOnce() -> Result<Box<dyn LanguageModel>> + Send + 'static,
         processor: TextProcessor,
         configuration: ModelConfiguration,
         options: &LoadOptions,
     ) -> Result<Self> {
         let begin = Instant::now();
-        let (worker, built) = start(move || Ok((model, "custom".to_owned())), options)?;
+        let (worker, built) = start(move || Ok((model()?, "custom".to_owned())), options)?;
         let container = Self::assemble(worker, built, processor, configuration, None)?;
         container.record().loaded(begin.elapsed());
         Ok(container)
@@ -346,7 +355,7 @@ impl ModelContainer {
         Ok(TokenStream::new(receiver, cancel, Arc::clone(&self.inner), submitted, prompt_tokens))
     }
 
-    /// The log-probability of each token but the first, given those before it. Other requests wait meanwhile.
+    /// The log-probability of each token but the first, given those before it.
     ///
     /// # Errors
     ///
@@ -406,7 +415,7 @@ impl ModelContainer {
     }
 }
 
-/// Starts a model's thread: builds the model there and allocates its KV cache.
+/// Starts a model's thread: builds the model there and allocates its caches.
 fn start(
     build: impl FnOnce() -> Result<device::Loaded> + Send + 'static,
     options: &LoadOptions,
@@ -416,46 +425,8 @@ fn start(
     Worker::start(move || {
         let (mut model, device) = build()?;
         let info = model.info().clone();
-        let format = options.kv_format(info.dtype);
-        let page_bytes = model.kv_page_bytes(PAGE_SIZE, format);
-        let context = context(info.context_length, page_bytes as u64, options.context)?;
-        let pages = pages_for(context.max(options.cache_tokens.unwrap_or(0)));
-        model.allocate_kv(pages, PAGE_SIZE, format)?;
-        let limits = Limits { context, pages, sequences: options.max_sequences };
-        let memory = ModelMemory {
-            weights: info.weight_bytes,
-            kv_cache: (page_bytes as u64).saturating_mul(pages as u64),
-            working: estimate::working(&info, &options),
-            context,
-        };
+        let MemoryPlan { limits, caches, memory, .. } = MemoryPlan::new(&info, &options)?;
+        model.allocate(&caches)?;
         Ok((Scheduler::new(model, limits), Built { info, device, memory }))
     })
-}
-
-/// The context to use: what was asked for, if the model allows it, else what model and memory allow.
-fn context(maximum: usize, page_bytes: u64, requested: Option<usize>) -> Result<usize> {
-    match requested {
-        Some(requested) if requested > maximum => Err(EngineError::ContextTooLong { requested, maximum }),
-        Some(requested) => Ok(requested),
-        None => {
-            let budget = memory::available().unwrap_or(memory::ASSUMED) / 4;
-            let affordable = (budget / page_bytes.max(1)).saturating_mul(PAGE_SIZE as u64);
-            Ok(maximum.min(usize::try_from(affordable).unwrap_or(usize::MAX).max(MIN_CONTEXT)))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn context_follows_request_model_and_memory() {
-        assert_eq!(context(2048, 1, Some(100)).expect("allowed"), 100);
-        assert_eq!(context(2048, 1, None).expect("allowed"), 2048);
-        // A cache of which not even one page fits: the least context all the same.
-        assert_eq!(context(1 << 20, u64::MAX, None).expect("allowed"), MIN_CONTEXT);
-        let error = context(2048, 1, Some(4096)).expect_err("too long");
-        assert!(error.to_string().contains("4096") && error.to_string().contains("2048"));
-    }
 }

@@ -3,7 +3,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use pippin_cpu::{CpuBackend, InstructionSet};
-use pippin_models::{LanguageModel, ModelInfo};
+use pippin_models::LanguageModel;
 use pippin_tensor::{Backend, Dtype, KvFormat, Numerics};
 
 use crate::{EngineError, Result};
@@ -55,6 +55,13 @@ impl FromStr for Device {
     }
 }
 
+/// Prompt tokens in one step where nobody says otherwise.
+pub(crate) const DEFAULT_STEP: usize = 512;
+/// More prompt tokens in one step than this are refused: they take memory and gain nothing.
+pub(crate) const MAX_STEP: usize = 1 << 14;
+
+const MAX_SNAPSHOTS: usize = 1 << 16;
+
 /// How to load a model.
 ///
 /// ```
@@ -79,8 +86,17 @@ pub struct LoadOptions {
     /// Tokens that the KV cache holds over all sequences, running and remembered; at least the context, which is also
     /// the default.
     pub cache_tokens: Option<usize>,
-    /// Sequences that are computed together; more wait.
+    /// Sequences that are computed together; more wait. Where a model keeps recurrent state and memory is short, it may be
+    /// fewer.
     pub max_sequences: usize,
+    /// How many prompt tokens are computed in one step, over all requests; at most 16,384. Larger is faster, and takes more
+    /// memory; smaller lets answers that are being written flow more evenly.
+    pub prefill_step_size: usize,
+    /// Copies of recurrent state that are kept for requests that begin alike, for models that have such state. `None`: 16, or
+    /// as many as a quarter of the caches' memory holds.
+    pub snapshots: Option<usize>,
+    /// Bytes that the model may take, with weights, caches and all. `None`: four fifths of what is available.
+    pub memory_budget: Option<u64>,
     /// Threads of the CPU backend. `None`: as many as the machine runs at once.
     pub threads: Option<usize>,
 }
@@ -94,6 +110,9 @@ impl Default for LoadOptions {
             context: None,
             cache_tokens: None,
             max_sequences: 32,
+            prefill_step_size: DEFAULT_STEP,
+            snapshots: None,
+            memory_budget: None,
             threads: None,
         }
     }
@@ -109,12 +128,6 @@ impl LoadOptions {
         })
     }
 
-    /// Bytes that the KV cache takes for each token of a model.
-    pub(crate) fn kv_token_bytes(&self, info: &ModelInfo) -> u64 {
-        let row_bytes = self.kv_format(info.dtype).row_bytes(info.head_dim) as u64;
-        info.kv_values_per_token.div_ceil(info.head_dim.max(1) as u64).saturating_mul(row_bytes)
-    }
-
     pub(crate) fn validate(&self) -> Result<()> {
         for (field, value) in [
             ("context", self.context),
@@ -125,6 +138,13 @@ impl LoadOptions {
             if value == Some(0) {
                 return Err(EngineError::parameter(field, 0, "1 or more"));
             }
+        }
+        if !(1..=MAX_STEP).contains(&self.prefill_step_size) {
+            let expected = "between 1 and 16384";
+            return Err(EngineError::parameter("prefill_step_size", self.prefill_step_size, expected));
+        }
+        if self.snapshots.is_some_and(|snapshots| snapshots > MAX_SNAPSHOTS) {
+            return Err(EngineError::parameter("snapshots", MAX_SNAPSHOTS + 1, "at most 65536"));
         }
         Ok(())
     }
@@ -182,6 +202,10 @@ mod tests {
         assert!(options.validate().unwrap_err().to_string().contains("max_sequences"));
         assert!(LoadOptions { context: Some(0), ..LoadOptions::default() }.validate().is_err());
         assert!(LoadOptions::default().validate().is_ok());
+        for prefill_step_size in [0, MAX_STEP + 1, usize::MAX] {
+            let options = LoadOptions { prefill_step_size, ..LoadOptions::default() };
+            assert!(options.validate().unwrap_err().to_string().contains("prefill_step_size"));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use pippin_hub::HubError;
 use pippin_models::ModelError;
+use pippin_sampling::ParameterError;
 use pippin_tensor::TensorError;
 use pippin_text::TextError;
 
@@ -215,6 +216,12 @@ impl EngineError {
             }
             Self::Parameter { .. } | Self::Text(_) | Self::TokenOutOfRange { .. } | Self::Thread(_) => return None,
         })
+    }
+}
+
+impl From<ParameterError> for EngineError {
+    fn from(ParameterError { field, value, expected }: ParameterError) -> Self {
+        Self::Parameter { field, value, expected }
     }
 }
 

@@ -49,7 +49,6 @@ mod memory;
 mod monitor;
 mod processor;
 mod run_state;
-mod sampling;
 mod scheduler;
 mod session;
 mod stream;
@@ -78,11 +77,11 @@ pub use monitor::{
 };
 pub use pippin_hub::{ModelConfiguration, ModelLocation, ModelRegistry};
 pub use pippin_models::{LanguageModel, ModelInfo};
+pub use pippin_sampling::GenerateParameters;
 pub use pippin_tensor::{KvFormat, Numerics};
 pub use pippin_text::{Message, Role};
 pub use processor::{ChatInput, TextProcessor};
 pub use run_state::{RunState, RunningModel, RunningProcess, run_folder, running, running_in};
-pub use sampling::GenerateParameters;
 pub use session::{ChatSession, ResponseStream};
 pub use stream::{
     CancelHandle, FinishReason, GenerateInfo, GenerationEvent, GenerationStream, TokenEvent, TokenStream,

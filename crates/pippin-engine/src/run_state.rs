@@ -322,7 +322,7 @@ fn replace(path: &Path, process: &RunningProcess) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{FakeModel, processor};
+    use crate::testing::{FakeModel, Kind, processor};
     use crate::{
         CacheOptions, GenerateParameters, LoadOptions, LoadPlan, LoadReporter, ModelConfiguration,
         ModelContainer, ModelLoader, ModelMemory, Result,
@@ -346,7 +346,7 @@ mod tests {
             _: &LoadReporter<'_>,
         ) -> Result<ModelContainer> {
             ModelContainer::from_parts(
-                FakeModel::boxed(64).0,
+                || Ok(Box::new(FakeModel::new(Kind::full(), 64).0)),
                 processor(),
                 configuration.clone(),
                 &plan.options,

@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::testing::{Control, FakeModel, NAN, POISON, STOP, VOCAB, continuation, lock, processor};
+use crate::testing::{Control, FakeModel, Kind, NAN, POISON, STOP, VOCAB, continuation, lock, processor};
 use crate::{
     ChatInput, ChatSession, EngineError, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
     LoadOptions, Message, ModelConfiguration, ModelContainer, TextProcessor, TokenEvent, Workload,
 };
 
 fn with_processor(context: usize, processor: TextProcessor) -> (ModelContainer, Arc<Mutex<Control>>) {
-    let (model, control) = FakeModel::boxed(context);
+    let (model, control) = FakeModel::new(Kind::full(), context);
     let configuration = ModelConfiguration::directory("fake");
-    let container = ModelContainer::from_parts(model, processor, configuration, &LoadOptions::default());
+    let container =
+        ModelContainer::from_parts(|| Ok(Box::new(model)), processor, configuration, &LoadOptions::default());
     (container.expect("loaded"), control)
 }
 
@@ -160,8 +161,9 @@ fn bad_requests_are_refused_before_anything_runs() {
 #[test]
 fn options_must_fit_the_model() {
     let load = |options: &LoadOptions| {
-        let (model, _) = FakeModel::boxed(128);
-        ModelContainer::from_parts(model, processor(), ModelConfiguration::directory("fake"), options)
+        let (model, _) = FakeModel::new(Kind::full(), 128);
+        let configuration = ModelConfiguration::directory("fake");
+        ModelContainer::from_parts(|| Ok(Box::new(model)), processor(), configuration, options)
     };
     let error = load(&LoadOptions { context: Some(129), ..Default::default() }).expect_err("too long");
     assert!(matches!(error, EngineError::ContextTooLong { requested: 129, maximum: 128 }));

@@ -74,8 +74,6 @@ pub struct GenerateParameters {
     pub seed: Option<u64>,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
-    /// How many prompt tokens are read in one step. Larger is faster; smaller lets others' answers flow more evenly.
-    pub prefill_step_size: usize,
     /// Reports each token's log-probability.
     pub logprobs: bool,
 }
@@ -100,7 +98,6 @@ impl Default for GenerateParameters {
             logit_bias: BTreeMap::new(),
             seed: None,
             stop: Vec::new(),
-            prefill_step_size: 512,
             logprobs: false,
         }
     }
@@ -138,12 +135,8 @@ impl GenerateParameters {
                 return Err(ParameterError::new("logit_bias", format!("{token}: {bias}"), "a finite number"));
             }
         }
-        for (field, value) in
-            [("min_tokens_to_keep", self.min_tokens_to_keep), ("prefill_step_size", self.prefill_step_size)]
-        {
-            if value == 0 {
-                return Err(ParameterError::new(field, value, "1 or more"));
-            }
+        if self.min_tokens_to_keep == 0 {
+            return Err(ParameterError::new("min_tokens_to_keep", 0, "1 or more"));
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(ParameterError::new("stop", "\"\"", "a text that is not empty"));
@@ -181,7 +174,6 @@ mod tests {
             ("frequency_penalty", |p| p.frequency_penalty = Some(f32::NAN)),
             ("logit_bias", |p| p.logit_bias = BTreeMap::from([(3, f32::NAN)])),
             ("min_tokens_to_keep", |p| p.min_tokens_to_keep = 0),
-            ("prefill_step_size", |p| p.prefill_step_size = 0),
             ("stop", |p| p.stop = vec!["ok".into(), String::new()]),
         ];
         for (field, spoil) in cases {

@@ -78,6 +78,8 @@ pub struct EngineConfig {
     pub kv_cache: Option<KvFormat>,
     /// Sequences of one model that are computed together; more wait.
     pub max_sequences: usize,
+    /// Prompt tokens of one model that are computed in one step, over all its requests.
+    pub prefill_step_size: usize,
     /// The memory that all loaded models together may take.
     pub memory_budget: MemoryBudget,
     /// The most models that are loaded at a time.
@@ -141,6 +143,7 @@ impl Default for EngineConfig {
             numerics: Numerics::Fast,
             kv_cache: None,
             max_sequences: LoadOptions::default().max_sequences,
+            prefill_step_size: LoadOptions::default().prefill_step_size,
             memory_budget: MemoryBudget::default(),
             max_loaded_models: 3,
             keep_alive: KeepAlive::default(),
@@ -236,6 +239,7 @@ impl EngineConfig {
             kv_format: self.kv_cache,
             context: self.models.get(model).and_then(|settings| settings.context).or(self.context),
             max_sequences: self.max_sequences,
+            prefill_step_size: self.prefill_step_size,
             threads: self.threads,
             ..LoadOptions::default()
         }

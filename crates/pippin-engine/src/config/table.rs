@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::EngineConfig;
 use super::values::Raw;
+use crate::device::MAX_STEP;
 
 pub(super) const MAX_CONTEXT: usize = u32::MAX as usize;
 pub(super) const KEEP_ALIVE: &str = "a time such as 30 (seconds), \"5m\" or \"1h\", 0, or \"forever\"";
@@ -94,6 +95,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         is_list: false,
         set: |config, raw| raw.integer(1, 4096).map(|value| config.max_sequences = value),
         show: |config| json!(config.max_sequences),
+    },
+    Setting {
+        key: "prefill_step_size",
+        variables: &["PIPPIN_PREFILL_STEP_SIZE"],
+        purpose: "prompt tokens in one step, over all requests of a model",
+        expected: "a number from 1 to 16384",
+        is_list: false,
+        set: |config, raw| raw.integer(1, MAX_STEP).map(|value| config.prefill_step_size = value),
+        show: |config| json!(config.prefill_step_size),
     },
     Setting {
         key: "memory_budget",

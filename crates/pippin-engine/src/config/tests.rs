@@ -29,7 +29,7 @@ fn defaults() {
 fn every_setting_can_stand_in_the_file() {
     let (_folder, inputs) = file(
         "model = 'qwen3-4b'\ndevice = 'cpu'\nthreads = 4\ncontext = 8192\nexact = true\nkv_cache = 'int8'\nmax_sequences = 8\n\
-         memory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
+         prefill_step_size = 256\nmemory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
          [hub]\ncache_dir = '/data/hub'\nendpoint = 'https://mirror.example/'\noffline = true\n\
          [models.'qwen3-4b']\nkeep_alive = 'forever'\ncontext = 100\n",
     );
@@ -52,6 +52,7 @@ fn every_setting_can_stand_in_the_file() {
     assert_eq!(config.hub.endpoint.as_deref(), Some("https://mirror.example"));
     assert_eq!(config.numerics, Numerics::Exact);
     assert_eq!(config.load_options("other").kv_format, Some(KvFormat::Int8));
+    assert_eq!(config.load_options("other").prefill_step_size, 256);
     let options = config.hub_options().expect("valid");
     assert!(options.is_offline && options.endpoint == "https://mirror.example");
 }
@@ -117,6 +118,7 @@ fn mistakes_name_place_key_and_line() {
         ("threads = 1.5", "threads is something else", ""),
         ("\n\ndevice = 'abacus'", "config.toml:3: device is \"abacus\", but must be one of auto", ""),
         ("exact = 1", "exact is 1", ""),
+        ("prefill_step_size = 1000000", "prefill_step_size is 1000000, but must be a number from 1 to 16384", ""),
         ("kv_cache = 'int4'", "kv_cache is \"int4\", but must be one of f32, f16, bf16 and int8", ""),
         ("memory_budget = '0%'", "memory_budget", ""),
         ("memory_budget = '101%'", "memory_budget", ""),
