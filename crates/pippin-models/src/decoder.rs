@@ -132,7 +132,7 @@ impl<B: Backend> Decoder<B> {
         }
 
         let wanted = [batch.head_rows().len(), batch.hidden_rows().len()];
-        let mut pass = Pass { backend, step, angles: &angles, routes, caches, states };
+        let mut pass = Pass { backend, step, angles: &angles, routes, caches, states, first_values: None };
         for (index, layer) in spec.layers.iter().enumerate() {
             let LayerSpec::Blocks(blocks) = layer;
             let mut places = plan.places[index].iter();

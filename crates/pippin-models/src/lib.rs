@@ -82,5 +82,8 @@ pub use error::{ModelError, Result};
 pub use families::{Family, ModelTypeRegistry};
 pub use load::{describe, describe_from, load, load_from};
 pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
-pub use parts::{Attention, Dense, DenseForm, Experts, Latent, NormSpec, Part, Projections, SharedExpert};
+pub use parts::{
+    Attention, ChannelMix, Dense, DenseForm, Experts, Latent, NormSpec, Part, Projections, RgLru,
+    SharedExpert, TimeMix,
+};
 pub use spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits};

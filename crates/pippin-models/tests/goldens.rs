@@ -375,6 +375,10 @@ goldens! {
     qwen3_untied: "qwen3-untied",
     qwen3_moe: "qwen3_moe",
     qwen3_moe_4bit: "qwen3_moe-4bit",
+    recurrent_gemma: "recurrent_gemma",
+    recurrent_gemma_4bit: "recurrent_gemma-4bit",
+    rwkv7: "rwkv7",
+    rwkv7_4bit: "rwkv7-4bit",
 }
 
 /// What holds for exact numerics in `f32` holds for every other way to run.

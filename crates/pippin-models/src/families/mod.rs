@@ -15,6 +15,8 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod recurrent_gemma;
+mod rwkv7;
 mod standard;
 
 use crate::{Config, DecoderSpec, Result};
@@ -59,6 +61,8 @@ const FAMILIES: &[Family] = &[
     Family { name: "qwen2", model_types: &["qwen2"], read: qwen2::spec },
     Family { name: "qwen3", model_types: &["qwen3"], read: qwen3::spec },
     Family { name: "qwen3_moe", model_types: &["qwen3_moe"], read: qwen3_moe::spec },
+    Family { name: "recurrent_gemma", model_types: &["recurrent_gemma"], read: recurrent_gemma::spec },
+    Family { name: "rwkv7", model_types: &["rwkv7"], read: rwkv7::spec },
 ];
 
 /// Which family runs which `model_type`.
