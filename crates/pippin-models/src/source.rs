@@ -59,6 +59,9 @@ pub(crate) trait Source {
     /// stand (`x W`): as a stack of `[outputs, inputs]`.
     fn turned(&mut self, name: &str, shape: [usize; 3]) -> Result<Self::Linear>;
 
+    /// The first row of the matrix at `path`, whose shape is given, as a linear layer of one input. It has been read before.
+    fn first_row(&mut self, path: &str, shape: [usize; 2]) -> Result<Self::Linear>;
+
     /// The two matrices of each head that latent attention absorbs into queries and outputs: keys' (`[heads, rank, key]`) and
     /// values' (`[heads, value, rank]`).
     fn latent(&mut self, at: &str, heads: usize, rank: usize, dims: [usize; 2]) -> Result<[Self::Linear; 2]> {
@@ -294,6 +297,14 @@ impl<K: Sink> Source for Reader<'_, K> {
         let turned = turned(&tensor.to_f32()?, inputs, outputs);
         let turned = TensorData::from_f32(name, &[count * outputs, inputs], &turned)?;
         self.sink.linear(HostLinear { weight: MatrixData::dense(turned)?, bias: None })
+    }
+
+    fn first_row(&mut self, path: &str, shape: [usize; 2]) -> Result<K::Linear> {
+        let [rows, columns] = shape;
+        let matrix = self.checkpoint.matrix(path, rows, columns, self.quantization)?;
+        let row = dense(matrix.select_rows(std::slice::from_ref(&(0..1)))?)?;
+        let weight = TensorData::from_f32(format!("{path}.weight"), &[columns, 1], &row)?;
+        self.sink.linear(HostLinear { weight: MatrixData::dense(weight)?, bias: None })
     }
 
     fn latent(&mut self, at: &str, heads: usize, rank: usize, dims: [usize; 2]) -> Result<[K::Linear; 2]> {

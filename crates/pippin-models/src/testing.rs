@@ -113,6 +113,10 @@ impl Source for Generator<'_> {
         self.dense_tensor(name.to_owned(), &shape, gain(name, shape.len()))
     }
 
+    fn first_row(&mut self, _: &str, _: [usize; 2]) -> Result<()> {
+        Ok(())
+    }
+
     fn constant(&mut self, _: [usize; 2], _: impl Fn(usize) -> f32) -> Result<()> {
         Ok(())
     }

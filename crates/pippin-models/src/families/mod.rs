@@ -4,6 +4,7 @@ mod cohere2;
 mod common;
 mod deepseek_v3;
 mod gemma;
+mod gemma3n;
 mod gpt_neox;
 mod gpt_oss;
 mod llama;
@@ -50,6 +51,7 @@ const FAMILIES: &[Family] = &[
     Family { name: "deepseek_v3", model_types: &["deepseek_v3", "kimi_k2"], read: deepseek_v3::spec },
     Family { name: "gemma2", model_types: &["gemma2"], read: gemma::gemma2 },
     Family { name: "gemma3", model_types: &["gemma3", "gemma3_text"], read: gemma::gemma3 },
+    Family { name: "gemma3n", model_types: &["gemma3n"], read: gemma3n::spec },
     Family { name: "gpt_neox", model_types: &["gpt_neox"], read: gpt_neox::spec },
     Family { name: "gpt_oss", model_types: &["gpt_oss"], read: gpt_oss::spec },
     Family { name: "llama", model_types: &["llama"], read: llama::spec },
