@@ -82,5 +82,8 @@ pub use error::{ModelError, Result};
 pub use families::{Family, ModelTypeRegistry};
 pub use load::{describe, describe_from, load, load_from};
 pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
-pub use parts::{Attention, Dense, DenseForm, Experts, Latent, NormSpec, Part, Projections, SharedExpert};
+pub use parts::{
+    Attention, Dense, DenseForm, Experts, GatedDelta, Latent, NormSpec, Part, Projections, SharedExpert,
+    ShortConv, StateSpace,
+};
 pub use spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits};

@@ -69,6 +69,9 @@ pub(crate) trait Source {
     /// left is a vector or a matrix.
     fn vector(&mut self, name: &str, shape: &[usize], change: fn(f32) -> f32) -> Result<Self::Vector>;
 
+    /// A parameter of `len` numbers, each `times` times over: numbers of heads for all columns of theirs.
+    fn repeated(&mut self, name: &str, len: usize, times: usize) -> Result<Self::Vector>;
+
     /// The kernels of a depthwise convolution, `[columns, taps, 1]` in `{path}.weight`, as `[columns, taps]`.
     fn kernels(&mut self, path: &str, columns: usize, taps: usize) -> Result<Self::Vector>;
 }
@@ -288,6 +291,12 @@ impl<K: Sink> Source for Reader<'_, K> {
     fn vector(&mut self, name: &str, shape: &[usize], change: fn(f32) -> f32) -> Result<K::Vector> {
         let host = self.host_vector(name, shape)?;
         self.sink.vector(host, change)
+    }
+
+    fn repeated(&mut self, name: &str, len: usize, times: usize) -> Result<K::Vector> {
+        let numbers = self.host_vector(name, &[len])?.to_f32()?;
+        let values: Vec<f32> = numbers.into_iter().flat_map(|n| std::iter::repeat_n(n, times)).collect();
+        self.sink.vector(TensorData::from_f32(name, &[values.len()], &values)?, same)
     }
 
     fn kernels(&mut self, path: &str, columns: usize, taps: usize) -> Result<K::Vector> {

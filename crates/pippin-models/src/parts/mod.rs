@@ -6,8 +6,11 @@
 mod attention;
 mod dense;
 mod experts;
+mod gated_delta;
 mod latent;
 mod norm;
+mod short_conv;
+mod state_space;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,13 +23,19 @@ use crate::{ModelError, Result};
 pub use attention::{Attention, Projections};
 pub use dense::{Dense, DenseForm};
 pub use experts::{Experts, SharedExpert};
+pub use gated_delta::GatedDelta;
 pub use latent::Latent;
 pub use norm::NormSpec;
+pub use short_conv::ShortConv;
+pub use state_space::StateSpace;
 
 use attention::AttentionWeights;
 use dense::DenseWeights;
 use experts::ExpertsWeights;
+use gated_delta::GatedDeltaWeights;
 use latent::LatentWeights;
+use short_conv::ShortConvWeights;
+use state_space::StateSpaceWeights;
 
 /// Keys and values that a part keeps for each token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,4 +246,10 @@ parts! {
     Dense: DenseWeights,
     /// A mixture of feed-forward networks.
     Experts: ExpertsWeights,
+    /// A linear recurrence by the gated delta rule.
+    GatedDelta: GatedDeltaWeights,
+    /// A short convolution between gates.
+    ShortConv: ShortConvWeights,
+    /// A selective state space.
+    StateSpace: StateSpaceWeights,
 }
