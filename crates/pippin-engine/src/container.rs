@@ -331,7 +331,7 @@ impl ModelContainer {
                 context: self.inner.memory.context,
             });
         }
-        let (events, receiver) = channel();
+        let (events, receiver) = crate::channel::channel();
         let cancel = CancelHandle::default();
         let request = Request {
             tokens: prompt,

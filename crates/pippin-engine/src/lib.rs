@@ -37,7 +37,10 @@
 //!
 //! No async code is in here, and no global state: a server bridges the streams to its own tasks.
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod cache;
+mod channel;
 mod config;
 mod container;
 mod device;
@@ -58,6 +61,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "async")]
+pub use asynchronous::AsyncStream;
 pub use cache::{
     CacheCounts, CacheEvent, CacheOptions, CacheUsage, Clock, EvictionReason, LoadPlan, LoadReporter,
     LoadRequest, LoadedModel, LocalLoader, MemoryProbe, MemoryReading, ModelCache, ModelLease, ModelLoader,

@@ -44,10 +44,10 @@ fn prompts(model: &ModelContainer) -> Vec<Vec<u32>> {
 
 #[test]
 fn answers_in_a_conversation() {
-    let mut chat = ChatSession::new(nano()).parameters(greedy(60));
+    let mut chat = ChatSession::new(nano()).with_parameters(greedy(60));
     let answer = chat.respond("What is 17 plus 25?").expect("an answer");
     assert!(answer.contains("42"), "{answer}");
-    let info = chat.last_info().expect("numbers").clone();
+    let info = chat.last_info().expect("numbers");
     assert_eq!(info.finish_reason, FinishReason::Stop);
     let first = info.prompt_tokens + info.generated_tokens;
     chat.respond("What is the capital of France?").expect("an answer");

@@ -11,7 +11,7 @@
 //! use pippin::{ChatSession, GenerateParameters};
 //!
 //! let model = pippin::load("pippin-nano")?;
-//! let mut chat = ChatSession::new(model).parameters(GenerateParameters::greedy());
+//! let mut chat = ChatSession::new(model).with_parameters(GenerateParameters::greedy());
 //! let answer = chat.respond("What is 17 plus 25?")?;
 //! assert!(answer.contains("42"), "{answer}");
 //! for text in chat.stream("What is the capital of France?")? {
@@ -51,6 +51,8 @@
 
 use std::path::Path;
 
+#[cfg(feature = "async")]
+pub use pippin_engine::AsyncStream;
 pub use pippin_engine::{
     CacheCounts, CacheEvent, CacheOptions, CacheUsage, CancelHandle, ChatInput, ChatSession, Clock,
     ConfigEntry, ConfigError, ConfigInputs, ConfigSource, Demand, Device, Distribution, EngineConfig,

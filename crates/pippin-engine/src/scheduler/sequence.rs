@@ -1,10 +1,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use pippin_text::StopTokens;
 
+use crate::channel::Sender;
 use crate::sampling::{Sampler, Scratch};
 use crate::{EngineError, FinishReason, GenerateParameters};
 

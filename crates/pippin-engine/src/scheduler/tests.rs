@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use pippin_tensor::KvFormat;
@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::GenerateParameters;
+use crate::channel::{self, Receiver};
 use crate::testing::{Control, FakeModel, NAN, POISON, STOP, Step, VOCAB, continuation, lock, logits};
 
 fn scheduler(context: usize, pages: usize, sequences: usize) -> (Scheduler, Arc<Mutex<Control>>) {
@@ -31,7 +32,7 @@ struct Client {
 
 impl Client {
     fn submit(scheduler: &mut Scheduler, prompt: &[u32], parameters: GenerateParameters) -> Self {
-        let (events, receiver) = channel();
+        let (events, receiver) = channel::channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         scheduler.submit(Request {
             tokens: prompt.to_vec(),
