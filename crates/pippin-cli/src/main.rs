@@ -20,6 +20,7 @@ mod machine;
 mod model;
 mod output;
 mod parameters;
+mod progress;
 mod settings;
 
 use std::process::ExitCode;

@@ -3,7 +3,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use pippin_hub::{HubCache, ModelConfiguration, Resolver, UseLock};
+use pippin_hub::{HubCache, ModelConfiguration, UseLock};
 use pippin_models::{LanguageModel, ModelInfo};
 use pippin_text::{StopStrings, StopTokens, Tokenizer};
 
@@ -14,18 +14,6 @@ use crate::processor::{ChatInput, TextProcessor};
 use crate::scheduler::{Command, Job, Limits, Request, Scheduler, Worker};
 use crate::stream::{CancelHandle, GenerationStream, TokenStream};
 use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, Workload, device, memory};
-
-/// How far a load has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LoadProgress {
-    /// The model's folder was found.
-    Found(PathBuf),
-    /// Its weights are being read.
-    Loading,
-    /// It answers from now on.
-    Ready,
-}
 
 /// A loaded model.
 ///
@@ -68,31 +56,14 @@ struct Built {
 }
 
 impl ModelContainer {
-    /// Loads the model that a name stands for: a folder, a hub id, an alias, or `pippin-nano`.
+    /// Loads the model that a name stands for: a folder, a hub id, an alias, or `pippin-nano`. [`open`](Self::open) does
+    /// the same with more to say: about downloads, progress, cancellation.
     ///
     /// # Errors
     ///
     /// The model is not on this machine, its files are malformed, or there is no memory for it.
     pub fn load(model: &str, options: &LoadOptions) -> Result<Self> {
-        Self::load_with_progress(&Resolver::from_env().configuration(model)?, options, |_| {})
-    }
-
-    /// Loads a model and tells how far it is.
-    ///
-    /// # Errors
-    ///
-    /// As for [`load`](Self::load).
-    pub fn load_with_progress(
-        configuration: &ModelConfiguration,
-        options: &LoadOptions,
-        mut progress: impl FnMut(LoadProgress),
-    ) -> Result<Self> {
-        let folder = Resolver::from_env().locate(configuration)?.directory;
-        progress(LoadProgress::Found(folder.clone()));
-        progress(LoadProgress::Loading);
-        let container = Self::load_folder(configuration, folder, options)?;
-        progress(LoadProgress::Ready);
-        Ok(container)
+        Self::open(model).with_options(options.clone()).load()
     }
 
     /// Loads a model from the folder where it was found.

@@ -50,6 +50,7 @@ mod kv;
 mod measure;
 mod memory;
 mod monitor;
+mod open;
 mod processor;
 mod run_state;
 mod sampling;
@@ -72,7 +73,7 @@ pub use config::{
     ConfigEntry, ConfigError, ConfigInputs, ConfigSource, EngineConfig, HubSettings, KeepAlive, MemoryBudget,
     ModelSettings,
 };
-pub use container::{LoadProgress, ModelContainer};
+pub use container::ModelContainer;
 pub use device::{Device, LoadOptions};
 pub use error::{EngineError, HeldModel, Result};
 pub use estimate::ModelMemory;
@@ -81,6 +82,7 @@ pub use monitor::{
     Distribution, Growth, LoadMemory, ModelPerformance, PerformanceMonitor, PerformanceSnapshot,
     ProcessPerformance, RequestCounts, TokenCounts,
 };
+pub use open::{LoadProgress, LoadTask, ModelOpener};
 pub use pippin_hub::{ModelConfiguration, ModelLocation, ModelRegistry};
 pub use pippin_models::{LanguageModel, ModelInfo};
 pub use pippin_tensor::{KvFormat, Numerics};

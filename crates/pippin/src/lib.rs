@@ -58,12 +58,12 @@ pub use pippin_engine::{
     ConfigEntry, ConfigError, ConfigInputs, ConfigSource, Demand, Device, Distribution, EngineConfig,
     EngineError, EvictionReason, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
     GenerationStream, Growth, HeldModel, HubSettings, KeepAlive, KvFormat, LanguageModel, LoadMemory,
-    LoadOptions, LoadPlan, LoadProgress, LoadReporter, LoadRequest, LoadedModel, LocalLoader, MachineLimits,
-    Measurement, MemoryBudget, MemoryProbe, MemoryReading, ModelCache, ModelContainer, ModelLease,
-    ModelLoader, ModelMemory, ModelPerformance, ModelSettings, Numerics, PerformanceMonitor,
-    PerformanceSnapshot, ProcessPerformance, RequestCounts, ResponseStream, Result, RunState, RunningModel,
-    RunningProcess, SystemClock, SystemProbe, TextProcessor, TokenCounts, TokenEvent, TokenStream, Workload,
-    run_folder, running, running_in,
+    LoadOptions, LoadPlan, LoadProgress, LoadReporter, LoadRequest, LoadTask, LoadedModel, LocalLoader,
+    MachineLimits, Measurement, MemoryBudget, MemoryProbe, MemoryReading, ModelCache, ModelContainer,
+    ModelLease, ModelLoader, ModelMemory, ModelOpener, ModelPerformance, ModelSettings, Numerics,
+    PerformanceMonitor, PerformanceSnapshot, ProcessPerformance, RequestCounts, ResponseStream, Result,
+    RunState, RunningModel, RunningProcess, SystemClock, SystemProbe, TextProcessor, TokenCounts, TokenEvent,
+    TokenStream, Workload, run_folder, running, running_in,
 };
 pub use pippin_hub::{
     Bandwidth, CachedModel, CachedRevision, FileCheck, FileHash, FileState, Fit, FoundModel, FoundModels,

@@ -284,6 +284,20 @@ impl ModelCache {
         }
     }
 
+    /// What a name stands for, by the cache's loader.
+    ///
+    /// # Errors
+    ///
+    /// The name is unknown.
+    pub fn configuration(&self, model: &str) -> Result<ModelConfiguration> {
+        self.shared.loader.configuration(model)
+    }
+
+    /// Whether a model is loaded or being loaded.
+    pub(crate) fn holds(&self, configuration: &ModelConfiguration) -> bool {
+        self.shared.lock().entries.contains_key(&key(configuration))
+    }
+
     /// Loads a model in advance, and waits until it is there. Its keep-alive begins then.
     ///
     /// # Errors
@@ -302,7 +316,7 @@ impl ModelCache {
     pub fn preload_all(&self, models: &[String], mut progress: impl FnMut(&str, LoadProgress)) -> Result<()> {
         let mut leases = Vec::with_capacity(models.len());
         for model in models {
-            let request = LoadRequest::new().progress(|step| progress(model, step));
+            let request = LoadRequest::new().with_progress(|step| progress(model, step));
             leases.push(self.get_with(model, request)?);
         }
         Ok(())

@@ -67,7 +67,7 @@ impl CacheOptions {
 /// use pippin_engine::{CancelHandle, LoadRequest};
 ///
 /// let cancel = CancelHandle::default();
-/// let request = LoadRequest::new().cancel(&cancel).progress(|progress| eprintln!("{progress:?}"));
+/// let request = LoadRequest::new().with_cancel(&cancel).with_progress(|progress| eprintln!("{progress:?}"));
 /// ```
 #[derive(Default)]
 pub struct LoadRequest<'a> {
@@ -83,7 +83,7 @@ impl<'a> LoadRequest<'a> {
 
     /// Lets this handle end the wait. The load itself ends with it when nobody else waits.
     #[must_use]
-    pub fn cancel(mut self, handle: &CancelHandle) -> Self {
+    pub fn with_cancel(mut self, handle: &CancelHandle) -> Self {
         self.cancel = Some(handle.clone());
         self
     }
@@ -91,7 +91,7 @@ impl<'a> LoadRequest<'a> {
     /// Calls this on the waiting thread with each step of the load, those included that it has made already. A model that
     /// is loaded makes none.
     #[must_use]
-    pub fn progress(mut self, callback: impl FnMut(LoadProgress) + 'a) -> Self {
+    pub fn with_progress(mut self, callback: impl FnMut(LoadProgress) + 'a) -> Self {
         self.progress = Some(Box::new(callback));
         self
     }

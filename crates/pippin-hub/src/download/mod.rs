@@ -49,7 +49,7 @@ impl PullOptions {
 }
 
 /// What happens during a download.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PullEvent {
     /// Bytes so far; comes some ten times a second.
