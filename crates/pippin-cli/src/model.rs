@@ -100,7 +100,7 @@ pub(crate) fn keep(
         models: Default::default(),
         ..CacheOptions::from_config(config)
     };
-    let cache = ModelCache::with_loader(options, LocalLoader::from_config(config));
+    let cache = ModelCache::from_loader(options, LocalLoader::from_config(config));
     let opener = ModelOpener::from_configuration(configuration.clone()).with_config(config);
     let lease = opener
         .with_progress(|step| {

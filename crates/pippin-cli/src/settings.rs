@@ -376,26 +376,23 @@ impl SearchSettings {
     /// The configuration is wrong.
     pub(crate) fn new(args: SearchArgs, surroundings: &Surroundings) -> Result<Self> {
         let config = surroundings.config()?;
-        let mut search = ModelSearch::default();
-        search.words = args.words.join(" ");
-        if args.all_authors {
-            search.author = None;
-        } else if let Some(author) = args.author {
-            search.author = Some(author);
-        }
-        search.family = args.family;
-        search.bits = args.bits;
-        search.fits_only = args.fits;
-        search.supported_only = args.supported;
-        search.sort = match args.sort {
-            SortBy::Downloads => SearchSort::Downloads,
-            SortBy::Likes => SearchSort::Likes,
-            SortBy::Updated => SearchSort::Updated,
-            SortBy::Created => SearchSort::Created,
-            SortBy::Trending => SearchSort::Trending,
-        };
-        search.limit = usize::from(args.limit);
-        search.page = usize::from(args.page);
+        let author = if args.all_authors { None } else { args.author.or(ModelSearch::default().author) };
+        let search = ModelSearch::default()
+            .with_words(args.words.join(" "))
+            .with_author(author)
+            .with_family(args.family)
+            .with_bits(args.bits)
+            .with_fits_only(args.fits)
+            .with_supported_only(args.supported)
+            .with_sort(match args.sort {
+                SortBy::Downloads => SearchSort::Downloads,
+                SortBy::Likes => SearchSort::Likes,
+                SortBy::Updated => SearchSort::Updated,
+                SortBy::Created => SearchSort::Created,
+                SortBy::Trending => SearchSort::Trending,
+            })
+            .with_limit(usize::from(args.limit))
+            .with_page(usize::from(args.page));
         Ok(Self { search, context: u64::from(args.context), json: args.json, config })
     }
 }

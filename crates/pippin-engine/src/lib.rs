@@ -15,7 +15,7 @@
 //! use pippin_engine::{GenerateParameters, GenerationEvent, LoadOptions, ModelContainer};
 //!
 //! let model = ModelContainer::load("pippin-nano", &LoadOptions::default())?;
-//! let parameters = GenerateParameters { max_tokens: Some(50), ..GenerateParameters::greedy() };
+//! let parameters = GenerateParameters::greedy().with_max_tokens(50);
 //! for event in model.generate_text("Once upon a time", &parameters)? {
 //!     match event? {
 //!         GenerationEvent::Info(info) => eprintln!("{:.1} tokens/s", info.tokens_per_second()),

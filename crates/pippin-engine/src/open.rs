@@ -52,7 +52,7 @@ type Consent<'a> = Box<dyn FnMut(&PullPlan) -> bool + Send + 'a>;
 ///
 /// let model = ModelContainer::open("qwen3-4b")
 ///     .with_download(true)
-///     .with_options(LoadOptions { context: Some(8192), ..LoadOptions::default() })
+///     .with_options(LoadOptions::default().with_context(8192))
 ///     .with_progress(|progress| {
 ///         if let LoadProgress::Downloading { id, missing, .. } = progress {
 ///             eprintln!("downloading {id}: {missing} bytes");
@@ -290,8 +290,7 @@ impl<'a> ModelOpener<'a> {
         self.check(configuration)?;
         let (total, missing) = (plan.total_bytes(), plan.missing_bytes());
         self.report(LoadProgress::Downloading { id: plan.id.clone(), total, missing });
-        let mut options = PullOptions::default();
-        options.cancel = Arc::clone(&self.cancel.0);
+        let options = PullOptions::default().with_cancel(Arc::clone(&self.cancel.0));
         match client.pull(&cache, &plan, &options, |event| self.report(LoadProgress::Download(event.clone())))
         {
             Ok(_) => Ok(true),

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -463,14 +462,25 @@ fn next_link(header: &str) -> Option<String> {
     })
 }
 
-/// Tests want failures to be quick.
 impl HubOptions {
-    /// The same, with other waits: for tests, and for those who know their network.
+    /// With this token, or without.
     #[must_use]
-    pub fn with_waits(mut self, stall: Duration, backoff: Duration, retries: u32) -> Self {
-        self.patience.stall = stall;
-        self.patience.backoff = backoff;
-        self.patience.retries = retries;
+    pub fn with_token(mut self, token: impl Into<Option<Token>>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// Makes no request, or may.
+    #[must_use]
+    pub fn with_offline(mut self, is_offline: bool) -> Self {
+        self.is_offline = is_offline;
+        self
+    }
+
+    /// With these timeouts and retries.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
         self
     }
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pippin_hub::{
-    FileState, HubCache, HubClient, HubError, HubOptions, PullEvent, PullOptions, PulledModel, Result, Token,
+    FileState, HubCache, HubClient, HubError, HubOptions, Patience, PullEvent, PullOptions, PulledModel,
+    Result, Token,
 };
 use support::{COMMIT, FakeHub, Kind, Model, safetensors};
 use tempfile::TempDir;
@@ -29,11 +30,9 @@ impl Place {
     }
 
     fn options(&self) -> HubOptions {
-        HubOptions::new(self.hub.endpoint()).with_waits(
-            Duration::from_millis(300),
-            Duration::from_millis(5),
-            4,
-        )
+        let patience = Patience::default().with_stall(Duration::from_millis(300));
+        HubOptions::new(self.hub.endpoint())
+            .with_patience(patience.with_backoff(Duration::from_millis(5)).with_retries(4))
     }
 
     fn client(&self) -> HubClient {
@@ -41,9 +40,8 @@ impl Place {
     }
 
     fn client_with(&self, token: &str) -> HubClient {
-        let mut options = self.options();
-        options.token = Token::new(token).expect("valid");
-        HubClient::new(options).expect("valid")
+        let token = Token::new(token).expect("valid");
+        HubClient::new(self.options().with_token(token)).expect("valid")
     }
 
     fn cache(&self) -> HubCache {

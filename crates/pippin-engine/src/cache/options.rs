@@ -61,6 +61,50 @@ impl CacheOptions {
     }
 }
 
+impl CacheOptions {
+    /// Loads models with these options.
+    #[must_use]
+    pub fn with_load(mut self, load: LoadOptions) -> Self {
+        self.load = load;
+        self
+    }
+
+    /// With so much memory for all models together.
+    #[must_use]
+    pub fn with_memory_budget(mut self, memory_budget: MemoryBudget) -> Self {
+        self.memory_budget = memory_budget;
+        self
+    }
+
+    /// With so many models at a time.
+    #[must_use]
+    pub fn with_max_loaded_models(mut self, max_loaded_models: usize) -> Self {
+        self.max_loaded_models = max_loaded_models;
+        self
+    }
+
+    /// Keeps models for this long after their last use.
+    #[must_use]
+    pub fn with_keep_alive(mut self, keep_alive: KeepAlive) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// With settings of one model, by any of its names.
+    #[must_use]
+    pub fn with_model(mut self, model: impl Into<String>, settings: ModelSettings) -> Self {
+        self.models.insert(model.into(), settings);
+        self
+    }
+
+    /// Looks after keep-alive and memory pressure so often.
+    #[must_use]
+    pub fn with_maintenance(mut self, maintenance: impl Into<Option<Duration>>) -> Self {
+        self.maintenance = maintenance.into();
+        self
+    }
+}
+
 /// How to wait for a model.
 ///
 /// ```

@@ -245,7 +245,7 @@ impl Bench {
         probe.set(MemoryReading::new(1 << 40, 1 << 40));
         let clock = TestClock(Arc::new(Mutex::new(Instant::now())));
         let options = CacheOptions { maintenance: None, ..options };
-        let cache = ModelCache::with_parts(options, fakes.clone(), clock.clone(), probe.clone());
+        let cache = ModelCache::from_parts(options, fakes.clone(), clock.clone(), probe.clone());
         let events = Mutex::new(cache.subscribe());
         Self { cache, fakes, clock, probe, events }
     }

@@ -117,6 +117,22 @@ pub struct ModelSettings {
     pub context: Option<usize>,
 }
 
+impl ModelSettings {
+    /// Keeps it for this long after its last use.
+    #[must_use]
+    pub fn with_keep_alive(mut self, keep_alive: impl Into<Option<KeepAlive>>) -> Self {
+        self.keep_alive = keep_alive.into();
+        self
+    }
+
+    /// With a longest sequence of so many tokens.
+    #[must_use]
+    pub fn with_context(mut self, context: impl Into<Option<usize>>) -> Self {
+        self.context = context.into();
+        self
+    }
+}
+
 /// A setting as `pippin config` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]

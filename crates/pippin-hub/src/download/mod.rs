@@ -40,10 +40,17 @@ impl Default for PullOptions {
 }
 
 impl PullOptions {
-    /// The same, with so many requests at a time.
+    /// With so many requests at a time.
     #[must_use]
     pub fn with_connections(mut self, connections: usize) -> Self {
         self.connections = connections;
+        self
+    }
+
+    /// Ends when this is set.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: Arc<AtomicBool>) -> Self {
+        self.cancel = cancel;
         self
     }
 }
