@@ -2,7 +2,8 @@
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use pippin::{Device, KvFormat};
+use pippin::Device;
+use pippin::loading::KvFormat;
 use serde_json::{Map, Value};
 
 use crate::input::{self, Source};

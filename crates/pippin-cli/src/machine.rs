@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pippin::{EngineConfig, EngineError, Hardware, HubClient, Judge, Patience};
+use pippin::hub::{Hardware, HubClient, Judge, Patience};
+use pippin::{EngineConfig, EngineError};
 
 use crate::error::Result;
 use crate::output;
@@ -20,7 +21,7 @@ pub(crate) fn hub(config: &EngineConfig) -> Result<HubClient> {
 /// What decides whether a model is of use on this machine.
 pub(crate) fn judge(hardware: &Hardware, config: &EngineConfig, context: u64) -> Judge<'static> {
     Judge {
-        is_supported: &pippin::is_supported,
+        is_supported: &pippin::models::is_supported,
         budget: hardware.available_memory.map(|available| config.memory_budget.bytes(available)),
         total_memory: hardware.total_memory,
         context,

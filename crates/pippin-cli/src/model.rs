@@ -3,10 +3,11 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use pippin::{
-    CacheOptions, EngineConfig, EngineError, HubError, LoadOptions, LoadProgress, LocalLoader, ModelCache,
-    ModelConfiguration, ModelContainer, ModelLease, ModelOpener, PullPlan, RunState,
-};
+use pippin::cache::{CacheOptions, LocalLoader, ModelLease};
+use pippin::hub::{HubError, ModelConfiguration, PullPlan};
+use pippin::loading::ModelOpener;
+use pippin::monitor::RunState;
+use pippin::{EngineConfig, EngineError, LoadOptions, LoadProgress, ModelCache, ModelContainer};
 
 use crate::error::{CliError, Result};
 use crate::progress::Display;

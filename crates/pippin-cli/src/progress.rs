@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pippin::PullEvent;
+use pippin::hub::PullEvent;
 
 use crate::output;
 

@@ -3,10 +3,10 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use pippin::{
-    ConfigInputs, EngineConfig, EngineError, GenerateParameters, LoadOptions, Message, ModelConfiguration,
-    ModelRegistry, ModelSearch, SearchSort, Workload, looks_like_model,
-};
+use pippin::config::ConfigInputs;
+use pippin::hub::{ModelConfiguration, ModelRegistry, ModelSearch, SearchSort, looks_like_model};
+use pippin::measure::Workload;
+use pippin::{EngineConfig, EngineError, GenerateParameters, LoadOptions, Message};
 use serde_json::{Map, Value};
 
 use crate::args::{

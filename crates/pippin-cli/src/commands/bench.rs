@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use pippin::{Demand, MachineLimits, Measurement, Numerics, Workload};
+use pippin::loading::Numerics;
+use pippin::measure::{Demand, MachineLimits, Measurement, Workload};
 use serde::Serialize;
 
 use crate::args::BenchFormat;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use pippin::ConfigEntry;
+use pippin::config::ConfigEntry;
 use serde::Serialize;
 use serde_json::Value;
 

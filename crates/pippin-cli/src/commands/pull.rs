@@ -1,8 +1,7 @@
 //! `pippin pull`: models of the hub, brought to this machine.
 
-use pippin::{
-    EngineConfig, EngineError, HubCache, HubClient, ModelLocation, PullOptions, PullPlan, PulledModel,
-};
+use pippin::hub::{HubCache, HubClient, ModelLocation, PullOptions, PullPlan, PulledModel};
+use pippin::{EngineConfig, EngineError};
 use serde::Serialize;
 
 use crate::error::{CliError, Result};

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use pippin::chat::ChatInput;
 use pippin::{
-    ChatInput, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent, GenerationStream, Message,
+    FinishReason, GenerateInfo, GenerateParameters, GenerationEvent, GenerationStream, Message,
     ModelContainer,
 };
 use serde::Serialize;

@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 use std::time::{Duration, SystemTime};
 
-use pippin::{CachedModel, EngineConfig, EngineError, FileState, HubCache, HubError};
+use pippin::hub::{CachedModel, FileState, HubCache, HubError};
+use pippin::{EngineConfig, EngineError};
 use serde::Serialize;
 use serde_json::json;
 
