@@ -14,6 +14,7 @@ mod commands;
 mod env;
 mod error;
 mod exit;
+mod flags;
 mod input;
 mod interrupt;
 mod machine;
@@ -21,6 +22,7 @@ mod model;
 mod output;
 mod parameters;
 mod progress;
+mod reference;
 mod settings;
 
 use std::process::ExitCode;

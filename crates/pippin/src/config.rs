@@ -18,9 +18,11 @@
 //! assert_eq!(model.context(), 512);
 //! # Ok::<(), pippin::EngineError>(())
 //! ```
+//!
+//! [`Setting::all`] is the list of them: key, variables, flag, default, meaning. A program makes its own flags and pages of it.
 
 #[doc(inline)]
 pub use pippin_engine::{
     ConfigEntry, ConfigError, ConfigInputs, ConfigSource, EngineConfig, HubSettings, KeepAlive, MemoryBudget,
-    ModelSettings,
+    ModelSettings, Setting, SettingFlag, SettingKind, SettingVariable, environment_variables,
 };
