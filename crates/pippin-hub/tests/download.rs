@@ -494,6 +494,26 @@ fn models_in_use_stay() {
 }
 
 #[test]
+fn many_threads_may_finish_one_model() {
+    let place = Place::with(Model::small(100));
+    let plan = place.client().plan(&place.cache(), ID, "main").expect("planned");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let pulled = place.client().pull(&place.cache(), &plan, &PullOptions::default(), |_| {});
+                    pulled.expect("pulled, or there already");
+                }
+            });
+        }
+    });
+    place.is_whole();
+    let refs = fs::read_dir(place.repository().join("refs")).expect("a folder");
+    let names: Vec<_> = refs.map(|entry| entry.expect("readable").file_name()).collect();
+    assert_eq!(names, ["main"]);
+}
+
+#[test]
 fn one_downloads_and_the_other_waits() {
     let place = Place::with(Model::small(20 * MB));
     place.hub.set_rate(20 << 20);
