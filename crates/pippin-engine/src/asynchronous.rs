@@ -11,6 +11,9 @@ use futures_core::stream::FusedStream;
 /// server may have as many answers under way as it likes. Reading turns tokens into text on the task's thread, which takes
 /// microseconds. Dropping it cancels the request, as dropping the stream itself does.
 ///
+/// Whoever drops the last handle to a model, a stream's included, waits until its thread has ended, which takes one step at
+/// most. A server keeps a [`ModelContainer`](crate::ModelContainer) or a [`ModelCache`](crate::ModelCache), so this is never a stream.
+///
 /// It is a type of its own because an iterator and a stream with one name would have two methods `next`.
 ///
 /// ```no_run

@@ -20,7 +20,8 @@
 //! ```
 //!
 //! [`ModelCache::start`] begins with what the user's settings name, and
-//! [`ModelOpener::load_in`](crate::loading::ModelOpener::load_in) downloads first what is not there. Models of one's own, or
+//! [`ModelOpener::load_in`](crate::loading::ModelOpener::load_in) downloads first what is not there; a task awaits
+//! [`spawn_in`](crate::loading::ModelOpener::spawn_in) instead. Models of one's own, or
 //! from elsewhere, come from a [`ModelLoader`].
 
 #[doc(inline)]
