@@ -372,7 +372,7 @@ mod tests {
         let folder = root.path().join("pippin").join("run");
         let running = || running_in(&folder).expect("read");
         assert_eq!(running(), []);
-        let cache = ModelCache::with_loader(CacheOptions::default(), Fakes);
+        let cache = ModelCache::from_loader(CacheOptions::default(), Fakes);
         let state = RunState::publish_in(&cache, &folder).expect("published");
         // One process, one file.
         assert!(RunState::publish_in(&cache, &folder).is_err());

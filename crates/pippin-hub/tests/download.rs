@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pippin_hub::{
-    FileState, HubCache, HubClient, HubError, HubOptions, PullEvent, PullOptions, PulledModel, Result, Token,
+    FileState, HubCache, HubClient, HubError, HubOptions, Patience, PullEvent, PullOptions, PulledModel,
+    Result, Token,
 };
 use support::{COMMIT, FakeHub, Kind, Model, safetensors};
 use tempfile::TempDir;
@@ -29,11 +30,9 @@ impl Place {
     }
 
     fn options(&self) -> HubOptions {
-        HubOptions::new(self.hub.endpoint()).with_waits(
-            Duration::from_millis(300),
-            Duration::from_millis(5),
-            4,
-        )
+        let patience = Patience::default().with_stall(Duration::from_millis(300));
+        HubOptions::new(self.hub.endpoint())
+            .with_patience(patience.with_backoff(Duration::from_millis(5)).with_retries(4))
     }
 
     fn client(&self) -> HubClient {
@@ -41,9 +40,8 @@ impl Place {
     }
 
     fn client_with(&self, token: &str) -> HubClient {
-        let mut options = self.options();
-        options.token = Token::new(token).expect("valid");
-        HubClient::new(options).expect("valid")
+        let token = Token::new(token).expect("valid");
+        HubClient::new(self.options().with_token(token)).expect("valid")
     }
 
     fn cache(&self) -> HubCache {
@@ -493,6 +491,26 @@ fn models_in_use_stay() {
     assert!(!place.repository().exists());
     assert!(place.cache().models().expect("readable").is_empty());
     assert!(HubCache::use_lock(Path::new("/")).is_none());
+}
+
+#[test]
+fn many_threads_may_finish_one_model() {
+    let place = Place::with(Model::small(100));
+    let plan = place.client().plan(&place.cache(), ID, "main").expect("planned");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let pulled = place.client().pull(&place.cache(), &plan, &PullOptions::default(), |_| {});
+                    pulled.expect("pulled, or there already");
+                }
+            });
+        }
+    });
+    place.is_whole();
+    let refs = fs::read_dir(place.repository().join("refs")).expect("a folder");
+    let names: Vec<_> = refs.map(|entry| entry.expect("readable").file_name()).collect();
+    assert_eq!(names, ["main"]);
 }
 
 #[test]

@@ -61,13 +61,57 @@ impl CacheOptions {
     }
 }
 
+impl CacheOptions {
+    /// Loads models with these options.
+    #[must_use]
+    pub fn with_load(mut self, load: LoadOptions) -> Self {
+        self.load = load;
+        self
+    }
+
+    /// With so much memory for all models together.
+    #[must_use]
+    pub fn with_memory_budget(mut self, memory_budget: MemoryBudget) -> Self {
+        self.memory_budget = memory_budget;
+        self
+    }
+
+    /// With so many models at a time.
+    #[must_use]
+    pub fn with_max_loaded_models(mut self, max_loaded_models: usize) -> Self {
+        self.max_loaded_models = max_loaded_models;
+        self
+    }
+
+    /// Keeps models for this long after their last use.
+    #[must_use]
+    pub fn with_keep_alive(mut self, keep_alive: KeepAlive) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// With settings of one model, by any of its names.
+    #[must_use]
+    pub fn with_model(mut self, model: impl Into<String>, settings: ModelSettings) -> Self {
+        self.models.insert(model.into(), settings);
+        self
+    }
+
+    /// Looks after keep-alive and memory pressure so often.
+    #[must_use]
+    pub fn with_maintenance(mut self, maintenance: impl Into<Option<Duration>>) -> Self {
+        self.maintenance = maintenance.into();
+        self
+    }
+}
+
 /// How to wait for a model.
 ///
 /// ```
 /// use pippin_engine::{CancelHandle, LoadRequest};
 ///
 /// let cancel = CancelHandle::default();
-/// let request = LoadRequest::new().cancel(&cancel).progress(|progress| eprintln!("{progress:?}"));
+/// let request = LoadRequest::new().with_cancel(&cancel).with_progress(|progress| eprintln!("{progress:?}"));
 /// ```
 #[derive(Default)]
 pub struct LoadRequest<'a> {
@@ -83,7 +127,7 @@ impl<'a> LoadRequest<'a> {
 
     /// Lets this handle end the wait. The load itself ends with it when nobody else waits.
     #[must_use]
-    pub fn cancel(mut self, handle: &CancelHandle) -> Self {
+    pub fn with_cancel(mut self, handle: &CancelHandle) -> Self {
         self.cancel = Some(handle.clone());
         self
     }
@@ -91,7 +135,7 @@ impl<'a> LoadRequest<'a> {
     /// Calls this on the waiting thread with each step of the load, those included that it has made already. A model that
     /// is loaded makes none.
     #[must_use]
-    pub fn progress(mut self, callback: impl FnMut(LoadProgress) + 'a) -> Self {
+    pub fn with_progress(mut self, callback: impl FnMut(LoadProgress) + 'a) -> Self {
         self.progress = Some(Box::new(callback));
         self
     }

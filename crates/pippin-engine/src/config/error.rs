@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::table::SETTINGS;
+use super::setting::Setting;
 
 /// Where a value came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -106,7 +106,7 @@ impl ConfigError {
             }
             Self::UnknownKey { .. } => Some(format!(
                 "the settings are {}",
-                SETTINGS.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ")
+                Setting::all().iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ")
             )),
             Self::Value { key, .. } if key == "context" || key == "threads" => {
                 Some("leave it out to have it chosen".to_owned())

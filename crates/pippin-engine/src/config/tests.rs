@@ -167,6 +167,51 @@ fn a_named_file_must_exist_and_be_sane() {
     assert!(from_file(&format!("preload = {}", "[".repeat(100_000))).is_err());
 }
 
+/// What a form promises is what is accepted, from every place.
+#[test]
+fn forms_say_what_is_accepted() {
+    for setting in Setting::all() {
+        let accepts = |value: &str| {
+            let mut config = EngineConfig::default();
+            let raw = Raw::Word(value.to_owned());
+            let raw = if setting.is_list() { Raw::List(vec![raw]) } else { raw };
+            config.apply(setting, &raw, ConfigSource::Default).is_ok()
+        };
+        let (good, bad) = match setting.kind {
+            SettingKind::Text | SettingKind::List => (vec!["https://x".to_owned()], vec![String::new()]),
+            SettingKind::Boolean => (vec!["true".into(), "0".into()], vec!["2".into()]),
+            SettingKind::Integer(low, high) => (
+                vec![low.to_string(), high.to_string()],
+                vec![low.wrapping_sub(1).to_string(), (high + 1).to_string()],
+            ),
+            SettingKind::Choice(names) => {
+                (names.iter().map(|name| (*name).to_owned()).collect(), vec![format!("{}x", names[0])])
+            }
+            SettingKind::Size => (vec!["12 GB".into(), "80%".into()], vec!["30s".into()]),
+            SettingKind::Time => (vec!["30s".into(), "-1".into()], vec!["80%".into()]),
+        };
+        for value in good {
+            assert!(accepts(&value), "{} refuses {value:?}", setting.key);
+        }
+        for value in bad.iter().filter(|value| !(setting.is_list() && value.is_empty())) {
+            assert!(!accepts(value), "{} takes {value:?}", setting.key);
+        }
+        // Whoever reads the help can tell flags, variables and keys apart and to one another.
+        let flag = setting.flag.as_ref().map(|flag| flag.name.trim_start_matches("--").replace('-', "_"));
+        assert!(flag.is_none_or(|flag| flag == setting.key), "{} has a flag of another name", setting.key);
+        assert!(!setting.variables.is_empty() && !setting.purpose.ends_with('.'), "{}", setting.key);
+    }
+    let formats = KvFormat::ALL.map(KvFormat::as_str);
+    let choices = |key| match Setting::find(key).expect("is one").kind {
+        SettingKind::Choice(names) => names,
+        kind => panic!("{kind:?}"),
+    };
+    assert_eq!((choices("kv_cache"), choices("device")), (&formats[..], &Device::NAMES[..]));
+    let names: Vec<_> = environment_variables().into_iter().map(|(name, _)| name).collect();
+    let unique: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(unique.len(), names.len());
+}
+
 #[test]
 fn sizes_and_times_are_read_and_written() {
     for (text, bytes) in [
@@ -238,11 +283,11 @@ proptest! {
     }
 
     #[test]
-    fn no_value_panics(key in 0..SETTINGS.len(), text in "\\PC{0,20}", number in any::<i64>()) {
+    fn no_value_panics(key in 0..Setting::all().len(), text in "\\PC{0,20}", number in any::<i64>()) {
         let mut config = EngineConfig::default();
         for raw in [Raw::Word(text.clone()), Raw::Text(text.clone()), Raw::Integer(number), Raw::Word(number.to_string()),
             Raw::List(vec![Raw::Text(text.clone())]), Raw::Boolean(true), Raw::Other] {
-            let _ = config.apply(&SETTINGS[key], &raw, ConfigSource::Default);
+            let _ = config.apply(&Setting::all()[key], &raw, ConfigSource::Default);
         }
         config.entries();
     }

@@ -40,16 +40,23 @@ impl Default for PullOptions {
 }
 
 impl PullOptions {
-    /// The same, with so many requests at a time.
+    /// With so many requests at a time.
     #[must_use]
     pub fn with_connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
+
+    /// Ends when this is set.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: Arc<AtomicBool>) -> Self {
+        self.cancel = cancel;
+        self
+    }
 }
 
 /// What happens during a download.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PullEvent {
     /// Bytes so far; comes some ten times a second.

@@ -84,16 +84,19 @@ impl<'a> RenderInputs<'a> {
     }
 
     /// With the special tokens of the model.
+    #[must_use]
     pub fn with_special_tokens(self, special_tokens: &'a SpecialTokens) -> Self {
         Self { special_tokens: Some(special_tokens), ..self }
     }
 
     /// With tools.
+    #[must_use]
     pub fn with_tools(self, tools: &'a [Json]) -> Self {
         Self { tools: Some(tools), ..self }
     }
 
     /// With further variables for the template.
+    #[must_use]
     pub fn with_extra(self, extra: &'a Map<String, Json>) -> Self {
         Self { extra: Some(extra), ..self }
     }
@@ -222,6 +225,7 @@ impl ChatTemplate {
     }
 
     /// The same template with other limits.
+    #[must_use]
     pub fn with_limits(self, limits: TemplateLimits) -> Self {
         Self { limits, ..self }
     }

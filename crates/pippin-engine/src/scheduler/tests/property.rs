@@ -74,7 +74,7 @@ fn setups() -> impl Strategy<Value = (Setup, bool)> {
 
 enum Waiting {
     Answer(Client),
-    Score(Receiver<Result<Vec<f32>>>),
+    Score(std::sync::mpsc::Receiver<Result<Vec<f32>>>),
 }
 
 fn check(setup: &Setup, fails_late: bool, arrivals: &[Arrival], clear_at: usize) -> Result<(), TestCaseError> {
