@@ -89,12 +89,23 @@ pub(super) fn find_or_pull(
     let client = client(config)?;
     let cache = config.hub_cache().map_err(EngineError::from)?;
     let (id, revision) = hub_name(model, None, config)?;
-    let plan = client.plan(&cache, &id, &revision).map_err(EngineError::from)?;
-    let size = output::bytes(plan.missing_bytes());
-    if is_agreed {
-        output::note(&format!("{id} is not on this machine: downloading {size}"));
-    } else if !ask(&format!("{id} is not on this machine. Download {size}?"), true)? {
-        return Err(EngineError::from(error).into());
+    let mut plan = client.plan(&cache, &id, &revision).map_err(EngineError::from)?;
+    loop {
+        let shown = plan.missing_bytes();
+        let size = output::bytes(shown);
+        if is_agreed {
+            output::note(&format!("{id} is not on this machine: downloading {size}"));
+            break;
+        }
+        if !ask(&format!("{id} is not on this machine. Download {size}?"), true)? {
+            return Err(EngineError::from(error).into());
+        }
+        // While the question stood there, another process may have removed what was there already.
+        plan.refresh(&cache);
+        if plan.missing_bytes() <= shown {
+            break;
+        }
+        output::note("some of it has been removed in the meantime");
     }
     pull(&client, &cache, &plan, &PullOptions::default())?;
     model::find(model, config)
