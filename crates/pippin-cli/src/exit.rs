@@ -119,6 +119,7 @@ impl From<&HubError> for Exit {
             | HubError::NoSpace { .. }
             | HubError::Write { .. }
             | HubError::InUse { .. }
+            | HubError::Changed { .. }
             | HubError::Cancelled => Self::DownloadFailed,
             HubError::NotAModel { .. } | HubError::Incomplete { .. } | HubError::Read { .. } => {
                 Self::ModelInvalid

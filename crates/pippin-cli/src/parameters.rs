@@ -289,7 +289,8 @@ pub(crate) fn set(
     let Some(name) = find(&map, name) else {
         if name.replace('-', "_") == "prefill_step_size" {
             // It was one, and would make all requests wait for the one that sets it.
-            return Err("prefill_step_size holds for the model, not for a request: give --prefill-step-size".to_owned());
+            return Err("prefill_step_size holds for the model, not for a request: give --prefill-step-size"
+                .to_owned());
         }
         return Err(format!("there is no parameter {name:?}"));
     };

@@ -148,7 +148,7 @@ impl<'a> ModelOpener<'a> {
     }
 
     /// Downloads a hub model that is not on this machine if this function, which is told what it takes, agrees. When it
-    /// does not, the error is the same as without a download.
+    /// does not, the error is the same as without a download. It is asked again if the download has become larger since.
     #[must_use]
     pub fn with_download_if(mut self, consent: impl FnMut(&PullPlan) -> bool + Send + 'a) -> Self {
         self.consent = Some(Box::new(consent));
@@ -293,10 +293,18 @@ impl<'a> ModelOpener<'a> {
             return Ok(false);
         }
         let client = HubClient::new(options)?;
-        let plan = client.plan(&cache, id, revision)?;
-        self.check(configuration)?;
-        if !consent(&plan) {
-            return Ok(false);
+        let mut plan = client.plan(&cache, id, revision)?;
+        loop {
+            self.check(configuration)?;
+            let shown = plan.missing_bytes();
+            if !consent(&plan) {
+                return Ok(false);
+            }
+            // While the question stood there, another process may have removed what was there already.
+            plan.refresh(&cache);
+            if plan.missing_bytes() <= shown {
+                break;
+            }
         }
         self.check(configuration)?;
         let (total, missing) = (plan.total_bytes(), plan.missing_bytes());

@@ -514,6 +514,124 @@ fn many_threads_may_finish_one_model() {
 }
 
 #[test]
+fn what_was_not_planned_is_not_removed() {
+    let next = "89abcdef0123456789abcdef0123456789abcdef";
+    let changed =
+        || Model { commit: next.to_owned(), ..Model::small(MB).with("config.json", b"{\"a\": 1}".to_vec()) };
+    // What happens between the question and the answer, and what the error says of it.
+    type Change = fn(&Place);
+    let changes: [(&str, Change); 6] = [
+        ("the revision 89abcdef0123 is there now", |place| {
+            let next = "89abcdef0123456789abcdef0123456789abcdef";
+            let model = Model::small(MB).with("config.json", b"{\"a\": 1}".to_vec());
+            place.hub.add(ID, Model { commit: next.to_owned(), ..model });
+            place.pull().expect("pulled");
+        }),
+        ("was added", |place| {
+            fs::write(place.repository().join("blobs/0123.incomplete"), "of another tool").expect("written");
+        }),
+        ("was added", |place| {
+            let notes = place.repository().join("snapshots").join(COMMIT).join("notes/a/b.txt");
+            fs::create_dir_all(notes.parent().expect("a folder")).expect("created");
+            fs::write(notes, "mine").expect("written");
+        }),
+        ("was added", |place| {
+            fs::write(place.repository().join("refs/mine"), COMMIT).expect("written");
+        }),
+        ("is another now", |place| {
+            let blob = &names(&place.repository().join("blobs"))[0];
+            fs::write(place.repository().join("blobs").join(blob), "repaired, or damaged").expect("written");
+        }),
+        ("it has gone", |place| fs::remove_dir_all(place.repository()).expect("removed")),
+    ];
+    for (expected, change) in changes {
+        for revision in [None, Some(COMMIT)] {
+            let place = Place::with(Model::small(MB));
+            place.pull().expect("pulled");
+            let removal = place.cache().plan_removal(ID, revision).expect("planned");
+            change(&place);
+            let before = tree(&place.repository());
+            // One revision alone: that another one came changes which of its blobs are needed.
+            match place.cache().remove(&removal).expect_err("changed") {
+                HubError::Changed { id, what } => {
+                    assert_eq!(id, ID);
+                    let other = revision.is_some() && expected.starts_with("the revision");
+                    assert!(what.contains(expected) || other, "{expected}: {what}");
+                }
+                other => panic!("{expected}: {other}"),
+            }
+            assert_eq!(tree(&place.repository()), before, "{expected}");
+            // Asked again, it goes.
+            if let Ok(removal) = place.cache().plan_removal(ID, None) {
+                place.cache().remove(&removal).expect("removed");
+            }
+            assert!(!place.repository().exists(), "{expected}");
+        }
+    }
+
+    // A revision's blobs that a third one has come to share.
+    let place = Place::with(Model::small(MB));
+    place.pull().expect("pulled");
+    place.hub.add(ID, changed());
+    place.pull().expect("pulled");
+    let weights = place.repository().join("snapshots").join(next).join("model.safetensors");
+    fs::remove_file(weights).expect("removed");
+    let removal = place.cache().plan_removal(ID, Some(COMMIT)).expect("planned");
+    place.pull().expect("repaired");
+    assert!(matches!(place.cache().remove(&removal), Err(HubError::Changed { .. })));
+    place.cache().find(ID, "main").expect("whole");
+}
+
+#[test]
+fn downloads_of_other_tools_are_not_removed_under_them() {
+    let place = Place::with(Model::small(MB));
+    place.pull().expect("pulled");
+    let partial = place.repository().join("blobs/0123.incomplete");
+    fs::write(&partial, "so far").expect("written");
+    let removal = place.cache().plan_removal(ID, None).expect("planned");
+    let repository = place.repository();
+    let name = repository.file_name().expect("a name");
+    let lock = place.cache().root().join(".locks").join(name).join("0123.lock");
+    let held = fs::File::create(lock).expect("created");
+    held.lock().expect("locked");
+    assert!(matches!(place.cache().remove(&removal), Err(HubError::InUse { .. })));
+    place.is_whole();
+    assert_eq!(place.cache().prune().expect("pruned").busy, 1);
+    drop(held);
+    place.cache().remove(&removal).expect("removed");
+    assert!(!place.repository().exists());
+}
+
+#[test]
+fn a_plan_is_brought_up_to_date() {
+    let place = Place::with(Model::small(MB));
+    let mut plan = place.client().plan(&place.cache(), ID, "main").expect("planned");
+    let all = plan.missing_bytes();
+    place.pull().expect("pulled");
+    plan.refresh(&place.cache());
+    assert_eq!(plan.missing_bytes(), 0);
+    let removal = place.cache().plan_removal(ID, None).expect("planned");
+    place.cache().remove(&removal).expect("removed");
+    plan.refresh(&place.cache());
+    assert_eq!(plan.missing_bytes(), all);
+}
+
+/// What is in a folder: names, and what stands in the files.
+fn tree(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().expect("known").is_dir() {
+            found.extend(tree(&path));
+        } else {
+            found.push((path.display().to_string(), fs::read(&path).unwrap_or_default()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
 fn one_downloads_and_the_other_waits() {
     let place = Place::with(Model::small(20 * MB));
     place.hub.set_rate(20 << 20);

@@ -451,10 +451,11 @@ impl WeakCache {
     }
 }
 
-/// What tells models apart: where they are, and nothing else.
+/// What tells loaded models apart: which they are, whatever they were called, and at which revision.
 fn key(configuration: &ModelConfiguration) -> String {
     match &configuration.location {
-        ModelLocation::Hub { id, revision } => format!("{id}@{revision}"),
+        // As everywhere, the case of an id does not matter; what a revision is called does.
+        ModelLocation::Hub { id, revision } => format!("{}@{revision}", id.to_ascii_lowercase()),
         ModelLocation::Directory(path) => {
             path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string()
         }

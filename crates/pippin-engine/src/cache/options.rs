@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use pippin_hub::ModelConfiguration;
+use pippin_hub::{ModelConfiguration, Resolver};
 
+use crate::config::settings_for;
 use crate::{CancelHandle, EngineConfig, KeepAlive, LoadOptions, LoadProgress, MemoryBudget, ModelSettings};
 
 /// How a [`ModelCache`](super::ModelCache) loads models and keeps them.
@@ -46,18 +47,16 @@ impl CacheOptions {
     }
 
     /// What holds for this model only, by whichever of its names it was given.
-    fn settings(&self, model: &ModelConfiguration) -> Option<&ModelSettings> {
-        let aliases = model.aliases.iter().map(String::as_str);
-        aliases.chain([model.name().as_str()]).find_map(|name| self.models.get(name))
+    fn settings(&self, model: &ModelConfiguration) -> ModelSettings {
+        settings_for(&self.models, model, Resolver::from_env)
     }
 
     pub(super) fn load_options(&self, model: &ModelConfiguration) -> LoadOptions {
-        let context = self.settings(model).and_then(|settings| settings.context);
-        LoadOptions { context: context.or(self.load.context), ..self.load.clone() }
+        LoadOptions { context: self.settings(model).context.or(self.load.context), ..self.load.clone() }
     }
 
-    pub(super) fn keep_alive(&self, model: &ModelConfiguration) -> KeepAlive {
-        self.settings(model).and_then(|settings| settings.keep_alive).unwrap_or(self.keep_alive)
+    pub(crate) fn keep_alive(&self, model: &ModelConfiguration) -> KeepAlive {
+        self.settings(model).keep_alive.unwrap_or(self.keep_alive)
     }
 }
 

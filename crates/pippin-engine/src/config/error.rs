@@ -25,6 +25,16 @@ pub enum ConfigSource {
     Flag(String),
 }
 
+impl ConfigSource {
+    /// The line, of what stands in a file.
+    pub(super) fn line(&self) -> Option<usize> {
+        match self {
+            Self::File { line, .. } => Some(*line),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -82,6 +92,16 @@ pub enum ConfigError {
         /// What it must be.
         expected: &'static str,
     },
+    /// Settings of one model in two places.
+    #[error("{origin}: models.{model:?} is the same model as models.{other:?}")]
+    SameModel {
+        /// Where the later one stands.
+        origin: ConfigSource,
+        /// Its name there.
+        model: String,
+        /// The name that the model has in the other place.
+        other: String,
+    },
 }
 
 fn place(origin: &ConfigSource, key: &str) -> String {
@@ -108,6 +128,7 @@ impl ConfigError {
                 "the settings are {}",
                 Setting::all().iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ")
             )),
+            Self::SameModel { .. } => Some("put its settings into one table".to_owned()),
             Self::Value { key, .. } if key == "context" || key == "threads" => {
                 Some("leave it out to have it chosen".to_owned())
             }

@@ -3,6 +3,7 @@
 mod error;
 mod inputs;
 mod setting;
+mod single;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use toml::de::{DeTable, DeValue};
 pub use error::{ConfigError, ConfigSource};
 pub use inputs::ConfigInputs;
 pub use setting::{Setting, SettingFlag, SettingKind, SettingVariable, environment_variables};
+pub(crate) use single::settings_for;
 pub use values::{KeepAlive, MemoryBudget};
 
 use self::inputs::{Given, read};
@@ -94,7 +96,8 @@ pub struct EngineConfig {
     pub pin: Vec<String>,
     /// Where models come from.
     pub hub: HubSettings,
-    /// Settings of single models, by the name that the file gives them: `[models."qwen3-4b"]`.
+    /// Settings of single models, by the name that the file gives them: `[models."qwen3-4b"]`. They hold for the model by
+    /// whichever of its names it is loaded: alias, hub id, folder.
     pub models: BTreeMap<String, ModelSettings>,
     sources: BTreeMap<String, ConfigSource>,
 }
@@ -197,6 +200,7 @@ impl EngineConfig {
         {
             config.apply_file(path, &text)?;
         }
+        config.check_models()?;
         for setting in Setting::all() {
             // The first variable of a setting that is set decides.
             for SettingVariable { name, .. } in setting.variables {
@@ -258,7 +262,7 @@ impl EngineConfig {
             device: self.device,
             numerics: self.numerics,
             kv_format: self.kv_cache,
-            context: self.models.get(model).and_then(|settings| settings.context).or(self.context),
+            context: self.settings(model).context.or(self.context),
             max_sequences: self.max_sequences,
             prefill_step_size: self.prefill_step_size,
             threads: self.threads,
@@ -304,7 +308,7 @@ impl EngineConfig {
 
     /// How long a model stays loaded after its last use.
     pub fn keep_alive(&self, model: &str) -> KeepAlive {
-        self.models.get(model).and_then(|settings| settings.keep_alive).unwrap_or(self.keep_alive)
+        self.settings(model).keep_alive.unwrap_or(self.keep_alive)
     }
 
     fn apply(&mut self, setting: &Setting, raw: &Raw, origin: ConfigSource) -> Result<(), ConfigError> {

@@ -58,6 +58,70 @@ fn every_setting_can_stand_in_the_file() {
 }
 
 #[test]
+fn settings_of_a_model_hold_by_all_its_names() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let snapshot = root.path().join("models--mlx-community--Qwen3-4B-4bit/snapshots/c0ffee");
+    let mine = root.path().join("mine");
+    for folder in [&snapshot, &mine] {
+        std::fs::create_dir_all(folder).expect("created");
+    }
+    let names = [
+        "qwen3-4b".to_owned(),
+        "Qwen3-4B".to_owned(),
+        "mlx-community/Qwen3-4B-4bit".to_owned(),
+        "mlx-community/qwen3-4b-4bit".to_owned(),
+        format!("{}", snapshot.display()),
+        format!("{}/", snapshot.display()),
+    ];
+    for setting in &names {
+        let config = from_file(&format!("[models.'{setting}']\ncontext = 77\nkeep_alive = 'forever'"));
+        let config = config.expect("valid");
+        let options = crate::CacheOptions::from_config(&config);
+        for name in names.iter().map(String::as_str).chain(["qwen3-4b@v1"]) {
+            assert_eq!(config.load_options(name).context, Some(77), "{setting} {name}");
+            assert_eq!(config.keep_alive(name), KeepAlive::Forever, "{setting} {name}");
+            let model = Resolver::from_env().configuration(name).expect("known");
+            assert_eq!(options.keep_alive(&model), KeepAlive::Forever, "{setting} {name}");
+        }
+        for other in ["qwen3-8b", "pippin-nano", &mine.display().to_string(), "no such model", ""] {
+            assert_eq!(config.load_options(other).context, None, "{setting} {other}");
+        }
+    }
+    // Folders however their paths are written.
+    let config = from_file(&format!("[models.'{}/']\ncontext = 5", mine.display())).expect("valid");
+    for name in [format!("{}", mine.display()), format!("{}/../mine/.", mine.display())] {
+        assert_eq!(config.load_options(&name).context, Some(5), "{name}");
+    }
+    // One revision before all, value by value.
+    let config = from_file(
+        "[models.'qwen3-4b@v1']\ncontext = 1\n[models.'mlx-community/Qwen3-4B-4bit']\ncontext = 2\nkeep_alive = 3",
+    );
+    let config = config.expect("valid");
+    for (name, context) in [("qwen3-4b@v1", 1), ("qwen3-4b", 2), ("QWEN3-4B@v2", 2)] {
+        assert_eq!(config.load_options(name).context, Some(context), "{name}");
+        assert_eq!(config.keep_alive(name), KeepAlive::For(Duration::from_secs(3)), "{name}");
+    }
+
+    // Two tables for one model.
+    for (first, second) in [
+        ("qwen3-4b", "qwen3"),
+        ("mlx-community/Qwen3-4B-4bit", "QWEN3-4B"),
+        ("nano", "pippin-nano"),
+        ("a/b@v1", "A/B@v1"),
+        (names[4].as_str(), "qwen3-4b"),
+    ] {
+        let error =
+            from_file(&format!("[models.'{first}']\ncontext = 2\n[models.'{second}']\n\nkeep_alive = 3"));
+        let error = error.expect_err(second);
+        let expected = format!("config.toml:5: models.{second:?} is the same model as models.{first:?}");
+        assert!(error.to_string().contains(&expected), "{error}");
+        assert!(error.hint().is_some());
+    }
+    from_file("[models.'a/b']\ncontext = 2\n[models.'a/c']\ncontext = 3\n[models.'a/b@v1']\ncontext = 3")
+        .expect("three");
+}
+
+#[test]
 fn later_places_win() {
     let (_folder, inputs) = file("threads = 1\ncontext = 1\nmax_sequences = 1\n");
     let inputs = inputs
@@ -118,7 +182,11 @@ fn mistakes_name_place_key_and_line() {
         ("threads = 1.5", "threads is something else", ""),
         ("\n\ndevice = 'abacus'", "config.toml:3: device is \"abacus\", but must be one of auto", ""),
         ("exact = 1", "exact is 1", ""),
-        ("prefill_step_size = 1000000", "prefill_step_size is 1000000, but must be a number from 1 to 16384", ""),
+        (
+            "prefill_step_size = 1000000",
+            "prefill_step_size is 1000000, but must be a number from 1 to 16384",
+            "",
+        ),
         ("kv_cache = 'int4'", "kv_cache is \"int4\", but must be one of f32, f16, bf16 and int8", ""),
         ("memory_budget = '0%'", "memory_budget", ""),
         ("memory_budget = '101%'", "memory_budget", ""),

@@ -131,6 +131,12 @@ impl HubClient {
         let _in_use = crate::lock::share(cache.root(), &store.folder_name)?
             .ok_or_else(|| HubError::InUse { id: plan.id.clone() })?;
         store.create(&plan.commit)?;
+        // The plan may be from before somebody thought about an answer.
+        let plan = &{
+            let mut plan = plan.clone();
+            plan.refresh(cache);
+            plan
+        };
         check_space(&store.folder, plan)?;
         let total = plan.total_bytes();
         let mut finished = 0;

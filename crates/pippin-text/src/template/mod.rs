@@ -3,6 +3,7 @@
 mod builtins;
 mod eval;
 mod format;
+mod names;
 mod ops;
 mod parse;
 mod value;
@@ -110,7 +111,7 @@ impl<'a> RenderInputs<'a> {
 /// `break` and `continue`, `{% generation %}` (which renders its contents), `raise_exception`, `strftime_now`, a `tojson`
 /// that writes what Python's `json.dumps(ensure_ascii=False)` writes, and Python's own semantics for values: `True`
 /// prints as `True`, dicts keep their order, strings, lists and dicts have their Python methods, an undefined variable
-/// is empty until it is used. Goldens made with `transformers` and Jinja2 hold the two together.
+/// is empty until it is used, `map`, `select` and their like return something that can be read once. Goldens made with `transformers` and Jinja2 hold the two together.
 ///
 /// # Untrusted templates
 ///
