@@ -3,7 +3,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use pippin_hub::{HubCache, ModelConfiguration, Resolver, UseLock};
+use pippin_hub::{HubCache, ModelConfiguration, UseLock};
 use pippin_models::{LanguageModel, ModelInfo};
 use pippin_text::{StopStrings, StopTokens, Tokenizer};
 
@@ -13,18 +13,6 @@ use crate::processor::{ChatInput, TextProcessor};
 use crate::scheduler::{Command, Job, Request, Scheduler, Worker};
 use crate::stream::{CancelHandle, GenerationStream, TokenStream};
 use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, Workload, device};
-
-/// How far a load has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LoadProgress {
-    /// The model's folder was found.
-    Found(PathBuf),
-    /// Its weights are being read.
-    Loading,
-    /// It answers from now on.
-    Ready,
-}
 
 /// A loaded model.
 ///
@@ -67,40 +55,14 @@ struct Built {
 }
 
 impl ModelContainer {
-    /// Loads the model that a name stands for: a folder, a hub id, an alias, or `pippin-nano`.
+    /// Loads the model that a name stands for: a folder, a hub id, an alias, or `pippin-nano`. [`open`](Self::open) does
+    /// the same with more to say: about downloads, progress, cancellation.
     ///
     /// # Errors
     ///
     /// The model is not on this machine, its files are malformed, or it does not fit the memory.
     pub fn load(model: &str, options: &LoadOptions) -> Result<Self> {
-        Self::load_with_progress(&Resolver::from_env().configuration(model)?, options, |_| {})
-    }
-
-    /// Loads a model and tells how far it is.
-    ///
-    /// # Errors
-    ///
-    /// As for [`load`](Self::load).
-    pub fn load_with_progress(
-        configuration: &ModelConfiguration,
-        options: &LoadOptions,
-        mut progress: impl FnMut(LoadProgress),
-    ) -> Result<Self> {
-        let folder = Resolver::from_env().locate(configuration)?.directory;
-        progress(LoadProgress::Found(folder.clone()));
-        let plan = MemoryPlan::new(&pippin_models::describe(&folder)?, options)?;
-        if plan.memory.total() > plan.budget {
-            return Err(EngineError::OverBudget {
-                model: configuration.name(),
-                needed: Box::new(plan.memory),
-                budget: plan.budget,
-                held: Vec::new(),
-            });
-        }
-        progress(LoadProgress::Loading);
-        let container = Self::load_folder(configuration, folder, &plan.options(options))?;
-        progress(LoadProgress::Ready);
-        Ok(container)
+        Self::open(model).with_options(options.clone()).load()
     }
 
     /// Loads a model from the folder where it was found.
@@ -340,7 +302,7 @@ impl ModelContainer {
                 context: self.inner.memory.context,
             });
         }
-        let (events, receiver) = channel();
+        let (events, receiver) = crate::channel::channel();
         let cancel = CancelHandle::default();
         let request = Request {
             tokens: prompt,

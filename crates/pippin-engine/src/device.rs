@@ -67,7 +67,8 @@ const MAX_SNAPSHOTS: usize = 1 << 16;
 /// ```
 /// use pippin_engine::{Device, LoadOptions};
 ///
-/// let options = LoadOptions { device: Device::Cpu, context: Some(8192), ..Default::default() };
+/// let options = LoadOptions::default().with_device(Device::Cpu).with_context(8192);
+/// assert_eq!(options, LoadOptions { device: Device::Cpu, context: Some(8192), ..LoadOptions::default() });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -150,6 +151,78 @@ impl LoadOptions {
     }
 }
 
+impl LoadOptions {
+    /// On this device.
+    #[must_use]
+    pub fn with_device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// With these numerics.
+    #[must_use]
+    pub fn with_numerics(mut self, numerics: Numerics) -> Self {
+        self.numerics = numerics;
+        self
+    }
+
+    /// With keys and values in this format.
+    #[must_use]
+    pub fn with_kv_format(mut self, kv_format: impl Into<Option<KvFormat>>) -> Self {
+        self.kv_format = kv_format.into();
+        self
+    }
+
+    /// With a longest sequence of so many tokens.
+    #[must_use]
+    pub fn with_context(mut self, context: impl Into<Option<usize>>) -> Self {
+        self.context = context.into();
+        self
+    }
+
+    /// With a KV cache of so many tokens over all sequences.
+    #[must_use]
+    pub fn with_cache_tokens(mut self, cache_tokens: impl Into<Option<usize>>) -> Self {
+        self.cache_tokens = cache_tokens.into();
+        self
+    }
+
+    /// With so many sequences computed together.
+    #[must_use]
+    pub fn with_max_sequences(mut self, max_sequences: usize) -> Self {
+        self.max_sequences = max_sequences;
+        self
+    }
+
+    /// Computes so many prompt tokens in one step, over all requests.
+    #[must_use]
+    pub fn with_prefill_step_size(mut self, tokens: usize) -> Self {
+        self.prefill_step_size = tokens;
+        self
+    }
+
+    /// Keeps so many copies of recurrent state for requests that begin alike.
+    #[must_use]
+    pub fn with_snapshots(mut self, snapshots: impl Into<Option<usize>>) -> Self {
+        self.snapshots = snapshots.into();
+        self
+    }
+
+    /// Lets the model take so many bytes, with weights, caches and all.
+    #[must_use]
+    pub fn with_memory_budget(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.memory_budget = bytes.into();
+        self
+    }
+
+    /// With so many threads of the CPU.
+    #[must_use]
+    pub fn with_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
+        self.threads = threads.into();
+        self
+    }
+}
+
 /// A loaded model and its device in words.
 pub(crate) type Loaded = (Box<dyn LanguageModel>, String);
 
@@ -219,5 +292,34 @@ mod tests {
             let options = LoadOptions { kv_format: Some(KvFormat::Int8), ..options };
             assert_eq!(options.kv_format(Dtype::F16), KvFormat::Int8);
         }
+    }
+
+    #[test]
+    fn every_option_has_its_setter() {
+        let set = LoadOptions::default()
+            .with_device(Device::Cpu)
+            .with_numerics(Numerics::Exact)
+            .with_kv_format(KvFormat::Int8)
+            .with_context(1)
+            .with_cache_tokens(2)
+            .with_max_sequences(3)
+            .with_threads(4)
+            .with_prefill_step_size(5)
+            .with_snapshots(6)
+            .with_memory_budget(7);
+        let expected = LoadOptions {
+            device: Device::Cpu,
+            numerics: Numerics::Exact,
+            kv_format: Some(KvFormat::Int8),
+            context: Some(1),
+            cache_tokens: Some(2),
+            max_sequences: 3,
+            threads: Some(4),
+            prefill_step_size: 5,
+            snapshots: Some(6),
+            memory_budget: Some(7),
+        };
+        assert_eq!(set, expected);
+        assert_eq!(set.with_context(None).context, None);
     }
 }

@@ -120,7 +120,8 @@ impl MemoryPlan {
         let pages = |tokens| cache_pages(layout, tokens, sequences, options.prefill_step_size);
         let context = options.context.unwrap_or_else(|| {
             // Whole pages: a part of one would be allocated and not used.
-            let fits = |count: usize| cache_bytes(layout, &pages(count.saturating_mul(PAGE_SIZE)), format) <= rest;
+            let fits =
+                |count: usize| cache_bytes(layout, &pages(count.saturating_mul(PAGE_SIZE)), format) <= rest;
             let affordable = most(pages_for(info.context_length), fits).saturating_mul(PAGE_SIZE);
             info.context_length.min(affordable.max(MIN_CONTEXT))
         });
@@ -280,8 +281,7 @@ mod tests {
     fn windows_cost_only_what_they_see() {
         let mut windowed = info();
         windowed.cache.groups = vec![group(Reach::All), group(Reach::Window(1024))];
-        let options =
-            LoadOptions { context: Some(100_000), max_sequences: 4, ..LoadOptions::default() };
+        let options = LoadOptions { context: Some(100_000), max_sequences: 4, ..LoadOptions::default() };
         let plan = MemoryPlan::fitting(&windowed, &options, 0);
         // A hundred thousand tokens in one group; in the other, four windows and a little.
         assert_eq!(plan.caches.pages, [3125, 4 * (32 + 3) + 32]);

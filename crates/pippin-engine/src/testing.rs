@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use pippin_models::{
-    CacheGroup, CacheLayout, CachePlan, Config, LanguageModel, Logits, ModelError, ModelInfo, Output, SlotEdit,
-    StepId, Submitted, describe_from, testing,
+    CacheGroup, CacheLayout, CachePlan, Config, LanguageModel, Logits, ModelError, ModelInfo, Output,
+    SlotEdit, StepId, Submitted, describe_from, testing,
 };
 use pippin_sampling::{Sampler, Scratch};
 use pippin_tensor::{Batch, Dtype, GIVEN_BACK, LogitRows, Reach, StepLimits, TensorError, ValueStore, Want};
@@ -59,8 +59,13 @@ impl Kind {
     }
 
     pub(crate) fn layout(&self) -> CacheLayout {
-        let group =
-            |reach: &Reach| CacheGroup { layers: 1, kv_heads: 1, key_dim: 4, values: ValueStore::Own(4), reach: *reach };
+        let group = |reach: &Reach| CacheGroup {
+            layers: 1,
+            kv_heads: 1,
+            key_dim: 4,
+            values: ValueStore::Own(4),
+            reach: *reach,
+        };
         let state_bytes = if self.has_state { 64 } else { 0 };
         CacheLayout { groups: self.groups.iter().map(group).collect(), state_bytes }
     }
@@ -301,17 +306,23 @@ impl LanguageModel for FakeModel {
         std::thread::sleep(delay);
         let control = &mut *lock(&shared);
         assert!(self.flights.len() < 2, "too many steps on their way");
-        assert!(self.flights.iter().all(|(submitted, _)| submitted.feeds), "the step before was to be finished");
+        assert!(
+            self.flights.iter().all(|(submitted, _)| submitted.feeds),
+            "the step before was to be finished"
+        );
         assert!(batch.limits() == &self.limits && batch.rows() > 0);
         let starts = batch.query_starts();
-        let step = starts.windows(2).map(|w| (batch.indices()[w[0] as usize] as usize, (w[1] - w[0]) as usize));
+        let step =
+            starts.windows(2).map(|w| (batch.indices()[w[0] as usize] as usize, (w[1] - w[0]) as usize));
         control.steps.push(step.collect());
         assert!(control.panic_at != Some(control.steps.len()), "the fake model panics as told");
         batch.resolve(|slot| self.slots[slot].last);
         let (slots, wants) = (batch.slots(), batch.wants());
         for (slot, _) in slots.iter().zip(wants).filter(|(_, want)| **want == Want::Sample) {
             // After a failed step on its way there may be none: nobody will look at the result.
-            if self.slots[*slot as usize].sampler.is_none() && self.flights.iter().all(|(_, result)| result.is_ok()) {
+            if self.slots[*slot as usize].sampler.is_none()
+                && self.flights.iter().all(|(_, result)| result.is_ok())
+            {
                 return Err(TensorError::shape("fake", "a sampler", "none").into());
             }
         }

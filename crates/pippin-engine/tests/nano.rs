@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use pippin_engine::{
     ChatInput, ChatSession, Device, FinishReason, GenerateParameters, LoadOptions, LoadProgress, Message,
-    ModelConfiguration, ModelContainer, Numerics, TokenEvent, Workload,
+    ModelContainer, Numerics, TokenEvent, Workload,
 };
 
 fn nano() -> ModelContainer {
@@ -44,10 +44,10 @@ fn prompts(model: &ModelContainer) -> Vec<Vec<u32>> {
 
 #[test]
 fn answers_in_a_conversation() {
-    let mut chat = ChatSession::new(nano()).parameters(greedy(60));
+    let mut chat = ChatSession::new(nano()).with_parameters(greedy(60));
     let answer = chat.respond("What is 17 plus 25?").expect("an answer");
     assert!(answer.contains("42"), "{answer}");
-    let info = chat.last_info().expect("numbers").clone();
+    let info = chat.last_info().expect("numbers");
     assert_eq!(info.finish_reason, FinishReason::Stop);
     let first = info.prompt_tokens + info.generated_tokens;
     chat.respond("What is the capital of France?").expect("an answer");
@@ -59,10 +59,9 @@ fn answers_in_a_conversation() {
 #[test]
 fn loading_reports_its_progress() {
     let mut seen = Vec::new();
-    let configuration = ModelConfiguration::nano();
     let options = LoadOptions { threads: Some(1), context: Some(256), ..LoadOptions::default() };
-    let model = ModelContainer::load_with_progress(&configuration, &options, |progress| seen.push(progress));
-    let model = model.expect("the shipped model loads");
+    let opener = ModelContainer::open("pippin-nano").with_options(options.clone());
+    let model = opener.with_progress(|progress| seen.push(progress)).load().expect("the shipped model loads");
     assert!(matches!(seen[..], [LoadProgress::Found(_), LoadProgress::Loading, LoadProgress::Ready]));
     assert_eq!(model.context(), 256);
     assert_eq!(model.name(), "pippin-nano");

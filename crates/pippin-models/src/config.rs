@@ -44,6 +44,7 @@ impl Config {
             return Err(ModelError::TooLarge { path, bytes: metadata.len().max(length), limit: SIZE_LIMIT });
         }
         let value = serde_json::from_slice(&text)
+            .or_else(|error| serde_json::from_slice(&tagged(&text)).map_err(|_| error))
             .map_err(|error| ModelError::Json { path: path.clone(), message: error.to_string() })?;
         Self::new(value)
     }
@@ -179,12 +180,49 @@ impl<'a> Fields<'a> {
         Ok(self.flag(name)?.unwrap_or(default))
     }
 
+    /// A non-negative integer that must be there.
+    pub(crate) fn index(&self, name: &str) -> Result<usize> {
+        let expected = "a non-negative integer";
+        let index = |value: &Value| value.as_u64().and_then(|value| usize::try_from(value).ok());
+        self.typed(name, expected, index)?.ok_or_else(|| self.missing(name, expected))
+    }
+
     /// Non-negative integers.
     pub(crate) fn indices(&self, name: &str) -> Result<Option<Vec<usize>>> {
         self.typed(name, "a list of integers", |value| {
             let index = |value: &Value| value.as_u64().and_then(|value| usize::try_from(value).ok());
             value.as_array()?.iter().map(index).collect()
         })
+    }
+
+    /// Positive integers, one for each of some things: a list of them, or one for all.
+    pub(crate) fn counts(&self, name: &str, count: usize) -> Result<Vec<usize>> {
+        let expected = "a positive integer, or a list of them";
+        let index = |value: &Value| {
+            value.as_u64().and_then(|value| usize::try_from(value).ok()).filter(|value| *value > 0)
+        };
+        let counts = self.typed(name, expected, |value| match value {
+            Value::Array(values) => values.iter().map(index).collect(),
+            value => index(value).map(|value| vec![value; count]),
+        })?;
+        self.as_many(name, counts.ok_or_else(|| self.missing(name, expected))?, count)
+    }
+
+    /// Numbers from zero to less than one, one for each of some things: a list of them, or one for all; or the default.
+    pub(crate) fn shares_or(&self, name: &str, default: f64, count: usize) -> Result<Vec<f64>> {
+        let share = |value: &Value| number(value).filter(|share| (0.0..1.0).contains(share));
+        let shares = self.typed(name, "numbers from 0 to less than 1", |value| match value {
+            Value::Array(values) => values.iter().map(share).collect(),
+            value => share(value).map(|share| vec![share; count]),
+        })?;
+        self.as_many(name, shares.unwrap_or_else(|| vec![default; count]), count)
+    }
+
+    fn as_many<T>(&self, name: &str, values: Vec<T>, count: usize) -> Result<Vec<T>> {
+        if values.len() == count {
+            return Ok(values);
+        }
+        Err(self.error(name, format_args!("has {} entries for {count} layers", values.len())))
     }
 
     /// A positive finite number, as it is in `f64`.
@@ -244,7 +282,7 @@ pub(crate) enum Numbers {
 
 /// A JSON number, or one that JSON cannot write: `{"__float__": "Infinity"}`, as the tools that write MLX checkpoints
 /// spell it.
-fn number(value: &Value) -> Option<f64> {
+pub(crate) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
         Value::Object(map) if map.len() == 1 => match map.get("__float__")?.as_str()? {
@@ -255,6 +293,27 @@ fn number(value: &Value) -> Option<f64> {
         },
         _ => None,
     }
+}
+
+/// Text in which the numbers that Python writes although JSON has none of them (`Infinity`, `-Infinity`, `NaN`) are written
+/// as [`number`] reads them.
+fn tagged(text: &[u8]) -> Vec<u8> {
+    let mut tagged = Vec::with_capacity(text.len());
+    let (mut rest, mut quoted) = (text, false);
+    while let Some(first) = rest.first() {
+        let mut words = ["Infinity", "-Infinity", "NaN"].into_iter().filter(|_| !quoted);
+        if let Some(word) = words.find(|word| rest.starts_with(word.as_bytes())) {
+            tagged.extend(format!("{{\"__float__\": \"{word}\"}}").bytes());
+            rest = &rest[word.len()..];
+            continue;
+        }
+        // What follows a backslash does not end a string.
+        let (taken, others) = rest.split_at(if *first == b'\\' { 2.min(rest.len()) } else { 1 });
+        quoted ^= *first == b'"';
+        tagged.extend(taken);
+        rest = others;
+    }
+    tagged
 }
 
 /// A value for an error message: short, on one line, without characters that change how a terminal shows it.
@@ -342,6 +401,18 @@ mod tests {
     }
 
     #[test]
+    fn files_may_have_the_numbers_of_python() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"a": [0.0, Infinity, -Infinity], "b": NaN, "c \" NaN": "Infinity \\"}"#;
+        std::fs::write(folder.path().join("config.json"), text).unwrap();
+        let float = |name: &str| json!({"__float__": name});
+        let expected = json!({
+            "a": [0.0, float("Infinity"), float("-Infinity")], "b": float("NaN"), "c \" NaN": "Infinity \\",
+        });
+        assert_eq!(*Config::read(folder.path()).unwrap().value(), expected);
+    }
+
+    #[test]
     fn nested_fields_are_named_in_full() {
         let config = config(json!({"rope_scaling": {"factor": "two", "list": [1, -1]}, "other": 3}));
         let nested = config.fields().object("rope_scaling.").unwrap().unwrap();
@@ -371,6 +442,9 @@ mod tests {
         std::fs::write(&path, "{\"a\": ").unwrap();
         let error = Config::read(folder.path()).unwrap_err();
         assert!(error.to_string().contains("not valid JSON"), "{error}");
+        std::fs::write(&path, "{\"a\": Infinities}").unwrap();
+        let error = Config::read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("not valid JSON: expected value at line 1 column 7"), "{error}");
         std::fs::write(&path, "[1]").unwrap();
         assert!(matches!(Config::read(folder.path()), Err(ModelError::Field { .. })));
         std::fs::write(&path, "[".repeat(100_000)).unwrap();

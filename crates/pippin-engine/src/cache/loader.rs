@@ -60,6 +60,13 @@ impl LoadPlan {
     pub fn new(options: LoadOptions, estimate: ModelMemory) -> Self {
         Self { directory: None, options, estimate }
     }
+
+    /// From this folder.
+    #[must_use]
+    pub fn with_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
 }
 
 /// Tells those who wait for a load how far it is, and the load whether anyone still waits.

@@ -268,7 +268,7 @@ impl Bench {
         probe.set(MemoryReading::new(1 << 40, 1 << 40));
         let clock = TestClock(Arc::new(Mutex::new(Instant::now())));
         let options = CacheOptions { maintenance: None, ..options };
-        let cache = ModelCache::with_parts(options, fakes.clone(), clock.clone(), probe.clone());
+        let cache = ModelCache::from_parts(options, fakes.clone(), clock.clone(), probe.clone());
         let events = Mutex::new(cache.subscribe());
         Self { cache, fakes, clock, probe, events }
     }
@@ -486,7 +486,7 @@ fn progress_reaches_everyone_who_waits() {
     bench.fakes.change(0, |model| model.gate = Some(Arc::clone(&gate)));
     let ask = || {
         let mut seen = Vec::new();
-        let request = LoadRequest::new().progress(|progress| seen.push(progress));
+        let request = LoadRequest::new().with_progress(|progress| seen.push(progress));
         drop(bench.cache.get_with("m0", request).expect("loaded"));
         seen
     };
@@ -508,7 +508,8 @@ fn a_load_is_cancelled_with_its_last_request() {
     let gate = Arc::new(Gate::default());
     bench.fakes.change(0, |model| model.gate = Some(Arc::clone(&gate)));
     let (first, second) = (CancelHandle::default(), CancelHandle::default());
-    let ask = |handle: CancelHandle| bench.cache.get_with("m0", LoadRequest::new().cancel(&handle)).map(drop);
+    let ask =
+        |handle: CancelHandle| bench.cache.get_with("m0", LoadRequest::new().with_cancel(&handle)).map(drop);
     std::thread::scope(|scope| {
         let requests = [&first, &second].map(|handle| scope.spawn(|| ask(handle.clone())));
         wait_for(|| bench.cache.usage().counts.joined == 1);
@@ -538,7 +539,7 @@ fn a_load_goes_on_while_somebody_waits() {
         let patient = scope.spawn(|| bench.cache.get("m0").map(drop));
         gate.wait_until_reached();
         handle.cancel();
-        let request = LoadRequest::new().cancel(&handle);
+        let request = LoadRequest::new().with_cancel(&handle);
         assert!(matches!(bench.cache.get_with("m0", request), Err(EngineError::LoadCancelled { .. })));
         gate.open();
         patient.join().expect("no panic").expect("loaded");

@@ -132,7 +132,9 @@ impl Store {
             // Idle pages that are found do not make room.
             let idle = pages().filter(|page| pool.is_idle(*page)).count();
             let needed = match group.reach.limit() {
-                None => pages_for(tokens).saturating_sub(found.path.len() + usize::from(found.tail.is_some())),
+                None => {
+                    pages_for(tokens).saturating_sub(found.path.len() + usize::from(found.tail.is_some()))
+                }
                 Some(limit) => {
                     // Both steps that may be on their way hold pages that were not given back yet.
                     let most = pages_for(limit) + 2 + pages_for(2 * step);

@@ -4,8 +4,13 @@ use pippin_tensor::{GIVEN_BACK, Reach, ValueStore};
 use super::*;
 
 fn layout(reaches: &[Reach], has_state: bool) -> CacheLayout {
-    let group =
-        |reach: &Reach| CacheGroup { layers: 1, kv_heads: 1, key_dim: 1, values: ValueStore::Own(1), reach: *reach };
+    let group = |reach: &Reach| CacheGroup {
+        layers: 1,
+        kv_heads: 1,
+        key_dim: 1,
+        values: ValueStore::Own(1),
+        reach: *reach,
+    };
     CacheLayout { groups: reaches.iter().map(group).collect(), state_bytes: u64::from(has_state) }
 }
 
@@ -191,7 +196,9 @@ fn room_is_counted_before_anything_is_given_up() {
     let fits = |store: &Store, prompt: &[u32], promised: usize| {
         store.fits(&store.find(prompt), prompt.len(), 512, &[promised])
     };
-    assert!(fits(&store, &tokens(128), 0) && !fits(&store, &tokens(129), 0) && !fits(&store, &tokens(128), 1));
+    assert!(
+        fits(&store, &tokens(128), 0) && !fits(&store, &tokens(129), 0) && !fits(&store, &tokens(128), 1)
+    );
     // What is found does not have to be found again, but is no room either.
     assert!(fits(&store, &[9; 128], 0) && !fits(&store, &[9; 129], 0));
     assert_eq!(store.find(&tokens(65)).tokens, 64);

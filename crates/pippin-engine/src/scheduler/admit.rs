@@ -26,7 +26,9 @@ impl Scheduler {
             if !self.store.fits(&found, next.tokens.len(), self.limits.step, &promised) {
                 return;
             }
-            let (Some(slot), Some(sequence)) = (self.store.take_slot(), self.waiting.pop_front()) else { return };
+            let (Some(slot), Some(sequence)) = (self.store.take_slot(), self.waiting.pop_front()) else {
+                return;
+            };
             self.begin(sequence, slot, &found);
         }
     }

@@ -187,8 +187,14 @@ mod tests {
     #[test]
     fn the_patient_are_served() {
         assert_eq!(share(512, &[prompt(8000, PATIENCE), prompt(100, 0)]), [512, 0]);
-        assert_eq!(share(512, &[prompt(8000, PATIENCE), prompt(9000, PATIENCE + 1), prompt(100, 0)]), [256, 256, 0]);
-        assert_eq!(share(512, &[prompt(8000, PATIENCE), prompt(9000, PATIENCE + 1), prompt(9, PATIENCE)]), [333, 170, 9]);
+        assert_eq!(
+            share(512, &[prompt(8000, PATIENCE), prompt(9000, PATIENCE + 1), prompt(100, 0)]),
+            [256, 256, 0]
+        );
+        assert_eq!(
+            share(512, &[prompt(8000, PATIENCE), prompt(9000, PATIENCE + 1), prompt(9, PATIENCE)]),
+            [333, 170, 9]
+        );
         assert_eq!(share(1, &[prompt(8000, PATIENCE), prompt(9000, PATIENCE + 1)]), [0, 1]);
     }
 

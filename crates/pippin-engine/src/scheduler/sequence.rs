@@ -1,6 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc;
 use std::time::Instant;
 
 use pippin_models::{Logits, SlotEdit};
@@ -8,6 +8,7 @@ use pippin_sampling::{Sampled, Sampler, log_probability, random_seed};
 use pippin_tensor::{Input, LogitRows, Want};
 use pippin_text::StopTokens;
 
+use crate::channel::Sender;
 use crate::kv::Pages;
 use crate::{EngineError, FinishReason, GenerateParameters, Result};
 
@@ -84,7 +85,7 @@ pub(super) struct Sequence {
 #[derive(Debug)]
 enum Work {
     Answer(Answer),
-    Score { scores: Vec<f32>, reply: Sender<Result<Vec<f32>>> },
+    Score { scores: Vec<f32>, reply: mpsc::Sender<Result<Vec<f32>>> },
 }
 
 #[derive(Debug)]
@@ -122,7 +123,7 @@ impl Sequence {
     }
 
     /// Tokens to be scored; `None` where there is nothing to compute, which is answered at once.
-    pub(super) fn score(tokens: Vec<u32>, reply: Sender<Result<Vec<f32>>>) -> Option<Self> {
+    pub(super) fn score(tokens: Vec<u32>, reply: mpsc::Sender<Result<Vec<f32>>>) -> Option<Self> {
         if tokens.len() < 2 {
             // A failed send means that nobody waits for the answer any more.
             let _ = reply.send(Ok(Vec::new()));

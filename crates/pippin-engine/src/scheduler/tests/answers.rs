@@ -24,7 +24,11 @@ fn every_kind_of_model_generates_what_it_says() {
             for (seed, length) in [(1, 200), (2, 3), (1, 250), (1, 200), (3, 64)] {
                 let prompt = prompt(seed, length);
                 let mut client = rig.ask(&prompt, greedy(60));
-                assert_eq!(client.finished(FinishReason::Length), kind.continuation(&prompt, 60), "{kind:?} {feeds:?}");
+                assert_eq!(
+                    client.finished(FinishReason::Length),
+                    kind.continuation(&prompt, 60),
+                    "{kind:?} {feeds:?}"
+                );
             }
             rig.assert_nothing_is_lost();
         }
@@ -116,7 +120,10 @@ fn a_cancelled_request_ends_within_a_step() {
         let steps = rig.steps().len();
         rig.step();
         assert_eq!(rig.steps().len(), steps, "no step for nobody");
-        assert_eq!(running.finished(FinishReason::Cancelled).len(), if feeds == Feeds::Always { 1 } else { 2 });
+        assert_eq!(
+            running.finished(FinishReason::Cancelled).len(),
+            if feeds == Feeds::Always { 1 } else { 2 }
+        );
         assert!(waiting.finished(FinishReason::Cancelled).is_empty());
         rig.run();
         rig.assert_nothing_is_lost();

@@ -184,7 +184,10 @@ fn a_model_with_state_runs_without_snapshots() {
         for _ in 0..2 {
             let prompt = prompt(40, 100);
             let mut client = rig.ask(&prompt, greedy(5));
-            assert_eq!((client.cached, client.finished(FinishReason::Length)), (Some(0), &kind.continuation(&prompt, 5)[..]));
+            assert_eq!(
+                (client.cached, client.finished(FinishReason::Length)),
+                (Some(0), &kind.continuation(&prompt, 5)[..])
+            );
         }
         rig.assert_nothing_is_lost();
     }

@@ -5,7 +5,9 @@ use crate::testing::{NAN, POISON};
 
 /// All ways in which a device may fail.
 fn devices() -> impl Iterator<Item = (Feeds, bool)> {
-    [Feeds::Never, Feeds::Always, Feeds::Sometimes].into_iter().flat_map(|feeds| [(feeds, false), (feeds, true)])
+    [Feeds::Never, Feeds::Always, Feeds::Sometimes]
+        .into_iter()
+        .flat_map(|feeds| [(feeds, false), (feeds, true)])
 }
 
 #[test]
@@ -15,8 +17,12 @@ fn a_failing_request_fails_alone() {
             let mut rig = Setup { feeds, ..Setup::of(&kind, 256, 16, 6) }.build();
             lock(&rig.control).fails_late = fails_late;
             let good = prompt(21, 20);
-            let sampled =
-                GenerateParameters { temperature: 1.0, seed: Some(3), max_tokens: Some(30), ..Default::default() };
+            let sampled = GenerateParameters {
+                temperature: 1.0,
+                seed: Some(3),
+                max_tokens: Some(30),
+                ..Default::default()
+            };
             let mut a = Client::submit(&mut rig, &good, greedy(10));
             let mut b = Client::submit(&mut rig, &good, sampled.clone());
             for _ in 0..3 {
@@ -27,7 +33,11 @@ fn a_failing_request_fails_alone() {
             let mut nan = Client::submit(&mut rig, &[1, NAN], greedy(10));
             rig.run();
             assert_eq!(a.finished(FinishReason::Length), kind.continuation(&good, 10));
-            assert_eq!(b.finished(FinishReason::Length), reference(&kind, &good, &sampled), "{kind:?} {feeds:?}");
+            assert_eq!(
+                b.finished(FinishReason::Length),
+                reference(&kind, &good, &sampled),
+                "{kind:?} {feeds:?}"
+            );
             assert!(poisoned.error().contains("poison"));
             assert!(nan.error().contains("after 2 tokens"));
             rig.assert_nothing_is_lost();

@@ -26,7 +26,9 @@ fn first_tokens(rig: &mut Rig, long: &[u32], before: usize, short: &[Vec<u32>]) 
 /// tenths of the time that the long one takes from then on.
 #[test]
 fn short_prompts_do_not_wait_for_a_long_one() {
-    for (feeds, length) in [(Feeds::Never, 40), (Feeds::Never, 300), (Feeds::Never, 500), (Feeds::Always, 300)] {
+    for (feeds, length) in
+        [(Feeds::Never, 40), (Feeds::Never, 300), (Feeds::Never, 500), (Feeds::Always, 300)]
+    {
         let mut rig = Setup { feeds, ..Setup::new(8192, 512, 8) }.build();
         let short: Vec<Vec<u32>> = (0..5).map(|seed| prompt(seed + 2, length)).collect();
         let (long, mut short) = first_tokens(&mut rig, &prompt(1, 8000), 2, &short);
@@ -46,7 +48,9 @@ fn a_long_prompt_is_not_put_off_for_ever() {
     while long.poll().tokens.is_empty() {
         // There is always one of the same length as a step.
         if rig.scheduler.running.len() + rig.scheduler.waiting.len() < 3 {
-            Client::submit(&mut rig, &prompt(steps + 2, 64), greedy(0)).cancelled.store(false, Ordering::Relaxed);
+            Client::submit(&mut rig, &prompt(steps + 2, 64), greedy(0))
+                .cancelled
+                .store(false, Ordering::Relaxed);
         }
         rig.step();
         steps += 1;

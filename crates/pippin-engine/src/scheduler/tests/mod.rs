@@ -5,7 +5,7 @@ mod fairness;
 mod property;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use pippin_sampling::{Sampler, Scratch};
@@ -14,6 +14,7 @@ use pippin_text::StopTokens;
 
 use super::*;
 use crate::GenerateParameters;
+use crate::channel::{self, Receiver};
 use crate::estimate::cache_pages;
 use crate::kv::PAGE_SIZE;
 use crate::testing::{Control, FakeModel, Feeds, Kind, STOP, lock};
@@ -133,7 +134,7 @@ struct Client {
 
 impl Client {
     fn submit(rig: &mut Rig, prompt: &[u32], parameters: GenerateParameters) -> Self {
-        let (events, receiver) = channel();
+        let (events, receiver) = channel::channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         rig.scheduler.submit(Request {
             tokens: prompt.to_vec(),

@@ -46,14 +46,24 @@ impl Arrival {
         let temperature = if self.is_sampled { 1.0 } else { 0.0 };
         let (repetition_penalty, seed) = (Some(1.2), Some(u64::from(self.seed) + self.length as u64));
         let max_tokens = Some(self.max_tokens);
-        GenerateParameters { max_tokens, temperature, repetition_penalty, seed, ..GenerateParameters::default() }
+        GenerateParameters {
+            max_tokens,
+            temperature,
+            repetition_penalty,
+            seed,
+            ..GenerateParameters::default()
+        }
     }
 }
 
 fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
     let content = (0u32..3, 1usize..140, 0usize..140, any::<bool>());
     let bad = (prop::sample::select(vec![POISON, NAN]), 0usize..140);
-    let fate = (prop::option::weighted(0.2, 0usize..80), prop::option::weighted(0.1, bad), prop::bool::weighted(0.1));
+    let fate = (
+        prop::option::weighted(0.2, 0usize..80),
+        prop::option::weighted(0.1, bad),
+        prop::bool::weighted(0.1),
+    );
     let arrival = (0usize..60, content, 0usize..28, any::<bool>(), fate);
     let arrival = arrival.prop_map(|(at, content, max_tokens, is_sampled, (cancel_at, bad, is_score))| {
         let (seed, length, fork, is_second_turn) = content;
@@ -74,10 +84,15 @@ fn setups() -> impl Strategy<Value = (Setup, bool)> {
 
 enum Waiting {
     Answer(Client),
-    Score(Receiver<Result<Vec<f32>>>),
+    Score(std::sync::mpsc::Receiver<Result<Vec<f32>>>),
 }
 
-fn check(setup: &Setup, fails_late: bool, arrivals: &[Arrival], clear_at: usize) -> Result<(), TestCaseError> {
+fn check(
+    setup: &Setup,
+    fails_late: bool,
+    arrivals: &[Arrival],
+    clear_at: usize,
+) -> Result<(), TestCaseError> {
     let mut rig = setup.build();
     let kind = &setup.kind;
     lock(&rig.control).fails_late = fails_late;
@@ -130,13 +145,19 @@ fn check(setup: &Setup, fails_late: bool, arrivals: &[Arrival], clear_at: usize)
             Waiting::Answer(client) => match client.poll().end.clone() {
                 Some(Ok(FinishReason::Length)) => {
                     prop_assert!(arrival.bad.is_none() || (!poison && arrival.max_tokens == 0));
-                    let expected = if arrival.bad.is_some() { vec![] } else { reference(kind, &prompt, &arrival.parameters()) };
+                    let expected = if arrival.bad.is_some() {
+                        vec![]
+                    } else {
+                        reference(kind, &prompt, &arrival.parameters())
+                    };
                     prop_assert_eq!(&client.tokens, &expected);
                 }
                 Some(Ok(FinishReason::Cancelled)) => {
                     prop_assert!(arrival.cancel_at.is_some());
                     if arrival.bad.is_none() {
-                        prop_assert!(reference(kind, &prompt, &arrival.parameters()).starts_with(&client.tokens));
+                        prop_assert!(
+                            reference(kind, &prompt, &arrival.parameters()).starts_with(&client.tokens)
+                        );
                     }
                 }
                 Some(Err(error)) => {
