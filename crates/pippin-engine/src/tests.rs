@@ -1,7 +1,7 @@
 //! Containers, streams and sessions around the fake model.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -226,11 +226,10 @@ fn the_last_handle_ends_the_thread() {
     lock(&control).delay = Duration::from_millis(1);
     let stream = container.generate(vec![1, 2, 3], &greedy(90_000)).expect("accepted");
     drop(stream);
-    let start = Instant::now();
     drop(container);
-    assert!(start.elapsed() < Duration::from_secs(5));
-    // The model is gone with its thread.
+    // The model is gone with its thread, which did not finish what nobody reads.
     assert_eq!(Arc::strong_count(&control), 1);
+    assert!(lock(&control).steps.len() < 90_000);
 }
 
 #[test]
