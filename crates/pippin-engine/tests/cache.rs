@@ -1,6 +1,6 @@
 //! The cache with the shipped model.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pippin_engine::{
     CacheOptions, GenerateParameters, KeepAlive, LoadOptions, MemoryBudget, ModelCache, ModelMemory,
@@ -75,7 +75,7 @@ fn resident() -> (u64, u64) {
     (field("RssAnon:"), field("VmRSS:"))
 }
 
-/// A thousand loads and unloads do not grow the process. In a process of its own: other tests allocate too.
+/// A thousand loads and unloads do not grow the process by what they leave behind. In a process of its own: other tests allocate too.
 #[cfg(target_os = "linux")]
 #[test]
 fn loading_again_and_again_takes_no_more_memory() {
@@ -87,6 +87,8 @@ fn loading_again_and_again_takes_no_more_memory() {
             .env(MARKER, "1")
             // glibc has an arena for each of many threads; how many of them are warm is a matter of timing, not of leaks.
             .env("MALLOC_ARENA_MAX", "2")
+            // Once a KV cache was given back, glibc keeps room for the next one of its size: up to 64 MB in all, for ever.
+            .env("MALLOC_MMAP_THRESHOLD_", "131072")
             .output()
             .expect("runs");
         let text =
@@ -96,26 +98,35 @@ fn loading_again_and_again_takes_no_more_memory() {
         return;
     }
     let cache = ModelCache::new(CacheOptions { keep_alive: KeepAlive::For(Duration::ZERO), ..options() });
-    let threads = || std::fs::read_dir("/proc/self/task").expect("Linux").count();
-    let files = || std::fs::read_dir("/proc/self/fd").expect("Linux").count();
-    for _ in 0..100 {
-        ask(&cache);
-    }
-    let (before, begin) = ((resident(), threads(), files()), Instant::now());
-    let mut most = 0;
-    for cycle in 0..1000 {
-        // Most of them only load and unload; some answer as well.
-        if cycle % 20 == 0 {
-            ask(&cache);
-        } else {
-            cache.preload("pippin-nano").expect("loaded");
+    let count = |folder: &str| std::fs::read_dir(folder).expect("Linux").count();
+    // Threads that have just ended are seen for a moment, and pages that were just freed, too: the least of many readings
+    // is what is kept.
+    let least = |cycles: usize| {
+        let mut least = [u64::MAX; 4];
+        for cycle in 0..cycles {
+            // Most of them only load and unload; some answer as well.
+            if cycle % 20 == 0 {
+                ask(&cache);
+            } else {
+                cache.preload("pippin-nano").expect("loaded");
+            }
+            assert_eq!(cache.usage().used, 0);
+            let (written, all) = resident();
+            let now = [written, all, count("/proc/self/task") as u64, count("/proc/self/fd") as u64];
+            least = std::array::from_fn(|index| least[index].min(now[index]));
         }
-        most = most.max(resident().1);
-        assert_eq!(cache.usage().used, 0);
-    }
-    let after = (resident(), threads(), files());
-    println!("cycles: {before:?} -> {after:?}, at most {most}, {:?}", begin.elapsed());
+        least
+    };
+    // What is made once is made by then.
+    least(100);
+    let stretches: [[u64; 4]; 5] = std::array::from_fn(|_| least(200));
+    println!("least of each two hundred cycles, written, all, threads, files: {stretches:?}");
     assert_eq!(cache.usage().counts.loads, 1100);
-    assert!(after.0.1 as f64 <= before.0.1 as f64 * 1.05, "{before:?} -> {after:?}");
-    assert!(after.1 <= before.1 + 1 && after.2 <= before.2, "{before:?} -> {after:?}");
+    // The allocator's heap grows now and then, as pieces come to lie in its way, and settles. What each load leaves behind
+    // makes every stretch grow: by 200 kB, if it is a kilobyte.
+    for index in 0..4 {
+        let steps = stretches.windows(2).map(|pair| pair[1][index] as i64 - pair[0][index] as i64);
+        let most = if index < 2 { 64 << 10 } else { 0 };
+        assert!(steps.min().is_some_and(|step| step <= most), "{stretches:?}");
+    }
 }
