@@ -32,10 +32,14 @@ pub(crate) fn check_operands(
     head_dim: usize,
     spec: &RopeSpec,
 ) -> Result<()> {
-    if head_dim == 0 || !x.columns.is_multiple_of(head_dim) || spec.dims > head_dim {
+    if head_dim == 0
+        || !x.columns.is_multiple_of(head_dim)
+        || spec.dims > head_dim
+        || !spec.dims.is_multiple_of(2)
+    {
         return Err(TensorError::shape(
             "rope",
-            format!("heads of {head_dim}, at least {}", spec.dims),
+            format!("heads of {head_dim}, an even {} of them rotated", spec.dims),
             x.columns,
         ));
     }

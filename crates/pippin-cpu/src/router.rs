@@ -43,8 +43,14 @@ impl CpuBackend {
 fn check(logits: &CpuTensor, bias: Option<&CpuTensor>, spec: &RouterSpec) -> Result<()> {
     let &RouterSpec { experts, top_k, groups, top_groups, best_of_group, .. } = spec;
     let divides = groups > 0 && experts.is_multiple_of(groups);
-    let available = experts.checked_div(groups).unwrap_or(0) * top_groups.min(groups);
-    if !divides || top_groups == 0 || top_k == 0 || top_k > available || best_of_group == 0 {
+    let available = experts.checked_div(groups).unwrap_or(0) * top_groups;
+    if !divides
+        || top_groups == 0
+        || top_groups > groups
+        || top_k == 0
+        || top_k > available
+        || best_of_group == 0
+    {
         return Err(TensorError::shape("route", "a choice that can be made", format!("{spec:?}")));
     }
     if logits.columns != experts {

@@ -1,9 +1,13 @@
 //! The conformance suite, on every instruction set this machine has.
 
+use std::time::Duration;
+
 use pippin_cpu::{CpuBackend, InstructionSet};
+use pippin_tensor::testing::Late;
 use pippin_tensor::{
-    AttentionSpec, Backend, Batch, Dtype, KvCacheSpec, KvFormat, LogitRows, MatrixData, Numerics, QuantSpec,
-    QuantizedData, SequenceRows, TensorData, conformance_suite,
+    AttentionSpec, Backend, Batch, Dtype, Input, KvCacheSpec, KvFormat, MatrixData, Numerics, QuantSpec,
+    QuantizedData, Reach, SequenceRows, StepLimits, TensorData, ValueStore, Want, conformance,
+    conformance_suite,
 };
 
 fn exact(set: InstructionSet) -> Option<CpuBackend> {
@@ -30,6 +34,22 @@ conformance_suite!(avx512_vnni_fast, fast(InstructionSet::Avx512Vnni), 2e-2);
 conformance_suite!(neon_fast, fast(InstructionSet::Neon), 2e-2);
 conformance_suite!(neon_dotprod_fast, fast(InstructionSet::NeonDotprod), 2e-2);
 conformance_suite!(neon_i8mm_fast, fast(InstructionSet::NeonI8mm), 2e-2);
+
+// The fused operations by their definitions, and tokens that are drawn on the device.
+conformance_suite!(
+    late,
+    exact(InstructionSet::available()[0]).map(|cpu| Late::new(cpu, Duration::ZERO)),
+    1e-5
+);
+
+/// The suite passes over what a backend lacks, and the CPU lacks nothing.
+#[test]
+fn nothing_is_unsupported() {
+    for set in InstructionSet::available() {
+        conformance::nothing_is_unsupported(&exact(set).unwrap());
+        conformance::nothing_is_unsupported(&fast(set).unwrap());
+    }
+}
 
 /// Activations that eight bits hold exactly lose nothing: the products are those of the exact path up to rounding.
 /// Weights and activations are at their extremes, where sums of products would saturate first.
@@ -117,37 +137,46 @@ fn non_finite_activations_are_not_hidden() {
 /// One head's long sequences, divided among many threads or computed by one: the same bits.
 #[test]
 fn attention_is_independent_of_the_threads() {
-    let (head_dim, pages) = (64, 70);
-    let cache_spec = |format| KvCacheSpec { pages, page_size: 32, kv_heads: 1, head_dim, format };
+    let (dim, pages, page_size) = (64, 70, 32);
     let random = |rows: usize, columns: usize, factor: f32| {
         let values: Vec<f32> =
-            (0..rows * columns).map(|i| ((i * i + 7 * i) % 8191) as f32 / 4096.0 - 1.0).collect();
-        let values: Vec<f32> = values.iter().map(|value| factor * value).collect();
+            (0..rows * columns).map(|i| factor * (((i * i + 7 * i) % 8191) as f32 / 4096.0 - 1.0)).collect();
         TensorData::from_f32("random", &[rows, columns], &values).unwrap()
     };
     let order: Vec<u32> = (0..pages as u32).map(|page| page * 11 % pages as u32).collect();
+    let run = |threads: usize, cache: KvCacheSpec, spec: AttentionSpec, context: usize, rows: usize| {
+        let backend = CpuBackend::with(Numerics::Exact, InstructionSet::available()[0], threads).unwrap();
+        let mut kept = backend.kv_cache(&cache).unwrap();
+        let kv = backend.tensor(&random(page_size * pages, dim, 1.0)).unwrap();
+        let places: Vec<u32> = (0..(page_size * pages) as u32).collect();
+        let own = matches!(cache.values, ValueStore::Own(_)).then_some(&kv);
+        backend.kv_write(&mut kept, &kv, own, &backend.indices(&places).unwrap()).unwrap();
+        let limits = StepLimits { vocab: 1, slots: 1, page_size, pages: vec![pages], axes: 1 };
+        let mut batch = Batch::new(&limits);
+        let tokens = vec![0; rows];
+        let (input, pages) = (Input::Tokens(&tokens), [&order[..]]);
+        batch.push(SequenceRows::text(0, input, context - rows, &pages, Want::Nothing)).unwrap();
+        let step = backend.upload(&batch).unwrap();
+        let queries = backend.tensor(&random(rows, spec.heads * dim, 3.0)).unwrap();
+        let sinks = backend.tensor(&random(1, spec.heads, 2.0)).unwrap();
+        backend.read(&backend.attention(&queries, &kept, &step, 0, &spec, Some(&sinks)).unwrap()).unwrap()
+    };
     for format in KvFormat::ALL {
-        for window in [None, Some(700)] {
+        for (reach, values) in [
+            (Reach::All, ValueStore::Own(dim)),
+            (Reach::Window(700), ValueStore::Own(dim)),
+            (Reach::Chunk(1500), ValueStore::InKeys(40)),
+        ] {
             for (context, rows, heads) in [(2240, 1, 1), (2049, 1, 4), (2240, 20, 4), (513, 3, 20)] {
-                let spec = AttentionSpec { heads, kv_heads: 1, head_dim, scale: 0.2, window, softcap: None };
-                let outputs = [1, 2, 3, 7].map(|threads| {
-                    let backend =
-                        CpuBackend::with(Numerics::Exact, InstructionSet::available()[0], threads).unwrap();
-                    let mut cache = backend.kv_cache(&cache_spec(format)).unwrap();
-                    let kv = backend.tensor(&random(32 * pages, head_dim, 1.0)).unwrap();
-                    let slots: Vec<u32> = (0..32 * pages as u32).collect();
-                    backend.kv_write(&mut cache, &kv, &kv, &backend.indices(&slots).unwrap()).unwrap();
-                    let mut batch = Batch::new(32);
-                    let tokens = vec![0; rows];
-                    let start = context - rows;
-                    let sequence =
-                        SequenceRows { tokens: &tokens, start, pages: &order, logits: LogitRows::None };
-                    batch.push(sequence).unwrap();
-                    let step = batch.upload(&backend).unwrap();
-                    let queries = backend.tensor(&random(rows, heads * head_dim, 3.0)).unwrap();
-                    backend.read(&backend.attention(&queries, &cache, &step, &spec).unwrap()).unwrap()
-                });
-                assert!(outputs.iter().all(|output| *output == outputs[0] && output[0].is_finite()));
+                let (value_dim, scale, softcap) = (values.dim(), 0.2, None);
+                let spec =
+                    AttentionSpec { heads, kv_heads: 1, key_dim: dim, value_dim, scale, reach, softcap };
+                let cache = KvCacheSpec { pages, page_size, kv_heads: 1, key_dim: dim, values, format };
+                let outputs = [1, 2, 3, 7].map(|threads| run(threads, cache, spec, context, rows));
+                let bits = |output: &[f32]| output.iter().map(|v| v.to_bits()).collect::<Vec<u32>>();
+                let case = (format, reach, context, rows, heads);
+                assert!(outputs[0].iter().all(|v| v.is_finite()), "{case:?}");
+                assert!(outputs.iter().all(|output| bits(output) == bits(&outputs[0])), "{case:?}");
             }
         }
     }

@@ -296,11 +296,10 @@ fn run_block<'p, B: Backend>(
     let adds = weights.post.is_none() && block.scale == 1.0;
     let mut sum: Option<B::Tensor> = adds.then(|| narrowed.clone());
     for ((_, part), (norm, weights)) in block.parts.iter().zip(&weights.parts) {
-        let place = places.next().cloned().unwrap_or_default();
-        let mixes = part.needs().mixes;
-        let x = if mixes { &x } else { &narrowed };
+        let Some(place) = places.next() else { continue };
+        let x = if place.mixes { &x } else { &narrowed };
         let input = Input { x, norm: norm.as_ref(), residual: if adds { sum.as_ref() } else { None }, rows };
-        let Some(y) = part.forward(weights, &place, pass, &input)? else { continue };
+        let Some(y) = part.forward(weights, place, pass, &input)? else { continue };
         sum = Some(match sum {
             Some(sum) if !adds => backend.add(&sum, &y)?,
             _ => y,

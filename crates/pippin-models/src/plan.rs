@@ -47,7 +47,7 @@ impl Plan {
     }
 
     fn place(&mut self, needs: &Needs, shared: Option<&Place>) -> Place {
-        let mut place = Place::default();
+        let mut place = Place { mixes: needs.mixes, ..Place::default() };
         if let Some(need) = needs.cache {
             let group = CacheGroup {
                 layers: 0,

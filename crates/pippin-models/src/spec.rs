@@ -187,7 +187,7 @@ impl Block {
 
 impl LayerSpec {
     /// The parts of the layer, in order.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
         let (blocks, altup) = match self {
             Self::Blocks(blocks) => (blocks.as_slice(), None),
             Self::AltUp(layer) => (&[][..], Some(layer.parts())),

@@ -1,6 +1,6 @@
 //! Rotation frequencies and scales against what mlx-lm's rope modules do, as `tools/goldens/rope.py` measured it.
 
-use pippin_models::{Attention, Config, Mixer, ModelTypeRegistry, Result, testing};
+use pippin_models::{Attention, Config, LayerSpec, ModelTypeRegistry, Part, Result, testing};
 use pippin_tensor::{RopeFrequencies, RopeSpec};
 use serde_json::{Value, json};
 
@@ -16,8 +16,17 @@ fn config(changes: &Value) -> Config {
 fn rope(changes: &Value) -> Result<RopeSpec> {
     let config = config(changes);
     let spec = ModelTypeRegistry::find(&config)?.spec(&config)?;
-    let Mixer::Attention(Attention { rope, .. }) = &spec.layers[0].mixer else { panic!("not attention") };
-    Ok(RopeSpec::clone(rope))
+    let rope = attention(&spec.layers[0]).rope.as_deref();
+    Ok(rope.expect("llama rotates").clone())
+}
+
+/// The attention of a layer that has one.
+fn attention(layer: &LayerSpec) -> &Attention {
+    let mut parts = layer.parts().filter_map(|part| match part {
+        Part::Attention(attention) => Some(attention),
+        _ => None,
+    });
+    parts.next().expect("a layer with attention")
 }
 
 fn fixed(spec: &RopeSpec) -> &[f32] {
@@ -82,14 +91,7 @@ fn dynamic_scaling_is_left_to_the_backend() {
 fn layers_share_one_table() {
     let config = config(&json!({}));
     let spec = ModelTypeRegistry::find(&config).unwrap().spec(&config).unwrap();
-    let ropes: Vec<_> = spec
-        .layers
-        .iter()
-        .map(|layer| match &layer.mixer {
-            Mixer::Attention(attention) => &attention.rope,
-            other => panic!("{other:?}"),
-        })
-        .collect();
+    let ropes: Vec<_> = spec.layers.iter().filter_map(|layer| attention(layer).rope.as_ref()).collect();
     assert!(std::sync::Arc::ptr_eq(ropes[0], ropes[1]));
 }
 

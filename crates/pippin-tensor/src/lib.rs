@@ -46,6 +46,8 @@ pub mod convolution;
 mod error;
 mod spec;
 mod step;
+#[doc(hidden)]
+pub mod testing;
 
 pub use backend::{Backend, Drawn, HeadSpec, Linear, Numerics, Rotation};
 pub use convolution::Convolution;

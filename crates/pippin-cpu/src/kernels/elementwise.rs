@@ -156,12 +156,73 @@ pub(crate) enum Binary {
 /// The machine has `S`; the slices have the same length.
 #[inline(always)]
 pub(crate) unsafe fn binary<S: Simd>(kind: Binary, a: &[f32], b: &[f32], out: &mut [f32]) {
+    // SAFETY: by contract.
+    unsafe {
+        match kind {
+            // The gate of most models is worth a pass of its own.
+            Binary::Gate(Gate::Of(Activation::Silu)) => {
+                zip::<S, SiluGate>(a, b, out, &SiluGate);
+            }
+            Binary::Gate(Gate::ClampedSwiglu { alpha, limit }) => {
+                zip::<S, Clamped>(a, b, out, &Clamped { alpha, limit });
+            }
+            Binary::Gate(Gate::Of(activation)) => {
+                activate::<S>(activation, a, out);
+                out.iter_mut().zip(b).for_each(|(out, b)| *out *= b);
+            }
+            // The backend refuses gates that are not above.
+            _ => out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = a * b),
+        }
+    }
+}
+
+/// A function of two vectors.
+trait OfTwo {
+    /// # Safety
+    /// The machine has `S`.
+    unsafe fn apply<S: Simd>(&self, a: S::F, b: S::F) -> S::F;
+}
+
+struct SiluGate;
+
+struct Clamped {
+    alpha: f32,
+    limit: f32,
+}
+
+#[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract is the operations' contract")]
+impl OfTwo for SiluGate {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, a: S::F, b: S::F) -> S::F {
+        unsafe { S::mul(silu::<S>(a), b) }
+    }
+}
+
+#[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract is the operations' contract")]
+impl OfTwo for Clamped {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, a: S::F, b: S::F) -> S::F {
+        unsafe {
+            let gate = min::<S>(a, S::splat(self.limit));
+            let up = S::max(min::<S>(b, S::splat(self.limit)), S::splat(-self.limit));
+            let swish = S::mul(gate, sigmoid::<S>(S::mul(gate, S::splat(self.alpha))));
+            S::fma(swish, up, swish)
+        }
+    }
+}
+
+/// Applies a function to two rows, vector by vector.
+///
+/// # Safety
+/// The machine has `S`; the slices have the same length.
+#[inline(always)]
+unsafe fn zip<S: Simd, F: OfTwo>(a: &[f32], b: &[f32], out: &mut [f32], f: &F) {
     let whole = a.len() / S::LANES * S::LANES;
     // SAFETY: vectors stay below `whole`; the rest passes through buffers of a full vector.
     unsafe {
         let mut i = 0;
         while i < whole {
-            let value = of_two::<S>(kind, S::load(a.as_ptr().add(i)), S::load(b.as_ptr().add(i)));
+            let value = f.apply::<S>(S::load(a.as_ptr().add(i)), S::load(b.as_ptr().add(i)));
             S::store(out.as_mut_ptr().add(i), value);
             i += S::LANES;
         }
@@ -170,28 +231,9 @@ pub(crate) unsafe fn binary<S: Simd>(kind: Binary, a: &[f32], b: &[f32], out: &m
             let mut buffers = [[0.0; MAX_LANES]; 2];
             buffers[0][..rest].copy_from_slice(&a[whole..]);
             buffers[1][..rest].copy_from_slice(&b[whole..]);
-            let value = of_two::<S>(kind, S::load(buffers[0].as_ptr()), S::load(buffers[1].as_ptr()));
+            let value = f.apply::<S>(S::load(buffers[0].as_ptr()), S::load(buffers[1].as_ptr()));
             S::store(buffers[0].as_mut_ptr(), value);
             out[whole..].copy_from_slice(&buffers[0][..rest]);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn of_two<S: Simd>(kind: Binary, a: S::F, b: S::F) -> S::F {
-    // SAFETY: the machine has `S`.
-    unsafe {
-        match kind {
-            Binary::Mul => S::mul(a, b),
-            Binary::Gate(Gate::ClampedSwiglu { alpha, limit }) => {
-                let gate = min::<S>(a, S::splat(limit));
-                let up = S::max(min::<S>(b, S::splat(limit)), S::splat(-limit));
-                let swish = S::mul(gate, sigmoid::<S>(S::mul(gate, S::splat(alpha))));
-                S::fma(swish, up, swish)
-            }
-            Binary::Gate(Gate::Of(activation)) => S::mul(of_one::<S>(activation, a), b),
-            // The backend refuses gates that are not above.
-            Binary::Gate(_) => a,
         }
     }
 }
@@ -249,17 +291,22 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
         match activation {
             Activation::Silu => silu::<S>(x),
             Activation::Gelu => {
+                let x = S::max(S::splat(GELU_MIN), x);
                 let inner = erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2)));
                 let x = S::mul(x, half);
                 S::fma(x, inner, x)
             }
             Activation::GeluTanh => {
+                let x = S::max(S::splat(GELU_MIN), x);
                 let cubic = S::fma(S::mul(x, x), S::splat(0.044_715), S::splat(1.0));
                 let inner = tanh::<S>(S::mul(S::mul(x, cubic), S::splat(0.797_884_56)));
                 let x = S::mul(x, half);
                 S::fma(x, inner, x)
             }
-            Activation::GeluSigmoid => S::mul(x, sigmoid::<S>(S::mul(x, S::splat(1.702)))),
+            Activation::GeluSigmoid => {
+                let x = S::max(S::splat(-50.0), x);
+                S::mul(x, sigmoid::<S>(S::mul(x, S::splat(1.702))))
+            }
             Activation::Relu => S::max(x, S::zero()),
             Activation::ReluSquared => {
                 let x = S::max(x, S::zero());
@@ -276,6 +323,10 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
         }
     }
 }
+
+/// Below this the Gaussian error linear unit is zero as far as sums of numbers about one go. Its factors are not: their
+/// last bit times a large number is far from zero.
+const GELU_MIN: f32 = -6.5;
 
 /// A function of the standard library, lane by lane.
 #[inline(always)]
@@ -368,8 +419,15 @@ unsafe fn erf<S: Simd>(x: S::F) -> S::F {
 #[inline(always)]
 unsafe fn silu<S: Simd>(x: S::F) -> S::F {
     // SAFETY: the machine has `S`.
-    unsafe { S::div(x, S::add(S::splat(1.0), S::exp(S::mul(x, S::splat(-1.0))))) }
+    unsafe {
+        // The exponential is bounded, so the quotient would not be zero for large negative numbers.
+        let x = S::max(S::splat(SILU_MIN), x);
+        S::div(x, S::add(S::splat(1.0), S::exp(S::mul(x, S::splat(-1.0)))))
+    }
 }
+
+/// Where SiLU is zero as far as normal numbers go.
+const SILU_MIN: f32 = -88.0;
 
 /// `out = a + b`.
 ///

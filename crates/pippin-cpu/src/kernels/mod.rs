@@ -268,17 +268,7 @@ macro_rules! kernels {
             }
             $(#[$feature])?
             unsafe fn binary(kind: Binary, a: &[f32], b: &[f32], out: &mut [f32]) {
-                unsafe {
-                    // With the kind known, the loops have no choice to make.
-                    match kind {
-                        Binary::Gate(pippin_tensor::Gate::Of(Activation::Silu)) => {
-                            let kind = Binary::Gate(pippin_tensor::Gate::Of(Activation::Silu));
-                            elementwise::binary::<$simd>(kind, a, b, out)
-                        }
-                        Binary::Mul => elementwise::binary::<$simd>(Binary::Mul, a, b, out),
-                        kind => elementwise::binary::<$simd>(kind, a, b, out),
-                    }
-                }
+                unsafe { elementwise::binary::<$simd>(kind, a, b, out) }
             }
             $(#[$feature])?
             unsafe fn activate(activation: Activation, x: &[f32], out: &mut [f32]) {

@@ -41,6 +41,11 @@ pub(crate) fn experts(fields: Fields<'_>) -> Result<Experts> {
 /// Which layers have a mixture of experts.
 pub(crate) fn layers_of_experts(fields: Fields<'_>, layers: usize) -> Result<Vec<bool>> {
     let step = fields.count_or("decoder_sparse_step", 1, limits::LAYERS)?;
-    let dense = fields.indices("mlp_only_layers")?.unwrap_or_default();
-    Ok((0..layers).map(|layer| !dense.contains(&layer) && (layer + 1) % step == 0).collect())
+    let mut mixtures: Vec<bool> = (0..layers).map(|layer| (layer + 1) % step == 0).collect();
+    for dense in fields.indices("mlp_only_layers")?.unwrap_or_default() {
+        if let Some(mixture) = mixtures.get_mut(dense) {
+            *mixture = false;
+        }
+    }
+    Ok(mixtures)
 }

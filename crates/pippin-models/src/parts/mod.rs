@@ -67,6 +67,8 @@ pub(crate) struct Needs {
 /// Where a part finds what it needs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Place {
+    /// Whether tokens see each other in it.
+    pub(crate) mixes: bool,
     /// Its cache among all layers', and the group of it.
     pub(crate) cache: usize,
     pub(crate) group: usize,

@@ -44,7 +44,11 @@ impl NormSpec {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        positive("the epsilon of norms", self.eps)
+        let field = match self.kind {
+            NormKind::Rms => "rms_norm_eps",
+            NormKind::Layer => "layer_norm_eps",
+        };
+        positive(field, self.eps)
     }
 
     /// Reads a norm of runs of `width` columns with a parameter for each of them.

@@ -203,8 +203,19 @@ pub fn kv_shapes_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
     let both = backend.kv_write(&mut in_keys, &keys, Some(&values), &rows(&[0, 1]));
     assert_refused("values of their own", both);
 
-    let step = step(backend, 2, 0, &[1]);
+    // Steps that have fewer of something than they say.
     let queries = tensor(2, 16);
+    for case in 0..4 {
+        let mut short = step(backend, 2, 0, &[1]);
+        match case {
+            0 => short.indices = rows(&[0]),
+            1 => short.visible_ends = rows(&[1]),
+            2 => short.query_starts = rows(&[0]),
+            _ => short.groups[0].page_tables = rows(&[]),
+        }
+        assert_refused(("short", case), backend.attention(&queries, &cache, &short, 0, &spec, None));
+    }
+    let step = step(backend, 2, 0, &[1]);
     let attend =
         |case: &str, queries: &B::Tensor, group: usize, spec: &AttentionSpec, sinks: Option<&B::Tensor>| {
             assert_refused((case, spec), backend.attention(queries, &cache, &step, group, spec, sinks));

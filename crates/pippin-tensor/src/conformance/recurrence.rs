@@ -196,6 +196,15 @@ pub fn recurrences_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
     assert_refused("state", convolve(tensor(3, 4), tensor(4, 3), None, 12));
     assert_refused("state", convolve(tensor(3, 4), tensor(4, 3), None, 7));
 
+    // Steps that have fewer of something than they say.
+    let mut short = [(); 2].map(|()| slot_step(backend, &pieces, &[1]).unwrap());
+    short[0].query_starts = backend.indices(&[0]).unwrap();
+    short[1].slots = backend.indices(&[]).unwrap();
+    let [x, weight] = [tensor(3, 4), tensor(4, 3)];
+    for short in &short {
+        assert_refused("short", backend.causal_convolution(&x, &weight, None, &mut state(8), short));
+    }
+
     let good = ScanSpec { heads: 4, key_heads: 2, key_dim: 3, value_dim: 5 };
     // Columns of the operands that fit, and of one after the other that do not.
     for wrong in 0..=6 {
@@ -234,9 +243,10 @@ pub fn recurrences_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
             backend.scan(&inputs, &wrong, &mut state(wrong.state_columns().min(60)), &step),
         );
     }
-    let short = tensor(2, 6);
-    assert_refused(
-        "rows",
-        backend.scan(&ScanInputs { keys: &short, ..inputs }, &good, &mut state(60), &step),
-    );
+    for short in &short {
+        assert_refused("short", backend.scan(&inputs, &good, &mut state(60), short));
+    }
+    let few = tensor(2, 6);
+    let inputs = ScanInputs { keys: &few, ..inputs };
+    assert_refused("rows", backend.scan(&inputs, &good, &mut state(60), &step));
 }

@@ -76,7 +76,15 @@ pub fn select_rows<B: Backend>(backend: &B, tolerance: f64) {
             vec![],
             vec![last],
             vec![last / 2, 0, last / 2, last],
-            vec![0, last + 1, last, u32::MAX, i32::MAX as u32, 1 << 31, u32::MAX / columns as u32 + 1],
+            vec![
+                0,
+                last + 1,
+                last,
+                u32::MAX,
+                i32::MAX as u32,
+                1 << 31,
+                (u32::MAX / columns as u32).wrapping_add(1),
+            ],
             random.indices(100, rows + rows / 2 + 1),
         ];
         for list in lists {
