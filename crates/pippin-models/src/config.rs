@@ -44,6 +44,7 @@ impl Config {
             return Err(ModelError::TooLarge { path, bytes: metadata.len().max(length), limit: SIZE_LIMIT });
         }
         let value = serde_json::from_slice(&text)
+            .or_else(|error| serde_json::from_slice(&tagged(&text)).map_err(|_| error))
             .map_err(|error| ModelError::Json { path: path.clone(), message: error.to_string() })?;
         Self::new(value)
     }
@@ -281,7 +282,7 @@ pub(crate) enum Numbers {
 
 /// A JSON number, or one that JSON cannot write: `{"__float__": "Infinity"}`, as the tools that write MLX checkpoints
 /// spell it.
-fn number(value: &Value) -> Option<f64> {
+pub(crate) fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
         Value::Object(map) if map.len() == 1 => match map.get("__float__")?.as_str()? {
@@ -292,6 +293,27 @@ fn number(value: &Value) -> Option<f64> {
         },
         _ => None,
     }
+}
+
+/// Text in which the numbers that Python writes although JSON has none of them (`Infinity`, `-Infinity`, `NaN`) are written
+/// as [`number`] reads them.
+fn tagged(text: &[u8]) -> Vec<u8> {
+    let mut tagged = Vec::with_capacity(text.len());
+    let (mut rest, mut quoted) = (text, false);
+    while let Some(first) = rest.first() {
+        let mut words = ["Infinity", "-Infinity", "NaN"].into_iter().filter(|_| !quoted);
+        if let Some(word) = words.find(|word| rest.starts_with(word.as_bytes())) {
+            tagged.extend(format!("{{\"__float__\": \"{word}\"}}").bytes());
+            rest = &rest[word.len()..];
+            continue;
+        }
+        // What follows a backslash does not end a string.
+        let (taken, others) = rest.split_at(if *first == b'\\' { 2.min(rest.len()) } else { 1 });
+        quoted ^= *first == b'"';
+        tagged.extend(taken);
+        rest = others;
+    }
+    tagged
 }
 
 /// A value for an error message: short, on one line, without characters that change how a terminal shows it.
@@ -379,6 +401,18 @@ mod tests {
     }
 
     #[test]
+    fn files_may_have_the_numbers_of_python() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"a": [0.0, Infinity, -Infinity], "b": NaN, "c \" NaN": "Infinity \\"}"#;
+        std::fs::write(folder.path().join("config.json"), text).unwrap();
+        let float = |name: &str| json!({"__float__": name});
+        let expected = json!({
+            "a": [0.0, float("Infinity"), float("-Infinity")], "b": float("NaN"), "c \" NaN": "Infinity \\",
+        });
+        assert_eq!(*Config::read(folder.path()).unwrap().value(), expected);
+    }
+
+    #[test]
     fn nested_fields_are_named_in_full() {
         let config = config(json!({"rope_scaling": {"factor": "two", "list": [1, -1]}, "other": 3}));
         let nested = config.fields().object("rope_scaling.").unwrap().unwrap();
@@ -408,6 +442,9 @@ mod tests {
         std::fs::write(&path, "{\"a\": ").unwrap();
         let error = Config::read(folder.path()).unwrap_err();
         assert!(error.to_string().contains("not valid JSON"), "{error}");
+        std::fs::write(&path, "{\"a\": Infinities}").unwrap();
+        let error = Config::read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("not valid JSON: expected value at line 1 column 7"), "{error}");
         std::fs::write(&path, "[1]").unwrap();
         assert!(matches!(Config::read(folder.path()), Err(ModelError::Field { .. })));
         std::fs::write(&path, "[".repeat(100_000)).unwrap();

@@ -86,7 +86,7 @@ pub use families::{Family, ModelTypeRegistry};
 pub use load::{describe, describe_from, load, load_from};
 pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
 pub use parts::{
-    Attention, ChannelMix, Dense, DenseForm, Experts, Latent, NormSpec, Part, Projections, RgLru,
-    SharedExpert, TimeMix,
+    Attention, ChannelMix, Dense, DenseForm, Experts, GatedDelta, Latent, NormSpec, Part, Projections, RgLru,
+    SharedExpert, ShortConv, StateSpace, TimeMix,
 };
 pub use spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits};

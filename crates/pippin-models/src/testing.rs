@@ -125,6 +125,10 @@ impl Source for Generator<'_> {
         self.parameter(name, shape)
     }
 
+    fn repeated(&mut self, name: &str, len: usize, _: usize) -> Result<()> {
+        self.parameter(name, &[len])
+    }
+
     fn kernels(&mut self, path: &str, columns: usize, taps: usize) -> Result<()> {
         let name = format!("{path}.weight");
         let amplitude = (3.0 / taps as f64).sqrt() as f32;

@@ -7,9 +7,12 @@ mod attention;
 mod channel_mix;
 mod dense;
 mod experts;
+mod gated_delta;
 mod latent;
 mod norm;
 mod rg_lru;
+mod short_conv;
+mod state_space;
 mod time_mix;
 mod token_shift;
 
@@ -25,17 +28,23 @@ pub use attention::{Attention, Projections};
 pub use channel_mix::ChannelMix;
 pub use dense::{Dense, DenseForm};
 pub use experts::{Experts, SharedExpert};
+pub use gated_delta::GatedDelta;
 pub use latent::Latent;
 pub use norm::NormSpec;
 pub use rg_lru::RgLru;
+pub use short_conv::ShortConv;
+pub use state_space::StateSpace;
 pub use time_mix::TimeMix;
 
 use attention::AttentionWeights;
 use channel_mix::ChannelMixWeights;
 use dense::DenseWeights;
 use experts::ExpertsWeights;
+use gated_delta::GatedDeltaWeights;
 use latent::LatentWeights;
 use rg_lru::RgLruWeights;
+use short_conv::ShortConvWeights;
+use state_space::StateSpaceWeights;
 use time_mix::TimeMixWeights;
 
 /// Keys and values that a part keeps for each token.
@@ -255,4 +264,10 @@ parts! {
     RgLru: RgLruWeights,
     /// A linear recurrence that replaces what is at its keys.
     TimeMix: TimeMixWeights,
+    /// A linear recurrence by the gated delta rule.
+    GatedDelta: GatedDeltaWeights,
+    /// A short convolution between gates.
+    ShortConv: ShortConvWeights,
+    /// A selective state space.
+    StateSpace: StateSpaceWeights,
 }
