@@ -60,6 +60,11 @@
 //! # Ok::<(), pippin_models::ModelError>(())
 //! ```
 
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "rows of a matrix are a list of ranges, which may have one"
+)]
+
 mod altup;
 mod cache;
 mod config;

@@ -21,6 +21,7 @@ fn config(name: &str) -> Config {
     Config::new(golden["config"].clone()).unwrap()
 }
 
+#[allow(clippy::arc_with_non_send_sync, reason = "a model and its device stay on one thread")]
 fn model(config: &Config, late: bool) -> (Box<dyn LanguageModel>, Rc<Counts>) {
     let checkpoint = testing::checkpoint(config, Dtype::F32, 3).unwrap();
     let cpu = CpuBackend::new(Numerics::Exact);
