@@ -78,7 +78,7 @@ impl Two {
 }
 
 const PROMPTS: [&[u32]; 2] = [&[1, 2, 3, 4, 5], &[9, 8, 7]];
-const FAMILIES: [&str; 3] = ["llama", "qwen3_moe", "gemma3"];
+const FAMILIES: [&str; 5] = ["llama", "qwen3_moe", "gemma3", "mamba2", "qwen3_next"];
 
 /// One step ahead, with the tokens on the device, gives what one step after the other gives on the host.
 #[test]
