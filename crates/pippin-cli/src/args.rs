@@ -2,10 +2,11 @@
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use pippin::{Device, KvFormat};
 use serde_json::{Map, Value};
 
+use crate::flags::{All, Loading, LoadingWithoutContext, SettingFlags};
 use crate::input::{self, Source};
+use crate::parameters::ParameterFlags;
 use crate::{env, exit};
 
 /// Runs MLX-format language models on any machine.
@@ -64,55 +65,6 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
 }
 
-/// Where and how a model is loaded.
-#[derive(Clone, Debug, ClapArgs)]
-#[command(next_help_heading = "Loading")]
-pub(crate) struct LoadArgs {
-    /// What computes [default: auto].
-    #[arg(long, value_name = "DEVICE")]
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(Device::NAMES))]
-    pub(crate) device: Option<String>,
-
-    /// Threads of the CPU [default: as many as it runs at once].
-    #[arg(long, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) threads: Option<u16>,
-
-    /// Compute exactly: no approximations for speed.
-    #[arg(long)]
-    pub(crate) exact: bool,
-
-    /// How the KV cache stores its numbers [default: as the checkpoint does its own].
-    #[arg(long, value_name = "FORMAT")]
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(KvFormat::ALL.map(KvFormat::as_str)))]
-    pub(crate) kv_cache: Option<String>,
-
-    /// Memory that models may take: 12GB, or a share of what is free at the start [default: 80%].
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory_budget: Option<String>,
-}
-
-/// What holds for all models that are loaded.
-#[derive(Clone, Debug, Default, ClapArgs)]
-#[command(next_help_heading = "Engine")]
-pub(crate) struct EngineArgs {
-    /// The most models that are loaded at a time [default: 3].
-    #[arg(long, value_name = "N")]
-    pub(crate) max_loaded_models: Option<String>,
-
-    /// How long a model stays loaded after its last use: 30s, 5m, 1h, 0 or forever [default: 5m].
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
-    pub(crate) keep_alive: Option<String>,
-
-    /// Load this model at the start; may be given several times.
-    #[arg(long, value_name = "MODEL")]
-    pub(crate) preload: Vec<String>,
-
-    /// Never evict this model; may be given several times.
-    #[arg(long, value_name = "MODEL")]
-    pub(crate) pin: Vec<String>,
-}
-
 /// Answer a prompt, or hold a conversation.
 ///
 /// With a prompt, the answer is printed and the program ends. Without one, on a terminal, a conversation begins; /help
@@ -167,15 +119,10 @@ pub(crate) struct RunArgs {
     pub(crate) batch: Option<Source>,
 
     #[command(flatten)]
-    pub(crate) sampling: SamplingArgs,
+    pub(crate) parameters: ParameterFlags,
 
     #[command(flatten)]
-    pub(crate) load: LoadArgs,
-
-    /// The longest sequence in tokens, prompt and answer together [default: what model and memory allow].
-    #[arg(long, value_name = "TOKENS", help_heading = "Loading")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) context: Option<u32>,
+    pub(crate) load: SettingFlags<Loading>,
 
     /// Print the numbers of the answers to standard error: tokens, times, memory.
     #[arg(long, help_heading = "Output")]
@@ -192,83 +139,6 @@ pub(crate) struct RunArgs {
     /// Download the model without asking when it is not on this machine.
     #[arg(short = 'y', long, help_heading = "Loading")]
     pub(crate) yes: bool,
-}
-
-/// How answers are drawn. What is not given keeps the library's default.
-#[derive(Clone, Debug, Default, ClapArgs)]
-#[command(next_help_heading = "Generation")]
-pub(crate) struct SamplingArgs {
-    /// End the answer after this many tokens [default: the context's end].
-    #[arg(long, value_name = "N", env = env::MAX_TOKENS, hide_env = true)]
-    pub(crate) max_tokens: Option<usize>,
-
-    /// Sampling temperature; 0 takes the likeliest token every time [default: 0.6].
-    #[arg(long, alias = "temperature", value_name = "T", env = env::TEMP, hide_env = true)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) temp: Option<f32>,
-
-    /// Keep the likeliest tokens that hold this share of the probability [default: 1, all].
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub(crate) top_p: Option<f32>,
-
-    /// Keep this many of the likeliest tokens [default: 0, all].
-    #[arg(long, value_name = "K")]
-    pub(crate) top_k: Option<usize>,
-
-    /// Keep tokens at least this likely relative to the likeliest [default: 0, all].
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub(crate) min_p: Option<f32>,
-
-    /// How often the likeliest tokens are excluded (XTC) [default: 0, never].
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub(crate) xtc_probability: Option<f32>,
-
-    /// What counts as likely for XTC [default: 0.1].
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    pub(crate) xtc_threshold: Option<f32>,
-
-    /// Make recent tokens less likely: divides their logits [default: none].
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub(crate) repetition_penalty: Option<f32>,
-
-    /// How many recent tokens the repetition penalty looks at; 0: all [default: 20].
-    #[arg(long, value_name = "N")]
-    pub(crate) repetition_context_size: Option<usize>,
-
-    /// Subtracted from the logits of tokens that occurred recently [default: none].
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub(crate) presence_penalty: Option<f32>,
-
-    /// How many recent tokens the presence penalty looks at; 0: all [default: 20].
-    #[arg(long, value_name = "N")]
-    pub(crate) presence_context_size: Option<usize>,
-
-    /// The same, once for every time that they occurred [default: none].
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    pub(crate) frequency_penalty: Option<f32>,
-
-    /// How many recent tokens the frequency penalty looks at; 0: all [default: 20].
-    #[arg(long, value_name = "N")]
-    pub(crate) frequency_context_size: Option<usize>,
-
-    /// Add BIAS to the logit of the token with this id; may be given several times.
-    #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias)]
-    pub(crate) logit_bias: Vec<(u32, f32)>,
-
-    /// The same seed gives the same answer [default: another one every time].
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
-
-    /// End the answer where this text would begin; may be given several times.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) stop: Vec<String>,
-}
-
-fn logit_bias(text: &str) -> Result<(u32, f32), String> {
-    let (id, bias) = text.split_once(['=', ':']).ok_or("must be ID=BIAS, such as 42=-1.5")?;
-    let id = id.trim().parse().map_err(|_| format!("{id:?} is not a token id"))?;
-    let bias = bias.trim().parse().map_err(|_| format!("{bias:?} is not a number"))?;
-    Ok((id, bias))
 }
 
 /// Show what a model is: family, size, quantization, context, template, files.
@@ -481,16 +351,12 @@ pub(crate) struct ConfigArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-
-    /// The longest sequence in tokens.
-    #[arg(long, value_name = "TOKENS", help_heading = "Loading")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) context: Option<u32>,
+    /// Print docs/settings.md: the page of all settings, variables and flags.
+    #[arg(long, hide = true, conflicts_with = "json")]
+    pub(crate) markdown: bool,
 
     #[command(flatten)]
-    pub(crate) engine: EngineArgs,
+    pub(crate) settings: SettingFlags<All>,
 }
 
 /// Measure how fast a model reads prompts and writes answers, in tokens per second.
@@ -527,7 +393,7 @@ pub(crate) struct BenchArgs {
     pub(crate) machine: bool,
 
     #[command(flatten)]
-    pub(crate) load: LoadArgs,
+    pub(crate) load: SettingFlags<LoadingWithoutContext>,
 }
 
 /// How the results of a benchmark are written.
@@ -599,49 +465,12 @@ pub(crate) struct CompletionsArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-    use pippin::GenerateParameters;
-
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_syntax_is_consistent() {
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn the_help_states_the_librarys_defaults() {
-        let command = Args::command();
-        let run = command.find_subcommand("run").expect("exists");
-        let help = |id: &str| {
-            let argument = run.get_arguments().find(|argument| argument.get_id() == id).expect(id);
-            argument.get_help().expect(id).to_string()
-        };
-        let GenerateParameters {
-            temperature,
-            top_p,
-            top_k,
-            min_p,
-            xtc_probability,
-            xtc_threshold,
-            repetition_context_size,
-            presence_context_size,
-            frequency_context_size,
-            ..
-        } = GenerateParameters::default();
-        for (id, default) in [
-            ("temp", temperature.to_string()),
-            ("top_p", top_p.to_string()),
-            ("top_k", top_k.to_string()),
-            ("min_p", min_p.to_string()),
-            ("xtc_probability", xtc_probability.to_string()),
-            ("xtc_threshold", xtc_threshold.to_string()),
-            ("repetition_context_size", repetition_context_size.to_string()),
-            ("presence_context_size", presence_context_size.to_string()),
-            ("frequency_context_size", frequency_context_size.to_string()),
-        ] {
-            assert!(help(id).contains(&format!("[default: {default}")), "{id}: {}", help(id));
-        }
     }
 
     #[test]
@@ -669,14 +498,5 @@ mod tests {
             assert!(read(bad).is_err(), "{bad:?}");
         }
         assert_eq!(read("1-16777216*4096"), Ok(vec![1, 4096, 16_777_216]));
-    }
-
-    #[test]
-    fn biases_are_read() {
-        assert_eq!(logit_bias("42=-1.5"), Ok((42, -1.5)));
-        assert_eq!(logit_bias("42:2"), Ok((42, 2.0)));
-        for bad in ["", "42", "=1", "-1=2", "x=1", "42=", "42=y"] {
-            assert!(logit_bias(bad).is_err(), "{bad:?}");
-        }
     }
 }

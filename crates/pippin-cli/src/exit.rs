@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
-use pippin::{EngineError, HubError, ModelError, TensorError, TextError};
+use pippin::EngineError;
+use pippin::hub::HubError;
+use pippin::models::ModelError;
+use pippin::tensor::TensorError;
+use pippin::text::TextError;
 
 /// How the program ends. Scripts rely on the numbers: they never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +119,7 @@ impl From<&HubError> for Exit {
             | HubError::NoSpace { .. }
             | HubError::Write { .. }
             | HubError::InUse { .. }
+            | HubError::Changed { .. }
             | HubError::Cancelled => Self::DownloadFailed,
             HubError::NotAModel { .. } | HubError::Incomplete { .. } | HubError::Read { .. } => {
                 Self::ModelInvalid

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -10,6 +10,7 @@ use pippin::Message;
 use serde_json::{Map, Value};
 
 use crate::error::{CliError, Result};
+use crate::output;
 
 /// The most that is read as one prompt, one file or one line. No context holds as much text.
 const LIMIT: u64 = 16 << 20;
@@ -138,6 +139,24 @@ pub(crate) fn line(mut reader: &mut dyn BufRead) -> io::Result<NextLine> {
     }
     Ok(String::from_utf8(bytes)
         .map_or_else(|_| NextLine::Bad("the line is not UTF-8 text".to_owned()), NextLine::Line))
+}
+
+/// Asks a question with the answers yes and no.
+pub(crate) fn ask(question: &str, default: bool) -> Result<bool> {
+    let mut stderr = std::io::stderr().lock();
+    let answers = if default { "[Y/n]" } else { "[y/N]" };
+    // Nobody can be told that standard error is closed.
+    let _ = write!(stderr, "{} {answers} ", output::visible(question));
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.map_err(|error| CliError::input(format!("cannot read the answer: {error}")))?;
+    Ok(match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => true,
+        // The end of the input is no answer.
+        "" => default && answer.ends_with('\n'),
+        _ => false,
+    })
 }
 
 #[cfg(test)]

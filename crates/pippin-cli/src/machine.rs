@@ -1,6 +1,9 @@
 //! The machine, and what the commands that look for models ask about it.
 
-use pippin::{EngineConfig, EngineError, Hardware, HubClient, Judge};
+use std::time::Duration;
+
+use pippin::hub::{Hardware, HubClient, Judge, Patience};
+use pippin::{EngineConfig, EngineError};
 
 use crate::error::Result;
 use crate::output;
@@ -8,14 +11,17 @@ use crate::output;
 /// The hub, for questions that somebody waits for: a server that does not answer is not asked for minutes.
 pub(crate) fn hub(config: &EngineConfig) -> Result<HubClient> {
     let options = config.hub_options().map_err(EngineError::from)?;
-    let patience = (std::time::Duration::from_secs(20), std::time::Duration::from_millis(300), 2);
-    Ok(HubClient::new(options.with_waits(patience.0, patience.1, patience.2)).map_err(EngineError::from)?)
+    let patience = Patience::default()
+        .with_stall(Duration::from_secs(20))
+        .with_backoff(Duration::from_millis(300))
+        .with_retries(2);
+    Ok(HubClient::new(options.with_patience(patience)).map_err(EngineError::from)?)
 }
 
 /// What decides whether a model is of use on this machine.
 pub(crate) fn judge(hardware: &Hardware, config: &EngineConfig, context: u64) -> Judge<'static> {
     Judge {
-        is_supported: &pippin::is_supported,
+        is_supported: &pippin::models::is_supported,
         budget: hardware.available_memory.map(|available| config.memory_budget.bytes(available)),
         total_memory: hardware.total_memory,
         context,

@@ -14,12 +14,15 @@ mod commands;
 mod env;
 mod error;
 mod exit;
+mod flags;
 mod input;
 mod interrupt;
 mod machine;
 mod model;
 mod output;
 mod parameters;
+mod progress;
+mod reference;
 mod settings;
 
 use std::process::ExitCode;

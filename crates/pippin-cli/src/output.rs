@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
-use pippin::{Distribution, GenerateInfo, ModelPerformance, TokenCounts};
+use pippin::GenerateInfo;
+use pippin::monitor::{Distribution, ModelPerformance, TokenCounts};
 use serde::Serialize;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();

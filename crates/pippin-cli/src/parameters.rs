@@ -1,7 +1,277 @@
-//! Parameters of generation by name: for `/set`, and for the lines of `--batch`.
+//! Parameters of generation by name: flags of `run`, `/set`, and the lines of `--batch`.
 
-use pippin::GenerateParameters;
+use clap::error::Error;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+use pippin::{EngineError, GenerateParameters};
 use serde_json::{Map, Value};
+
+use crate::error::{CliError, Result as CliResult};
+
+/// A parameter with a flag. Those without have no meaning at a command line.
+pub(crate) struct Parameter {
+    /// The field.
+    pub(crate) name: &'static str,
+    /// The flag without its dashes.
+    pub(crate) flag: &'static str,
+    /// The environment variable that stands for the flag.
+    pub(crate) variable: Option<&'static str>,
+    value_name: &'static str,
+    /// What it does; `{}` stands for the library's default.
+    help: &'static str,
+    set: Set,
+}
+
+/// How a parameter is set, by the form of its values.
+#[derive(Clone, Copy)]
+enum Set {
+    Count(fn(&mut GenerateParameters, usize)),
+    Number(fn(&mut GenerateParameters, f32)),
+    Seed(fn(&mut GenerateParameters, u64)),
+    /// May be given several times.
+    Bias(fn(&mut GenerateParameters, (u32, f32))),
+    /// May be given several times.
+    Text(fn(&mut GenerateParameters, String)),
+}
+
+/// The flags, in the order of the help.
+pub(crate) const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "max_tokens",
+        flag: "max-tokens",
+        variable: Some("PIPPIN_MAX_TOKENS"),
+        value_name: "N",
+        help: "End the answer after this many tokens [default: the context's end]",
+        set: Set::Count(|parameters, value| parameters.max_tokens = Some(value)),
+    },
+    Parameter {
+        name: "temperature",
+        flag: "temp",
+        variable: Some("PIPPIN_TEMP"),
+        value_name: "T",
+        help: "Sampling temperature; 0 takes the likeliest token every time [default: {}]",
+        set: Set::Number(|parameters, value| parameters.temperature = value),
+    },
+    Parameter {
+        name: "top_p",
+        flag: "top-p",
+        variable: None,
+        value_name: "P",
+        help: "Keep the likeliest tokens that hold this share of the probability [default: {}, all]",
+        set: Set::Number(|parameters, value| parameters.top_p = value),
+    },
+    Parameter {
+        name: "top_k",
+        flag: "top-k",
+        variable: None,
+        value_name: "K",
+        help: "Keep this many of the likeliest tokens [default: {}, all]",
+        set: Set::Count(|parameters, value| parameters.top_k = value),
+    },
+    Parameter {
+        name: "min_p",
+        flag: "min-p",
+        variable: None,
+        value_name: "P",
+        help: "Keep tokens at least this likely relative to the likeliest [default: {}, all]",
+        set: Set::Number(|parameters, value| parameters.min_p = value),
+    },
+    Parameter {
+        name: "xtc_probability",
+        flag: "xtc-probability",
+        variable: None,
+        value_name: "P",
+        help: "How often the likeliest tokens are excluded (XTC) [default: {}, never]",
+        set: Set::Number(|parameters, value| parameters.xtc_probability = value),
+    },
+    Parameter {
+        name: "xtc_threshold",
+        flag: "xtc-threshold",
+        variable: None,
+        value_name: "P",
+        help: "What counts as likely for XTC [default: {}]",
+        set: Set::Number(|parameters, value| parameters.xtc_threshold = value),
+    },
+    Parameter {
+        name: "repetition_penalty",
+        flag: "repetition-penalty",
+        variable: None,
+        value_name: "X",
+        help: "Make recent tokens less likely: divides their logits [default: {}]",
+        set: Set::Number(|parameters, value| parameters.repetition_penalty = Some(value)),
+    },
+    Parameter {
+        name: "repetition_context_size",
+        flag: "repetition-context-size",
+        variable: None,
+        value_name: "N",
+        help: "How many recent tokens the repetition penalty looks at; 0: all [default: {}]",
+        set: Set::Count(|parameters, value| parameters.repetition_context_size = value),
+    },
+    Parameter {
+        name: "presence_penalty",
+        flag: "presence-penalty",
+        variable: None,
+        value_name: "X",
+        help: "Subtracted from the logits of tokens that occurred recently [default: {}]",
+        set: Set::Number(|parameters, value| parameters.presence_penalty = Some(value)),
+    },
+    Parameter {
+        name: "presence_context_size",
+        flag: "presence-context-size",
+        variable: None,
+        value_name: "N",
+        help: "How many recent tokens the presence penalty looks at; 0: all [default: {}]",
+        set: Set::Count(|parameters, value| parameters.presence_context_size = value),
+    },
+    Parameter {
+        name: "frequency_penalty",
+        flag: "frequency-penalty",
+        variable: None,
+        value_name: "X",
+        help: "The same, once for every time that they occurred [default: {}]",
+        set: Set::Number(|parameters, value| parameters.frequency_penalty = Some(value)),
+    },
+    Parameter {
+        name: "frequency_context_size",
+        flag: "frequency-context-size",
+        variable: None,
+        value_name: "N",
+        help: "How many recent tokens the frequency penalty looks at; 0: all [default: {}]",
+        set: Set::Count(|parameters, value| parameters.frequency_context_size = value),
+    },
+    Parameter {
+        name: "logit_bias",
+        flag: "logit-bias",
+        variable: None,
+        value_name: "ID=BIAS",
+        help: "Add BIAS to the logit of the token with this id; may be given several times",
+        set: Set::Bias(|parameters, (id, bias)| {
+            parameters.logit_bias.insert(id, bias);
+        }),
+    },
+    Parameter {
+        name: "seed",
+        flag: "seed",
+        variable: None,
+        value_name: "N",
+        help: "The same seed gives the same answer [default: another one every time]",
+        set: Set::Seed(|parameters, value| parameters.seed = Some(value)),
+    },
+    Parameter {
+        name: "stop",
+        flag: "stop",
+        variable: None,
+        value_name: "TEXT",
+        help: "End the answer where this text would begin; may be given several times",
+        set: Set::Text(|parameters, value| parameters.stop.push(value)),
+    },
+];
+
+impl Parameter {
+    /// What it does, with the library's default.
+    pub(crate) fn help(&self) -> String {
+        let defaults = list(&GenerateParameters::default());
+        let default = defaults.into_iter().find(|(name, _)| name == self.name).map(|(_, value)| value);
+        let default = default.unwrap_or_default();
+        self.help.replace("{}", default.strip_suffix(".0").unwrap_or(&default))
+    }
+
+    fn argument(&self) -> Arg {
+        let argument = Arg::new(self.name)
+            .long(self.flag)
+            .value_name(self.value_name)
+            .help(self.help())
+            .help_heading("Generation");
+        let argument = match self.set {
+            Set::Count(_) => argument.value_parser(value_parser!(usize)),
+            // "-1" is a value here, though a wrong one: it is refused by what it means.
+            Set::Number(_) => argument.value_parser(value_parser!(f32)).allow_negative_numbers(true),
+            Set::Seed(_) => argument.value_parser(value_parser!(u64)),
+            Set::Bias(_) => argument.value_parser(logit_bias).action(ArgAction::Append),
+            Set::Text(_) => argument.action(ArgAction::Append),
+        };
+        let argument = match ALIASES.iter().find(|(alias, _)| *alias == self.flag) {
+            Some((_, name)) => argument.alias(*name),
+            None => argument,
+        };
+        match self.variable {
+            Some(variable) => argument.env(variable).hide_env(true),
+            None => argument,
+        }
+    }
+
+    fn apply(&self, parameters: &mut GenerateParameters, matches: &ArgMatches) {
+        match self.set {
+            Set::Count(set) => each(matches, self.name, |value| set(parameters, value)),
+            Set::Number(set) => each(matches, self.name, |value| set(parameters, value)),
+            Set::Seed(set) => each(matches, self.name, |value| set(parameters, value)),
+            Set::Bias(set) => each(matches, self.name, |value| set(parameters, value)),
+            Set::Text(set) => each(matches, self.name, |value| set(parameters, value)),
+        }
+    }
+}
+
+fn each<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str, mut set: impl FnMut(T)) {
+    matches.get_many(name).into_iter().flatten().cloned().for_each(&mut set);
+}
+
+/// The parameters that the flags describe. What is not given keeps the library's default.
+#[derive(Clone, Debug)]
+pub(crate) struct ParameterFlags(GenerateParameters);
+
+impl ParameterFlags {
+    /// The parameters, checked.
+    ///
+    /// # Errors
+    ///
+    /// A value is out of its range.
+    pub(crate) fn into_parameters(self) -> CliResult<GenerateParameters> {
+        self.0.validate().map_err(|error| flag_error(error.into()))?;
+        Ok(self.0)
+    }
+}
+
+impl Args for ParameterFlags {
+    fn augment_args(command: Command) -> Command {
+        command.args(PARAMETERS.iter().map(Parameter::argument))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ParameterFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let mut parameters = GenerateParameters::default();
+        PARAMETERS.iter().for_each(|parameter| parameter.apply(&mut parameters, matches));
+        Ok(Self(parameters))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        PARAMETERS.iter().for_each(|parameter| parameter.apply(&mut self.0, matches));
+        Ok(())
+    }
+}
+
+/// An engine's complaint about a field, as a complaint about its flag.
+fn flag_error(error: EngineError) -> CliError {
+    match error {
+        EngineError::Parameter { field, value, expected } => {
+            let flag = PARAMETERS.iter().find(|parameter| parameter.name == field);
+            let flag = flag.map_or_else(|| field.replace('_', "-"), |parameter| parameter.flag.to_owned());
+            CliError::Usage { message: format!("--{flag} is {value}, but must be {expected}"), hint: None }
+        }
+        error => error.into(),
+    }
+}
+
+fn logit_bias(text: &str) -> Result<(u32, f32), String> {
+    let (id, bias) = text.split_once(['=', ':']).ok_or("must be ID=BIAS, such as 42=-1.5")?;
+    let id = id.trim().parse().map_err(|_| format!("{id:?} is not a token id"))?;
+    let bias = bias.trim().parse().map_err(|_| format!("{bias:?} is not a number"))?;
+    Ok((id, bias))
+}
 
 /// Other names that people have for parameters.
 const ALIASES: &[(&str, &str)] = &[("temp", "temperature"), ("max_completion_tokens", "max_tokens")];
@@ -17,6 +287,11 @@ pub(crate) fn set(
 ) -> Result<GenerateParameters, String> {
     let mut map = to_map(parameters);
     let Some(name) = find(&map, name) else {
+        if name.replace('-', "_") == "prefill_step_size" {
+            // It was one, and would make all requests wait for the one that sets it.
+            return Err("prefill_step_size holds for the model, not for a request: give --prefill-step-size"
+                .to_owned());
+        }
         return Err(format!("there is no parameter {name:?}"));
     };
     let value = match (name.as_str(), value) {
@@ -98,6 +373,7 @@ mod tests {
     fn wrong_ones_are_refused_by_name() {
         for (name, text, expected) in [
             ("temprature", "1", "temprature"),
+            ("prefill_step_size", "64", "--prefill-step-size"),
             ("temperature", "-1", "temperature"),
             ("temperature", "NaN", "temperature"),
             ("temperature", "1e999", "temperature"),
@@ -120,5 +396,44 @@ mod tests {
         assert!(list.contains(&("temperature".to_owned(), "0.6".to_owned())));
         assert!(list.contains(&("seed".to_owned(), "none".to_owned())));
         assert!(list.iter().all(|(name, _)| known_name(name).is_some()));
+    }
+
+    #[test]
+    fn biases_are_read() {
+        assert_eq!(logit_bias("42=-1.5"), Ok((42, -1.5)));
+        assert_eq!(logit_bias("42:2"), Ok((42, 2.0)));
+        for bad in ["", "42", "=1", "-1=2", "x=1", "42=", "42=y"] {
+            assert!(logit_bias(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn flags_set_the_fields_that_they_are_called_after() {
+        let defaults = to_map(&GenerateParameters::default());
+        for parameter in PARAMETERS {
+            assert!(defaults.contains_key(parameter.name), "{} is no field", parameter.name);
+            let value = match parameter.set {
+                Set::Bias(_) => "7=1",
+                Set::Number(_) => "0.25",
+                _ => "7",
+            };
+            let command = ParameterFlags::augment_args(Command::new("test"));
+            let arguments = ["test".to_owned(), format!("--{}={value}", parameter.flag)];
+            let matches = command.try_get_matches_from(arguments).expect(parameter.flag);
+            let flags = ParameterFlags::from_arg_matches(&matches).expect(parameter.flag);
+            for (name, value) in to_map(&flags.0) {
+                let is_meant = name == parameter.name;
+                assert_eq!(value != defaults[&name], is_meant, "--{} and {name}", parameter.flag);
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_states_the_librarys_defaults() {
+        let help = |name| PARAMETERS.iter().find(|parameter| parameter.name == name).expect(name).help();
+        assert!(help("temperature").ends_with("[default: 0.6]"), "{}", help("temperature"));
+        assert!(help("top_p").ends_with("[default: 1, all]"), "{}", help("top_p"));
+        assert!(help("presence_penalty").ends_with("[default: none]"), "{}", help("presence_penalty"));
+        assert!(help("presence_context_size").ends_with("[default: 20]"));
     }
 }

@@ -3,15 +3,14 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use pippin::{
-    ConfigInputs, EngineConfig, EngineError, GenerateParameters, LoadOptions, Message, ModelConfiguration,
-    ModelRegistry, ModelSearch, SearchSort, Workload, looks_like_model,
-};
+use pippin::config::{ConfigInputs, ConfigSource};
+use pippin::hub::{ModelRegistry, ModelSearch, SearchSort, looks_like_model};
+use pippin::measure::Workload;
+use pippin::{EngineConfig, EngineError, GenerateParameters, LoadOptions, Message};
 use serde_json::{Map, Value};
 
 use crate::args::{
-    BenchArgs, BenchFormat, Counts, EngineArgs, LoadArgs, PullArgs, RecommendArgs, RunArgs, SamplingArgs,
-    SearchArgs, ShowArgs, SortBy,
+    BenchArgs, BenchFormat, Counts, PullArgs, RecommendArgs, RunArgs, SearchArgs, ShowArgs, SortBy,
 };
 use crate::env;
 use crate::error::{CliError, Result};
@@ -24,8 +23,6 @@ pub(crate) struct Surroundings {
     pub(crate) stdin_is_terminal: bool,
     /// Whether somebody looks at standard output.
     pub(crate) stdout_is_terminal: bool,
-    /// The model to use when none is named.
-    pub(crate) default_model: Option<String>,
     /// Where the configuration comes from, flags aside.
     pub(crate) inputs: ConfigInputs,
     /// `$PIPPIN_HISTORY`.
@@ -40,7 +37,6 @@ impl Surroundings {
         Self {
             stdin_is_terminal: std::io::stdin().is_terminal(),
             stdout_is_terminal: std::io::stdout().is_terminal(),
-            default_model: env::value(env::MODEL),
             inputs: ConfigInputs::from_env(),
             // An empty value means something here: no history.
             history: std::env::var(env::HISTORY).ok(),
@@ -48,23 +44,17 @@ impl Surroundings {
         }
     }
 
-    fn default_model(&self) -> String {
-        self.default_model.clone().unwrap_or_else(|| ModelConfiguration::NANO.to_owned())
-    }
-
-    /// The configuration with these flags; and the surroundings, in which it names the default model.
+    /// The configuration with these flags.
     pub(crate) fn configured(
         &self,
         flags: impl FnOnce(ConfigInputs) -> ConfigInputs,
-    ) -> Result<(Self, EngineConfig)> {
-        let config = EngineConfig::resolve(&flags(self.inputs.clone())).map_err(EngineError::from)?;
-        let default_model = self.default_model.clone().unwrap_or_else(|| config.model.clone());
-        Ok((Self { default_model: Some(default_model), ..self.clone() }, config))
+    ) -> Result<EngineConfig> {
+        Ok(EngineConfig::resolve(&flags(self.inputs.clone())).map_err(EngineError::from)?)
     }
 
     /// The configuration of a command that has no flags for it.
     pub(crate) fn config(&self) -> Result<EngineConfig> {
-        Ok(self.configured(|inputs| inputs)?.1)
+        self.configured(|inputs| inputs)
     }
 
     fn history(&self) -> Option<PathBuf> {
@@ -168,27 +158,24 @@ impl RunSettings {
             tools,
             template_args,
             batch,
-            sampling,
+            parameters,
             load,
-            context,
             stats,
             json,
             no_history,
             yes,
         } = args;
-        let parameters = parameters(sampling)?;
-        let (surroundings, config) = surroundings
-            .configured(|inputs| load.flags(inputs).with_optional_flag("context", "--context", context))?;
-        let surroundings = &surroundings;
+        let parameters = parameters.into_parameters()?;
+        let config = surroundings.configured(|inputs| load.add_to(inputs))?;
         let stdin_readers =
             [&messages, &tools, &batch].into_iter().flatten().filter(|s| **s == Source::Stdin).count();
         if stdin_readers > 1 {
             return Err(CliError::usage("standard input can be read only once", "give `-` to one flag only"));
         }
         let choice = if batch.is_some() {
-            Choice { model: model.unwrap_or_else(|| surroundings.default_model()), prompt: None, hint: None }
+            Choice { model: model.unwrap_or_else(|| config.model.clone()), prompt: None, hint: None }
         } else {
-            Choice::new(model, prompt, surroundings)
+            Choice::new(model, prompt, &config.model)
         };
         let mode = match batch {
             Some(source) => Mode::Batch(source),
@@ -210,11 +197,11 @@ impl RunSettings {
             }
         };
         let template_args = template_args.unwrap_or_default();
-        let load = LoadOptions {
+        let mut load = config.load_options(&choice.model);
+        if let ConfigSource::Flag(_) = config.source("context") {
             // The flag of this call wins over what the file says of the model.
-            context: context.map(|context| context as usize).or(config.load_options(&choice.model).context),
-            ..config.load_options(&choice.model)
-        };
+            load.context = config.context;
+        }
         Ok(Self {
             model: choice.model,
             load,
@@ -238,7 +225,7 @@ struct Choice {
 }
 
 impl Choice {
-    fn new(first: Option<String>, second: Option<String>, surroundings: &Surroundings) -> Self {
+    fn new(first: Option<String>, second: Option<String>, default_model: &str) -> Self {
         match (first, second) {
             (Some(model), Some(prompt)) => Self { model, prompt: Some(prompt), hint: None },
             (Some(model), None) if is_model(&model) => Self { model, prompt: None, hint: None },
@@ -250,9 +237,9 @@ impl Choice {
                         near.join(" or ")
                     )),
                 };
-                Self { model: surroundings.default_model(), prompt: Some(prompt), hint }
+                Self { model: default_model.to_owned(), prompt: Some(prompt), hint }
             }
-            (None, _) => Self { model: surroundings.default_model(), prompt: None, hint: None },
+            (None, _) => Self { model: default_model.to_owned(), prompt: None, hint: None },
         }
     }
 }
@@ -263,71 +250,6 @@ fn is_model(argument: &str) -> bool {
         || Path::new(argument)
             .extension()
             .is_some_and(|extension| extension == "safetensors" || extension == "gguf")
-}
-
-/// The parameters of generation.
-fn parameters(sampling: SamplingArgs) -> Result<GenerateParameters> {
-    let defaults = GenerateParameters::default();
-    let parameters = GenerateParameters {
-        max_tokens: sampling.max_tokens.or(defaults.max_tokens),
-        temperature: sampling.temp.unwrap_or(defaults.temperature),
-        top_p: sampling.top_p.unwrap_or(defaults.top_p),
-        top_k: sampling.top_k.unwrap_or(defaults.top_k),
-        min_p: sampling.min_p.unwrap_or(defaults.min_p),
-        xtc_probability: sampling.xtc_probability.unwrap_or(defaults.xtc_probability),
-        xtc_threshold: sampling.xtc_threshold.unwrap_or(defaults.xtc_threshold),
-        repetition_penalty: sampling.repetition_penalty.or(defaults.repetition_penalty),
-        repetition_context_size: sampling.repetition_context_size.unwrap_or(defaults.repetition_context_size),
-        presence_penalty: sampling.presence_penalty.or(defaults.presence_penalty),
-        presence_context_size: sampling.presence_context_size.unwrap_or(defaults.presence_context_size),
-        frequency_penalty: sampling.frequency_penalty.or(defaults.frequency_penalty),
-        frequency_context_size: sampling.frequency_context_size.unwrap_or(defaults.frequency_context_size),
-        logit_bias: sampling.logit_bias.into_iter().collect(),
-        seed: sampling.seed,
-        stop: sampling.stop,
-        ..defaults
-    };
-    parameters.validate().map_err(flag_error)?;
-    Ok(parameters)
-}
-
-/// An engine's complaint about a field, as a complaint about its flag.
-fn flag_error(error: EngineError) -> CliError {
-    match error {
-        EngineError::Parameter { field, value, expected } => {
-            let flag = if field == "temperature" { "temp".to_owned() } else { field.replace('_', "-") };
-            CliError::Usage { message: format!("--{flag} is {value}, but must be {expected}"), hint: None }
-        }
-        error => error.into(),
-    }
-}
-
-impl LoadArgs {
-    /// Adds these flags to what the configuration comes from.
-    pub(crate) fn flags(&self, inputs: ConfigInputs) -> ConfigInputs {
-        inputs
-            .with_optional_flag("device", "--device", self.device.as_deref())
-            .with_optional_flag("threads", "--threads", self.threads)
-            .with_optional_flag("exact", "--exact", self.exact.then_some(true))
-            .with_optional_flag("kv_cache", "--kv-cache", self.kv_cache.as_deref())
-            .with_optional_flag("memory_budget", "--memory-budget", self.memory_budget.as_deref())
-    }
-}
-
-impl EngineArgs {
-    /// Adds these flags to what the configuration comes from.
-    pub(crate) fn flags(&self, inputs: ConfigInputs) -> ConfigInputs {
-        let mut inputs = inputs
-            .with_optional_flag("max_loaded_models", "--max-loaded-models", self.max_loaded_models.as_deref())
-            .with_optional_flag("keep_alive", "--keep-alive", self.keep_alive.as_deref());
-        for model in &self.preload {
-            inputs = inputs.with_flag("preload", "--preload", model);
-        }
-        for model in &self.pin {
-            inputs = inputs.with_flag("pin", "--pin", model);
-        }
-        inputs
-    }
 }
 
 /// The messages before the first turn, and whether they hold instructions: a `--system` wins over theirs.
@@ -353,8 +275,8 @@ pub(crate) struct ShowSettings {
 
 impl ShowSettings {
     pub(crate) fn new(args: ShowArgs, surroundings: &Surroundings) -> Result<Self> {
-        let (surroundings, config) = surroundings.configured(|inputs| inputs)?;
-        let model = args.model.unwrap_or_else(|| surroundings.default_model());
+        let config = surroundings.config()?;
+        let model = args.model.unwrap_or_else(|| config.model.clone());
         Ok(Self { model, json: args.json, config })
     }
 }
@@ -376,26 +298,23 @@ impl SearchSettings {
     /// The configuration is wrong.
     pub(crate) fn new(args: SearchArgs, surroundings: &Surroundings) -> Result<Self> {
         let config = surroundings.config()?;
-        let mut search = ModelSearch::default();
-        search.words = args.words.join(" ");
-        if args.all_authors {
-            search.author = None;
-        } else if let Some(author) = args.author {
-            search.author = Some(author);
-        }
-        search.family = args.family;
-        search.bits = args.bits;
-        search.fits_only = args.fits;
-        search.supported_only = args.supported;
-        search.sort = match args.sort {
-            SortBy::Downloads => SearchSort::Downloads,
-            SortBy::Likes => SearchSort::Likes,
-            SortBy::Updated => SearchSort::Updated,
-            SortBy::Created => SearchSort::Created,
-            SortBy::Trending => SearchSort::Trending,
-        };
-        search.limit = usize::from(args.limit);
-        search.page = usize::from(args.page);
+        let author = if args.all_authors { None } else { args.author.or(ModelSearch::default().author) };
+        let search = ModelSearch::default()
+            .with_words(args.words.join(" "))
+            .with_author(author)
+            .with_family(args.family)
+            .with_bits(args.bits)
+            .with_fits_only(args.fits)
+            .with_supported_only(args.supported)
+            .with_sort(match args.sort {
+                SortBy::Downloads => SearchSort::Downloads,
+                SortBy::Likes => SearchSort::Likes,
+                SortBy::Updated => SearchSort::Updated,
+                SortBy::Created => SearchSort::Created,
+                SortBy::Trending => SearchSort::Trending,
+            })
+            .with_limit(usize::from(args.limit))
+            .with_page(usize::from(args.page));
         Ok(Self { search, context: u64::from(args.context), json: args.json, config })
     }
 }
@@ -456,8 +375,8 @@ impl BenchSettings {
         let Some(context) = workloads.iter().map(Workload::tokens).max() else {
             return Err(CliError::usage("there is nothing to measure", "give -p or -n a number above 0"));
         };
-        let (surroundings, config) = surroundings.configured(|inputs| args.load.flags(inputs))?;
-        let model = args.model.unwrap_or_else(|| surroundings.default_model());
+        let config = surroundings.configured(|inputs| args.load.add_to(inputs))?;
+        let model = args.model.unwrap_or_else(|| config.model.clone());
         Ok(Self {
             load: LoadOptions { context: Some(context), max_sequences: 1, ..config.load_options(&model) },
             model,
@@ -527,7 +446,8 @@ mod tests {
 
     #[test]
     fn the_environment_names_the_default_model() {
-        let surroundings = Surroundings { default_model: Some("qwen3-4b".to_owned()), ..terminal() };
+        let inputs = ConfigInputs::default().with_variable("PIPPIN_MODEL", "qwen3-4b");
+        let surroundings = Surroundings { inputs, ..terminal() };
         assert_eq!(run(&["hello"], &surroundings).expect("valid").model, "qwen3-4b");
         assert_eq!(run(&[], &surroundings).expect("valid").model, "qwen3-4b");
         assert_eq!(run(&["--batch", "x"], &surroundings).expect("valid").model, "qwen3-4b");

@@ -10,8 +10,8 @@
 use std::{path::Path, sync::Arc};
 
 use pippin_cpu::CpuBackend;
-use pippin_models::{Config, LanguageModel, load_from, testing};
-use pippin_tensor::{Batch, Dtype, KvFormat, LogitRows, Numerics, SequenceRows};
+use pippin_models::{CachePlan, Config, LanguageModel, Output, load_from, testing};
+use pippin_tensor::{Batch, Dtype, Input, KvFormat, LogitRows, Numerics, SequenceRows, Want};
 use pippin_text::Tokenizer;
 
 const WINDOW: usize = 512;
@@ -43,11 +43,18 @@ fn distributions(
     kv: KvFormat,
     tokens: &[u32],
 ) -> Result<Vec<Vec<f64>>, Error> {
-    model.allocate_kv(WINDOW / PAGE_SIZE, PAGE_SIZE, kv)?;
+    let groups = model.info().cache.groups.len();
+    let pages = vec![WINDOW / PAGE_SIZE; groups];
+    model.allocate(&CachePlan { page_size: PAGE_SIZE, format: kv, pages, slots: 1 })?;
     let pages: Vec<u32> = (0..(WINDOW / PAGE_SIZE) as u32).collect();
-    let mut batch = Batch::new(PAGE_SIZE);
-    batch.push(SequenceRows { tokens, start: 0, pages: &pages, logits: LogitRows::All })?;
-    let logits = model.step(&batch)?;
+    let pages = vec![&pages[..]; groups];
+    let mut batch = Batch::new(model.limits());
+    let want = Want::Logits(LogitRows::All);
+    batch.push(SequenceRows::text(0, Input::Tokens(tokens), 0, &pages, want))?;
+    let submitted = model.submit(batch)?;
+    let Some(Output::Logits(logits)) = model.finish(submitted.id)?.pop() else {
+        return Err("the model has returned no logits".into());
+    };
     Ok((0..logits.rows)
         .map(|row| {
             let row: Vec<f64> = logits.row(row).iter().map(|v| f64::from(*v)).collect();

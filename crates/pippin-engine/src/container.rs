@@ -3,29 +3,16 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use pippin_hub::{HubCache, ModelConfiguration, Resolver, UseLock};
+use pippin_hub::{HubCache, ModelConfiguration, UseLock};
 use pippin_models::{LanguageModel, ModelInfo};
 use pippin_text::{StopStrings, StopTokens, Tokenizer};
 
-use crate::estimate::{self, MIN_CONTEXT, ModelMemory};
-use crate::kv::{PAGE_SIZE, pages_for};
+use crate::estimate::{MemoryPlan, ModelMemory};
 use crate::monitor::{ModelPerformance, Record};
 use crate::processor::{ChatInput, TextProcessor};
-use crate::scheduler::{Command, Job, Limits, Request, Scheduler, Worker};
+use crate::scheduler::{Command, Job, Request, Scheduler, Worker};
 use crate::stream::{CancelHandle, GenerationStream, TokenStream};
-use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, Workload, device, memory};
-
-/// How far a load has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LoadProgress {
-    /// The model's folder was found.
-    Found(PathBuf),
-    /// Its weights are being read.
-    Loading,
-    /// It answers from now on.
-    Ready,
-}
+use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, Workload, device};
 
 /// A loaded model.
 ///
@@ -68,31 +55,14 @@ struct Built {
 }
 
 impl ModelContainer {
-    /// Loads the model that a name stands for: a folder, a hub id, an alias, or `pippin-nano`.
+    /// Loads the model that a name stands for: a folder, a hub id, an alias, or `pippin-nano`. [`open`](Self::open) does
+    /// the same with more to say: about downloads, progress, cancellation.
     ///
     /// # Errors
     ///
-    /// The model is not on this machine, its files are malformed, or there is no memory for it.
+    /// The model is not on this machine, its files are malformed, or it does not fit the memory.
     pub fn load(model: &str, options: &LoadOptions) -> Result<Self> {
-        Self::load_with_progress(&Resolver::from_env().configuration(model)?, options, |_| {})
-    }
-
-    /// Loads a model and tells how far it is.
-    ///
-    /// # Errors
-    ///
-    /// As for [`load`](Self::load).
-    pub fn load_with_progress(
-        configuration: &ModelConfiguration,
-        options: &LoadOptions,
-        mut progress: impl FnMut(LoadProgress),
-    ) -> Result<Self> {
-        let folder = Resolver::from_env().locate(configuration)?.directory;
-        progress(LoadProgress::Found(folder.clone()));
-        progress(LoadProgress::Loading);
-        let container = Self::load_folder(configuration, folder, options)?;
-        progress(LoadProgress::Ready);
-        Ok(container)
+        Self::open(model).with_options(options.clone()).load()
     }
 
     /// Loads a model from the folder where it was found.
@@ -119,19 +89,20 @@ impl ModelContainer {
         Ok(container)
     }
 
-    /// A container for a model of one's own making. Its KV cache is allocated here.
+    /// A container for a model of one's own making, which is made, used and dropped on a thread of its own. Its caches are
+    /// allocated here.
     ///
     /// # Errors
     ///
-    /// The options do not fit the model, or there is no memory for the cache.
+    /// Those of `model`; the options do not fit the model, or there is no memory for the caches.
     pub fn from_parts(
-        model: Box<dyn LanguageModel>,
+        model: impl FnOnce() -> Result<Box<dyn LanguageModel>> + Send + 'static,
         processor: TextProcessor,
         configuration: ModelConfiguration,
         options: &LoadOptions,
     ) -> Result<Self> {
         let begin = Instant::now();
-        let (worker, built) = start(move || Ok((model, "custom".to_owned())), options)?;
+        let (worker, built) = start(move || Ok((model()?, "custom".to_owned())), options)?;
         let container = Self::assemble(worker, built, processor, configuration, None)?;
         container.record().loaded(begin.elapsed());
         Ok(container)
@@ -331,7 +302,7 @@ impl ModelContainer {
                 context: self.inner.memory.context,
             });
         }
-        let (events, receiver) = channel();
+        let (events, receiver) = crate::channel::channel();
         let cancel = CancelHandle::default();
         let request = Request {
             tokens: prompt,
@@ -346,7 +317,7 @@ impl ModelContainer {
         Ok(TokenStream::new(receiver, cancel, Arc::clone(&self.inner), submitted, prompt_tokens))
     }
 
-    /// The log-probability of each token but the first, given those before it. Other requests wait meanwhile.
+    /// The log-probability of each token but the first, given those before it.
     ///
     /// # Errors
     ///
@@ -406,7 +377,7 @@ impl ModelContainer {
     }
 }
 
-/// Starts a model's thread: builds the model there and allocates its KV cache.
+/// Starts a model's thread: builds the model there and allocates its caches.
 fn start(
     build: impl FnOnce() -> Result<device::Loaded> + Send + 'static,
     options: &LoadOptions,
@@ -416,46 +387,8 @@ fn start(
     Worker::start(move || {
         let (mut model, device) = build()?;
         let info = model.info().clone();
-        let format = options.kv_format(info.dtype);
-        let page_bytes = model.kv_page_bytes(PAGE_SIZE, format);
-        let context = context(info.context_length, page_bytes as u64, options.context)?;
-        let pages = pages_for(context.max(options.cache_tokens.unwrap_or(0)));
-        model.allocate_kv(pages, PAGE_SIZE, format)?;
-        let limits = Limits { context, pages, sequences: options.max_sequences };
-        let memory = ModelMemory {
-            weights: info.weight_bytes,
-            kv_cache: (page_bytes as u64).saturating_mul(pages as u64),
-            working: estimate::working(&info, &options),
-            context,
-        };
+        let MemoryPlan { limits, caches, memory, .. } = MemoryPlan::new(&info, &options)?;
+        model.allocate(&caches)?;
         Ok((Scheduler::new(model, limits), Built { info, device, memory }))
     })
-}
-
-/// The context to use: what was asked for, if the model allows it, else what model and memory allow.
-fn context(maximum: usize, page_bytes: u64, requested: Option<usize>) -> Result<usize> {
-    match requested {
-        Some(requested) if requested > maximum => Err(EngineError::ContextTooLong { requested, maximum }),
-        Some(requested) => Ok(requested),
-        None => {
-            let budget = memory::available().unwrap_or(memory::ASSUMED) / 4;
-            let affordable = (budget / page_bytes.max(1)).saturating_mul(PAGE_SIZE as u64);
-            Ok(maximum.min(usize::try_from(affordable).unwrap_or(usize::MAX).max(MIN_CONTEXT)))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn context_follows_request_model_and_memory() {
-        assert_eq!(context(2048, 1, Some(100)).expect("allowed"), 100);
-        assert_eq!(context(2048, 1, None).expect("allowed"), 2048);
-        // A cache of which not even one page fits: the least context all the same.
-        assert_eq!(context(1 << 20, u64::MAX, None).expect("allowed"), MIN_CONTEXT);
-        let error = context(2048, 1, Some(4096)).expect_err("too long");
-        assert!(error.to_string().contains("4096") && error.to_string().contains("2048"));
-    }
 }

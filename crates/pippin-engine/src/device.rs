@@ -3,7 +3,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use pippin_cpu::{CpuBackend, InstructionSet};
-use pippin_models::{LanguageModel, ModelInfo};
+use pippin_models::LanguageModel;
 use pippin_tensor::{Backend, Dtype, KvFormat, Numerics};
 
 use crate::{EngineError, Result};
@@ -55,12 +55,20 @@ impl FromStr for Device {
     }
 }
 
+/// Prompt tokens in one step where nobody says otherwise.
+pub(crate) const DEFAULT_STEP: usize = 512;
+/// More prompt tokens in one step than this are refused: they take memory and gain nothing.
+pub(crate) const MAX_STEP: usize = 1 << 14;
+
+const MAX_SNAPSHOTS: usize = 1 << 16;
+
 /// How to load a model.
 ///
 /// ```
 /// use pippin_engine::{Device, LoadOptions};
 ///
-/// let options = LoadOptions { device: Device::Cpu, context: Some(8192), ..Default::default() };
+/// let options = LoadOptions::default().with_device(Device::Cpu).with_context(8192);
+/// assert_eq!(options, LoadOptions { device: Device::Cpu, context: Some(8192), ..LoadOptions::default() });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -79,8 +87,17 @@ pub struct LoadOptions {
     /// Tokens that the KV cache holds over all sequences, running and remembered; at least the context, which is also
     /// the default.
     pub cache_tokens: Option<usize>,
-    /// Sequences that are computed together; more wait.
+    /// Sequences that are computed together; more wait. Where a model keeps recurrent state and memory is short, it may be
+    /// fewer.
     pub max_sequences: usize,
+    /// How many prompt tokens are computed in one step, over all requests; at most 16,384. Larger is faster, and takes more
+    /// memory; smaller lets answers that are being written flow more evenly.
+    pub prefill_step_size: usize,
+    /// Copies of recurrent state that are kept for requests that begin alike, for models that have such state. `None`: 16, or
+    /// as many as a quarter of the caches' memory holds.
+    pub snapshots: Option<usize>,
+    /// Bytes that the model may take, with weights, caches and all. `None`: four fifths of what is available.
+    pub memory_budget: Option<u64>,
     /// Threads of the CPU backend. `None`: as many as the machine runs at once.
     pub threads: Option<usize>,
 }
@@ -94,6 +111,9 @@ impl Default for LoadOptions {
             context: None,
             cache_tokens: None,
             max_sequences: 32,
+            prefill_step_size: DEFAULT_STEP,
+            snapshots: None,
+            memory_budget: None,
             threads: None,
         }
     }
@@ -109,12 +129,6 @@ impl LoadOptions {
         })
     }
 
-    /// Bytes that the KV cache takes for each token of a model.
-    pub(crate) fn kv_token_bytes(&self, info: &ModelInfo) -> u64 {
-        let row_bytes = self.kv_format(info.dtype).row_bytes(info.head_dim) as u64;
-        info.kv_values_per_token.div_ceil(info.head_dim.max(1) as u64).saturating_mul(row_bytes)
-    }
-
     pub(crate) fn validate(&self) -> Result<()> {
         for (field, value) in [
             ("context", self.context),
@@ -126,7 +140,86 @@ impl LoadOptions {
                 return Err(EngineError::parameter(field, 0, "1 or more"));
             }
         }
+        if !(1..=MAX_STEP).contains(&self.prefill_step_size) {
+            let expected = "between 1 and 16384";
+            return Err(EngineError::parameter("prefill_step_size", self.prefill_step_size, expected));
+        }
+        if self.snapshots.is_some_and(|snapshots| snapshots > MAX_SNAPSHOTS) {
+            return Err(EngineError::parameter("snapshots", MAX_SNAPSHOTS + 1, "at most 65536"));
+        }
         Ok(())
+    }
+}
+
+impl LoadOptions {
+    /// On this device.
+    #[must_use]
+    pub fn with_device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// With these numerics.
+    #[must_use]
+    pub fn with_numerics(mut self, numerics: Numerics) -> Self {
+        self.numerics = numerics;
+        self
+    }
+
+    /// With keys and values in this format.
+    #[must_use]
+    pub fn with_kv_format(mut self, kv_format: impl Into<Option<KvFormat>>) -> Self {
+        self.kv_format = kv_format.into();
+        self
+    }
+
+    /// With a longest sequence of so many tokens.
+    #[must_use]
+    pub fn with_context(mut self, context: impl Into<Option<usize>>) -> Self {
+        self.context = context.into();
+        self
+    }
+
+    /// With a KV cache of so many tokens over all sequences.
+    #[must_use]
+    pub fn with_cache_tokens(mut self, cache_tokens: impl Into<Option<usize>>) -> Self {
+        self.cache_tokens = cache_tokens.into();
+        self
+    }
+
+    /// With so many sequences computed together.
+    #[must_use]
+    pub fn with_max_sequences(mut self, max_sequences: usize) -> Self {
+        self.max_sequences = max_sequences;
+        self
+    }
+
+    /// Computes so many prompt tokens in one step, over all requests.
+    #[must_use]
+    pub fn with_prefill_step_size(mut self, tokens: usize) -> Self {
+        self.prefill_step_size = tokens;
+        self
+    }
+
+    /// Keeps so many copies of recurrent state for requests that begin alike.
+    #[must_use]
+    pub fn with_snapshots(mut self, snapshots: impl Into<Option<usize>>) -> Self {
+        self.snapshots = snapshots.into();
+        self
+    }
+
+    /// Lets the model take so many bytes, with weights, caches and all.
+    #[must_use]
+    pub fn with_memory_budget(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.memory_budget = bytes.into();
+        self
+    }
+
+    /// With so many threads of the CPU.
+    #[must_use]
+    pub fn with_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
+        self.threads = threads.into();
+        self
     }
 }
 
@@ -182,6 +275,10 @@ mod tests {
         assert!(options.validate().unwrap_err().to_string().contains("max_sequences"));
         assert!(LoadOptions { context: Some(0), ..LoadOptions::default() }.validate().is_err());
         assert!(LoadOptions::default().validate().is_ok());
+        for prefill_step_size in [0, MAX_STEP + 1, usize::MAX] {
+            let options = LoadOptions { prefill_step_size, ..LoadOptions::default() };
+            assert!(options.validate().unwrap_err().to_string().contains("prefill_step_size"));
+        }
     }
 
     #[test]
@@ -195,5 +292,34 @@ mod tests {
             let options = LoadOptions { kv_format: Some(KvFormat::Int8), ..options };
             assert_eq!(options.kv_format(Dtype::F16), KvFormat::Int8);
         }
+    }
+
+    #[test]
+    fn every_option_has_its_setter() {
+        let set = LoadOptions::default()
+            .with_device(Device::Cpu)
+            .with_numerics(Numerics::Exact)
+            .with_kv_format(KvFormat::Int8)
+            .with_context(1)
+            .with_cache_tokens(2)
+            .with_max_sequences(3)
+            .with_threads(4)
+            .with_prefill_step_size(5)
+            .with_snapshots(6)
+            .with_memory_budget(7);
+        let expected = LoadOptions {
+            device: Device::Cpu,
+            numerics: Numerics::Exact,
+            kv_format: Some(KvFormat::Int8),
+            context: Some(1),
+            cache_tokens: Some(2),
+            max_sequences: 3,
+            threads: Some(4),
+            prefill_step_size: 5,
+            snapshots: Some(6),
+            memory_budget: Some(7),
+        };
+        assert_eq!(set, expected);
+        assert_eq!(set.with_context(None).context, None);
     }
 }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use pippin_hub::HubError;
 use pippin_models::ModelError;
+use pippin_sampling::ParameterError;
 use pippin_tensor::TensorError;
 use pippin_text::TextError;
 
@@ -126,6 +127,9 @@ pub enum EngineError {
         /// The model's name.
         model: String,
     },
+    /// A conversation was to go on while an answer to it was being written.
+    #[error("the conversation cannot go on: an answer to it is still being written")]
+    SessionBusy,
     /// The operating system refused a thread.
     #[error("cannot start the model's thread: {0}")]
     Thread(std::io::Error),
@@ -200,6 +204,9 @@ impl EngineError {
             }
             Self::ModelInUse { .. } => "try again when its requests have ended".to_owned(),
             Self::LoadCancelled { .. } => return None,
+            Self::SessionBusy => {
+                "read the answer's stream to its end or drop it; clone the session for a second answer beside it".to_owned()
+            }
             Self::EmptyPrompt => "give at least one token of text".to_owned(),
             Self::UnknownDevice(_) => format!("devices are {}", Device::NAMES.join(", ")),
             Self::DeviceUnavailable(_) => "use --device cpu, or auto".to_owned(),
@@ -215,6 +222,12 @@ impl EngineError {
             }
             Self::Parameter { .. } | Self::Text(_) | Self::TokenOutOfRange { .. } | Self::Thread(_) => return None,
         })
+    }
+}
+
+impl From<ParameterError> for EngineError {
+    fn from(ParameterError { field, value, expected }: ParameterError) -> Self {
+        Self::Parameter { field, value, expected }
     }
 }
 

@@ -1,10 +1,14 @@
+//! What a model takes, and what its caches are given: the one place where memory is planned.
+
 use std::fmt;
 
-use pippin_models::ModelInfo;
+use pippin_models::{CacheGroup, CacheLayout, CachePlan, ModelInfo};
+use pippin_tensor::KvFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::kv::{PAGE_SIZE, pages_for};
-use crate::{GenerateParameters, LoadOptions};
+use crate::scheduler::{Limits, MAX_SCORE_LOGITS};
+use crate::{EngineError, LoadOptions, Result, memory};
 
 /// A context that is never reduced for want of memory.
 pub(crate) const MIN_CONTEXT: usize = 4096;
@@ -16,6 +20,8 @@ const ACTIVATIONS: u64 = 16;
 const TOKENIZER_BYTES: u64 = 512;
 /// Bytes that do not depend on the model: stacks of its threads, buffers, the chat template.
 const BASE_BYTES: u64 = 4 << 20;
+/// Copies of recurrent state that are kept, if memory allows and the options do not say otherwise.
+const SNAPSHOTS: usize = 16;
 
 /// The memory of a model: what it is expected to take, or what it takes.
 ///
@@ -24,14 +30,15 @@ const BASE_BYTES: u64 = 4 << 20;
 /// - **Weights** count in full, as large as they are in the checkpoint. On the CPU they stay in the mapped file, so that
 ///   the system may drop their pages and read them again; but every token needs all of them, and a model whose weights
 ///   are not in memory computes at the speed of the disk.
-/// - The **KV cache** counts in full too. The system commits it only as it fills, but it may fill at any time.
+/// - The **caches** count in full too: keys and values, and recurrent state. The system commits them only as they fill, but
+///   they may fill at any time.
 /// - **Working memory** is estimated: activations of the largest step, logits, the tokenizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ModelMemory {
     /// Bytes of the weights.
     pub weights: u64,
-    /// Bytes of the KV cache.
+    /// Bytes of the KV cache, and of recurrent state where the model has any.
     pub kv_cache: u64,
     /// Bytes of everything else.
     pub working: u64,
@@ -45,24 +52,13 @@ impl ModelMemory {
         Self { weights, kv_cache, working, context }
     }
 
-    /// What a model will take when it is loaded with these options.
+    /// What a model will take when it is loaded with these options and this budget.
     ///
-    /// Where the options leave the context open, it is what the model was made for, or less: its KV cache is to take no
+    /// Where the options leave the context open, it is what the model was made for, or less: its caches are to take no
     /// more than a quarter of `budget` and no more than weights and working memory leave of it, but 4096 tokens in any
     /// case.
     pub fn estimate(info: &ModelInfo, options: &LoadOptions, budget: u64) -> Self {
-        let working = working(info, options);
-        let token_bytes = options.kv_token_bytes(info);
-        let context = options.context.unwrap_or_else(|| {
-            let rest = budget.saturating_sub(info.weight_bytes).saturating_sub(working);
-            let affordable = (budget / 4).min(rest) / token_bytes.max(1);
-            // Whole pages: a part of one would be allocated and not used.
-            let affordable = usize::try_from(affordable).unwrap_or(usize::MAX) / PAGE_SIZE * PAGE_SIZE;
-            info.context_length.min(affordable.max(MIN_CONTEXT))
-        });
-        let tokens = pages_for(context.max(options.cache_tokens.unwrap_or(0))).saturating_mul(PAGE_SIZE);
-        let kv_cache = token_bytes.saturating_mul(tokens as u64);
-        Self { weights: info.weight_bytes, kv_cache, working, context }
+        MemoryPlan::fitting(info, options, budget).memory
     }
 
     /// All of it.
@@ -85,15 +81,124 @@ impl fmt::Display for ModelMemory {
     }
 }
 
-/// What a model takes besides weights and KV cache.
+/// How a model is loaded: what its caches are given, and what all of it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryPlan {
+    pub(crate) limits: Limits,
+    pub(crate) caches: CachePlan,
+    pub(crate) memory: ModelMemory,
+    /// What it was planned for, in bytes.
+    pub(crate) budget: u64,
+}
+
+impl MemoryPlan {
+    /// A plan for the options' budget.
+    ///
+    /// # Errors
+    ///
+    /// The options are out of their range, or ask for more context than the model was made for.
+    pub(crate) fn new(info: &ModelInfo, options: &LoadOptions) -> Result<Self> {
+        options.validate()?;
+        match options.context {
+            Some(requested) if requested > info.context_length => {
+                Err(EngineError::ContextTooLong { requested, maximum: info.context_length })
+            }
+            _ => Ok(Self::fitting(info, options, options.memory_budget.unwrap_or_else(memory::budget))),
+        }
+    }
+
+    /// The plan that makes the most of a budget. Where even the least is too much, that is what it plans.
+    fn fitting(info: &ModelInfo, options: &LoadOptions, budget: u64) -> Self {
+        let (layout, format) = (&info.cache, options.kv_format(info.dtype));
+        let working = working(info, options);
+        let rest = budget.saturating_sub(info.weight_bytes).saturating_sub(working);
+        let rest = rest.min(budget / 4);
+        let (sequences, snapshots) = states(layout, options, rest);
+        let states = layout.state_bytes.saturating_mul((sequences + snapshots) as u64);
+        let rest = rest.saturating_sub(states);
+
+        let pages = |tokens| cache_pages(layout, tokens, sequences, options.prefill_step_size);
+        let context = options.context.unwrap_or_else(|| {
+            // Whole pages: a part of one would be allocated and not used.
+            let fits =
+                |count: usize| cache_bytes(layout, &pages(count.saturating_mul(PAGE_SIZE)), format) <= rest;
+            let affordable = most(pages_for(info.context_length), fits).saturating_mul(PAGE_SIZE);
+            info.context_length.min(affordable.max(MIN_CONTEXT))
+        });
+        let pages = pages(context.max(options.cache_tokens.unwrap_or(0)));
+        let kv_cache = cache_bytes(layout, &pages, format).saturating_add(states);
+        Self {
+            limits: Limits { context, sequences, step: options.prefill_step_size },
+            caches: CachePlan { page_size: PAGE_SIZE, format, pages, slots: sequences + snapshots },
+            memory: ModelMemory { weights: info.weight_bytes, kv_cache, working, context },
+            budget,
+        }
+    }
+
+    /// The options with what the plan has decided.
+    pub(crate) fn options(&self, options: &LoadOptions) -> LoadOptions {
+        let (context, budget) = (Some(self.memory.context), Some(self.budget));
+        LoadOptions { context, memory_budget: budget, ..options.clone() }
+    }
+}
+
+/// How many sequences with state can run, and how many copies of states can be kept. The running ones get half of the
+/// memory at most, and the copies a quarter.
+fn states(layout: &CacheLayout, options: &LoadOptions, bytes: u64) -> (usize, usize) {
+    if !layout.has_state() {
+        return (options.max_sequences, 0);
+    }
+    let affordable = |bytes: u64, most: usize| {
+        usize::try_from(bytes / layout.state_bytes).unwrap_or(usize::MAX).clamp(1, most.max(1))
+    };
+    let snapshots = options.snapshots.unwrap_or_else(|| affordable(bytes / 4, SNAPSHOTS));
+    (affordable(bytes / 2, options.max_sequences), snapshots)
+}
+
+/// The pages of each cache group for so many tokens over all sequences, which read prompts in steps of `step` tokens. A
+/// group with a window needs no more than that for each sequence, and what the steps on their way are adding to it: two
+/// on a device that is kept busy.
+pub(crate) fn cache_pages(layout: &CacheLayout, tokens: usize, sequences: usize, step: usize) -> Vec<usize> {
+    let pages = |group: &CacheGroup| match group.reach.limit() {
+        None => pages_for(tokens),
+        Some(limit) => {
+            let most = (pages_for(limit).saturating_add(3)).saturating_mul(sequences);
+            pages_for(tokens).min(most.saturating_add(pages_for(2 * step)))
+        }
+    };
+    layout.groups.iter().map(pages).collect()
+}
+
+fn cache_bytes(layout: &CacheLayout, pages: &[usize], format: KvFormat) -> u64 {
+    let bytes = layout.groups.iter().zip(pages);
+    let bytes = bytes.map(|(group, pages)| group.page_bytes(PAGE_SIZE, format).saturating_mul(*pages as u64));
+    bytes.fold(0, u64::saturating_add)
+}
+
+/// The largest number up to `limit` that fits, where smaller ones do if it does.
+fn most(limit: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, limit);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if fits(middle) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    low
+}
+
+/// What a model takes besides weights and caches.
 pub(crate) fn working(info: &ModelInfo, options: &LoadOptions) -> u64 {
     const F32: u64 = 4;
     let (hidden, vocab) = (info.hidden_size as u64, info.vocab_size as u64);
-    let sequences = options.max_sequences as u64;
-    let rows = (GenerateParameters::default().prefill_step_size as u64).saturating_add(sequences);
-    let activations = rows.saturating_mul(hidden).saturating_mul(ACTIVATIONS * F32);
-    // Once as the model returns them, once as the sampler sorts them.
-    let logits = sequences.saturating_mul(vocab).saturating_mul(F32).saturating_add(vocab * 2 * F32);
+    let (sequences, step) = (options.max_sequences as u64, options.prefill_step_size as u64);
+    let activations = step.saturating_add(sequences).saturating_mul(hidden).saturating_mul(ACTIVATIONS * F32);
+    // Those that are drawn from and those that are scored; and once as the sampler sorts them.
+    let scored = step.saturating_mul(vocab).min(MAX_SCORE_LOGITS as u64);
+    let logits = sequences.saturating_mul(vocab).saturating_add(scored).saturating_mul(F32);
+    let logits = logits.saturating_add(vocab.saturating_mul(2 * F32));
     let tokenizer = vocab.saturating_mul(TOKENIZER_BYTES);
     [activations, logits, tokenizer].into_iter().fold(BASE_BYTES, u64::saturating_add)
 }
@@ -116,14 +221,20 @@ impl fmt::Display for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::FakeModel;
+    use crate::testing::{FakeModel, Kind};
     use pippin_models::LanguageModel as _;
-    use pippin_tensor::{Dtype, KvFormat, Numerics};
+    use pippin_tensor::{Dtype, Numerics, Reach, ValueStore};
+
+    fn group(reach: Reach) -> CacheGroup {
+        // 64 KiB for each token at 16 bits.
+        CacheGroup { layers: 16, kv_heads: 8, key_dim: 128, values: ValueStore::Own(128), reach }
+    }
 
     fn info() -> ModelInfo {
-        let mut info = FakeModel::new(1 << 20).0.info().clone();
+        let mut info = FakeModel::new(Kind::full(), 1 << 20).0.info().clone();
         (info.hidden_size, info.vocab_size, info.weight_bytes) = (1024, 100_000, 2 << 30);
-        (info.kv_values_per_token, info.dtype) = (1 << 15, Dtype::Bf16);
+        info.dtype = Dtype::Bf16;
+        info.cache = CacheLayout { groups: vec![group(Reach::All)], state_bytes: 0 };
         info
     }
 
@@ -139,7 +250,10 @@ mod tests {
         // What weights and working memory leave is less than a quarter.
         let tight = context(5 << 29, options.clone());
         assert!((MIN_CONTEXT..8192).contains(&tight) && tight.is_multiple_of(PAGE_SIZE), "{tight}");
-        assert_eq!(context(0, options), MIN_CONTEXT);
+        assert_eq!(context(0, options.clone()), MIN_CONTEXT);
+        let most = LoadOptions { context: Some((1 << 20) + 1), ..options };
+        let error = MemoryPlan::new(&info(), &most).expect_err("too long").to_string();
+        assert!(error.contains("1048577") && error.contains("1048576"), "{error}");
     }
 
     #[test]
@@ -153,18 +267,66 @@ mod tests {
         let exact = LoadOptions { numerics: Numerics::Exact, ..options.clone() };
         assert_eq!(ModelMemory::estimate(&info(), &exact, 0).kv_cache, 2 * memory.kv_cache);
         let eight = LoadOptions { kv_format: Some(KvFormat::Int8), ..options.clone() };
-        let head_dim = info().head_dim as u64;
         let bytes = ModelMemory::estimate(&info(), &eight, 0).kv_cache;
-        assert_eq!(bytes, memory.kv_cache / (2 * head_dim) * (head_dim + 4));
-        let shared = LoadOptions { cache_tokens: Some(2048), ..options };
+        assert_eq!(bytes, memory.kv_cache / 256 * 132);
+        let shared = LoadOptions { cache_tokens: Some(2048), ..options.clone() };
         assert_eq!(ModelMemory::estimate(&info(), &shared, 0).kv_cache, 2 * memory.kv_cache);
+        // Larger steps have more activations.
+        let large = LoadOptions { prefill_step_size: 4096, ..options };
+        let more = ModelMemory::estimate(&info(), &large, 0).working - memory.working;
+        assert!(more >= (4096 - 512) * 1024 * 16 * 4, "{more}");
+    }
+
+    #[test]
+    fn windows_cost_only_what_they_see() {
+        let mut windowed = info();
+        windowed.cache.groups = vec![group(Reach::All), group(Reach::Window(1024))];
+        let options = LoadOptions { context: Some(100_000), max_sequences: 4, ..LoadOptions::default() };
+        let plan = MemoryPlan::fitting(&windowed, &options, 0);
+        // A hundred thousand tokens in one group; in the other, four windows and a little.
+        assert_eq!(plan.caches.pages, [3125, 4 * (32 + 3) + 32]);
+        let page = 64 << 15;
+        assert_eq!(plan.memory.kv_cache, (3125 + 172) * page);
+        // A context that is shorter than that needs no more than itself.
+        let short = LoadOptions { context: Some(1000), ..options.clone() };
+        assert_eq!(MemoryPlan::fitting(&windowed, &short, 0).caches.pages, [32, 32]);
+        // A budget goes further.
+        let open = LoadOptions { context: None, ..options };
+        let context = |info: &ModelInfo| ModelMemory::estimate(info, &open, 16 << 30).context;
+        let mut whole = windowed.clone();
+        whole.cache.groups[1].reach = Reach::All;
+        assert_eq!(context(&whole), 32_768);
+        assert!(context(&windowed) > 59_000, "{}", context(&windowed));
+        windowed.cache.groups.remove(0);
+        assert_eq!(context(&windowed), 1 << 20);
+    }
+
+    #[test]
+    fn states_are_counted_and_kept_to_their_share() {
+        let mut recurrent = info();
+        recurrent.cache = CacheLayout { groups: vec![], state_bytes: 64 << 20 };
+        let options = LoadOptions::default();
+        // Of 4 GiB for caches, 32 states take half; of the other, 16 copies a half.
+        let plan = MemoryPlan::fitting(&recurrent, &options, 16 << 30);
+        assert_eq!((plan.limits.sequences, plan.caches.slots), (32, 48));
+        assert_eq!(plan.memory.kv_cache, 48 * (64 << 20));
+        assert_eq!(plan.memory.context, 1 << 20);
+        // Of 1 GiB there are fewer.
+        let plan = MemoryPlan::fitting(&recurrent, &options, 4 << 30);
+        assert_eq!((plan.limits.sequences, plan.caches.slots), (8, 12));
+        let none = LoadOptions { snapshots: Some(0), ..options.clone() };
+        assert_eq!(MemoryPlan::fitting(&recurrent, &none, 0).caches.slots, 1);
+        // The plan's options lead to the same plan, whatever is available then.
+        let again = plan.options(&options);
+        assert_eq!(MemoryPlan::new(&recurrent, &again).expect("valid"), plan);
     }
 
     #[test]
     fn absurd_models_overflow_nothing() {
         let mut info = info();
         info.weight_bytes = u64::MAX;
-        info.kv_values_per_token = u64::MAX;
+        info.cache.groups[0].kv_heads = usize::MAX;
+        info.cache.state_bytes = u64::MAX;
         info.hidden_size = usize::MAX;
         let memory = ModelMemory::estimate(&info, &LoadOptions::default(), u64::MAX);
         assert_eq!(memory.total(), u64::MAX);

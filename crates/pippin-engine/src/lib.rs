@@ -15,7 +15,7 @@
 //! use pippin_engine::{GenerateParameters, GenerationEvent, LoadOptions, ModelContainer};
 //!
 //! let model = ModelContainer::load("pippin-nano", &LoadOptions::default())?;
-//! let parameters = GenerateParameters { max_tokens: Some(50), ..GenerateParameters::greedy() };
+//! let parameters = GenerateParameters::greedy().with_max_tokens(50);
 //! for event in model.generate_text("Once upon a time", &parameters)? {
 //!     match event? {
 //!         GenerationEvent::Info(info) => eprintln!("{:.1} tokens/s", info.tokens_per_second()),
@@ -37,7 +37,10 @@
 //!
 //! No async code is in here, and no global state: a server bridges the streams to its own tasks.
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod cache;
+mod channel;
 mod config;
 mod container;
 mod device;
@@ -47,9 +50,9 @@ mod kv;
 mod measure;
 mod memory;
 mod monitor;
+mod open;
 mod processor;
 mod run_state;
-mod sampling;
 mod scheduler;
 mod session;
 mod stream;
@@ -58,6 +61,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "async")]
+pub use asynchronous::AsyncStream;
 pub use cache::{
     CacheCounts, CacheEvent, CacheOptions, CacheUsage, Clock, EvictionReason, LoadPlan, LoadReporter,
     LoadRequest, LoadedModel, LocalLoader, MemoryProbe, MemoryReading, ModelCache, ModelLease, ModelLoader,
@@ -65,9 +70,9 @@ pub use cache::{
 };
 pub use config::{
     ConfigEntry, ConfigError, ConfigInputs, ConfigSource, EngineConfig, HubSettings, KeepAlive, MemoryBudget,
-    ModelSettings,
+    ModelSettings, Setting, SettingFlag, SettingKind, SettingVariable, environment_variables,
 };
-pub use container::{LoadProgress, ModelContainer};
+pub use container::ModelContainer;
 pub use device::{Device, LoadOptions};
 pub use error::{EngineError, HeldModel, Result};
 pub use estimate::ModelMemory;
@@ -76,13 +81,14 @@ pub use monitor::{
     Distribution, Growth, LoadMemory, ModelPerformance, PerformanceMonitor, PerformanceSnapshot,
     ProcessPerformance, RequestCounts, TokenCounts,
 };
+pub use open::{LoadProgress, LoadTask, ModelOpener};
 pub use pippin_hub::{ModelConfiguration, ModelLocation, ModelRegistry};
 pub use pippin_models::{LanguageModel, ModelInfo};
+pub use pippin_sampling::GenerateParameters;
 pub use pippin_tensor::{KvFormat, Numerics};
 pub use pippin_text::{Message, Role};
 pub use processor::{ChatInput, TextProcessor};
 pub use run_state::{RunState, RunningModel, RunningProcess, run_folder, running, running_in};
-pub use sampling::GenerateParameters;
 pub use session::{ChatSession, ResponseStream};
 pub use stream::{
     CancelHandle, FinishReason, GenerateInfo, GenerationEvent, GenerationStream, TokenEvent, TokenStream,

@@ -8,7 +8,7 @@ pub enum Workload {
     Prefill {
         /// Its length.
         tokens: usize,
-        /// Tokens per step.
+        /// Tokens per step, at most [`LoadOptions::prefill_step_size`](crate::LoadOptions::prefill_step_size).
         step_size: usize,
     },
     /// Computes one token after another, from an empty context.
@@ -21,7 +21,7 @@ pub enum Workload {
 impl Workload {
     /// Reads a prompt of so many tokens, in steps of the default size.
     pub fn prefill(tokens: usize) -> Self {
-        Self::Prefill { tokens, step_size: crate::GenerateParameters::default().prefill_step_size }
+        Self::Prefill { tokens, step_size: crate::device::DEFAULT_STEP }
     }
 
     /// Computes so many tokens one after another.
@@ -141,20 +141,32 @@ impl Demand {
         let heads_per_step = if step > 1.0 { 1.0 / step } else { 1.0 };
         let tables = if info.tied_head { 1.0 } else { 2.0 };
         let layers = info.parameters as f64 - tables * table;
-        // On average a token sees half of the final context, keys and values.
-        let context = tokens / 2.0;
-        let kv_rows = info.layers as f64 * info.kv_heads as f64 * 2.0 * context;
-        let row_bytes = options.kv_format(info.dtype).row_bytes(info.head_dim) as f64;
-        let attention = info.layers as f64 * info.heads as f64 * info.head_dim as f64 * 4.0 * context;
+        let format = options.kv_format(info.dtype);
+        let (mut cached, mut attention) = (0.0, 0.0);
+        for group in &info.cache.groups {
+            let seen = seen(group.reach.limit(), tokens);
+            cached += group.token_bytes(format) as f64 * seen;
+            let dims = (group.key_dim + group.values.dim()) as f64;
+            attention += group.layers as f64 * info.heads as f64 * dims * 2.0 * seen;
+        }
         Self {
-            bytes: (info.weight_bytes as f64 * read + kv_rows * row_bytes) / step,
+            bytes: (info.weight_bytes as f64 * read + cached) / step,
             operations: 2.0 * (layers + table * heads_per_step) + attention,
         }
     }
 }
 
+/// How many tokens one sees, on average over a sequence: half of it, or less where there is a limit.
+fn seen(limit: Option<usize>, tokens: f64) -> f64 {
+    let limit = limit.map_or(tokens, |limit| (limit as f64).min(tokens));
+    limit - limit * limit / (2.0 * tokens.max(1.0))
+}
+
 #[cfg(test)]
 mod tests {
+    use pippin_models::CacheGroup;
+    use pippin_tensor::{Reach, ValueStore};
+
     use super::*;
 
     #[test]
@@ -163,6 +175,8 @@ mod tests {
         let mut info = pippin_models::describe(&nano.directory).expect("a model");
         (info.vocab_size, info.hidden_size, info.layers, info.tied_head) = (1000, 100, 2, true);
         (info.heads, info.kv_heads, info.head_dim) = (4, 2, 10);
+        let (values, reach) = (ValueStore::Own(10), Reach::All);
+        info.cache.groups = vec![CacheGroup { layers: 2, kv_heads: 2, key_dim: 10, values, reach }];
         (info.parameters, info.weight_bytes) = (300_000, 150_000);
         info.dtype = pippin_tensor::Dtype::F16;
         let options = crate::LoadOptions::default();
@@ -174,6 +188,13 @@ mod tests {
         let prefill = Demand::new(&info, Workload::Prefill { tokens: 64, step_size: 64 }, &options);
         assert_eq!(prefill.bytes, decode.bytes / 64.0);
         assert_eq!(prefill.operations, 2.0 * (200_000.0 + 100_000.0 / 64.0) + (2 * 4 * 10 * 4 * 32) as f64);
+    }
+
+    #[test]
+    fn windows_bound_what_is_seen() {
+        assert_eq!((seen(None, 100.0), seen(Some(200), 100.0)), (50.0, 50.0));
+        // Half of 50 on average for the first 50 tokens, 50 for the others.
+        assert_eq!(seen(Some(50), 100.0), 37.5);
     }
 
     #[test]

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// The memory that is assumed to be available where the system does not tell.
 pub(crate) const ASSUMED: u64 = 8 << 30;
 
+/// The share of what is available that models may take where nobody says otherwise, in percent.
+pub(crate) const SHARE: u8 = 80;
+
 /// Where Linux mounts its control groups.
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// Linux counts processor time in these units for programs, whatever the kernel's own clock.
@@ -58,6 +61,11 @@ pub(crate) struct Memory {
 /// The memory that can be used without swapping, in bytes, where the system tells (Linux and macOS).
 pub(crate) fn available() -> Option<u64> {
     Some(system()?.available)
+}
+
+/// What models may take where nobody says otherwise.
+pub(crate) fn budget() -> u64 {
+    available().unwrap_or(ASSUMED) / 100 * u64::from(SHARE)
 }
 
 /// The memory of the machine, or of the narrowest control group around this process (Linux); of the machine (macOS).

@@ -18,6 +18,22 @@ pub struct ChatInput {
     pub template_kwargs: Map<String, Value>,
 }
 
+impl ChatInput {
+    /// With tools that the model may call.
+    #[must_use]
+    pub fn with_tools(mut self, tools: impl Into<Vec<Value>>) -> Self {
+        self.tools = tools.into();
+        self
+    }
+
+    /// With further variables for the template.
+    #[must_use]
+    pub fn with_template_kwargs(mut self, template_kwargs: Map<String, Value>) -> Self {
+        self.template_kwargs = template_kwargs;
+        self
+    }
+}
+
 impl From<Vec<Message>> for ChatInput {
     fn from(messages: Vec<Message>) -> Self {
         Self { messages, ..Self::default() }
@@ -42,6 +58,13 @@ impl TextProcessor {
     /// A processor from its parts.
     pub fn new(tokenizer: Tokenizer, chat_template: Option<ChatTemplate>, stop_tokens: StopTokens) -> Self {
         Self { tokenizer, chat_template: chat_template.map(Arc::new), stop_tokens, stop_strings: Vec::new() }
+    }
+
+    /// With texts that end an answer.
+    #[must_use]
+    pub fn with_stop_strings<S: Into<String>>(mut self, texts: impl IntoIterator<Item = S>) -> Self {
+        self.stop_strings = texts.into_iter().map(Into::into).collect();
+        self
     }
 
     /// Reads the processor of a model folder, with what the configuration adds to it.

@@ -19,6 +19,10 @@ use crate::{CacheEvent, LoadedModel, ModelCache, ModelPerformance, PerformanceMo
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Larger files are not ours.
 const MAX_BYTES: u64 = 1 << 20;
+/// The lock of whoever removes leftovers, or begins. It stays: a lock that comes and goes would need one, too.
+const BROOM: &str = "clean-up";
+/// How the lock of a process is called until it is locked.
+const NEW: &str = "new";
 /// The form of the files; others are not read.
 const VERSION: u32 = 2;
 
@@ -142,14 +146,11 @@ impl Files {
     fn new(folder: &Path, pid: u32) -> io::Result<Self> {
         create_private(folder)?;
         let lock = folder.join(format!("{pid}.lock"));
-        let file = private_file(&lock, false)?;
-        file.try_lock().map_err(|error| match error {
-            TryLockError::Error(error) => error,
-            TryLockError::WouldBlock => {
-                io::Error::new(io::ErrorKind::AlreadyExists, "this process publishes its models already")
-            }
-        })?;
-        Ok(Self { state: folder.join(format!("{pid}.json")), lock, _locked: file, pid, written: None })
+        let file = claim(folder, pid, || ())?;
+        let state = folder.join(format!("{pid}.json"));
+        // Of an earlier process with this number, whose lock nobody has found free yet.
+        let _ = fs::remove_file(&state);
+        Ok(Self { state, lock, _locked: file, pid, written: None })
     }
 
     /// Writes what a cache has loaded, if it is not what stands there. A process without models has no file.
@@ -264,9 +265,8 @@ pub fn running_in(folder: &Path) -> io::Result<Vec<RunningProcess>> {
                 found.extend(read(&path).filter(|process| process.pid == pid));
             }
             // A lock without a state is a process that has no models, or has just begun.
-            "json" | "lock" if !is_locked(&path.with_extension("lock")) => {
-                let _ = fs::remove_file(path.with_extension("json"));
-                let _ = fs::remove_file(path.with_extension("lock"));
+            "json" | "lock" | NEW if !is_locked(&path.with_extension("lock")) => {
+                clean_up(folder, pid);
             }
             _ => {}
         }
@@ -275,11 +275,54 @@ pub fn running_in(folder: &Path) -> io::Result<Vec<RunningProcess>> {
     Ok(found)
 }
 
+/// Makes the lock of a process. It is locked under another name before it gets its own: who looks never finds it free.
+/// `between` is called where it is made, but not locked yet: for tests, as the moment in which somebody may look.
+fn claim(folder: &Path, pid: u32, between: impl FnOnce()) -> io::Result<File> {
+    let path = folder.join(format!("{pid}.lock"));
+    // Keeps those away who remove what an earlier process with this number left. One that stands still there is not waited
+    // for: this process is not kept from its work by another.
+    let broom = private_file(&folder.join(BROOM), false)?;
+    for _ in 0..100 {
+        match broom.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            _ => break,
+        }
+    }
+    if is_locked(&path) {
+        let problem = "this process publishes its models already";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
+    }
+    let new = folder.join(format!("{pid}.{NEW}"));
+    let file = private_file(&new, false)?;
+    between();
+    let outcome = file.lock().and_then(|()| fs::rename(&new, &path));
+    if let Err(error) = outcome {
+        let _ = fs::remove_file(&new);
+        return Err(error);
+    }
+    Ok(file)
+}
+
 /// Whether a living process holds this lock.
 fn is_locked(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
     // Shared, so that two who look do not take each other for the owner.
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+/// Removes the files of a process that has ended. Meanwhile no process with the same number begins.
+fn clean_up(folder: &Path, pid: u32) {
+    let Ok(broom) = private_file(&folder.join(BROOM), false) else { return };
+    if broom.try_lock().is_err() {
+        return;
+    }
+    let file = |extension: &str| folder.join(format!("{pid}.{extension}"));
+    // It may have begun before the broom was taken.
+    if !is_locked(&file("lock")) && !is_locked(&file(NEW)) {
+        for extension in ["json", "lock", NEW] {
+            let _ = fs::remove_file(file(extension));
+        }
+    }
 }
 
 fn read(path: &Path) -> Option<RunningProcess> {
@@ -322,7 +365,7 @@ fn replace(path: &Path, process: &RunningProcess) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{FakeModel, processor};
+    use crate::testing::{FakeModel, Kind, processor};
     use crate::{
         CacheOptions, GenerateParameters, LoadOptions, LoadPlan, LoadReporter, ModelConfiguration,
         ModelContainer, ModelLoader, ModelMemory, Result,
@@ -346,7 +389,7 @@ mod tests {
             _: &LoadReporter<'_>,
         ) -> Result<ModelContainer> {
             ModelContainer::from_parts(
-                FakeModel::boxed(64).0,
+                || Ok(Box::new(FakeModel::new(Kind::full(), 64).0)),
                 processor(),
                 configuration.clone(),
                 &plan.options,
@@ -372,7 +415,7 @@ mod tests {
         let folder = root.path().join("pippin").join("run");
         let running = || running_in(&folder).expect("read");
         assert_eq!(running(), []);
-        let cache = ModelCache::with_loader(CacheOptions::default(), Fakes);
+        let cache = ModelCache::from_loader(CacheOptions::default(), Fakes);
         let state = RunState::publish_in(&cache, &folder).expect("published");
         // One process, one file.
         assert!(RunState::publish_in(&cache, &folder).is_err());
@@ -409,7 +452,54 @@ mod tests {
         cache.preload("a/b").expect("loaded");
         wait_for(|| !running().is_empty());
         drop(state);
-        assert_eq!(fs::read_dir(&folder).expect("exists").count(), 0);
+        let left: Vec<_> = fs::read_dir(&folder)
+            .expect("exists")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        assert_eq!(left, [BROOM]);
+    }
+
+    /// What a process with one model does to be seen, and how it is seen.
+    fn appears(folder: &Path, pid: u32, between: impl FnOnce()) -> Vec<u32> {
+        let lock = claim(folder, pid, between).expect("claimed");
+        let process = RunningProcess { version: VERSION, pid, models: Vec::new() };
+        replace(&folder.join(format!("{pid}.json")), &process).expect("written");
+        let seen = running_in(folder).expect("read").iter().map(|process| process.pid).collect();
+        drop(lock);
+        seen
+    }
+
+    #[test]
+    fn a_process_that_is_looked_at_while_it_begins_is_seen() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        // Between making the lock file and locking it: the first time, and when the number is used again.
+        for _ in 0..3 {
+            let look = || assert_eq!(running_in(root.path()).expect("read"), []);
+            assert_eq!(appears(root.path(), 4242, look), [4242]);
+        }
+        // One that ended there.
+        fs::write(root.path().join("77.new"), "").expect("written");
+        assert_eq!(running_in(root.path()).expect("read"), []);
+        let left = fs::read_dir(root.path()).expect("exists").count();
+        assert_eq!(left, 1, "the lock of those who remove leftovers");
+    }
+
+    #[test]
+    fn a_process_that_many_look_at_is_seen() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        running_in(root.path()).expect("read");
+                    }
+                });
+            }
+            let seen: Vec<_> = (0..200).map(|_| appears(root.path(), 4242, || ())).collect();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(seen.iter().all(|seen| *seen == [4242]), "{seen:?}");
+        });
     }
 
     #[test]
@@ -431,6 +521,6 @@ mod tests {
             .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
             .collect();
         left.sort();
-        assert_eq!(left, ["88.json", "88.lock", "notes.txt", "other.json"]);
+        assert_eq!(left, ["88.json", "88.lock", BROOM, "notes.txt", "other.json"]);
     }
 }

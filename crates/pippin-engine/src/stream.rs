@@ -2,15 +2,68 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use pippin_text::{StopStrings, StreamDecoder};
 
+use crate::channel::{Receiver, Wait};
 use crate::container::Inner;
 use crate::monitor::Record;
 use crate::scheduler::Event;
 use crate::{Result, memory};
+
+/// The ways to read a stream, made of its `receive`.
+macro_rules! readable {
+    ($stream:ident, $item:ty) => {
+        impl $stream {
+            /// The next item, if it is there: without waiting. Pending: there is none yet. `Ready(None)`: there will be
+            /// none any more.
+            pub fn try_next(&mut self) -> Poll<Option<Result<$item>>> {
+                self.receive(&mut Wait::Not)
+            }
+
+            /// [`try_next`](Self::try_next) for a task, which is woken when there is more. The model's thread wakes it;
+            /// of several tasks, the last one that asked.
+            pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<$item>>> {
+                self.receive(&mut Wait::Wake(context))
+            }
+
+            /// The stream as a `futures_core::Stream`.
+            #[cfg(feature = "async")]
+            pub fn into_async(self) -> $crate::AsyncStream<Self> {
+                $crate::AsyncStream::new(self)
+            }
+        }
+
+        impl Iterator for $stream {
+            type Item = Result<$item>;
+
+            fn next(&mut self) -> Option<Self::Item> {
+                match self.receive(&mut Wait::Block) {
+                    Poll::Ready(item) => item,
+                    // Not reached: it has waited.
+                    Poll::Pending => None,
+                }
+            }
+        }
+
+        impl std::iter::FusedIterator for $stream {}
+
+        #[cfg(feature = "async")]
+        impl futures_core::Stream for $crate::AsyncStream<$stream> {
+            type Item = Result<$item>;
+
+            fn poll_next(
+                self: std::pin::Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<Option<Self::Item>> {
+                self.get_mut().advance($stream::poll_next, context)
+            }
+        }
+    };
+}
+pub(crate) use readable;
 
 /// Why an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +168,12 @@ pub enum TokenEvent {
 
 /// The token ids of an answer, as they are generated. The last item is [`TokenEvent::Info`], or an error.
 ///
-/// Dropping the stream cancels the request.
+/// It is read in one of three ways: as an [`Iterator`], which waits for each item; by [`try_next`](Self::try_next), which
+/// does not wait; from a task, by [`poll_next`](Self::poll_next) or as a `futures_core::Stream`
+/// ([`into_async`](Self::into_async)). They can be mixed.
+///
+/// Dropping the stream cancels the request. What has been generated and not been read yet is kept: at most one item for
+/// each token that the request may generate, `max_tokens` or what the context holds.
 #[derive(Debug)]
 pub struct TokenStream {
     events: Receiver<Event>,
@@ -165,6 +223,37 @@ impl TokenStream {
         self.cancel.clone()
     }
 
+    pub(crate) fn receive(&mut self, wait: &mut Wait<'_, '_>) -> Poll<Option<Result<TokenEvent>>> {
+        while !self.is_done {
+            match ready!(self.events.receive(wait)) {
+                Some(Event::Started { cached, at }) => {
+                    self.cached_tokens = cached;
+                    self.started = Some(at);
+                }
+                Some(Event::Token { token, logprob, at }) => {
+                    self.generated_tokens += 1;
+                    self.first.get_or_insert(at);
+                    self.last = Some(at);
+                    if !self.model.processor.stop_tokens.contains(token) {
+                        return Poll::Ready(Some(Ok(TokenEvent::Token { id: token, logprob })));
+                    }
+                }
+                Some(Event::Finished { reason, at }) => {
+                    return Poll::Ready(Some(Ok(TokenEvent::Info(self.end(reason, at)))));
+                }
+                Some(Event::Failed(error)) => {
+                    self.fail();
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    self.fail();
+                    return Poll::Ready(Some(Err(self.model.worker.death())));
+                }
+            }
+        }
+        Poll::Ready(None)
+    }
+
     /// Ends the stream here, for a reason that the model's thread does not know.
     fn stop(&mut self, reason: FinishReason) -> GenerateInfo {
         self.cancel.cancel();
@@ -202,42 +291,7 @@ impl TokenStream {
     }
 }
 
-impl Iterator for TokenStream {
-    type Item = Result<TokenEvent>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.is_done {
-            match self.events.recv() {
-                Ok(Event::Started { cached, at }) => {
-                    self.cached_tokens = cached;
-                    self.started = Some(at);
-                }
-                Ok(Event::Token { token, logprob, at }) => {
-                    self.generated_tokens += 1;
-                    self.first.get_or_insert(at);
-                    self.last = Some(at);
-                    if !self.model.processor.stop_tokens.contains(token) {
-                        return Some(Ok(TokenEvent::Token { id: token, logprob }));
-                    }
-                }
-                Ok(Event::Finished { reason, at }) => {
-                    return Some(Ok(TokenEvent::Info(self.end(reason, at))));
-                }
-                Ok(Event::Failed(error)) => {
-                    self.fail();
-                    return Some(Err(error));
-                }
-                Err(_) => {
-                    self.fail();
-                    return Some(Err(self.model.worker.death()));
-                }
-            }
-        }
-        None
-    }
-}
-
-impl std::iter::FusedIterator for TokenStream {}
+readable!(TokenStream, TokenEvent);
 
 impl Drop for TokenStream {
     fn drop(&mut self) {
@@ -282,6 +336,9 @@ impl GenerationEvent {
 ///
 /// Tokens become text here, on the thread that reads the stream, so that the model's thread is not held up. Dropping the
 /// stream cancels the request within a step.
+///
+/// Like a [`TokenStream`], it is an [`Iterator`] that waits, has a [`try_next`](Self::try_next) that does not, and can be
+/// read from a task ([`poll_next`](Self::poll_next), [`into_async`](Self::into_async)).
 #[derive(Debug)]
 pub struct GenerationStream {
     tokens: TokenStream,
@@ -323,12 +380,20 @@ impl GenerationStream {
         Ok((text, info))
     }
 
-    fn step(&mut self) -> Option<Result<GenerationEvent>> {
-        Some(match self.tokens.next()? {
-            Ok(TokenEvent::Token { id, logprob }) => self.token(id, logprob),
-            Ok(TokenEvent::Info(info)) => self.end(info),
-            Err(error) => Err(error),
-        })
+    pub(crate) fn receive(&mut self, wait: &mut Wait<'_, '_>) -> Poll<Option<Result<GenerationEvent>>> {
+        if let Some(event) = self.pending.pop_front() {
+            return Poll::Ready(Some(Ok(event)));
+        }
+        if self.is_done {
+            return Poll::Ready(None);
+        }
+        let event = ready!(self.tokens.receive(wait)).map(|event| match event? {
+            TokenEvent::Token { id, logprob } => self.token(id, logprob),
+            TokenEvent::Info(info) => self.end(info),
+        });
+        // After an error of the decoder, the tokens that follow have no text to stand in.
+        self.is_done = !matches!(event, Some(Ok(_)));
+        Poll::Ready(event)
     }
 
     fn token(&mut self, id: u32, logprob: Option<f32>) -> Result<GenerationEvent> {
@@ -364,21 +429,4 @@ impl GenerationStream {
     }
 }
 
-impl Iterator for GenerationStream {
-    type Item = Result<GenerationEvent>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Some(event) = self.pending.pop_front() {
-            return Some(Ok(event));
-        }
-        if self.is_done {
-            return None;
-        }
-        let event = self.step();
-        // After an error of the decoder, the tokens that follow have no text to stand in.
-        self.is_done = !matches!(event, Some(Ok(_)));
-        event
-    }
-}
-
-impl std::iter::FusedIterator for GenerationStream {}
+readable!(GenerationStream, GenerationEvent);

@@ -1,20 +1,22 @@
 //! Containers, streams and sessions around the fake model.
 
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::testing::{Control, FakeModel, NAN, POISON, STOP, VOCAB, continuation, lock, processor};
+use crate::testing::{Control, FakeModel, Kind, NAN, POISON, STOP, VOCAB, continuation, lock, processor};
 use crate::{
     ChatInput, ChatSession, EngineError, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
     LoadOptions, Message, ModelConfiguration, ModelContainer, TextProcessor, TokenEvent, Workload,
 };
 
 fn with_processor(context: usize, processor: TextProcessor) -> (ModelContainer, Arc<Mutex<Control>>) {
-    let (model, control) = FakeModel::boxed(context);
+    let (model, control) = FakeModel::new(Kind::full(), context);
     let configuration = ModelConfiguration::directory("fake");
-    let container = ModelContainer::from_parts(model, processor, configuration, &LoadOptions::default());
+    let container =
+        ModelContainer::from_parts(|| Ok(Box::new(model)), processor, configuration, &LoadOptions::default());
     (container.expect("loaded"), control)
 }
 
@@ -160,8 +162,9 @@ fn bad_requests_are_refused_before_anything_runs() {
 #[test]
 fn options_must_fit_the_model() {
     let load = |options: &LoadOptions| {
-        let (model, _) = FakeModel::boxed(128);
-        ModelContainer::from_parts(model, processor(), ModelConfiguration::directory("fake"), options)
+        let (model, _) = FakeModel::new(Kind::full(), 128);
+        let configuration = ModelConfiguration::directory("fake");
+        ModelContainer::from_parts(|| Ok(Box::new(model)), processor(), configuration, options)
     };
     let error = load(&LoadOptions { context: Some(129), ..Default::default() }).expect_err("too long");
     assert!(matches!(error, EngineError::ContextTooLong { requested: 129, maximum: 128 }));
@@ -301,10 +304,10 @@ fn text_of(prompt: &str, count: usize) -> (String, String) {
 #[test]
 fn a_session_remembers_and_reuses() {
     let (container, _) = container(512);
-    let mut chat = ChatSession::new(container).system("w1 w2").parameters(greedy(6));
+    let mut chat = ChatSession::new(container).with_system("w1 w2").with_parameters(greedy(6));
     let (_, expected) = text_of("<system> w1 w2 <user> w3 <assistant>", 6);
     assert_eq!(chat.respond("w3").expect("an answer"), expected);
-    let info = chat.last_info().expect("numbers").clone();
+    let info = chat.last_info().expect("numbers");
     assert_eq!((info.prompt_tokens, info.cached_tokens), (6, 0));
 
     let second = format!("<system> w1 w2 <user> w3 <assistant> {expected} <user> w4 <assistant>");
@@ -313,8 +316,7 @@ fn a_session_remembers_and_reuses() {
     assert_eq!(streamed.expect("no error"), expected_second);
     // All of the first turn but its last token.
     assert_eq!(chat.last_info().expect("numbers").cached_tokens, 6 + 5);
-    let texts: Vec<String> = chat.messages().iter().filter_map(Message::text).collect();
-    assert_eq!(texts, ["w1 w2", "w3", &expected, "w4", &expected_second]);
+    assert_eq!(texts(&chat.messages()), ["w1 w2", "w3", &expected, "w4", &expected_second]);
 
     chat.clear();
     assert_eq!(chat.messages().len(), 1);
@@ -325,7 +327,7 @@ fn a_session_remembers_and_reuses() {
 #[test]
 fn a_dropped_answer_is_remembered_as_far_as_it_was_shown() {
     let (container, _) = container(512);
-    let mut chat = ChatSession::new(container).parameters(greedy(20));
+    let mut chat = ChatSession::new(container).with_parameters(greedy(20));
     let mut shown = String::new();
     {
         let mut stream = chat.stream("w3").expect("a stream");
@@ -334,8 +336,7 @@ fn a_dropped_answer_is_remembered_as_far_as_it_was_shown() {
         }
         assert_eq!(stream.text(), shown);
     }
-    let texts: Vec<String> = chat.messages().iter().filter_map(Message::text).collect();
-    assert_eq!(texts, ["w3", &shown]);
+    assert_eq!(texts(&chat.messages()), ["w3", &shown]);
     // Nothing was shown: nothing is remembered.
     drop(chat.stream("w4").expect("a stream"));
     assert_eq!(chat.messages().len(), 2);
@@ -344,7 +345,7 @@ fn a_dropped_answer_is_remembered_as_far_as_it_was_shown() {
 #[test]
 fn a_failed_turn_leaves_the_conversation_as_it_was() {
     let (container, _) = container(64);
-    let mut chat = ChatSession::new(container).parameters(greedy(3));
+    let mut chat = ChatSession::new(container).with_parameters(greedy(3));
     chat.respond("w1").expect("an answer");
     let long = vec!["w2"; 80].join(" ");
     assert!(matches!(chat.respond(&long), Err(EngineError::PromptTooLong { .. })));
@@ -358,18 +359,248 @@ fn a_failed_turn_leaves_the_conversation_as_it_was() {
 fn history_and_system_can_be_given_and_changed() {
     let (container, _) = container(512);
     let history = vec![Message::user("w5"), Message::assistant("w6")];
-    let mut chat = ChatSession::new(container).history(history).parameters(greedy(2));
+    let mut chat = ChatSession::new(container).with_history(history).with_parameters(greedy(2));
     let (_, expected) = text_of("<user> w5 <assistant> w6 <user> w7 <assistant>", 2);
     assert_eq!(chat.respond("w7").expect("an answer"), expected);
     chat.set_system(Some("w8".into()));
-    assert_eq!(chat.system_text(), Some("w8"));
+    assert_eq!(chat.system(), Some("w8"));
     chat.set_system(Some(String::new()));
-    assert_eq!(chat.system_text(), None);
-    chat.history_mut().pop();
+    assert_eq!(chat.system(), None);
+    let mut history = chat.history();
+    history.pop();
+    chat.set_history(history);
     assert_eq!(chat.messages().len(), 3);
     chat.parameters_mut().max_tokens = Some(1);
     chat.respond_to(Message::tool("call", "w9")).expect("an answer");
     assert_eq!(chat.last_info().expect("numbers").generated_tokens, 1);
+}
+
+fn texts(messages: &[Message]) -> Vec<String> {
+    messages.iter().filter_map(Message::text).collect()
+}
+
+#[test]
+fn an_answer_can_be_read_elsewhere_and_outlives_its_session() {
+    let (container, _) = container(512);
+    let mut chat = ChatSession::new(container).with_parameters(greedy(6));
+    let stream = chat.stream("w3").expect("a stream");
+    let reader = std::thread::spawn(move || stream.collect::<Result<String, EngineError>>());
+    let answer = reader.join().expect("no panic").expect("no error");
+    assert_eq!(texts(&chat.messages()), ["w3", &answer]);
+    assert_eq!(chat.last_info().expect("numbers").generated_tokens, 6);
+
+    let stream = chat.stream("w4").expect("a stream");
+    drop(chat);
+    assert!(!stream.collect::<Result<String, EngineError>>().expect("no error").is_empty());
+}
+
+#[test]
+fn the_next_turn_waits_for_the_answer() {
+    let (container, _) = container(512);
+    let mut chat = ChatSession::new(container).with_parameters(greedy(6));
+    let mut stream = chat.stream("w3").expect("a stream");
+    let shown = stream.next().expect("text").expect("no error");
+    // Neither a second turn nor anybody who looks sees half an answer.
+    let error = chat.respond("w4").expect_err("an answer is being written");
+    assert!(matches!(error, EngineError::SessionBusy) && error.hint().is_some());
+    assert!(chat.is_answering() && chat.messages().is_empty());
+    // A clone goes its own way.
+    let mut other = chat.clone();
+    other.respond("w5").expect("an answer");
+    assert_eq!(other.messages().len(), 2);
+
+    drop(stream);
+    assert!(!chat.is_answering());
+    assert_eq!(texts(&chat.messages()), ["w3", &shown]);
+    chat.respond("w4").expect("an answer");
+    assert_eq!(chat.messages().len(), 4);
+}
+
+#[test]
+fn what_was_forgotten_does_not_come_back() {
+    let (container, _) = container(512);
+    let mut chat = ChatSession::new(container).with_parameters(greedy(6));
+    let mut old = chat.stream("w3").expect("a stream");
+    old.next().expect("text").expect("no error");
+    chat.clear();
+    let mut new = chat.stream("w4").expect("a stream");
+    // The old answer can be read on, and ends without a trace.
+    assert!(old.by_ref().all(|text| text.is_ok()) && old.info().is_some());
+    drop(old);
+    assert!(chat.is_answering() && chat.messages().is_empty());
+    let answer: String = new.by_ref().collect::<Result<_, _>>().expect("no error");
+    assert_eq!(texts(&chat.messages()), ["w4", &answer]);
+
+    let old = chat.stream("w5").expect("a stream");
+    chat.set_history([Message::user("w6"), Message::assistant("w7")]);
+    drop(old.collect::<Vec<_>>());
+    assert_eq!(texts(&chat.messages()), ["w6", "w7"]);
+}
+
+#[test]
+fn streams_can_be_looked_at_without_waiting() {
+    let (container, control) = container(100_000);
+    lock(&control).delay = Duration::from_millis(1);
+    let mut chat = ChatSession::new(container.clone()).with_parameters(greedy(5));
+    let mut slow = container.generate(vec![1, 2, 3], &greedy(90_000)).expect("accepted");
+    let mut answer = chat.stream("w3").expect("a stream");
+    let (mut pending, mut text) = (0, String::new());
+    // One thread reads two answers.
+    loop {
+        if let Poll::Ready(item) = slow.try_next() {
+            item.expect("far from its end").expect("no error");
+        }
+        match answer.try_next() {
+            Poll::Pending => pending += 1,
+            Poll::Ready(Some(piece)) => text.push_str(&piece.expect("no error")),
+            Poll::Ready(None) => break,
+        }
+        std::thread::yield_now();
+    }
+    assert!(pending > 0, "nothing was there before it was computed");
+    assert_eq!(texts(&chat.messages()), ["w3", &text]);
+    assert!(matches!(answer.try_next(), Poll::Ready(None)));
+    assert!(answer.next().is_none());
+    // The ways to read can be mixed.
+    slow.cancel_handle().cancel();
+    let Some(Ok(GenerationEvent::Info(info))) = slow.last() else { panic!("no numbers") };
+    assert_eq!(info.finish_reason, FinishReason::Cancelled);
+}
+
+#[test]
+fn what_nobody_reads_is_no_more_than_was_asked_for() {
+    let (container, _) = container(100_000);
+    let mut unread = container.generate_tokens(vec![1], &greedy(50)).expect("accepted");
+    // A later request that is longer ends later, so the first one is complete.
+    tokens(&container, &[2], &greedy(100));
+    let mut events = 0;
+    while let Poll::Ready(Some(event)) = unread.try_next() {
+        event.expect("no error");
+        events += 1;
+    }
+    assert_eq!(events, 51);
+}
+
+#[cfg(feature = "async")]
+mod asynchronous {
+    use std::future::poll_fn;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Wake, Waker};
+    use std::thread::Thread;
+
+    use futures_core::Stream;
+    use futures_core::stream::FusedStream;
+
+    use super::*;
+    use crate::AsyncStream;
+
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    /// Runs a future on this thread, which sleeps until it is woken.
+    fn block_on<F: Future>(future: F) -> F::Output {
+        let mut future = pin!(future);
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(output) => return output,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+
+    async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+        poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
+    }
+
+    #[test]
+    fn streams_are_read_from_a_task() {
+        fn assert_task<T: Send + 'static>(_: &T) {}
+        let (container, control) = container(512);
+        lock(&control).delay = Duration::from_millis(1);
+        let mut stream = container.generate(vec![1, 2, 3], &greedy(10)).expect("accepted").into_async();
+        assert_task(&stream);
+        let text = block_on(async {
+            let mut text = String::new();
+            while let Some(event) = next(&mut stream).await {
+                text.push_str(event.expect("no error").text());
+            }
+            text
+        });
+        assert_eq!(text, words(&continuation(&[1, 2, 3], 10)));
+        assert!(stream.is_terminated() && block_on(next(&mut stream)).is_none());
+
+        let mut chat = ChatSession::new(container.clone()).with_parameters(greedy(6));
+        let mut stream = chat.stream("w3").expect("a stream").into_async();
+        assert_task(&stream);
+        while block_on(next(&mut stream)).transpose().expect("no error").is_some() {}
+        assert_eq!(texts(&chat.messages()), ["w3", stream.get_ref().text()]);
+
+        let mut tokens = container.generate_tokens(vec![1, 2, 3], &greedy(4)).expect("accepted").into_async();
+        assert_task(&tokens);
+        let mut count = 0;
+        while block_on(next(&mut tokens)).transpose().expect("no error").is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 5);
+    }
+
+    #[test]
+    fn one_thread_reads_many_answers() {
+        let (container, control) = container(512);
+        lock(&control).delay = Duration::from_millis(1);
+        let prompts: Vec<Vec<u32>> = (0..20).map(|first| vec![first, 7]).collect();
+        let begin = |prompt: &Vec<u32>| {
+            container.generate(prompt.clone(), &greedy(10)).expect("accepted").into_async()
+        };
+        let mut streams: Vec<AsyncStream<_>> = prompts.iter().map(begin).collect();
+        let mut texts = vec![String::new(); streams.len()];
+        // As a runtime's join does: every stream has the same waker, and each is asked when it was called.
+        block_on(poll_fn(|context| {
+            let mut is_done = true;
+            for (stream, text) in streams.iter_mut().zip(&mut texts) {
+                loop {
+                    match Pin::new(&mut *stream).poll_next(context) {
+                        Poll::Ready(Some(event)) => text.push_str(event.expect("no error").text()),
+                        Poll::Ready(None) => break,
+                        Poll::Pending => {
+                            is_done = false;
+                            break;
+                        }
+                    }
+                }
+            }
+            if is_done { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        for (prompt, text) in prompts.iter().zip(texts) {
+            assert_eq!(text, words(&continuation(prompt, 10)));
+        }
+    }
+
+    #[test]
+    fn the_death_of_a_model_wakes_its_readers() {
+        let (container, control) = container(4096);
+        lock(&control).delay = Duration::from_millis(1);
+        let mut stream = container.generate(vec![1, 2, 3], &greedy(4000)).expect("accepted").into_async();
+        block_on(next(&mut stream)).expect("an event").expect("no error");
+        {
+            let mut control = lock(&control);
+            control.panic_at = Some(control.steps.len() + 3);
+        }
+        let error = block_on(async {
+            loop {
+                if let Err(error) = next(&mut stream).await.expect("an error comes first") {
+                    return error;
+                }
+            }
+        });
+        assert!(matches!(error, EngineError::ModelThreadDied { .. }));
+    }
 }
 
 #[test]
@@ -387,9 +618,9 @@ fn tools_and_variables_reach_the_template() {
     assert_eq!(container.apply_chat_template(&input).expect("rendered"), "w1 w2 w3");
     assert_eq!(container.prepare(&input).expect("prepared"), [1, 2, 3]);
     let mut chat = ChatSession::new(container)
-        .tools(input.tools)
-        .template_kwargs(input.template_kwargs)
-        .parameters(greedy(4));
+        .with_tools(input.tools)
+        .with_template_kwargs(input.template_kwargs)
+        .with_parameters(greedy(4));
     assert_eq!(chat.respond("w3").expect("an answer"), words(&continuation(&[1, 2, 3], 4)));
 }
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use pippin_engine::{
     ChatInput, ChatSession, Device, FinishReason, GenerateParameters, LoadOptions, LoadProgress, Message,
-    ModelConfiguration, ModelContainer, Numerics, TokenEvent, Workload,
+    ModelContainer, Numerics, TokenEvent, Workload,
 };
 
 fn nano() -> ModelContainer {
@@ -44,10 +44,10 @@ fn prompts(model: &ModelContainer) -> Vec<Vec<u32>> {
 
 #[test]
 fn answers_in_a_conversation() {
-    let mut chat = ChatSession::new(nano()).parameters(greedy(60));
+    let mut chat = ChatSession::new(nano()).with_parameters(greedy(60));
     let answer = chat.respond("What is 17 plus 25?").expect("an answer");
     assert!(answer.contains("42"), "{answer}");
-    let info = chat.last_info().expect("numbers").clone();
+    let info = chat.last_info().expect("numbers");
     assert_eq!(info.finish_reason, FinishReason::Stop);
     let first = info.prompt_tokens + info.generated_tokens;
     chat.respond("What is the capital of France?").expect("an answer");
@@ -59,10 +59,9 @@ fn answers_in_a_conversation() {
 #[test]
 fn loading_reports_its_progress() {
     let mut seen = Vec::new();
-    let configuration = ModelConfiguration::nano();
     let options = LoadOptions { threads: Some(1), context: Some(256), ..LoadOptions::default() };
-    let model = ModelContainer::load_with_progress(&configuration, &options, |progress| seen.push(progress));
-    let model = model.expect("the shipped model loads");
+    let opener = ModelContainer::open("pippin-nano").with_options(options.clone());
+    let model = opener.with_progress(|progress| seen.push(progress)).load().expect("the shipped model loads");
     assert!(matches!(seen[..], [LoadProgress::Found(_), LoadProgress::Loading, LoadProgress::Ready]));
     assert_eq!(model.context(), 256);
     assert_eq!(model.name(), "pippin-nano");
@@ -86,13 +85,15 @@ fn greedy_tokens_depend_on_nothing_but_the_prompt() {
             })
             .collect();
         assert!(expected.iter().all(|tokens| !tokens.is_empty()));
-        // Cut into pieces, and from the cache.
-        for (prompt, expected) in prompts.iter().zip(&expected) {
-            for prefill_step_size in [1, 7, 64] {
-                model.clear_cache().expect("alive");
-                let parameters = GenerateParameters { prefill_step_size, ..greedy(40) };
-                assert_eq!(&tokens(&model, prompt, &parameters).0, expected);
+        // Cut into pieces.
+        for prefill_step_size in [1, 7, 64] {
+            let cutting = load(&LoadOptions { numerics, prefill_step_size, ..LoadOptions::default() });
+            for (prompt, expected) in prompts.iter().zip(&expected) {
+                assert_eq!(&tokens(&cutting, prompt, &greedy(40)).0, expected);
             }
+        }
+        // From the cache.
+        for (prompt, expected) in prompts.iter().zip(&expected) {
             let (again, cached) = tokens(&model, prompt, &greedy(40));
             assert_eq!(&again, expected);
             assert!(cached > 0 || prompt.len() <= 32);

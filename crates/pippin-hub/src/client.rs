@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -238,6 +237,50 @@ pub struct SearchQuery {
     pub expand: Vec<String>,
 }
 
+impl SearchQuery {
+    /// With these words in the name.
+    #[must_use]
+    pub fn with_words(mut self, words: impl Into<String>) -> Self {
+        self.words = words.into();
+        self
+    }
+
+    /// Of this organisation.
+    #[must_use]
+    pub fn with_author(mut self, author: Option<impl Into<String>>) -> Self {
+        self.author = author.map(Into::into);
+        self
+    }
+
+    /// With all of these tags.
+    #[must_use]
+    pub fn with_filters<S: Into<String>>(mut self, tags: impl IntoIterator<Item = S>) -> Self {
+        self.filters = tags.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// In this order.
+    #[must_use]
+    pub fn with_sort(mut self, sort: Option<impl Into<String>>) -> Self {
+        self.sort = sort.map(Into::into);
+        self
+    }
+
+    /// With so many models on a page.
+    #[must_use]
+    pub fn with_limit(mut self, limit: impl Into<Option<u32>>) -> Self {
+        self.limit = limit.into();
+        self
+    }
+
+    /// With these fields of each model.
+    #[must_use]
+    pub fn with_expand<S: Into<String>>(mut self, fields: impl IntoIterator<Item = S>) -> Self {
+        self.expand = fields.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
 /// A page of what was found.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -463,14 +506,25 @@ fn next_link(header: &str) -> Option<String> {
     })
 }
 
-/// Tests want failures to be quick.
 impl HubOptions {
-    /// The same, with other waits: for tests, and for those who know their network.
+    /// With this token, or without.
     #[must_use]
-    pub fn with_waits(mut self, stall: Duration, backoff: Duration, retries: u32) -> Self {
-        self.patience.stall = stall;
-        self.patience.backoff = backoff;
-        self.patience.retries = retries;
+    pub fn with_token(mut self, token: impl Into<Option<Token>>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// Makes no request, or may.
+    #[must_use]
+    pub fn with_offline(mut self, is_offline: bool) -> Self {
+        self.is_offline = is_offline;
+        self
+    }
+
+    /// With these timeouts and retries.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
         self
     }
 }

@@ -235,6 +235,14 @@ pub enum HubError {
         /// The hub id.
         id: String,
     },
+    /// A model is not what it was when its removal was planned.
+    #[error("{id} has changed in the meantime: {what}; nothing was removed")]
+    Changed {
+        /// The hub id.
+        id: String,
+        /// What is different.
+        what: String,
+    },
     /// The file of the user's models is wrong.
     #[error("{}:{line}: {problem}", path.display())]
     ModelsFile {
@@ -331,6 +339,7 @@ impl HubError {
                 "make room (pippin list, pippin rm, pippin prune), or set HF_HUB_CACHE to a folder on another disk"
                     .to_owned()
             }
+            Self::Changed { .. } => "see pippin list, and give the command again".to_owned(),
             Self::InUse { .. } => "end the program that uses it first".to_owned(),
             Self::Read { .. }
             | Self::Write { .. }

@@ -63,7 +63,7 @@ pub use http::{Patience, Token};
 pub use lock::UseLock;
 pub use recommend::{MemoryTier, Recommendation, recommend};
 pub use registry::{ModelRegistry, config_folder, edit_distance};
-pub use resolve::{ResolvedModel, Resolver, looks_like_model, resolve};
+pub use resolve::{ModelIdentity, ResolvedModel, Resolver, looks_like_model, resolve};
 pub use search::{
     DEFAULT_AUTHOR, FoundModel, FoundModels, Judge, ModelSearch, RemoteDescription, SearchSort,
     describe_remote, search,

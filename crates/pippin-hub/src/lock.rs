@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::{HubError, Result};
 
 /// How often a lock that another process holds is tried again.
-const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// A lock, held until it is dropped or the process ends, however it ends.
 #[derive(Debug)]

@@ -13,6 +13,20 @@ pub struct ResolvedModel {
     pub directory: PathBuf,
 }
 
+/// Which model it is, by whatever name or folder it was asked for: what is the same model is equal.
+///
+/// Revisions of a model are one model. The case of a hub id does not matter, a folder is the same however its path is
+/// written, and a folder of the Hugging Face cache is the model that it holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelIdentity(Identity);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Identity {
+    Hub(String),
+    Folder(PathBuf),
+    Shipped,
+}
+
 /// Finds a model by folder, hub id, alias, or the name of the shipped model, in the environment's places.
 ///
 /// # Errors
@@ -138,6 +152,24 @@ impl Resolver {
         Ok(ResolvedModel { configuration: configuration.clone(), directory })
     }
 
+    /// Which model this is. Nothing need be there for it.
+    pub fn identity(&self, configuration: &ModelConfiguration) -> ModelIdentity {
+        ModelIdentity(match &configuration.location {
+            ModelLocation::Hub { id, .. } => Identity::Hub(id.to_ascii_lowercase()),
+            ModelLocation::Shipped => Identity::Shipped,
+            ModelLocation::Directory(path) => {
+                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+                let is_shipped =
+                    || self.shipped().is_ok_and(|own| own.canonicalize().is_ok_and(|own| own == path));
+                match snapshot(&path) {
+                    Some((id, _)) => Identity::Hub(id.to_ascii_lowercase()),
+                    None if is_shipped() => Identity::Shipped,
+                    None => Identity::Folder(path),
+                }
+            }
+        })
+    }
+
     fn shipped(&self) -> Result<PathBuf> {
         match self.shipped.as_slice() {
             // The only candidate was chosen by the user: what is wrong with it matters.
@@ -149,6 +181,14 @@ impl Resolver {
                 .ok_or_else(|| HubError::NoShippedModel { searched: candidates.to_vec() }),
         }
     }
+}
+
+/// The hub id and the commit of a folder that is one of a Hugging Face cache.
+pub(crate) fn snapshot(path: &Path) -> Option<(String, String)> {
+    let snapshots = path.parent()?;
+    let id = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?.replacen("--", "/", 1);
+    let commit = path.file_name()?.to_str()?;
+    (snapshots.file_name()? == "snapshots" && is_hub_id(&id)).then(|| (id, commit.to_owned()))
 }
 
 fn model_folder(path: &Path) -> Result<PathBuf> {
@@ -215,6 +255,41 @@ mod tests {
         let error = resolver.resolve("qwen3-8b").expect_err("not downloaded");
         assert!(matches!(&error, HubError::NotCached { registered: true, .. }));
         assert!(error.hint().expect("a hint").contains("mlx-community/Qwen3-8B-4bit"));
+    }
+
+    #[test]
+    fn a_model_is_the_same_by_all_its_names() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let snapshot = root.path().join("hub/models--mlx-community--Qwen3-4B-4bit/snapshots/c0ffee");
+        let shipped = root.path().join("second/pippin-nano-4bit");
+        let (mine, other) = (root.path().join("mine"), root.path().join("other"));
+        for folder in [&snapshot, &shipped, &mine, &other] {
+            model_at(folder);
+        }
+        let resolver = resolver(root.path());
+        let path = |folder: &Path, rest: &str| format!("{}{rest}", folder.display());
+        let groups: [&[String]; 4] = [
+            &[
+                "qwen3-4b".to_owned(),
+                "QWEN3-4B".to_owned(),
+                "mlx-community/Qwen3-4B-4bit".to_owned(),
+                "MLX-Community/qwen3-4b-4bit@v1".to_owned(),
+                path(&snapshot, ""),
+                path(&snapshot, "/"),
+                path(&snapshot, "/../c0ffee"),
+            ],
+            &["pippin-nano".to_owned(), "nano".to_owned(), path(&shipped, "/.")],
+            &[path(&mine, ""), path(&mine, "/"), path(&other, "/../mine")],
+            &[path(&other, "")],
+        ];
+        let identity = |name: &String| resolver.identity(&resolver.configuration(name).expect("known"));
+        for (number, group) in groups.iter().enumerate() {
+            for name in *group {
+                for (other, names) in groups.iter().enumerate() {
+                    assert_eq!(identity(name) == identity(&names[0]), number == other, "{name} {}", names[0]);
+                }
+            }
+        }
     }
 
     #[test]

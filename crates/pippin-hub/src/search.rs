@@ -95,6 +95,71 @@ impl Default for ModelSearch {
     }
 }
 
+impl ModelSearch {
+    /// With these words in the name.
+    #[must_use]
+    pub fn with_words(mut self, words: impl Into<String>) -> Self {
+        self.words = words.into();
+        self
+    }
+
+    /// Of this organisation, or of all.
+    #[must_use]
+    pub fn with_author(mut self, author: Option<impl Into<String>>) -> Self {
+        self.author = author.map(Into::into);
+        self
+    }
+
+    /// Only of this `model_type`, or of all.
+    #[must_use]
+    pub fn with_family(mut self, family: Option<impl Into<String>>) -> Self {
+        self.family = family.map(Into::into);
+        self
+    }
+
+    /// Only with weights of so many bits.
+    #[must_use]
+    pub fn with_bits(mut self, bits: impl Into<Option<u8>>) -> Self {
+        self.bits = bits.into();
+        self
+    }
+
+    /// Only such as fit this machine, or all.
+    #[must_use]
+    pub fn with_fits_only(mut self, fits_only: bool) -> Self {
+        self.fits_only = fits_only;
+        self
+    }
+
+    /// Only such as Pippin can run, or all.
+    #[must_use]
+    pub fn with_supported_only(mut self, supported_only: bool) -> Self {
+        self.supported_only = supported_only;
+        self
+    }
+
+    /// In this order.
+    #[must_use]
+    pub fn with_sort(mut self, sort: SearchSort) -> Self {
+        self.sort = sort;
+        self
+    }
+
+    /// With so many models on a page.
+    #[must_use]
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// This page, from 1.
+    #[must_use]
+    pub fn with_page(mut self, page: usize) -> Self {
+        self.page = page;
+        self
+    }
+}
+
 /// What decides whether a model is of use here.
 pub struct Judge<'a> {
     /// Whether Pippin runs models of a `model_type`. The engine knows; the hub only asks.

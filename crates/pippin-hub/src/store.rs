@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
@@ -13,9 +13,12 @@ use crate::cache::{check_inside, copy_key, folder_name, missing, read_limited};
 use crate::client::check_names;
 use crate::download::part::{JOURNAL_SUFFIX, PART_SUFFIX};
 use crate::download::plan::{is_file_of_a_model, shards};
-use crate::lock::{FileLock, UseLock, lock_folder, own, share};
+use crate::lock::{FileLock, POLL, UseLock, lock_folder, own, share};
 use crate::verify::{Records, hash_file, weights_fault};
 use crate::{FileHash, HubCache, HubError, Result};
+
+/// The longest that removing a model is waited for.
+const REMOVAL: Duration = Duration::from_secs(60);
 
 /// The folders within a snapshot that are looked into.
 const MAX_DEPTH: usize = 8;
@@ -100,8 +103,44 @@ pub struct Removal {
     pub is_all: bool,
     /// Bytes that become free.
     pub bytes: u64,
-    refs: Vec<PathBuf>,
-    blobs: Vec<PathBuf>,
+    revision: Option<String>,
+    /// What goes, by path within the model's folder, and how it looked.
+    files: BTreeMap<PathBuf, Look>,
+}
+
+/// What can be told of a file without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Look {
+    File { bytes: u64 },
+    Link { target: PathBuf },
+}
+
+impl Removal {
+    /// What a later plan for the same model does differently, in words.
+    fn difference(&self, later: &Self) -> Option<String> {
+        let named = |from: &Self, to: &Self| {
+            let new = |commit: &&String| !from.commits.contains(commit);
+            to.commits.iter().find(new).map(|commit| commit.chars().take(12).collect::<String>())
+        };
+        if let Some(commit) = named(self, later) {
+            return Some(format!("the revision {commit} is there now"));
+        }
+        if let Some(commit) = named(later, self) {
+            return Some(format!("the revision {commit} has gone"));
+        }
+        for (path, look) in &later.files {
+            match self.files.get(path) {
+                None => return Some(format!("{} was added", path.display())),
+                Some(before) if before != look => return Some(format!("{} is another now", path.display())),
+                Some(_) => {}
+            }
+        }
+        let gone = self.files.keys().find(|path| !later.files.contains_key(*path));
+        if let Some(path) = gone {
+            return Some(format!("{} has gone, or another revision needs it now", path.display()));
+        }
+        (self.is_all != later.is_all).then(|| "another revision came or went".to_owned())
+    }
 }
 
 /// What pruning did.
@@ -219,7 +258,8 @@ impl HubCache {
     }
 
     /// Says that the model in a folder is in use, when the folder is a snapshot of this or any other cache: until the
-    /// lock is dropped, no process removes it. `None` for other folders, and for caches that cannot be written.
+    /// lock is dropped, no process removes it. While one is about to, it is waited for. `None` for other folders, for what
+    /// was removed, and for caches that cannot be written.
     pub fn use_lock(folder: &Path) -> Option<UseLock> {
         let snapshots = folder.parent()?;
         let repository = snapshots.parent()?;
@@ -227,7 +267,20 @@ impl HubCache {
         if snapshots.file_name()? != "snapshots" || !name.starts_with("models--") {
             return None;
         }
-        let lock = share(repository.parent()?, name).ok()??;
+        let begin = Instant::now();
+        let lock = loop {
+            if let Some(lock) = share(repository.parent()?, name).ok()? {
+                break lock;
+            }
+            // Whoever removes it may still find that it must stay; loaded without a lock, it could be removed later.
+            if begin.elapsed() > REMOVAL {
+                return None;
+            }
+            std::thread::sleep(POLL);
+        };
+        if !folder.is_dir() {
+            return None;
+        }
         // Only its time matters.
         let used = repository.join(".pippin").join("used");
         let _ = fs::create_dir_all(repository.join(".pippin")).and_then(|()| fs::write(used, ""));
@@ -277,11 +330,11 @@ impl HubCache {
             }
         };
         let is_all = commits.len() == model.revisions.len();
-        let refs = refs.into_iter().filter(|(_, commit)| is_all || commits.contains(commit));
-        let refs = refs.map(|(name, _)| model.path.join("refs").join(name)).collect();
+        let found = inventory(&model.path);
+        let revision = revision.map(str::to_owned);
         if is_all {
             let bytes = model.bytes;
-            return Ok(Removal { id: id.to_owned(), commits, is_all, bytes, refs, blobs: Vec::new() });
+            return Ok(Removal { id: id.to_owned(), commits, is_all, bytes, revision, files: found });
         }
         let blobs_of = |goes: bool| -> BTreeSet<PathBuf> {
             model
@@ -292,42 +345,86 @@ impl HubCache {
                 .filter_map(|(_, path)| check_inside(&model.path.join("blobs"), &path).ok())
                 .collect()
         };
-        let blobs: Vec<PathBuf> = blobs_of(true).difference(&blobs_of(false)).cloned().collect();
-        let bytes = blobs.iter().map(|path| allocated(path)).sum();
-        Ok(Removal { id: id.to_owned(), commits, is_all, bytes, refs, blobs })
+        let root = model.path.canonicalize().unwrap_or_else(|_| model.path.clone());
+        let mut going: BTreeSet<PathBuf> = refs
+            .iter()
+            .filter(|(_, commit)| commits.contains(commit))
+            .map(|(name, _)| Path::new("refs").join(name))
+            .collect();
+        let mut bytes = 0;
+        for path in blobs_of(true).difference(&blobs_of(false)) {
+            bytes += allocated(path);
+            going.extend(path.strip_prefix(&root).ok().map(Path::to_owned));
+        }
+        let snapshots: Vec<PathBuf> =
+            commits.iter().map(|commit| Path::new("snapshots").join(commit)).collect();
+        let goes =
+            |path: &Path| going.contains(path) || snapshots.iter().any(|snapshot| path.starts_with(snapshot));
+        let files = found.into_iter().filter(|(path, _)| goes(path)).collect();
+        Ok(Removal { id: id.to_owned(), commits, is_all, bytes, revision, files })
     }
 
-    /// Removes what was planned.
+    /// Removes what was planned, and nothing else: what has come to the model since then stays, and with it the rest.
     ///
     /// # Errors
     ///
-    /// [`HubError::InUse`] when the model is loaded or being downloaded, or a file cannot be removed.
+    /// [`HubError::InUse`] when the model is loaded or being downloaded, [`HubError::Changed`] when the removal would not
+    /// be the one that was planned, or a file cannot be removed.
     pub fn remove(&self, removal: &Removal) -> Result<()> {
         let name = folder_name(&removal.id);
-        let _lock = own(self.root(), &name)?.ok_or_else(|| HubError::InUse { id: removal.id.clone() })?;
+        let in_use = || HubError::InUse { id: removal.id.clone() };
+        let _lock = own(self.root(), &name)?.ok_or_else(in_use)?;
         let repository = self.repository(&removal.id);
+        // Python tools do not say that they use a model, but lock what they download.
+        let mut locks = Vec::new();
+        for path in removal.files.keys() {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if is_partial(name) {
+                let lock = lock_folder(self.root(), &folder_name(&removal.id)).join(lock_name(name));
+                if !locks.iter().any(|(path, _)| *path == lock) {
+                    let held = FileLock::try_exclusive(&lock)?.ok_or_else(in_use)?;
+                    locks.push((lock, held));
+                }
+            }
+        }
+        // The plan is from before somebody thought about an answer.
+        let changed = |what: String| HubError::Changed { id: removal.id.clone(), what };
+        let now = match self.plan_removal(&removal.id, removal.revision.as_deref()) {
+            Err(HubError::NotCached { .. }) => Err(changed("it has gone".to_owned())),
+            other => other,
+        }?;
+        if let Some(what) = removal.difference(&now) {
+            return Err(changed(what));
+        }
         // In an order in which an interruption leaves a model that is incomplete rather than one that looks whole.
-        for path in &removal.refs {
-            gone(path, fs::remove_file(path))?;
+        let order =
+            |path: &Path| ["refs", "snapshots"].iter().position(|part| path.starts_with(part)).unwrap_or(2);
+        let mut files: Vec<&PathBuf> = removal.files.keys().collect();
+        files.sort_by_key(|path| order(path));
+        for path in files {
+            let path = repository.join(path);
+            gone(&path, fs::remove_file(&path))?;
         }
         for commit in &removal.commits {
-            let path = repository.join("snapshots").join(commit);
+            remove_empty(&repository.join("snapshots").join(commit));
+        }
+        if !removal.is_all {
+            return Ok(());
+        }
+        for part in ["refs", "snapshots", "blobs"] {
+            remove_empty(&repository.join(part));
+        }
+        // Records of files that are no more. Where something came in this very moment, they stay with it.
+        if ["refs", "snapshots", "blobs"].iter().any(|part| repository.join(part).exists()) {
+            return Ok(());
+        }
+        for part in [".no_exist", ".pippin"] {
+            let path = repository.join(part);
             gone(&path, fs::remove_dir_all(&path))?;
         }
-        if removal.is_all {
-            // Where the folder is a link, somebody keeps models elsewhere: what is in it goes, the link stays.
-            let is_link = repository.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
-            if is_link {
-                for part in ["refs", "snapshots", "blobs", ".no_exist", ".pippin"] {
-                    let path = repository.join(part);
-                    gone(&path, fs::remove_dir_all(&path))?;
-                }
-                return Ok(());
-            }
-            return gone(&repository, fs::remove_dir_all(&repository));
-        }
-        for path in &removal.blobs {
-            gone(path, fs::remove_file(path))?;
+        // Where the folder is a link, somebody keeps models elsewhere: what is in it goes, the link stays.
+        if !repository.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+            remove_empty(&repository);
         }
         Ok(())
     }
@@ -340,25 +437,76 @@ impl HubCache {
     pub fn prune(&self) -> Result<Pruned> {
         let mut pruned = Pruned::default();
         for model in self.models()? {
-            let folder = folder_name(&model.id);
+            let folder = lock_folder(self.root(), &folder_name(&model.id));
             for (name, path) in plain_files(&model.path.join("blobs")) {
-                if !is_partial(&name) {
-                    continue;
+                if is_partial(&name) {
+                    pruned.remove(&folder.join(lock_name(&name)), &path)?;
                 }
-                let hash = name.split('.').next().unwrap_or_default();
-                let lock = lock_folder(self.root(), &folder).join(format!("{hash}.lock"));
-                let Some(_lock) = FileLock::try_exclusive(&lock)? else {
-                    pruned.busy += 1;
-                    continue;
-                };
-                let size = allocated(&path);
-                gone(&path, fs::remove_file(&path))?;
-                pruned.files += usize::from(!name.ends_with(JOURNAL_SUFFIX));
-                pruned.bytes += size;
             }
         }
         Ok(pruned)
     }
+}
+
+impl Pruned {
+    /// Removes a partial file, unless somebody holds its lock. Only what was there until now counts: its download may have
+    /// ended after the folder was read.
+    fn remove(&mut self, lock: &Path, path: &Path) -> Result<()> {
+        let Some(_lock) = FileLock::try_exclusive(lock)? else {
+            self.busy += 1;
+            return Ok(());
+        };
+        let size = allocated(path);
+        match fs::remove_file(path) {
+            Ok(()) => {
+                let is_journal = path.to_string_lossy().ends_with(JOURNAL_SUFFIX);
+                self.files += usize::from(!is_journal);
+                self.bytes += size;
+                Ok(())
+            }
+            removed => gone(path, removed),
+        }
+    }
+}
+
+/// The lock of whoever downloads the blob that a partial file will be.
+fn lock_name(partial: &str) -> String {
+    format!("{}.lock", partial.split('.').next().unwrap_or_default())
+}
+
+/// Everything in a model's folder but what Pippin and others have noted about it.
+fn inventory(repository: &Path) -> BTreeMap<PathBuf, Look> {
+    fn walk(root: &Path, within: &Path, found: &mut BTreeMap<PathBuf, Look>) {
+        for entry in fs::read_dir(root.join(within)).into_iter().flatten().flatten() {
+            let path = within.join(entry.file_name());
+            if path == Path::new(".pippin") || path == Path::new(".no_exist") {
+                continue;
+            }
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                // The system bounds how long a path can be.
+                walk(root, &path, found);
+                continue;
+            }
+            let look = if kind.is_symlink() {
+                Look::Link { target: fs::read_link(entry.path()).unwrap_or_default() }
+            } else {
+                Look::File { bytes: allocated(&entry.path()) }
+            };
+            found.insert(path, look);
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(repository, Path::new(""), &mut found);
+    found
+}
+
+/// Removes a folder and those in it, as far as there are no files in them.
+fn remove_empty(folder: &Path) {
+    for (_, path) in folders(folder) {
+        remove_empty(&path);
+    }
+    let _ = fs::remove_dir(folder);
 }
 
 /// Removing what is not there is no failure.
@@ -613,6 +761,45 @@ pub(crate) fn fault(path: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_wants_to_use_a_model_waits_for_who_removes_it() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let repository = root.path().join("models--o--n");
+        let snapshot = repository.join("snapshots").join("0123");
+        for stays in [true, false] {
+            fs::create_dir_all(&snapshot).expect("created");
+            let remover = own(root.path(), "models--o--n").expect("writable").expect("free");
+            let user = std::thread::spawn({
+                let snapshot = snapshot.clone();
+                move || HubCache::use_lock(&snapshot)
+            });
+            for _ in 0..20 {
+                std::thread::sleep(Duration::from_millis(10));
+                assert!(!user.is_finished(), "nobody has decided yet whether it stays");
+            }
+            if !stays {
+                fs::remove_dir_all(&repository).expect("removed");
+            }
+            drop(remover);
+            let lock = user.join().expect("no panic");
+            assert_eq!(lock.is_some(), stays);
+            assert_eq!(repository.exists(), stays, "what was removed does not come back");
+            assert_eq!(own(root.path(), "models--o--n").expect("writable").is_none(), stays);
+        }
+    }
+
+    #[test]
+    fn only_what_pruning_removed_counts() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let (lock, partial) = (root.path().join("0123.lock"), root.path().join("0123.incomplete"));
+        fs::write(&partial, [1; 5000]).expect("written");
+        let mut pruned = Pruned::default();
+        pruned.remove(&lock, &partial).expect("removed");
+        // Its download ended after it was listed.
+        pruned.remove(&lock, &partial).expect("nothing to remove");
+        assert_eq!((pruned.files, pruned.bytes, pruned.busy), (1, 5000, 0));
+    }
 
     #[test]
     fn names_of_model_files_are_fine() {

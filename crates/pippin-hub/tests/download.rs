@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pippin_hub::{
-    FileState, HubCache, HubClient, HubError, HubOptions, PullEvent, PullOptions, PulledModel, Result, Token,
+    FileState, HubCache, HubClient, HubError, HubOptions, Patience, PullEvent, PullOptions, PulledModel,
+    Result, Token,
 };
 use support::{COMMIT, FakeHub, Kind, Model, safetensors};
 use tempfile::TempDir;
@@ -29,11 +30,9 @@ impl Place {
     }
 
     fn options(&self) -> HubOptions {
-        HubOptions::new(self.hub.endpoint()).with_waits(
-            Duration::from_millis(300),
-            Duration::from_millis(5),
-            4,
-        )
+        let patience = Patience::default().with_stall(Duration::from_millis(300));
+        HubOptions::new(self.hub.endpoint())
+            .with_patience(patience.with_backoff(Duration::from_millis(5)).with_retries(4))
     }
 
     fn client(&self) -> HubClient {
@@ -41,9 +40,8 @@ impl Place {
     }
 
     fn client_with(&self, token: &str) -> HubClient {
-        let mut options = self.options();
-        options.token = Token::new(token).expect("valid");
-        HubClient::new(options).expect("valid")
+        let token = Token::new(token).expect("valid");
+        HubClient::new(self.options().with_token(token)).expect("valid")
     }
 
     fn cache(&self) -> HubCache {
@@ -493,6 +491,144 @@ fn models_in_use_stay() {
     assert!(!place.repository().exists());
     assert!(place.cache().models().expect("readable").is_empty());
     assert!(HubCache::use_lock(Path::new("/")).is_none());
+}
+
+#[test]
+fn many_threads_may_finish_one_model() {
+    let place = Place::with(Model::small(100));
+    let plan = place.client().plan(&place.cache(), ID, "main").expect("planned");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let pulled = place.client().pull(&place.cache(), &plan, &PullOptions::default(), |_| {});
+                    pulled.expect("pulled, or there already");
+                }
+            });
+        }
+    });
+    place.is_whole();
+    let refs = fs::read_dir(place.repository().join("refs")).expect("a folder");
+    let names: Vec<_> = refs.map(|entry| entry.expect("readable").file_name()).collect();
+    assert_eq!(names, ["main"]);
+}
+
+#[test]
+fn what_was_not_planned_is_not_removed() {
+    let next = "89abcdef0123456789abcdef0123456789abcdef";
+    let changed =
+        || Model { commit: next.to_owned(), ..Model::small(MB).with("config.json", b"{\"a\": 1}".to_vec()) };
+    // What happens between the question and the answer, and what the error says of it.
+    type Change = fn(&Place);
+    let changes: [(&str, Change); 6] = [
+        ("the revision 89abcdef0123 is there now", |place| {
+            let next = "89abcdef0123456789abcdef0123456789abcdef";
+            let model = Model::small(MB).with("config.json", b"{\"a\": 1}".to_vec());
+            place.hub.add(ID, Model { commit: next.to_owned(), ..model });
+            place.pull().expect("pulled");
+        }),
+        ("was added", |place| {
+            fs::write(place.repository().join("blobs/0123.incomplete"), "of another tool").expect("written");
+        }),
+        ("was added", |place| {
+            let notes = place.repository().join("snapshots").join(COMMIT).join("notes/a/b.txt");
+            fs::create_dir_all(notes.parent().expect("a folder")).expect("created");
+            fs::write(notes, "mine").expect("written");
+        }),
+        ("was added", |place| {
+            fs::write(place.repository().join("refs/mine"), COMMIT).expect("written");
+        }),
+        ("is another now", |place| {
+            let blob = &names(&place.repository().join("blobs"))[0];
+            fs::write(place.repository().join("blobs").join(blob), "repaired, or damaged").expect("written");
+        }),
+        ("it has gone", |place| fs::remove_dir_all(place.repository()).expect("removed")),
+    ];
+    for (expected, change) in changes {
+        for revision in [None, Some(COMMIT)] {
+            let place = Place::with(Model::small(MB));
+            place.pull().expect("pulled");
+            let removal = place.cache().plan_removal(ID, revision).expect("planned");
+            change(&place);
+            let before = tree(&place.repository());
+            // One revision alone: that another one came changes which of its blobs are needed.
+            match place.cache().remove(&removal).expect_err("changed") {
+                HubError::Changed { id, what } => {
+                    assert_eq!(id, ID);
+                    let other = revision.is_some() && expected.starts_with("the revision");
+                    assert!(what.contains(expected) || other, "{expected}: {what}");
+                }
+                other => panic!("{expected}: {other}"),
+            }
+            assert_eq!(tree(&place.repository()), before, "{expected}");
+            // Asked again, it goes.
+            if let Ok(removal) = place.cache().plan_removal(ID, None) {
+                place.cache().remove(&removal).expect("removed");
+            }
+            assert!(!place.repository().exists(), "{expected}");
+        }
+    }
+
+    // A revision's blobs that a third one has come to share.
+    let place = Place::with(Model::small(MB));
+    place.pull().expect("pulled");
+    place.hub.add(ID, changed());
+    place.pull().expect("pulled");
+    let weights = place.repository().join("snapshots").join(next).join("model.safetensors");
+    fs::remove_file(weights).expect("removed");
+    let removal = place.cache().plan_removal(ID, Some(COMMIT)).expect("planned");
+    place.pull().expect("repaired");
+    assert!(matches!(place.cache().remove(&removal), Err(HubError::Changed { .. })));
+    place.cache().find(ID, "main").expect("whole");
+}
+
+#[test]
+fn downloads_of_other_tools_are_not_removed_under_them() {
+    let place = Place::with(Model::small(MB));
+    place.pull().expect("pulled");
+    let partial = place.repository().join("blobs/0123.incomplete");
+    fs::write(&partial, "so far").expect("written");
+    let removal = place.cache().plan_removal(ID, None).expect("planned");
+    let repository = place.repository();
+    let name = repository.file_name().expect("a name");
+    let lock = place.cache().root().join(".locks").join(name).join("0123.lock");
+    let held = fs::File::create(lock).expect("created");
+    held.lock().expect("locked");
+    assert!(matches!(place.cache().remove(&removal), Err(HubError::InUse { .. })));
+    place.is_whole();
+    assert_eq!(place.cache().prune().expect("pruned").busy, 1);
+    drop(held);
+    place.cache().remove(&removal).expect("removed");
+    assert!(!place.repository().exists());
+}
+
+#[test]
+fn a_plan_is_brought_up_to_date() {
+    let place = Place::with(Model::small(MB));
+    let mut plan = place.client().plan(&place.cache(), ID, "main").expect("planned");
+    let all = plan.missing_bytes();
+    place.pull().expect("pulled");
+    plan.refresh(&place.cache());
+    assert_eq!(plan.missing_bytes(), 0);
+    let removal = place.cache().plan_removal(ID, None).expect("planned");
+    place.cache().remove(&removal).expect("removed");
+    plan.refresh(&place.cache());
+    assert_eq!(plan.missing_bytes(), all);
+}
+
+/// What is in a folder: names, and what stands in the files.
+fn tree(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().expect("known").is_dir() {
+            found.extend(tree(&path));
+        } else {
+            found.push((path.display().to_string(), fs::read(&path).unwrap_or_default()));
+        }
+    }
+    found.sort();
+    found
 }
 
 #[test]

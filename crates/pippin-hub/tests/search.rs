@@ -7,13 +7,14 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use pippin_hub::{
-    Fit, HubClient, HubError, HubOptions, Judge, ModelSearch, SearchSort, describe_remote, search,
+    Fit, HubClient, HubError, HubOptions, Judge, ModelSearch, Patience, SearchSort, describe_remote, search,
 };
 use serde_json::{Value, json};
 use support::{FakeHub, Kind, Model};
 
 fn options(endpoint: String) -> HubOptions {
-    HubOptions::new(endpoint).with_waits(Duration::from_secs(5), Duration::from_millis(1), 1)
+    let patience = Patience::default().with_stall(Duration::from_secs(5));
+    HubOptions::new(endpoint).with_patience(patience.with_backoff(Duration::from_millis(1)).with_retries(1))
 }
 
 fn client(hub: &FakeHub) -> HubClient {

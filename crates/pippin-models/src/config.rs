@@ -180,12 +180,49 @@ impl<'a> Fields<'a> {
         Ok(self.flag(name)?.unwrap_or(default))
     }
 
+    /// A non-negative integer that must be there.
+    pub(crate) fn index(&self, name: &str) -> Result<usize> {
+        let expected = "a non-negative integer";
+        let index = |value: &Value| value.as_u64().and_then(|value| usize::try_from(value).ok());
+        self.typed(name, expected, index)?.ok_or_else(|| self.missing(name, expected))
+    }
+
     /// Non-negative integers.
     pub(crate) fn indices(&self, name: &str) -> Result<Option<Vec<usize>>> {
         self.typed(name, "a list of integers", |value| {
             let index = |value: &Value| value.as_u64().and_then(|value| usize::try_from(value).ok());
             value.as_array()?.iter().map(index).collect()
         })
+    }
+
+    /// Positive integers, one for each of some things: a list of them, or one for all.
+    pub(crate) fn counts(&self, name: &str, count: usize) -> Result<Vec<usize>> {
+        let expected = "a positive integer, or a list of them";
+        let index = |value: &Value| {
+            value.as_u64().and_then(|value| usize::try_from(value).ok()).filter(|value| *value > 0)
+        };
+        let counts = self.typed(name, expected, |value| match value {
+            Value::Array(values) => values.iter().map(index).collect(),
+            value => index(value).map(|value| vec![value; count]),
+        })?;
+        self.as_many(name, counts.ok_or_else(|| self.missing(name, expected))?, count)
+    }
+
+    /// Numbers from zero to less than one, one for each of some things: a list of them, or one for all; or the default.
+    pub(crate) fn shares_or(&self, name: &str, default: f64, count: usize) -> Result<Vec<f64>> {
+        let share = |value: &Value| number(value).filter(|share| (0.0..1.0).contains(share));
+        let shares = self.typed(name, "numbers from 0 to less than 1", |value| match value {
+            Value::Array(values) => values.iter().map(share).collect(),
+            value => share(value).map(|share| vec![share; count]),
+        })?;
+        self.as_many(name, shares.unwrap_or_else(|| vec![default; count]), count)
+    }
+
+    fn as_many<T>(&self, name: &str, values: Vec<T>, count: usize) -> Result<Vec<T>> {
+        if values.len() == count {
+            return Ok(values);
+        }
+        Err(self.error(name, format_args!("has {} entries for {count} layers", values.len())))
     }
 
     /// A positive finite number, as it is in `f64`.

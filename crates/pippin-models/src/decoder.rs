@@ -8,12 +8,13 @@ use pippin_tensor::{
     Activation, Backend, Batch, Drawn, Linear, StateSpec, StepInputs, StepLimits, TensorError, Want,
 };
 
+use crate::altup::Flow;
 use crate::cache::CachePlan;
 use crate::model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
 use crate::parts::{Input, Pass, Place, Rows};
 use crate::plan::Plan;
 use crate::spec::{Block, DecoderSpec, LayerSpec};
-use crate::weights::{BlockWeights, Weights};
+use crate::weights::{BlockWeights, LayerWeights, Weights};
 use crate::{ModelError, Result};
 
 type DeviceWeights<B> = Weights<Linear<B>, <B as Backend>::Tensor>;
@@ -27,6 +28,7 @@ pub struct Decoder<B: Backend> {
     weights: DeviceWeights<B>,
     plan: Plan,
     last_mixing: Option<(usize, usize)>,
+    last_keeping: Option<(usize, usize)>,
     limits: StepLimits,
     caches: Vec<B::KvCache>,
     states: Vec<B::State>,
@@ -91,6 +93,7 @@ impl<B: Backend> Decoder<B> {
         };
         Self {
             last_mixing: spec.last_mixing_block(),
+            last_keeping: spec.last_keeping_block(),
             backend,
             spec,
             info,
@@ -115,7 +118,7 @@ impl<B: Backend> Decoder<B> {
         tokens: &B::Indices,
         routes: &[B::Indices],
     ) -> Result<Outputs<B>> {
-        let Self { backend, spec, info, weights, plan, caches, states, last_mixing, .. } = self;
+        let Self { backend, spec, info, weights, plan, caches, states, last_mixing, last_keeping, .. } = self;
         let backend = &**backend;
         let angles: Vec<B::Tensor> = plan
             .ropes
@@ -132,21 +135,44 @@ impl<B: Backend> Decoder<B> {
         }
 
         let wanted = [batch.head_rows().len(), batch.hidden_rows().len()];
-        let mut pass = Pass { backend, step, angles: &angles, routes, caches, states };
+        let mut flow = match (spec.streams(), &weights.streams) {
+            (Some(spec), Some(weights)) => Some(Flow::begin(spec, weights, backend, tokens, x.clone())?),
+            _ => None,
+        };
+        let mut pass = Pass { backend, step, angles: &angles, routes, caches, states, first_values: None };
+        let rows = |block: (usize, usize)| match (wanted, &step.output_rows) {
+            ([0, 0], _) if *last_keeping == Some(block) => Rows::None,
+            ([0, 0], _) => Rows::All,
+            (_, Some(_)) if *last_mixing == Some(block) => Rows::Outputs,
+            _ => Rows::All,
+        };
+        let nothing = Outputs { logits: None, hidden: None };
         for (index, layer) in spec.layers.iter().enumerate() {
-            let LayerSpec::Blocks(blocks) = layer;
-            let mut places = plan.places[index].iter();
-            for (number, (block, weights)) in blocks.iter().zip(&weights.layers[index]).enumerate() {
-                let rows = match (*last_mixing == Some((index, number)), wanted, &step.output_rows) {
-                    (true, [0, 0], _) => Rows::None,
-                    (true, _, Some(_)) => Rows::Outputs,
-                    _ => Rows::All,
-                };
-                match run_block(&mut pass, block, weights, &mut places, x, rows)? {
-                    Some(next) => x = next,
-                    None => return Ok(Outputs { logits: None, hidden: None }),
+            let places = &plan.places[index];
+            match (layer, &weights.layers[index], flow.take()) {
+                (LayerSpec::Blocks(blocks), LayerWeights::Blocks(weights), _) => {
+                    let mut places = places.iter();
+                    for (number, (block, weights)) in blocks.iter().zip(weights).enumerate() {
+                        let rows = rows((index, number));
+                        match run_block(&mut pass, block, weights, &mut places, x, rows)? {
+                            Some(next) => x = next,
+                            None => return Ok(nothing),
+                        }
+                    }
                 }
+                (LayerSpec::AltUp(layer), LayerWeights::AltUp(weights), Some(before)) => {
+                    let rows = rows((index, 0));
+                    match layer.forward(weights, index, places, &mut pass, before, rows)? {
+                        Some(next) => flow = Some(next),
+                        None => return Ok(nothing),
+                    }
+                }
+                // Weights are read for the layer that they are handed to, and all layers have streams, or none.
+                _ => return Err(TensorError::shape("layer", "the weights of its kind", "others").into()),
             }
+        }
+        if let Some(flow) = flow {
+            x = flow.end(backend)?;
         }
         if last_mixing.is_none() {
             x = pass.outputs(&x)?;

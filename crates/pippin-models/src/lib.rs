@@ -13,7 +13,8 @@
 //!
 //! Layers are made of *parts*: attention, feed-forward networks, experts, recurrences. A part is one file, which holds its
 //! description, the names of its tensors, and how it is computed; a `Source` reads its weights, whether to describe a model,
-//! to move it to a device, or to make one up for a test.
+//! to move it to a device, or to make one up for a test. A layer that is more than parts which add to one stream is a variant
+//! of [`LayerSpec`] of its own, in a file of its own.
 //!
 //! Everything generic ends at [`LanguageModel`]: tokens in, logits out. What is above never sees a backend or a family.
 //!
@@ -59,6 +60,7 @@
 //! # Ok::<(), pippin_models::ModelError>(())
 //! ```
 
+mod altup;
 mod cache;
 mod config;
 mod decoder;
@@ -75,6 +77,7 @@ mod spec;
 pub mod testing;
 mod weights;
 
+pub use altup::{AltUp, Streams};
 pub use cache::{CacheGroup, CacheLayout, CachePlan};
 pub use config::Config;
 pub use decoder::Decoder;
@@ -83,7 +86,7 @@ pub use families::{Family, ModelTypeRegistry};
 pub use load::{describe, describe_from, load, load_from};
 pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
 pub use parts::{
-    Attention, Dense, DenseForm, Experts, GatedDelta, Latent, NormSpec, Part, Projections, SharedExpert,
-    ShortConv, StateSpace,
+    Attention, ChannelMix, Dense, DenseForm, Experts, GatedDelta, Latent, NormSpec, Part, Projections, RgLru,
+    SharedExpert, ShortConv, StateSpace, TimeMix,
 };
 pub use spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pippin_tensor::RopeSpec;
 
 use crate::cache::{CacheGroup, CacheLayout};
-use crate::parts::Place;
+use crate::parts::{Needs, Part, Place};
 use crate::spec::{DecoderSpec, LayerSpec};
 
 /// Caches, states, rotations and head matrices of a model, numbered; and the places of its parts.
@@ -27,14 +27,26 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(spec: &DecoderSpec) -> Self {
         let mut plan = Self::default();
+        // The place of the part of each layer that has a cache of its own.
+        let mut owners: Vec<Option<Place>> = Vec::with_capacity(spec.layers.len());
         for layer in &spec.layers {
-            let places = layer.parts().map(|part| plan.place(&part.needs())).collect();
+            let (mut places, mut owner) = (Vec::new(), None);
+            for part in layer.parts() {
+                let needs = part.needs();
+                let shared = needs.shares.and_then(|layer| owners.get(layer)?.as_ref());
+                let place = plan.place(&needs, shared);
+                if needs.cache.is_some() {
+                    owner = Some(place.clone());
+                }
+                places.push(place);
+            }
+            owners.push(owner);
             plan.places.push(places);
         }
         plan
     }
 
-    fn place(&mut self, needs: &crate::parts::Needs) -> Place {
+    fn place(&mut self, needs: &Needs, shared: Option<&Place>) -> Place {
         let mut place = Place { mixes: needs.mixes, ..Place::default() };
         if let Some(need) = needs.cache {
             let group = CacheGroup {
@@ -52,11 +64,8 @@ impl Plan {
             self.groups[place.group].layers += 1;
             place.cache = self.caches.len();
             self.caches.push(place.group);
-        } else if let Some(layer) = needs.shares {
-            let places = self.places.get(layer).into_iter().flatten();
-            if let Some(shared) = places.last() {
-                (place.cache, place.group) = (shared.cache, shared.group);
-            }
+        } else if let Some(shared) = shared {
+            (place.cache, place.group) = (shared.cache, shared.group);
         }
         place.states = self.states.len()..self.states.len() + needs.states.len();
         self.states.extend(&needs.states);
@@ -91,10 +100,25 @@ impl DecoderSpec {
 
     /// The last block in which tokens see each other: its layer, and its place in the layer.
     pub(crate) fn last_mixing_block(&self) -> Option<(usize, usize)> {
-        let layers = self.layers.iter().enumerate();
-        layers.rev().find_map(|(index, LayerSpec::Blocks(blocks))| {
-            let mixes = |block: &crate::spec::Block| block.parts.iter().any(|(_, part)| part.needs().mixes);
-            blocks.iter().rposition(mixes).map(|block| (index, block))
+        self.last_block(|needs| needs.mixes)
+    }
+
+    /// The last block of which anything is kept for later tokens. Blocks behind it that mix read what others keep.
+    pub(crate) fn last_keeping_block(&self) -> Option<(usize, usize)> {
+        self.last_block(|needs| needs.cache.is_some() || !needs.states.is_empty())
+    }
+
+    /// The last block with such a part; a layer of streams counts as one block.
+    fn last_block(&self, is_such: impl Fn(&Needs) -> bool) -> Option<(usize, usize)> {
+        let is_such = |part: &Part| is_such(&part.needs());
+        self.layers.iter().enumerate().rev().find_map(|(index, layer)| {
+            let block = match layer {
+                LayerSpec::Blocks(blocks) => {
+                    blocks.iter().rposition(|block| block.parts.iter().any(|(_, part)| is_such(part)))
+                }
+                LayerSpec::AltUp(layer) => layer.parts().into_iter().any(is_such).then_some(0),
+            };
+            block.map(|block| (index, block))
         })
     }
 }

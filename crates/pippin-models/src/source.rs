@@ -55,6 +55,13 @@ pub(crate) trait Source {
     /// `[count, outputs, inputs]` matrices in one tensor: experts, or heads. Their biases are `[count, outputs]`.
     fn stack(&mut self, path: &str, shape: [usize; 3], bias: bool, cut: Cut) -> Result<Self::Linear>;
 
+    /// `[count, inputs, outputs]` matrices in one dense tensor, by its full name, that rows are multiplied with as they
+    /// stand (`x W`): as a stack of `[outputs, inputs]`.
+    fn turned(&mut self, name: &str, shape: [usize; 3]) -> Result<Self::Linear>;
+
+    /// The first row of the matrix at `path`, whose shape is given, as a linear layer of one input. It has been read before.
+    fn first_row(&mut self, path: &str, shape: [usize; 2]) -> Result<Self::Linear>;
+
     /// The two matrices of each head that latent attention absorbs into queries and outputs: keys' (`[heads, rank, key]`) and
     /// values' (`[heads, value, rank]`).
     fn latent(&mut self, at: &str, heads: usize, rank: usize, dims: [usize; 2]) -> Result<[Self::Linear; 2]> {
@@ -65,9 +72,11 @@ pub(crate) trait Source {
         ])
     }
 
-    /// A dense parameter by its full name, each number of it changed by `change`. Axes of length one are dropped; what is
-    /// left is a vector or a matrix.
+    /// A dense parameter by its full name, as one row, each number of it changed by `change`.
     fn vector(&mut self, name: &str, shape: &[usize], change: fn(f32) -> f32) -> Result<Self::Vector>;
+
+    /// A parameter that no checkpoint has, from the place of each of its numbers.
+    fn constant(&mut self, shape: [usize; 2], value: impl Fn(usize) -> f32) -> Result<Self::Vector>;
 
     /// A parameter of `len` numbers, each `times` times over: numbers of heads for all columns of theirs.
     fn repeated(&mut self, name: &str, len: usize, times: usize) -> Result<Self::Vector>;
@@ -94,6 +103,7 @@ pub(crate) trait Sink {
     type Vector: Debug;
     fn linear(&mut self, host: HostLinear) -> Result<Self::Linear>;
     fn vector(&mut self, host: TensorData, change: fn(f32) -> f32) -> Result<Self::Vector>;
+    fn constant(&mut self, shape: [usize; 2], value: impl Fn(usize) -> f32) -> Result<Self::Vector>;
 }
 
 /// Takes nothing: the weights have been found and counted.
@@ -109,6 +119,10 @@ impl Sink for Describe {
     }
 
     fn vector(&mut self, _: TensorData, _: fn(f32) -> f32) -> Result<()> {
+        Ok(())
+    }
+
+    fn constant(&mut self, _: [usize; 2], _: impl Fn(usize) -> f32) -> Result<()> {
         Ok(())
     }
 }
@@ -132,6 +146,12 @@ impl<B: Backend> Sink for Upload<'_, B> {
         }
         let values: Vec<f32> = host.to_f32()?.into_iter().map(change).collect();
         Ok(self.0.tensor(&TensorData::from_f32(host.name(), host.shape(), &values)?)?)
+    }
+
+    fn constant(&mut self, shape: [usize; 2], value: impl Fn(usize) -> f32) -> Result<B::Tensor> {
+        let [rows, columns] = shape;
+        let values: Vec<f32> = (0..rows * columns).map(value).collect();
+        Ok(self.0.tensor(&TensorData::from_f32("constant", &shape, &values)?)?)
     }
 }
 
@@ -176,6 +196,28 @@ impl Totals {
     }
 }
 
+/// A matrix's numbers, row by row.
+fn dense(matrix: MatrixData) -> Result<Vec<f32>> {
+    Ok(match matrix {
+        MatrixData::Dense(tensor) => tensor.to_f32()?,
+        MatrixData::Quantized(quantized) => quantized.dequantize()?,
+    })
+}
+
+/// Matrices of `[rows, columns]`, one below the other, each with its columns for rows.
+fn turned(matrices: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut turned = vec![0.0; matrices.len()];
+    for (turned, matrix) in turned.chunks_exact_mut(rows * columns).zip(matrices.chunks_exact(rows * columns))
+    {
+        for (i, row) in matrix.chunks_exact(columns).enumerate() {
+            for (j, weight) in row.iter().enumerate() {
+                turned[j * rows + i] = *weight;
+            }
+        }
+    }
+    turned
+}
+
 /// Reads a checkpoint's tensors, counts them, and hands them to a sink. Tensors that no part names are ignored.
 #[derive(Debug)]
 pub(crate) struct Reader<'a, K> {
@@ -190,8 +232,7 @@ impl<K: Sink> Reader<'_, K> {
         let tensor = self.checkpoint.tensor(name, shape)?;
         self.totals.parameters += tensor.len() as u64;
         self.totals.count(&tensor);
-        let axes: Vec<usize> = shape.iter().copied().filter(|axis| *axis != 1).collect();
-        Ok(tensor.reshape(&axes)?)
+        Ok(tensor.reshape(&[tensor.len()])?)
     }
 
     fn host_bias(&mut self, path: &str, shape: &[usize], bias: bool) -> Result<Option<TensorData>> {
@@ -251,6 +292,24 @@ impl<K: Sink> Source for Reader<'_, K> {
         self.sink.linear(HostLinear { weight, bias })
     }
 
+    fn turned(&mut self, name: &str, shape: [usize; 3]) -> Result<K::Linear> {
+        let [count, inputs, outputs] = shape;
+        let tensor = self.checkpoint.tensor(name, &shape)?.reshape(&[count * inputs, outputs])?;
+        let weight = MatrixData::dense(tensor.clone())?;
+        self.totals.count_matrix(&weight);
+        let turned = turned(&tensor.to_f32()?, inputs, outputs);
+        let turned = TensorData::from_f32(name, &[count * outputs, inputs], &turned)?;
+        self.sink.linear(HostLinear { weight: MatrixData::dense(turned)?, bias: None })
+    }
+
+    fn first_row(&mut self, path: &str, shape: [usize; 2]) -> Result<K::Linear> {
+        let [rows, columns] = shape;
+        let matrix = self.checkpoint.matrix(path, rows, columns, self.quantization)?;
+        let row = dense(matrix.select_rows(std::slice::from_ref(&(0..1)))?)?;
+        let weight = TensorData::from_f32(format!("{path}.weight"), &[columns, 1], &row)?;
+        self.sink.linear(HostLinear { weight: MatrixData::dense(weight)?, bias: None })
+    }
+
     fn latent(&mut self, at: &str, heads: usize, rank: usize, dims: [usize; 2]) -> Result<[K::Linear; 2]> {
         let [key, value] = dims;
         if self.has(&format!("{at}.embed_q.weight")) || !self.has(&format!("{at}.kv_b_proj.weight")) {
@@ -268,18 +327,7 @@ impl<K: Sink> Source for Reader<'_, K> {
         let rows = |first: usize, len: usize| -> Vec<Range<usize>> {
             (0..heads).map(|head| head * (key + value) + first).map(|start| start..start + len).collect()
         };
-        let keys = match both.select_rows(&rows(0, key))? {
-            MatrixData::Dense(tensor) => tensor.to_f32()?,
-            MatrixData::Quantized(quantized) => quantized.dequantize()?,
-        };
-        let mut turned = vec![0.0; keys.len()];
-        for (head, keys) in keys.chunks_exact(key * rank).enumerate() {
-            for (i, row) in keys.chunks_exact(rank).enumerate() {
-                for (j, weight) in row.iter().enumerate() {
-                    turned[(head * rank + j) * key + i] = *weight;
-                }
-            }
-        }
+        let turned = turned(&dense(both.select_rows(&rows(0, key))?)?, key, rank);
         let turned = TensorData::from_f32(format!("{path}.weight"), &[heads * rank, key], &turned)?;
         let values = both.select_rows(&rows(key, value))?;
         Ok([
@@ -291,6 +339,10 @@ impl<K: Sink> Source for Reader<'_, K> {
     fn vector(&mut self, name: &str, shape: &[usize], change: fn(f32) -> f32) -> Result<K::Vector> {
         let host = self.host_vector(name, shape)?;
         self.sink.vector(host, change)
+    }
+
+    fn constant(&mut self, shape: [usize; 2], value: impl Fn(usize) -> f32) -> Result<K::Vector> {
+        self.sink.constant(shape, value)
     }
 
     fn repeated(&mut self, name: &str, len: usize, times: usize) -> Result<K::Vector> {

@@ -2,6 +2,7 @@ use half::{bf16, f16};
 use pippin_tensor::Dtype;
 
 use crate::Result;
+use crate::altup::{AltUp, Streams};
 use crate::parts::{NormSpec, Part};
 
 /// Upper limits for the sizes in a configuration.
@@ -23,6 +24,8 @@ pub mod limits {
     pub const HEAD_DIM: usize = 1 << 12;
     /// Experts of a layer.
     pub const EXPERTS: usize = 1 << 14;
+    /// Streams that alternate.
+    pub const STREAMS: usize = 64;
     /// Taps of a short convolution.
     pub const TAPS: usize = 1 << 10;
     /// Positions, and with them the context length and sliding windows.
@@ -144,6 +147,8 @@ pub enum HeadWeights {
 pub enum LayerSpec {
     /// Blocks, one after the other; usually two.
     Blocks(Vec<Block>),
+    /// Alternating updates of several streams. All layers of a model have them, or none.
+    AltUp(Box<AltUp>),
 }
 
 /// `x += scale * post(Σ parts(norm(x)))`.
@@ -183,12 +188,19 @@ impl Block {
 impl LayerSpec {
     /// The parts of the layer, in order.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        let Self::Blocks(blocks) = self;
-        blocks.iter().flat_map(|block| block.parts.iter().map(|(_, part)| part))
+        let (blocks, altup) = match self {
+            Self::Blocks(blocks) => (blocks.as_slice(), None),
+            Self::AltUp(layer) => (&[][..], Some(layer.parts())),
+        };
+        let in_blocks = blocks.iter().flat_map(|block| block.parts.iter().map(|(_, part)| part));
+        in_blocks.chain(altup.into_iter().flatten())
     }
 
     fn validate(&self) -> Result<()> {
-        let Self::Blocks(blocks) = self;
+        let blocks = match self {
+            Self::Blocks(blocks) => blocks,
+            Self::AltUp(layer) => return layer.validate(),
+        };
         for block in blocks {
             for (norm, part) in &block.parts {
                 norm.iter().try_for_each(NormSpec::validate)?;
@@ -202,6 +214,14 @@ impl LayerSpec {
 }
 
 impl DecoderSpec {
+    /// The streams of a model that has several.
+    pub(crate) fn streams(&self) -> Option<&Streams> {
+        match self.layers.first() {
+            Some(LayerSpec::AltUp(layer)) => Some(&layer.streams),
+            _ => None,
+        }
+    }
+
     /// The full path of a layer.
     pub(crate) fn layer_path(&self, layer: usize) -> String {
         format!("{}.{layer}", self.names.layers)
@@ -228,6 +248,16 @@ impl DecoderSpec {
             check::positive("final_logit_softcapping", cap)?;
         }
         self.layers.iter().try_for_each(LayerSpec::validate)?;
+        let streams = |layer: &LayerSpec| match layer {
+            LayerSpec::AltUp(layer) if layer.streams.layers == self.layers.len() => {
+                Some(&*layer.streams) == self.streams()
+            }
+            LayerSpec::AltUp(_) => false,
+            LayerSpec::Blocks(_) => self.streams().is_none(),
+        };
+        if !self.layers.iter().all(streams) {
+            return Err(check::problem("altup_num_inputs", "gives layers different streams"));
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             for shared in layer.parts().filter_map(|part| part.needs().shares) {
                 let has_own = |part: &Part| part.needs().cache.is_some();

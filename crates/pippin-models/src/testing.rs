@@ -109,6 +109,18 @@ impl Source for Generator<'_> {
         if bias { self.parameter(&format!("{path}.bias"), &shape[..2]) } else { Ok(()) }
     }
 
+    fn turned(&mut self, name: &str, shape: [usize; 3]) -> Result<()> {
+        self.dense_tensor(name.to_owned(), &shape, gain(name, shape.len()))
+    }
+
+    fn first_row(&mut self, _: &str, _: [usize; 2]) -> Result<()> {
+        Ok(())
+    }
+
+    fn constant(&mut self, _: [usize; 2], _: impl Fn(usize) -> f32) -> Result<()> {
+        Ok(())
+    }
+
     fn vector(&mut self, name: &str, shape: &[usize], _: fn(f32) -> f32) -> Result<()> {
         self.parameter(name, shape)
     }
@@ -191,11 +203,14 @@ impl Generator<'_> {
     }
 
     fn dense_matrix(&mut self, path: &str, shape: &[usize]) -> Result<()> {
+        self.dense_tensor(format!("{path}.weight"), shape, gain(path, shape.len()))
+    }
+
+    fn dense_tensor(&mut self, name: String, shape: &[usize], gain: f64) -> Result<()> {
         let Some(cols) = shape.last() else { return Ok(()) };
-        let amplitude = (gain(path, shape.len()) * (3.0 / *cols as f64).sqrt()) as f32;
-        let weight = format!("{path}.weight");
-        let values = self.uniform(&weight, shape.iter().product()).map(|u| u * amplitude).collect();
-        self.push(weight, shape, values)
+        let amplitude = (gain * (3.0 / *cols as f64).sqrt()) as f32;
+        let values = self.uniform(&name, shape.iter().product()).map(|u| u * amplitude).collect();
+        self.push(name, shape, values)
     }
 
     /// The packed words and scales of a matrix of mxfp4, mxfp8 or nvfp4.

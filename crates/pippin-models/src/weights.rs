@@ -2,6 +2,7 @@
 
 use pippin_tensor::Norm;
 
+use crate::altup::{AltUpWeights, StreamsWeights};
 use crate::parts::PartWeights;
 use crate::source::{Cut, Source, Totals};
 use crate::spec::{DecoderSpec, HeadWeights, LayerSpec};
@@ -12,10 +13,18 @@ use crate::{ModelInfo, Result};
 pub(crate) struct Weights<L, V> {
     pub(crate) embedding: L,
     pub(crate) embedding_norm: Option<Norm<V>>,
-    pub(crate) layers: Vec<Vec<BlockWeights<L, V>>>,
+    pub(crate) streams: Option<StreamsWeights<L, V>>,
+    pub(crate) layers: Vec<LayerWeights<L, V>>,
     pub(crate) final_norm: Norm<V>,
     /// `None` when the embedding matrix is used.
     pub(crate) head: Option<L>,
+}
+
+/// The weights of a layer.
+#[derive(Debug)]
+pub(crate) enum LayerWeights<L, V> {
+    Blocks(Vec<BlockWeights<L, V>>),
+    AltUp(Box<AltUpWeights<L, V>>),
 }
 
 /// The weights of a block.
@@ -34,10 +43,17 @@ impl<L, V> Weights<L, V> {
         let (vocab, hidden, names) = (spec.vocab_size, spec.hidden_size, &spec.names);
         let embedding = source.linear(&names.embedding, [vocab, hidden], false, Cut::Rows)?;
         let embedding_norm = spec.embedding_norm.map(|norm| norm.weights(source, "", hidden)).transpose()?;
+        let streams = spec.streams().map(|streams| streams.weights(source, vocab, hidden)).transpose()?;
         let mut layers = Vec::with_capacity(spec.layers.len());
         for (index, layer) in spec.layers.iter().enumerate() {
             let at = spec.layer_path(index);
-            let LayerSpec::Blocks(blocks) = layer;
+            let blocks = match layer {
+                LayerSpec::Blocks(blocks) => blocks,
+                LayerSpec::AltUp(layer) => {
+                    layers.push(LayerWeights::AltUp(Box::new(layer.weights(source, &at, hidden)?)));
+                    continue;
+                }
+            };
             let mut read = Vec::with_capacity(blocks.len());
             for block in blocks {
                 let mut parts = Vec::with_capacity(block.parts.len());
@@ -48,7 +64,7 @@ impl<L, V> Weights<L, V> {
                 let post = block.post.map(|norm| norm.weights(source, &at, hidden)).transpose()?;
                 read.push(BlockWeights { parts, post });
             }
-            layers.push(read);
+            layers.push(LayerWeights::Blocks(read));
         }
         let final_norm = spec.final_norm.weights(source, "", hidden)?;
         let separate = match spec.head.weights {
@@ -60,7 +76,7 @@ impl<L, V> Weights<L, V> {
             true => Some(source.linear(&names.head, [vocab, hidden], spec.head.bias, Cut::Rows)?),
             false => None,
         };
-        Ok(Self { embedding, embedding_norm, layers, final_norm, head })
+        Ok(Self { embedding, embedding_norm, streams, layers, final_norm, head })
     }
 
     pub(crate) fn head(&self) -> &L {

@@ -324,6 +324,8 @@ goldens! {
     gemma2_4bit: "gemma2-4bit",
     gemma3: "gemma3",
     gemma3_4bit: "gemma3-4bit",
+    gemma3n: "gemma3n",
+    gemma3n_4bit: "gemma3n-4bit",
     gpt_neox: "gpt_neox",
     gpt_neox_4bit: "gpt_neox-4bit",
     gpt_neox_sequential: "gpt_neox-sequential",
@@ -381,12 +383,23 @@ goldens! {
     qwen3_moe_4bit: "qwen3_moe-4bit",
     qwen3_next: "qwen3_next",
     qwen3_next_4bit: "qwen3_next-4bit",
+    recurrent_gemma: "recurrent_gemma",
+    recurrent_gemma_4bit: "recurrent_gemma-4bit",
+    rwkv7: "rwkv7",
+    rwkv7_4bit: "rwkv7-4bit",
 }
 
 /// What holds for exact numerics in `f32` holds for every other way to run.
 #[test]
 fn steps_with_other_numerics_and_caches() {
-    for name in ["llama-sliding", "qwen3-4bit-bf16", "qwen3_next-4bit"] {
+    for name in [
+        "gemma3n-4bit",
+        "llama-sliding",
+        "qwen3-4bit-bf16",
+        "qwen3_next-4bit",
+        "recurrent_gemma-4bit",
+        "rwkv7-4bit",
+    ] {
         let golden = Golden::read(name);
         for numerics in [Numerics::Exact, Numerics::Fast] {
             for kv in KvFormat::ALL {
@@ -400,6 +413,7 @@ fn steps_with_other_numerics_and_caches() {
 #[test]
 fn other_instruction_sets_and_threads() {
     for name in [
+        "gemma3n",
         "lfm2",
         "llama-biases",
         "llama-mixed-bits",
@@ -407,6 +421,8 @@ fn other_instruction_sets_and_threads() {
         "mistral-sliding",
         "qwen3-4bit-bf16",
         "qwen3_next-4bit",
+        "recurrent_gemma",
+        "rwkv7",
     ] {
         let golden = Golden::read(name);
         for set in InstructionSet::available() {
@@ -425,6 +441,12 @@ fn other_instruction_sets_and_threads() {
 #[test]
 fn features_matter() {
     for (name, change) in [
+        ("gemma3n", json!({"text_config": {"activation_sparsity_pattern": null}})),
+        ("gemma3n", json!({"text_config": {"altup_active_idx": 1}})),
+        ("gemma3n", json!({"text_config": {"altup_correct_scale": false}})),
+        ("gemma3n", json!({"text_config": {"num_kv_shared_layers": 0}})),
+        ("gemma3n", json!({"text_config": {"sliding_window": 9}})),
+        ("gemma3n", json!({"text_config": {"rope_local_base_freq": 1e6}})),
         ("lfm2", json!({"conv_bias": false})),
         ("lfm2", json!({"rope_theta": 10000.0})),
         ("llama-rope-linear", json!({"rope_scaling": null})),
@@ -450,11 +472,22 @@ fn features_matter() {
         ("qwen3-rope-parameters", json!({"rope_parameters": {"rope_theta": 100000.0}})),
         ("qwen3_next", json!({"norm_topk_prob": false})),
         ("qwen3_next", json!({"partial_rotary_factor": 1.0})),
+        ("recurrent_gemma", json!({"attention_window_size": 9})),
+        ("recurrent_gemma", json!({"block_types": ["recurrent", "attention"]})),
+        ("recurrent_gemma", json!({"embeddings_scale_by_sqrt_dim": false})),
+        ("recurrent_gemma", json!({"logits_soft_cap": 0})),
+        ("recurrent_gemma", json!({"partial_rotary_factor": 1.0})),
+        ("rwkv7", json!({"head_dim": 32})),
     ] {
         let golden = Golden::read(name);
         let mut value = golden.config.value().clone();
         for (field, change) in change.as_object().unwrap() {
-            value[field] = change.clone();
+            match (value.get_mut(field), change.as_object()) {
+                (Some(Value::Object(text)), Some(change)) if field == "text_config" => {
+                    text.extend(change.clone());
+                }
+                _ => value[field] = change.clone(),
+            }
         }
         let config = Config::new(value).unwrap();
         let mut model = golden.model_on(CpuBackend::new(Numerics::Exact), &config, KvFormat::F32);

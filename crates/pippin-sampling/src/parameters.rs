@@ -29,9 +29,10 @@ type Result<T> = std::result::Result<T, ParameterError>;
 /// ```
 /// use pippin_sampling::GenerateParameters;
 ///
-/// let parameters = GenerateParameters { temperature: 0.0, max_tokens: Some(100), ..Default::default() };
+/// let parameters = GenerateParameters::default().with_temperature(0.0).with_max_tokens(100);
 /// assert!(parameters.validate().is_ok());
 ///
+/// // The fields are public, so this says the same as `with_top_p`.
 /// let parameters = GenerateParameters { top_p: f32::NAN, ..Default::default() };
 /// assert!(parameters.validate().unwrap_err().to_string().contains("top_p"));
 /// ```
@@ -74,8 +75,6 @@ pub struct GenerateParameters {
     pub seed: Option<u64>,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
-    /// How many prompt tokens are read in one step. Larger is faster; smaller lets others' answers flow more evenly.
-    pub prefill_step_size: usize,
     /// Reports each token's log-probability.
     pub logprobs: bool,
 }
@@ -100,7 +99,6 @@ impl Default for GenerateParameters {
             logit_bias: BTreeMap::new(),
             seed: None,
             stop: Vec::new(),
-            prefill_step_size: 512,
             logprobs: false,
         }
     }
@@ -138,17 +136,134 @@ impl GenerateParameters {
                 return Err(ParameterError::new("logit_bias", format!("{token}: {bias}"), "a finite number"));
             }
         }
-        for (field, value) in
-            [("min_tokens_to_keep", self.min_tokens_to_keep), ("prefill_step_size", self.prefill_step_size)]
-        {
-            if value == 0 {
-                return Err(ParameterError::new(field, value, "1 or more"));
-            }
+        if self.min_tokens_to_keep == 0 {
+            return Err(ParameterError::new("min_tokens_to_keep", 0, "1 or more"));
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(ParameterError::new("stop", "\"\"", "a text that is not empty"));
         }
         Ok(())
+    }
+}
+
+impl GenerateParameters {
+    /// Ends the answer after so many tokens.
+    #[must_use]
+    pub fn with_max_tokens(mut self, max_tokens: impl Into<Option<usize>>) -> Self {
+        self.max_tokens = max_tokens.into();
+        self
+    }
+
+    /// With this temperature.
+    #[must_use]
+    pub fn with_temperature(mut self, temperature: f32) -> Self {
+        self.temperature = temperature;
+        self
+    }
+
+    /// Keeps the likeliest tokens that hold this share of the probability.
+    #[must_use]
+    pub fn with_top_p(mut self, top_p: f32) -> Self {
+        self.top_p = top_p;
+        self
+    }
+
+    /// Keeps so many of the likeliest tokens.
+    #[must_use]
+    pub fn with_top_k(mut self, top_k: usize) -> Self {
+        self.top_k = top_k;
+        self
+    }
+
+    /// Keeps tokens at least this likely relative to the likeliest.
+    #[must_use]
+    pub fn with_min_p(mut self, min_p: f32) -> Self {
+        self.min_p = min_p;
+        self
+    }
+
+    /// With so many tokens that `min_p` leaves at least.
+    #[must_use]
+    pub fn with_min_tokens_to_keep(mut self, min_tokens_to_keep: usize) -> Self {
+        self.min_tokens_to_keep = min_tokens_to_keep;
+        self
+    }
+
+    /// Excludes tokens likelier than `threshold` but the least likely of them, in this share of the draws (XTC).
+    #[must_use]
+    pub fn with_xtc(mut self, probability: f32, threshold: f32) -> Self {
+        (self.xtc_probability, self.xtc_threshold) = (probability, threshold);
+        self
+    }
+
+    /// Divides the logits of recent tokens.
+    #[must_use]
+    pub fn with_repetition_penalty(mut self, repetition_penalty: impl Into<Option<f32>>) -> Self {
+        self.repetition_penalty = repetition_penalty.into();
+        self
+    }
+
+    /// With so many recent tokens for the repetition penalty; 0: all.
+    #[must_use]
+    pub fn with_repetition_context_size(mut self, repetition_context_size: usize) -> Self {
+        self.repetition_context_size = repetition_context_size;
+        self
+    }
+
+    /// Subtracts this from the logits of recent tokens, once.
+    #[must_use]
+    pub fn with_presence_penalty(mut self, presence_penalty: impl Into<Option<f32>>) -> Self {
+        self.presence_penalty = presence_penalty.into();
+        self
+    }
+
+    /// With so many recent tokens for the presence penalty; 0: all.
+    #[must_use]
+    pub fn with_presence_context_size(mut self, presence_context_size: usize) -> Self {
+        self.presence_context_size = presence_context_size;
+        self
+    }
+
+    /// Subtracts this from the logits of recent tokens, once for each time.
+    #[must_use]
+    pub fn with_frequency_penalty(mut self, frequency_penalty: impl Into<Option<f32>>) -> Self {
+        self.frequency_penalty = frequency_penalty.into();
+        self
+    }
+
+    /// With so many recent tokens for the frequency penalty; 0: all.
+    #[must_use]
+    pub fn with_frequency_context_size(mut self, frequency_context_size: usize) -> Self {
+        self.frequency_context_size = frequency_context_size;
+        self
+    }
+
+    /// Adds these to the logits of these token ids.
+    #[must_use]
+    pub fn with_logit_bias(mut self, biases: impl IntoIterator<Item = (u32, f32)>) -> Self {
+        self.logit_bias = biases.into_iter().collect();
+        self
+    }
+
+    /// With this seed: the same text for the same prompt.
+    #[must_use]
+    pub fn with_seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.seed = seed.into();
+        self
+    }
+
+    /// Ends the answer where one of these texts would begin.
+    #[must_use]
+    pub fn with_stop<S: Into<String>>(mut self, texts: impl IntoIterator<Item = S>) -> Self {
+        self.stop = texts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Reports each token's log-probability, or does not.
+    #[must_use]
+    pub fn with_logprobs(mut self, logprobs: bool) -> Self {
+        self.logprobs = logprobs;
+        self
     }
 }
 
@@ -181,7 +296,6 @@ mod tests {
             ("frequency_penalty", |p| p.frequency_penalty = Some(f32::NAN)),
             ("logit_bias", |p| p.logit_bias = BTreeMap::from([(3, f32::NAN)])),
             ("min_tokens_to_keep", |p| p.min_tokens_to_keep = 0),
-            ("prefill_step_size", |p| p.prefill_step_size = 0),
             ("stop", |p| p.stop = vec!["ok".into(), String::new()]),
         ];
         for (field, spoil) in cases {
@@ -201,5 +315,50 @@ mod tests {
         assert_eq!(parameters.logit_bias[&42], -1.5);
         assert_eq!(parameters.top_p, 1.0);
         assert!(serde_json::from_str::<GenerateParameters>(r#"{"temprature": 0}"#).is_err());
+    }
+
+    #[test]
+    fn every_field_has_its_setter() {
+        let set = GenerateParameters::default()
+            .with_max_tokens(1)
+            .with_temperature(0.1)
+            .with_top_p(0.2)
+            .with_top_k(3)
+            .with_min_p(0.3)
+            .with_min_tokens_to_keep(4)
+            .with_xtc(0.4, 0.5)
+            .with_repetition_penalty(0.6)
+            .with_repetition_context_size(5)
+            .with_presence_penalty(0.7)
+            .with_presence_context_size(6)
+            .with_frequency_penalty(0.8)
+            .with_frequency_context_size(7)
+            .with_logit_bias([(8, 0.9)])
+            .with_seed(9)
+            .with_stop(["stop"])
+            .with_logprobs(true);
+        // All of them: a new field is missing here until it has one.
+        let expected = GenerateParameters {
+            max_tokens: Some(1),
+            temperature: 0.1,
+            top_p: 0.2,
+            top_k: 3,
+            min_p: 0.3,
+            min_tokens_to_keep: 4,
+            xtc_probability: 0.4,
+            xtc_threshold: 0.5,
+            repetition_penalty: Some(0.6),
+            repetition_context_size: 5,
+            presence_penalty: Some(0.7),
+            presence_context_size: 6,
+            frequency_penalty: Some(0.8),
+            frequency_context_size: 7,
+            logit_bias: BTreeMap::from([(8, 0.9)]),
+            seed: Some(9),
+            stop: vec!["stop".to_owned()],
+            logprobs: true,
+        };
+        assert_eq!(set, expected);
+        assert_eq!(set.with_max_tokens(None).with_seed(None).max_tokens, None);
     }
 }

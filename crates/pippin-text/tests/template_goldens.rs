@@ -98,3 +98,26 @@ fn snippets_render_as_in_jinja() {
     }
     report(differences, cases.len());
 }
+
+/// Random templates: see `tools/templates/random_templates.py`, which also makes files of many more.
+#[test]
+fn random_templates_render_as_in_jinja() {
+    let path = std::env::var_os("PIPPIN_RANDOM_TEMPLATES");
+    let path = path.map_or_else(|| goldens().join("random.json"), PathBuf::from);
+    let document: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let cases = document["cases"].as_array().unwrap();
+    let messages = [Message::user("")];
+    let mut differences = Vec::new();
+    for case in cases {
+        let source = case["source"].as_str().unwrap();
+        let rendered = ChatTemplate::from_source("random", source).and_then(|template| {
+            template.render(&RenderInputs {
+                extra: document["context"].as_object(),
+                ..RenderInputs::new(&messages)
+            })
+        });
+        differences
+            .extend(difference(&case["expected"], &rendered).map(|text| format!("{source:?}\n  {text}")));
+    }
+    report(differences, cases.len());
+}

@@ -32,6 +32,9 @@ fn endless_work_ends() {
         "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
         "{% macro m() %}{% for a in range(90000) %}{% for b in range(90000) %}{% set x = b %}{% endfor %}{% endfor %}{% endmacro %}{{ m() }}",
         "{% for a in range(100000) if range(1000) | list | length == 5 %}{% endfor %}",
+        "{% for a in range(100000) %}{% set x = range(100000).index(a) in range(90000) | reverse %}{% endfor %}",
+        "{% set c = cycler(1, 2) %}{% for a in range(100000) %}{% for b in range(90000) %}{{ c.next() if false }}{% endfor %}{% endfor %}",
+        "{% for a in range(100000) | select | map('string') %}{% for b in range(90000) | select %}{% endfor %}{% endfor %}",
     ] {
         let error = refused(source);
         assert!(error.contains("test.jinja, line 1") && error.contains("limit"), "{error}");
@@ -118,6 +121,12 @@ fn memory_is_bounded() {
         "{{ [1] | batch(10 ** 9, 'x') | list }}".to_owned(),
         "{{ [1] | slice(10 ** 9, 'x') | list }}".to_owned(),
         "{{ range(10 ** 9) }}".to_owned(),
+        "{{ ('\\t' * 100000).expandtabs(100000) }}".to_owned(),
+        "{% set t = (1,) * 1000000 %}{% for i in range(100000) %}{% set d = {t: i} %}{% endfor %}".to_owned(),
+        "{% set t = (1,) * 1000000 %}{% for i in range(100000) %}{% set d = t in {} %}{% endfor %}".to_owned(),
+        "{% set d = dict.fromkeys(range(100000)) %}{% for i in range(100000) %}{% set x = d.items() | list %}{% endfor %}".to_owned(),
+        "{% set d = dict.fromkeys(range(100000)) %}{% for i in range(100000) %}{% set x = d.items() | string %}{% endfor %}".to_owned(),
+        "{% set ns = namespace(x=range(9)) %}{% for i in range(100000) %}{% set ns.x = cycler(ns.x, *range(99999)) %}{% endfor %}".to_owned(),
         "{{ range(0 - 10 ** 30, 10 ** 30, 1) }}".to_owned(),
         "{{ [1] | tojson(indent=10 ** 9) ~ nothing.x }}".to_owned(),
         "{{ [1] | tojson(separators=('x' * 100000, ':')) }}".to_owned(),
@@ -136,8 +145,9 @@ fn memory_is_bounded() {
 #[test]
 fn values_cannot_contain_themselves() {
     assert_eq!(
-        render("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}{{ ns.me.me.me }}{{ [ns] }}").unwrap(),
-        "<Namespace><Namespace>[<Namespace>]"
+        render("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}{{ ns.me.me.me.me == ns }}{{ [ns] }}")
+            .unwrap(),
+        "<Namespace {'me': <Namespace {...}>}>True[<Namespace {...}>]"
     );
     refused("{% set ns = namespace() %}{% set ns.me = ns %}{{ ns | tojson }}");
     // A loop that is over cannot be used, even when a new one stands in its place.
@@ -401,6 +411,12 @@ fn templates() -> impl Strategy<Value = String> {
         "caller",
         "dict",
         "namespace(x=1)",
+        "{}.items()",
+        "{(1, 2.5): x}",
+        "cycler(x, 2)",
+        "joiner()",
+        "joiner()()",
+        "m(1, 2, a=3)",
         "'%s|%5.2f'",
     ])
     .prop_map(str::to_owned);
@@ -468,6 +484,16 @@ fn templates() -> impl Strategy<Value = String> {
             "copy()",
             "cycle(1, 2)",
             "changed(1)",
+            "next()",
+            "current",
+            "start",
+            "expandtabs(2)",
+            "istitle()",
+            "isdisjoint([1])",
+            "rindex('é', -1, 9)",
+            "fromkeys('ab')",
+            "format_map({'a': 1})",
+            "pop",
         ]);
         let operator = prop::sample::select(vec![
             "+", "-", "*", "/", "//", "%", "**", "~", "==", "!=", "<", ">=", "in", "not in", "and", "or",

@@ -71,6 +71,25 @@ fn overrides_are_read() {
     assert_eq!((config.lookup("lm_head"), config.lookup("other")), (Lookup::Infer, Lookup::Dense));
 }
 
+/// What MLX does: an entry's settings stand for themselves, and what they leave out has its mode's default, not the model's
+/// own. mlx-lm writes such entries for RWKV 7.
+#[test]
+fn overrides_do_not_inherit_from_the_section() {
+    let config = read(json!({"quantization": {
+        "group_size": 32, "bits": 3,
+        "model.embeddings": {"bits": 8},
+        "model.layers.0.attn.r_proj": {"group_size": 128},
+        "lm_head": {},
+    }}))
+    .unwrap();
+    assert_eq!(config.default, Some(QuantSpec::affine(3, 32)));
+    assert_eq!(config.lookup("model.embeddings"), Lookup::Quantized(QuantSpec::affine(8, 64)));
+    assert_eq!(config.lookup("model.layers.0.attn.r_proj"), Lookup::Quantized(QuantSpec::affine(4, 128)));
+    assert_eq!(config.lookup("lm_head"), Lookup::Quantized(QuantSpec::affine(4, 64)));
+    let config = read(json!({"quantization": {"mode": "mxfp4", "gate": {"bits": 8}}})).unwrap();
+    assert_eq!(config.lookup("gate"), Lookup::Quantized(QuantSpec::affine(8, 64)));
+}
+
 #[test]
 fn other_methods_are_named() {
     for method in

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use pippin::{Demand, MachineLimits, Measurement, Numerics, Workload};
+use pippin::loading::Numerics;
+use pippin::measure::{Demand, MachineLimits, Measurement, Workload};
 use serde::Serialize;
 
 use crate::args::BenchFormat;
 use crate::error::Result;
-use crate::model::{self, Loaded};
+use crate::model::{self, Download, Loaded};
 use crate::output;
 use crate::settings::BenchSettings;
 
@@ -18,7 +19,7 @@ pub(super) fn run(settings: &BenchSettings, is_verbose: bool) -> Result<()> {
         output::data(&machine(&limits, settings.format))?;
         return Ok(());
     }
-    let model = model::find(&settings.model, &settings.config)?;
+    let model = model::find(&settings.model, &settings.config, Download::Never)?;
     let loaded = model::keep(&model, &settings.load, &settings.config, is_verbose)?;
     let mut rows = Vec::with_capacity(settings.workloads.len());
     for workload in &settings.workloads {

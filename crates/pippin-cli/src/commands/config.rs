@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use pippin::ConfigEntry;
+use pippin::config::ConfigEntry;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::args::ConfigArgs;
 use crate::error::Result;
 use crate::output::{self, visible};
+use crate::reference;
 use crate::settings::Surroundings;
 
 #[derive(Serialize)]
@@ -22,10 +23,11 @@ struct Listing<'a> {
 
 /// Prints the settings.
 pub(super) fn run(args: &ConfigArgs, surroundings: &Surroundings) -> Result<()> {
-    let flags = |inputs| {
-        args.engine.flags(args.load.flags(inputs)).with_optional_flag("context", "--context", args.context)
-    };
-    let (_, config) = surroundings.configured(flags)?;
+    if args.markdown {
+        output::data(&reference::markdown())?;
+        return Ok(());
+    }
+    let config = surroundings.configured(|inputs| args.settings.add_to(inputs))?;
     let file = surroundings.inputs.file();
     let listing = Listing { file, file_exists: file.is_some_and(Path::exists), settings: config.entries() };
     let text = if args.json { format!("{}\n", output::json_pretty(&listing)) } else { listing.to_text() };

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pippin::{ModelPerformance, RunningModel, RunningProcess};
+use pippin::monitor::{ModelPerformance, RunningModel, RunningProcess};
 use serde::Serialize;
 
 use crate::args::PsArgs;
@@ -12,7 +12,7 @@ use crate::output::{self, visible};
 
 /// Prints the models of all processes.
 pub(super) fn run(args: &PsArgs) -> Result<()> {
-    let processes = pippin::running().map_err(|error| {
+    let processes = pippin::monitor::running().map_err(|error| {
         CliError::input(format!("cannot read which processes have published their models: {error}"))
     })?;
     let text = if args.json {

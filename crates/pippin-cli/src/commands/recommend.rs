@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use pippin::{Bandwidth, EngineError, Fit, Hardware, MemoryTier, ModelRegistry, Recommendation};
+use pippin::EngineError;
+use pippin::hub::{Bandwidth, Fit, Hardware, MemoryTier, ModelRegistry, Recommendation};
 use serde::Serialize;
 
 use crate::error::Result;
@@ -28,9 +29,9 @@ struct Advice {
 pub(super) fn run(settings: &RecommendSettings) -> Result<()> {
     let registry = ModelRegistry::local().map_err(EngineError::from)?;
     let hardware = Hardware::detect();
-    let bandwidth = pippin::memory_bandwidth(&hardware, settings.measure);
+    let bandwidth = pippin::hub::memory_bandwidth(&hardware, settings.measure);
     let judge = machine::judge(&hardware, &settings.config, settings.context);
-    let models = pippin::recommend(registry, &judge, bandwidth, settings.all);
+    let models = pippin::hub::recommend(registry, &judge, bandwidth, settings.all);
     let advice = Advice {
         device: "cpu",
         bandwidth,

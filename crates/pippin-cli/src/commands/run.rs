@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use pippin::chat::ChatInput;
 use pippin::{
-    ChatInput, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent, GenerationStream, Message,
+    FinishReason, GenerateInfo, GenerateParameters, GenerationEvent, GenerationStream, Message,
     ModelContainer,
 };
 use serde::Serialize;
@@ -12,7 +13,7 @@ use super::{batch, repl};
 use crate::error::{CliError, Result};
 use crate::input::Source;
 use crate::interrupt::Interrupt;
-use crate::model::{self, Loaded};
+use crate::model::{self, Download, Loaded};
 use crate::output::{self, AnswerWriter};
 use crate::settings::{ChatSettings, Mode, RunSettings, with_system};
 
@@ -23,7 +24,8 @@ pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt
         output::hint(&hint);
     }
     // Inputs are read before the model is loaded: whoever mistyped a file name should not wait for that.
-    let model = super::pull::find_or_pull(&model, &config, yes)?;
+    let download = if yes { Download::Agreed } else { Download::Ask };
+    let model = model::find(&model, &config, download)?;
     let chat = Conversation::read(chat)?;
     match mode {
         Mode::Once { prompt, reads_stdin, json } => {

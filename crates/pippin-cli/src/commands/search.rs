@@ -1,6 +1,7 @@
 //! `pippin search`: models of the hub.
 
-use pippin::{EngineError, Fit, FoundModel, Hardware};
+use pippin::EngineError;
+use pippin::hub::{Fit, FoundModel, Hardware};
 
 use crate::error::Result;
 use crate::machine;
@@ -12,7 +13,7 @@ pub(super) fn run(settings: &SearchSettings) -> Result<()> {
     let hub = machine::hub(&settings.config)?;
     let hardware = Hardware::detect();
     let judge = machine::judge(&hardware, &settings.config, settings.context);
-    let found = pippin::search(&hub, &settings.search, &judge).map_err(EngineError::from)?;
+    let found = pippin::hub::search(&hub, &settings.search, &judge).map_err(EngineError::from)?;
     if settings.json {
         output::data(&format!("{}\n", output::json_pretty(&found)))?;
     } else if !found.models.is_empty() {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use pippin::{EngineError, Fit, Hardware, HubError, ModelInfo, RemoteDescription, TextProcessor};
+use pippin::EngineError;
+use pippin::hub::{Fit, Hardware, HubError, RemoteDescription};
+use pippin::loading::TextProcessor;
+use pippin::models::ModelInfo;
 use serde::Serialize;
 
 use crate::error::Result;
@@ -22,7 +25,7 @@ pub(super) fn run(settings: &ShowSettings) -> Result<()> {
         }
         found => found.map_err(EngineError::from)?,
     };
-    let info = pippin::describe(&found.directory)?;
+    let info = pippin::models::describe(&found.directory).map_err(EngineError::from)?;
     let processor = TextProcessor::from_dir(&found.directory, &found.configuration)?;
     let description = Description::new(found.configuration.name(), &found.directory, info, &processor);
     let text = if settings.json {
@@ -42,7 +45,7 @@ fn remote(settings: &ShowSettings, id: &str, revision: &str) -> Result<()> {
     let hub = machine::hub(&settings.config)?;
     let hardware = Hardware::detect();
     let judge = machine::judge(&hardware, &settings.config, settings.config.context.unwrap_or(4096) as u64);
-    let description = pippin::describe_remote(&hub, id, revision, &judge).map_err(EngineError::from)?;
+    let description = pippin::hub::describe_remote(&hub, id, revision, &judge).map_err(EngineError::from)?;
     if settings.json {
         // What is here has a folder, what is not has a page.
         output::data(&format!("{}\n", output::json_pretty(&description)))?;

@@ -3,14 +3,16 @@
 use std::io::IsTerminal;
 use std::time::{Duration, SystemTime};
 
-use pippin::{CachedModel, EngineConfig, EngineError, FileState, HubCache, HubError};
+use pippin::hub::{CachedModel, FileState, HubCache, HubError};
+use pippin::{EngineConfig, EngineError};
 use serde::Serialize;
 use serde_json::json;
 
-use super::pull::{ask, hub_name};
+use super::pull::hub_name;
 use crate::args::{ListArgs, PruneArgs, RmArgs, VerifyArgs};
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
+use crate::input::ask;
 use crate::machine::table;
 use crate::output;
 

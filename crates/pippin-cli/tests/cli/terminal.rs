@@ -233,6 +233,41 @@ fn removing_a_model_is_asked_about() {
 }
 
 #[test]
+fn what_came_during_the_question_is_not_removed() {
+    let place = Place::new();
+    let folder = place.pippin(&["pull", "org/tiny"]).answer();
+    let notes = Path::new(folder.trim_end()).join("notes.txt");
+    let mut terminal = Terminal::spawn(place.command(&["rm", "org/tiny"]));
+    terminal.sees("[y/N] ");
+    std::fs::write(&notes, "written while somebody thought").expect("written");
+    terminal.types("y\r");
+    terminal.sees("error: org/tiny has changed in the meantime");
+    terminal.sees("hint: ");
+    assert_eq!(terminal.ends().code(), Some(8));
+    assert!(notes.exists());
+    place.pippin(&["run", "org/tiny", "hello", "--max-tokens", "2"]).answer();
+}
+
+#[test]
+fn a_larger_download_than_was_shown_is_asked_about_again() {
+    let place = Place::new();
+    let folder = place.pippin(&["pull", "org/tiny"]).answer();
+    let folder = Path::new(folder.trim_end());
+    std::fs::remove_file(folder.join("config.json")).expect("removed");
+    let mut terminal =
+        Terminal::spawn(place.command(&["run", "org/tiny", "hello", "--max-tokens", "2", "--stats"]));
+    assert!(terminal.sees("[Y/n] ").contains("Download 0 bytes?"));
+    let blob = std::fs::canonicalize(folder.join("model.safetensors")).expect("there");
+    std::fs::remove_file(blob).expect("removed");
+    terminal.types("y\r");
+    let shown = terminal.sees("[Y/n] ");
+    assert!(shown.contains("removed in the meantime") && !shown.contains("Download 0 bytes"), "{shown}");
+    terminal.types("y\r");
+    terminal.sees("requests       1");
+    assert!(terminal.ends().success());
+}
+
+#[test]
 fn a_bar_shows_how_far_a_download_is() {
     let place = Place::with(Model::small(8 << 20));
     place.hub.set_rate(4 << 20);

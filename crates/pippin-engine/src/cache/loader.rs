@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use pippin_hub::{HubCache, ModelConfiguration, Resolver};
 
 use super::flight::Flight;
+use crate::estimate::MemoryPlan;
 use crate::{EngineConfig, EngineError, LoadOptions, LoadProgress, ModelContainer, ModelMemory, Result};
 
 /// Finds and loads models for a [`ModelCache`](super::ModelCache). Implement it to load models of your own, or from
@@ -58,6 +59,13 @@ impl LoadPlan {
     /// A plan to load a model with these options, which will take so much.
     pub fn new(options: LoadOptions, estimate: ModelMemory) -> Self {
         Self { directory: None, options, estimate }
+    }
+
+    /// From this folder.
+    #[must_use]
+    pub fn with_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
     }
 }
 
@@ -132,15 +140,10 @@ impl ModelLoader for LocalLoader {
         options: &LoadOptions,
         budget: u64,
     ) -> Result<LoadPlan> {
-        options.validate()?;
         let folder = self.resolver().locate(configuration)?.directory;
-        let info = pippin_models::describe(&folder)?;
-        if let Some(requested) = options.context.filter(|context| *context > info.context_length) {
-            return Err(EngineError::ContextTooLong { requested, maximum: info.context_length });
-        }
-        let estimate = ModelMemory::estimate(&info, options, budget);
-        let options = LoadOptions { context: Some(estimate.context), ..options.clone() };
-        Ok(LoadPlan { directory: Some(folder), options, estimate })
+        let options = LoadOptions { memory_budget: Some(budget), ..options.clone() };
+        let plan = MemoryPlan::new(&pippin_models::describe(&folder)?, &options)?;
+        Ok(LoadPlan { directory: Some(folder), options: plan.options(&options), estimate: plan.memory })
     }
 
     fn load(

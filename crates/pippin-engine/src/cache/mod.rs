@@ -63,7 +63,7 @@ use crate::{EngineConfig, EngineError, KeepAlive, LoadProgress, Result};
 /// ```no_run
 /// use pippin_engine::{CacheOptions, GenerateParameters, MemoryBudget, ModelCache};
 ///
-/// let cache = ModelCache::new(CacheOptions { memory_budget: MemoryBudget::Percent(50), ..CacheOptions::default() });
+/// let cache = ModelCache::new(CacheOptions::default().with_memory_budget(MemoryBudget::Percent(50)));
 /// let model = cache.get("pippin-nano")?;
 /// let stream = model.generate_text("Once upon a time", &GenerateParameters::default())?;
 /// // The stream keeps the model loaded; the lease need not.
@@ -140,7 +140,7 @@ pub struct CacheCounts {
 impl ModelCache {
     /// An empty cache for models of this machine.
     pub fn new(options: CacheOptions) -> Self {
-        Self::with_loader(options, LocalLoader::new())
+        Self::from_loader(options, LocalLoader::new())
     }
 
     /// An empty cache with the limits of a configuration and its pinned models. What the configuration's `preload` list
@@ -150,7 +150,7 @@ impl ModelCache {
     ///
     /// A name in the `pin` list is unknown.
     pub fn from_config(config: &EngineConfig) -> Result<Self> {
-        let cache = Self::with_loader(CacheOptions::from_config(config), LocalLoader::from_config(config));
+        let cache = Self::from_loader(CacheOptions::from_config(config), LocalLoader::from_config(config));
         for model in &config.pin {
             cache.pin(model)?;
         }
@@ -170,12 +170,12 @@ impl ModelCache {
     }
 
     /// An empty cache whose models come from a loader of one's own.
-    pub fn with_loader(options: CacheOptions, loader: impl ModelLoader + 'static) -> Self {
-        Self::with_parts(options, loader, SystemClock, SystemProbe)
+    pub fn from_loader(options: CacheOptions, loader: impl ModelLoader + 'static) -> Self {
+        Self::from_parts(options, loader, SystemClock, SystemProbe)
     }
 
     /// An empty cache with a loader, a clock and a view of memory of one's own.
-    pub fn with_parts(
+    pub fn from_parts(
         options: CacheOptions,
         loader: impl ModelLoader + 'static,
         clock: impl Clock + 'static,
@@ -284,6 +284,20 @@ impl ModelCache {
         }
     }
 
+    /// What a name stands for, by the cache's loader.
+    ///
+    /// # Errors
+    ///
+    /// The name is unknown.
+    pub fn configuration(&self, model: &str) -> Result<ModelConfiguration> {
+        self.shared.loader.configuration(model)
+    }
+
+    /// Whether a model is loaded or being loaded.
+    pub(crate) fn holds(&self, configuration: &ModelConfiguration) -> bool {
+        self.shared.lock().entries.contains_key(&key(configuration))
+    }
+
     /// Loads a model in advance, and waits until it is there. Its keep-alive begins then.
     ///
     /// # Errors
@@ -302,7 +316,7 @@ impl ModelCache {
     pub fn preload_all(&self, models: &[String], mut progress: impl FnMut(&str, LoadProgress)) -> Result<()> {
         let mut leases = Vec::with_capacity(models.len());
         for model in models {
-            let request = LoadRequest::new().progress(|step| progress(model, step));
+            let request = LoadRequest::new().with_progress(|step| progress(model, step));
             leases.push(self.get_with(model, request)?);
         }
         Ok(())
@@ -437,10 +451,11 @@ impl WeakCache {
     }
 }
 
-/// What tells models apart: where they are, and nothing else.
+/// What tells loaded models apart: which they are, whatever they were called, and at which revision.
 fn key(configuration: &ModelConfiguration) -> String {
     match &configuration.location {
-        ModelLocation::Hub { id, revision } => format!("{id}@{revision}"),
+        // As everywhere, the case of an id does not matter; what a revision is called does.
+        ModelLocation::Hub { id, revision } => format!("{}@{revision}", id.to_ascii_lowercase()),
         ModelLocation::Directory(path) => {
             path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string()
         }

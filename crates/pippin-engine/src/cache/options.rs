@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use pippin_hub::ModelConfiguration;
+use pippin_hub::{ModelConfiguration, Resolver};
 
+use crate::config::settings_for;
 use crate::{CancelHandle, EngineConfig, KeepAlive, LoadOptions, LoadProgress, MemoryBudget, ModelSettings};
 
 /// How a [`ModelCache`](super::ModelCache) loads models and keeps them.
@@ -46,18 +47,60 @@ impl CacheOptions {
     }
 
     /// What holds for this model only, by whichever of its names it was given.
-    fn settings(&self, model: &ModelConfiguration) -> Option<&ModelSettings> {
-        let aliases = model.aliases.iter().map(String::as_str);
-        aliases.chain([model.name().as_str()]).find_map(|name| self.models.get(name))
+    fn settings(&self, model: &ModelConfiguration) -> ModelSettings {
+        settings_for(&self.models, model, Resolver::from_env)
     }
 
     pub(super) fn load_options(&self, model: &ModelConfiguration) -> LoadOptions {
-        let context = self.settings(model).and_then(|settings| settings.context);
-        LoadOptions { context: context.or(self.load.context), ..self.load.clone() }
+        LoadOptions { context: self.settings(model).context.or(self.load.context), ..self.load.clone() }
     }
 
-    pub(super) fn keep_alive(&self, model: &ModelConfiguration) -> KeepAlive {
-        self.settings(model).and_then(|settings| settings.keep_alive).unwrap_or(self.keep_alive)
+    pub(crate) fn keep_alive(&self, model: &ModelConfiguration) -> KeepAlive {
+        self.settings(model).keep_alive.unwrap_or(self.keep_alive)
+    }
+}
+
+impl CacheOptions {
+    /// Loads models with these options.
+    #[must_use]
+    pub fn with_load(mut self, load: LoadOptions) -> Self {
+        self.load = load;
+        self
+    }
+
+    /// With so much memory for all models together.
+    #[must_use]
+    pub fn with_memory_budget(mut self, memory_budget: MemoryBudget) -> Self {
+        self.memory_budget = memory_budget;
+        self
+    }
+
+    /// With so many models at a time.
+    #[must_use]
+    pub fn with_max_loaded_models(mut self, max_loaded_models: usize) -> Self {
+        self.max_loaded_models = max_loaded_models;
+        self
+    }
+
+    /// Keeps models for this long after their last use.
+    #[must_use]
+    pub fn with_keep_alive(mut self, keep_alive: KeepAlive) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// With settings of one model, by any of its names.
+    #[must_use]
+    pub fn with_model(mut self, model: impl Into<String>, settings: ModelSettings) -> Self {
+        self.models.insert(model.into(), settings);
+        self
+    }
+
+    /// Looks after keep-alive and memory pressure so often.
+    #[must_use]
+    pub fn with_maintenance(mut self, maintenance: impl Into<Option<Duration>>) -> Self {
+        self.maintenance = maintenance.into();
+        self
     }
 }
 
@@ -67,7 +110,7 @@ impl CacheOptions {
 /// use pippin_engine::{CancelHandle, LoadRequest};
 ///
 /// let cancel = CancelHandle::default();
-/// let request = LoadRequest::new().cancel(&cancel).progress(|progress| eprintln!("{progress:?}"));
+/// let request = LoadRequest::new().with_cancel(&cancel).with_progress(|progress| eprintln!("{progress:?}"));
 /// ```
 #[derive(Default)]
 pub struct LoadRequest<'a> {
@@ -83,7 +126,7 @@ impl<'a> LoadRequest<'a> {
 
     /// Lets this handle end the wait. The load itself ends with it when nobody else waits.
     #[must_use]
-    pub fn cancel(mut self, handle: &CancelHandle) -> Self {
+    pub fn with_cancel(mut self, handle: &CancelHandle) -> Self {
         self.cancel = Some(handle.clone());
         self
     }
@@ -91,7 +134,7 @@ impl<'a> LoadRequest<'a> {
     /// Calls this on the waiting thread with each step of the load, those included that it has made already. A model that
     /// is loaded makes none.
     #[must_use]
-    pub fn progress(mut self, callback: impl FnMut(LoadProgress) + 'a) -> Self {
+    pub fn with_progress(mut self, callback: impl FnMut(LoadProgress) + 'a) -> Self {
         self.progress = Some(Box::new(callback));
         self
     }

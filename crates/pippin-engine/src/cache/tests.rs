@@ -6,13 +6,16 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Barrier, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use pippin_models::{LanguageModel, Logits, ModelError, ModelInfo};
-use pippin_tensor::{Batch, KvFormat, TensorError};
+use pippin_models::{
+    CacheLayout, CachePlan, LanguageModel, ModelError, ModelInfo, Output, SlotEdit, StepId, Submitted,
+};
+use pippin_sampling::Sampled;
+use pippin_tensor::{Batch, StepLimits, TensorError, Want};
 use proptest::prelude::*;
 
 use super::*;
 use crate::error::HeldModel;
-use crate::testing::{FakeModel, VOCAB, processor};
+use crate::testing::{FakeModel, Kind, VOCAB, processor};
 use crate::{
     CancelHandle, GenerateParameters, GenerationStream, LoadOptions, LoadProgress, MemoryBudget,
     ModelSettings, TextProcessor,
@@ -20,28 +23,42 @@ use crate::{
 use crate::{ModelContainer, ModelMemory};
 
 /// A model of so many bytes that writes the same word for ever.
-struct Weight(ModelInfo);
+struct Weight {
+    info: ModelInfo,
+    limits: StepLimits,
+    outputs: Vec<Output>,
+}
 
 impl LanguageModel for Weight {
     fn info(&self) -> &ModelInfo {
-        &self.0
+        &self.info
     }
 
-    fn kv_page_bytes(&self, _: usize, _: KvFormat) -> usize {
-        0
-    }
-
-    fn allocate_kv(&mut self, _: usize, _: usize, _: KvFormat) -> Result<(), ModelError> {
+    fn allocate(&mut self, plan: &CachePlan) -> Result<(), ModelError> {
+        let (page_size, pages) = (plan.page_size, plan.pages.clone());
+        self.limits = StepLimits { vocab: VOCAB, slots: plan.slots, page_size, pages, axes: 1 };
         Ok(())
     }
 
-    fn step(&mut self, batch: &Batch) -> Result<Logits, ModelError> {
+    fn limits(&self) -> &StepLimits {
+        &self.limits
+    }
+
+    fn submit(&mut self, batch: Batch) -> Result<Submitted, ModelError> {
         assert!(!batch.tokens().contains(&DEADLY), "the model panics as told");
         std::thread::sleep(Duration::from_micros(100));
-        let rows = batch.logit_rows().len();
-        let mut values = vec![0.0; rows * VOCAB];
-        values.iter_mut().step_by(VOCAB).for_each(|logit| *logit = 1.0);
-        Ok(Logits { rows, vocab: VOCAB, values })
+        let drawn = Output::Sampled(Some(Sampled { token: 0, logprob: None }));
+        let output = |want: &Want| if *want == Want::Sample { drawn.clone() } else { Output::Nothing };
+        self.outputs = batch.wants().iter().map(output).collect();
+        Ok(Submitted { id: StepId(0), feeds: false })
+    }
+
+    fn finish(&mut self, _: StepId) -> Result<Vec<Output>, ModelError> {
+        Ok(std::mem::take(&mut self.outputs))
+    }
+
+    fn edit(&mut self, _: Vec<SlotEdit>) -> Result<(), ModelError> {
+        Ok(())
     }
 }
 
@@ -161,15 +178,21 @@ impl ModelLoader for Fakes {
         }
         let mut info = INFO.clone();
         info.weight_bytes = behaviour.bytes + behaviour.surprise;
-        let model = Box::new(Weight(info));
+        let model = Weight { info, limits: StepLimits::default(), outputs: Vec::new() };
+        let build = || -> Result<Box<dyn LanguageModel>> { Ok(Box::new(model)) };
         let container =
-            ModelContainer::from_parts(model, PROCESSOR.clone(), configuration.clone(), &plan.options)?;
+            ModelContainer::from_parts(build, PROCESSOR.clone(), configuration.clone(), &plan.options)?;
         reporter.report(LoadProgress::Ready)?;
         Ok(container)
     }
 }
 
-static INFO: LazyLock<ModelInfo> = LazyLock::new(|| FakeModel::new(8192).0.info().clone());
+static INFO: LazyLock<ModelInfo> = LazyLock::new(|| {
+    let mut info = FakeModel::new(Kind::full(), 8192).0.info().clone();
+    // Its caches take nothing.
+    info.cache = CacheLayout::default();
+    info
+});
 static PROCESSOR: LazyLock<TextProcessor> = LazyLock::new(processor);
 
 /// What every fake model takes beside its size.
@@ -245,7 +268,7 @@ impl Bench {
         probe.set(MemoryReading::new(1 << 40, 1 << 40));
         let clock = TestClock(Arc::new(Mutex::new(Instant::now())));
         let options = CacheOptions { maintenance: None, ..options };
-        let cache = ModelCache::with_parts(options, fakes.clone(), clock.clone(), probe.clone());
+        let cache = ModelCache::from_parts(options, fakes.clone(), clock.clone(), probe.clone());
         let events = Mutex::new(cache.subscribe());
         Self { cache, fakes, clock, probe, events }
     }
@@ -463,7 +486,7 @@ fn progress_reaches_everyone_who_waits() {
     bench.fakes.change(0, |model| model.gate = Some(Arc::clone(&gate)));
     let ask = || {
         let mut seen = Vec::new();
-        let request = LoadRequest::new().progress(|progress| seen.push(progress));
+        let request = LoadRequest::new().with_progress(|progress| seen.push(progress));
         drop(bench.cache.get_with("m0", request).expect("loaded"));
         seen
     };
@@ -485,7 +508,8 @@ fn a_load_is_cancelled_with_its_last_request() {
     let gate = Arc::new(Gate::default());
     bench.fakes.change(0, |model| model.gate = Some(Arc::clone(&gate)));
     let (first, second) = (CancelHandle::default(), CancelHandle::default());
-    let ask = |handle: CancelHandle| bench.cache.get_with("m0", LoadRequest::new().cancel(&handle)).map(drop);
+    let ask =
+        |handle: CancelHandle| bench.cache.get_with("m0", LoadRequest::new().with_cancel(&handle)).map(drop);
     std::thread::scope(|scope| {
         let requests = [&first, &second].map(|handle| scope.spawn(|| ask(handle.clone())));
         wait_for(|| bench.cache.usage().counts.joined == 1);
@@ -515,7 +539,7 @@ fn a_load_goes_on_while_somebody_waits() {
         let patient = scope.spawn(|| bench.cache.get("m0").map(drop));
         gate.wait_until_reached();
         handle.cancel();
-        let request = LoadRequest::new().cancel(&handle);
+        let request = LoadRequest::new().with_cancel(&handle);
         assert!(matches!(bench.cache.get_with("m0", request), Err(EngineError::LoadCancelled { .. })));
         gate.open();
         patient.join().expect("no panic").expect("loaded");

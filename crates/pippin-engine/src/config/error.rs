@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::table::SETTINGS;
+use super::setting::Setting;
 
 /// Where a value came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -23,6 +23,16 @@ pub enum ConfigSource {
     Environment(&'static str),
     /// A flag of the command line, or what a program calls its own setting.
     Flag(String),
+}
+
+impl ConfigSource {
+    /// The line, of what stands in a file.
+    pub(super) fn line(&self) -> Option<usize> {
+        match self {
+            Self::File { line, .. } => Some(*line),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for ConfigSource {
@@ -82,6 +92,16 @@ pub enum ConfigError {
         /// What it must be.
         expected: &'static str,
     },
+    /// Settings of one model in two places.
+    #[error("{origin}: models.{model:?} is the same model as models.{other:?}")]
+    SameModel {
+        /// Where the later one stands.
+        origin: ConfigSource,
+        /// Its name there.
+        model: String,
+        /// The name that the model has in the other place.
+        other: String,
+    },
 }
 
 fn place(origin: &ConfigSource, key: &str) -> String {
@@ -106,8 +126,9 @@ impl ConfigError {
             }
             Self::UnknownKey { .. } => Some(format!(
                 "the settings are {}",
-                SETTINGS.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ")
+                Setting::all().iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ")
             )),
+            Self::SameModel { .. } => Some("put its settings into one table".to_owned()),
             Self::Value { key, .. } if key == "context" || key == "threads" => {
                 Some("leave it out to have it chosen".to_owned())
             }

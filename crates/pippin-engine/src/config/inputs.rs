@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pippin_hub::config_folder;
 
 use super::ConfigError;
-use super::table::SETTINGS;
+use super::setting::Setting;
 
 /// The largest configuration file that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -41,10 +41,10 @@ impl ConfigInputs {
         Self {
             is_file_named: named.is_some(),
             file: named.or_else(|| Some(config_folder()?.join("config.toml"))),
-            variables: SETTINGS
+            variables: Setting::all()
                 .iter()
-                .flat_map(|setting| setting.variables.iter().copied())
-                .filter_map(|name| Some((name, get(name)?)))
+                .flat_map(|setting| setting.variables)
+                .filter_map(|variable| Some((variable.name, get(variable.name)?)))
                 .collect(),
             flags: Vec::new(),
         }
@@ -61,10 +61,9 @@ impl ConfigInputs {
     /// The same as if this variable were set. Variables without a meaning are ignored.
     #[must_use]
     pub fn with_variable(mut self, name: &str, value: impl Into<String>) -> Self {
-        if let Some(known) =
-            SETTINGS.iter().flat_map(|setting| setting.variables).find(|known| **known == name)
-        {
-            self.variables.insert(known, value.into());
+        let mut variables = Setting::all().iter().flat_map(|setting| setting.variables);
+        if let Some(known) = variables.find(|known| known.name == name) {
+            self.variables.insert(known.name, value.into());
         }
         self
     }
@@ -73,10 +72,10 @@ impl ConfigInputs {
     /// several times. Keys without a meaning are ignored.
     #[must_use]
     pub fn with_flag(mut self, key: &str, flag: impl Into<String>, value: impl ToString) -> Self {
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else { return self };
+        let Some(setting) = Setting::find(key) else { return self };
         let value = value.to_string();
         match self.flags.iter_mut().find(|given| given.key == key) {
-            Some(given) if setting.is_list => given.values.push(value),
+            Some(given) if setting.is_list() => given.values.push(value),
             Some(given) => given.values = vec![value],
             None => self.flags.push(Given { key: setting.key, flag: flag.into(), values: vec![value] }),
         }

@@ -2,6 +2,8 @@
 
 mod error;
 mod inputs;
+mod setting;
+mod single;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -18,10 +20,12 @@ use toml::de::{DeTable, DeValue};
 
 pub use error::{ConfigError, ConfigSource};
 pub use inputs::ConfigInputs;
+pub use setting::{Setting, SettingFlag, SettingKind, SettingVariable, environment_variables};
+pub(crate) use single::settings_for;
 pub use values::{KeepAlive, MemoryBudget};
 
 use self::inputs::{Given, read};
-use self::table::{CONTEXT, KEEP_ALIVE, MAX_CONTEXT, SETTINGS, Setting};
+use self::table::{CONTEXT, KEEP_ALIVE, MAX_CONTEXT};
 use self::values::Raw;
 use crate::{Device, LoadOptions};
 
@@ -78,6 +82,8 @@ pub struct EngineConfig {
     pub kv_cache: Option<KvFormat>,
     /// Sequences of one model that are computed together; more wait.
     pub max_sequences: usize,
+    /// Prompt tokens of one model that are computed in one step, over all its requests.
+    pub prefill_step_size: usize,
     /// The memory that all loaded models together may take.
     pub memory_budget: MemoryBudget,
     /// The most models that are loaded at a time.
@@ -90,7 +96,8 @@ pub struct EngineConfig {
     pub pin: Vec<String>,
     /// Where models come from.
     pub hub: HubSettings,
-    /// Settings of single models, by the name that the file gives them: `[models."qwen3-4b"]`.
+    /// Settings of single models, by the name that the file gives them: `[models."qwen3-4b"]`. They hold for the model by
+    /// whichever of its names it is loaded: alias, hub id, folder.
     pub models: BTreeMap<String, ModelSettings>,
     sources: BTreeMap<String, ConfigSource>,
 }
@@ -117,6 +124,22 @@ pub struct ModelSettings {
     pub context: Option<usize>,
 }
 
+impl ModelSettings {
+    /// Keeps it for this long after its last use.
+    #[must_use]
+    pub fn with_keep_alive(mut self, keep_alive: impl Into<Option<KeepAlive>>) -> Self {
+        self.keep_alive = keep_alive.into();
+        self
+    }
+
+    /// With a longest sequence of so many tokens.
+    #[must_use]
+    pub fn with_context(mut self, context: impl Into<Option<usize>>) -> Self {
+        self.context = context.into();
+        self
+    }
+}
+
 /// A setting as `pippin config` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -128,7 +151,7 @@ pub struct ConfigEntry {
     /// Where it came from.
     pub source: String,
     /// What it decides.
-    pub purpose: &'static str,
+    pub purpose: String,
 }
 
 impl Default for EngineConfig {
@@ -141,6 +164,7 @@ impl Default for EngineConfig {
             numerics: Numerics::Fast,
             kv_cache: None,
             max_sequences: LoadOptions::default().max_sequences,
+            prefill_step_size: LoadOptions::default().prefill_step_size,
             memory_budget: MemoryBudget::default(),
             max_loaded_models: 3,
             keep_alive: KeepAlive::default(),
@@ -176,13 +200,14 @@ impl EngineConfig {
         {
             config.apply_file(path, &text)?;
         }
-        for setting in SETTINGS {
+        config.check_models()?;
+        for setting in Setting::all() {
             // The first variable of a setting that is set decides.
-            for name in setting.variables {
+            for SettingVariable { name, .. } in setting.variables {
                 if let Some(value) = inputs.variables.get(name) {
                     let raw = if *name == "HF_HOME" {
                         Raw::Word(Path::new(value).join("hub").to_string_lossy().into_owned())
-                    } else if setting.is_list {
+                    } else if setting.is_list() {
                         Raw::List(value.split(',').map(|part| Raw::Word(part.trim().to_owned())).collect())
                     } else {
                         Raw::Word(value.clone())
@@ -193,10 +218,13 @@ impl EngineConfig {
             }
         }
         for Given { key, flag, values } in &inputs.flags {
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.key == *key) else { continue };
+            let Some(setting) = Setting::find(key) else { continue };
             let mut words = values.iter().cloned().map(Raw::Word);
-            let raw =
-                if setting.is_list { Raw::List(words.collect()) } else { words.next().unwrap_or(Raw::Other) };
+            let raw = if setting.is_list() {
+                Raw::List(words.collect())
+            } else {
+                words.next().unwrap_or(Raw::Other)
+            };
             config.apply(setting, &raw, ConfigSource::Flag(flag.clone()))?;
         }
         Ok(config)
@@ -209,21 +237,21 @@ impl EngineConfig {
 
     /// All settings with their values and sources.
     pub fn entries(&self) -> Vec<ConfigEntry> {
-        let entry = |key: &str, value, purpose| ConfigEntry {
+        let entry = |key: &str, value, purpose: String| ConfigEntry {
             key: key.to_owned(),
             value,
             source: self.source(key).to_string(),
             purpose,
         };
-        let general =
-            SETTINGS.iter().map(|setting| entry(setting.key, (setting.show)(self), setting.purpose));
+        let general = Setting::all()
+            .iter()
+            .map(|setting| entry(setting.key, (setting.show)(self), setting.description()));
         let single = self.models.iter().flat_map(|(model, settings)| {
             let keep_alive = settings.keep_alive.map(|value| ("keep_alive", json!(value.to_string())));
             let context = settings.context.map(|value| ("context", json!(value)));
-            keep_alive
-                .into_iter()
-                .chain(context)
-                .map(move |(key, value)| entry(&model_key(model, key), value, "the same for this model only"))
+            keep_alive.into_iter().chain(context).map(move |(key, value)| {
+                entry(&model_key(model, key), value, "the same for this model only".to_owned())
+            })
         });
         general.chain(single).collect()
     }
@@ -234,8 +262,9 @@ impl EngineConfig {
             device: self.device,
             numerics: self.numerics,
             kv_format: self.kv_cache,
-            context: self.models.get(model).and_then(|settings| settings.context).or(self.context),
+            context: self.settings(model).context.or(self.context),
             max_sequences: self.max_sequences,
+            prefill_step_size: self.prefill_step_size,
             threads: self.threads,
             ..LoadOptions::default()
         }
@@ -279,7 +308,7 @@ impl EngineConfig {
 
     /// How long a model stays loaded after its last use.
     pub fn keep_alive(&self, model: &str) -> KeepAlive {
-        self.models.get(model).and_then(|settings| settings.keep_alive).unwrap_or(self.keep_alive)
+        self.settings(model).keep_alive.unwrap_or(self.keep_alive)
     }
 
     fn apply(&mut self, setting: &Setting, raw: &Raw, origin: ConfigSource) -> Result<(), ConfigError> {
@@ -323,7 +352,7 @@ impl EngineConfig {
                         self.apply_model(path, text, model.get_ref(), settings.get_ref(), &origin)?;
                     }
                 }
-                value => match SETTINGS.iter().find(|setting| setting.key == key) {
+                value => match Setting::find(&key) {
                     Some(setting) => self.apply(setting, &Raw::from(value), origin)?,
                     None if matches!(key.as_str(), "hub" | "models") => {
                         let (value, expected) = (Raw::from(value).to_string(), "a table");
@@ -378,7 +407,7 @@ fn model_key(model: &str, key: &str) -> String {
 }
 
 fn unknown(origin: ConfigSource, key: String) -> ConfigError {
-    let suggestion = SETTINGS
+    let suggestion = Setting::all()
         .iter()
         .map(|setting| (pippin_hub::edit_distance(setting.key, &key), setting.key))
         .min()

@@ -1,71 +1,104 @@
-//! The list of the settings.
+//! The list of the settings. A new one stands here, and has its field in [`EngineConfig`](super::EngineConfig).
 
 use std::path::{Path, PathBuf};
 
 use pippin_tensor::{KvFormat, Numerics};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::EngineConfig;
-use super::values::Raw;
+use super::ConfigInputs;
+use super::setting::{Setting, SettingFlag, SettingKind, SettingVariable};
+use crate::Device;
+use crate::device::MAX_STEP;
 
 pub(super) const MAX_CONTEXT: usize = u32::MAX as usize;
 pub(super) const KEEP_ALIVE: &str = "a time such as 30 (seconds), \"5m\" or \"1h\", 0, or \"forever\"";
 pub(super) const CONTEXT: &str = "a number of tokens from 1";
 
-/// A setting: its key, its variables, and how it is read and shown.
-pub(super) struct Setting {
-    pub(super) key: &'static str,
-    pub(super) variables: &'static [&'static str],
-    pub(super) purpose: &'static str,
-    pub(super) expected: &'static str,
-    pub(super) is_list: bool,
-    pub(super) set: fn(&mut EngineConfig, &Raw) -> Option<()>,
-    pub(super) show: fn(&EngineConfig) -> Value,
+/// Variables that are no settings.
+pub(super) const OTHER_VARIABLES: &[(&str, &str)] = &[
+    (ConfigInputs::FILE_VARIABLE, "the configuration file, instead of ~/.config/pippin/config.toml"),
+    ("PIPPIN_NANO_DIR", "folder of the shipped model"),
+    ("HF_TOKEN", "token for gated and private models; else the file HF_TOKEN_PATH, or token in HF_HOME"),
+    ("HTTPS_PROXY", "proxy; also HTTP_PROXY, ALL_PROXY and NO_PROXY"),
+    ("XDG_RUNTIME_DIR", "parent of the folder in which processes publish their models, for pippin ps"),
+];
+
+/// A variable that means its setting.
+const fn variable(name: &'static str) -> SettingVariable {
+    SettingVariable { name, purpose: None }
+}
+
+/// A variable that has something to say for itself.
+const fn variable_for(name: &'static str, purpose: &'static str) -> SettingVariable {
+    SettingVariable { name, purpose: Some(purpose) }
+}
+
+/// A flag for how a model is loaded.
+const fn loading(name: &'static str, value_name: &'static str) -> Option<SettingFlag> {
+    Some(SettingFlag { name, value_name, heading: "Loading" })
+}
+
+/// A flag for all models together.
+const fn engine(name: &'static str, value_name: &'static str) -> Option<SettingFlag> {
+    Some(SettingFlag { name, value_name, heading: "Engine" })
 }
 
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "model",
-        variables: &["PIPPIN_MODEL"],
+        variables: &[variable_for(
+            "PIPPIN_MODEL",
+            "the model to use when none is named, instead of pippin-nano",
+        )],
+        flag: None,
         purpose: "the model to use when none is named",
+        unset: None,
         expected: "a model: a folder, a hub id or an alias",
-        is_list: false,
+        kind: SettingKind::Text,
         set: |config, raw| raw.text().map(|value| config.model = value),
         show: |config| json!(config.model),
     },
     Setting {
         key: "device",
-        variables: &["PIPPIN_DEVICE"],
+        variables: &[variable("PIPPIN_DEVICE")],
+        flag: loading("--device", "DEVICE"),
         purpose: "what computes",
+        unset: None,
         expected: "one of auto, cpu, cuda and mlx",
-        is_list: false,
+        kind: SettingKind::Choice(&Device::NAMES),
         set: |config, raw| raw.text()?.parse().ok().map(|value| config.device = value),
         show: |config| json!(config.device.as_str()),
     },
     Setting {
         key: "threads",
-        variables: &["PIPPIN_THREADS"],
-        purpose: "threads of the CPU; unset: as many as it runs at once",
+        variables: &[variable("PIPPIN_THREADS")],
+        flag: loading("--threads", "N"),
+        purpose: "threads of the CPU",
+        unset: Some("as many as it runs at once"),
         expected: "a number from 1 to 1024",
-        is_list: false,
+        kind: SettingKind::Integer(1, 1024),
         set: |config, raw| raw.integer(1, 1024).map(|value| config.threads = Some(value)),
         show: |config| json!(config.threads),
     },
     Setting {
         key: "context",
-        variables: &["PIPPIN_CONTEXT"],
-        purpose: "the longest sequence in tokens; unset: what model and memory allow",
+        variables: &[variable("PIPPIN_CONTEXT")],
+        flag: loading("--context", "TOKENS"),
+        purpose: "the longest sequence in tokens, prompt and answer together",
+        unset: Some("what model and memory allow"),
         expected: CONTEXT,
-        is_list: false,
+        kind: SettingKind::Integer(1, MAX_CONTEXT as u64),
         set: |config, raw| raw.integer(1, MAX_CONTEXT).map(|value| config.context = Some(value)),
         show: |config| json!(config.context),
     },
     Setting {
         key: "exact",
-        variables: &["PIPPIN_EXACT"],
+        variables: &[variable("PIPPIN_EXACT")],
+        flag: loading("--exact", ""),
         purpose: "compute exactly, without approximations for speed",
+        unset: None,
         expected: "true or false",
-        is_list: false,
+        kind: SettingKind::Boolean,
         set: |config, raw| {
             let numerics = |exact| if exact { Numerics::Exact } else { Numerics::Fast };
             raw.boolean().map(|exact| config.numerics = numerics(exact))
@@ -74,10 +107,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "kv_cache",
-        variables: &["PIPPIN_KV_CACHE"],
-        purpose: "how the KV cache stores its numbers; unset: as the checkpoint does its own",
+        variables: &[variable("PIPPIN_KV_CACHE")],
+        flag: loading("--kv-cache", "FORMAT"),
+        purpose: "how the KV cache stores its numbers",
+        unset: Some("as the checkpoint does its own"),
         expected: "one of f32, f16, bf16 and int8",
-        is_list: false,
+        kind: SettingKind::Choice(&["f32", "f16", "bf16", "int8"]),
         set: |config, raw| {
             let name = raw.text()?;
             let format = KvFormat::ALL.into_iter().find(|format| format.as_str() == name)?;
@@ -88,73 +123,107 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "max_sequences",
-        variables: &["PIPPIN_MAX_SEQUENCES"],
+        variables: &[variable("PIPPIN_MAX_SEQUENCES")],
+        flag: None,
         purpose: "requests that one model computes together",
+        unset: None,
         expected: "a number from 1 to 4096",
-        is_list: false,
+        kind: SettingKind::Integer(1, 4096),
         set: |config, raw| raw.integer(1, 4096).map(|value| config.max_sequences = value),
         show: |config| json!(config.max_sequences),
     },
     Setting {
+        key: "prefill_step_size",
+        variables: &[variable("PIPPIN_PREFILL_STEP_SIZE")],
+        flag: loading("--prefill-step-size", "N"),
+        purpose: "prompt tokens that are computed in one step, over all requests of a model",
+        unset: None,
+        expected: "a number from 1 to 16384",
+        kind: SettingKind::Integer(1, MAX_STEP as u64),
+        set: |config, raw| raw.integer(1, MAX_STEP).map(|value| config.prefill_step_size = value),
+        show: |config| json!(config.prefill_step_size),
+    },
+    Setting {
         key: "memory_budget",
-        variables: &["PIPPIN_MEMORY_BUDGET"],
-        purpose: "memory for all loaded models; a share is of what is free at the start",
+        variables: &[variable("PIPPIN_MEMORY_BUDGET")],
+        flag: loading("--memory-budget", "SIZE"),
+        purpose: "memory that models may take: 12GB, or a share of what is free at the start",
+        unset: None,
         expected: "a size such as \"12 GB\", or a share such as \"80%\"",
-        is_list: false,
+        kind: SettingKind::Size,
         set: |config, raw| raw.memory_budget().map(|value| config.memory_budget = value),
         show: |config| json!(config.memory_budget.to_string()),
     },
     Setting {
         key: "max_loaded_models",
-        variables: &["PIPPIN_MAX_LOADED_MODELS"],
+        variables: &[variable("PIPPIN_MAX_LOADED_MODELS")],
+        flag: engine("--max-loaded-models", "N"),
         purpose: "the most models that are loaded at a time",
+        unset: None,
         expected: "a number from 1 to 1000",
-        is_list: false,
+        kind: SettingKind::Integer(1, 1000),
         set: |config, raw| raw.integer(1, 1000).map(|value| config.max_loaded_models = value),
         show: |config| json!(config.max_loaded_models),
     },
     Setting {
         key: "keep_alive",
-        variables: &["PIPPIN_KEEP_ALIVE"],
-        purpose: "how long a model stays loaded after its last use",
+        variables: &[variable("PIPPIN_KEEP_ALIVE")],
+        flag: engine("--keep-alive", "TIME"),
+        purpose: "how long a model stays loaded after its last use: 30s, 5m, 1h, 0 or forever",
+        unset: None,
         expected: KEEP_ALIVE,
-        is_list: false,
+        kind: SettingKind::Time,
         set: |config, raw| raw.keep_alive().map(|value| config.keep_alive = value),
         show: |config| json!(config.keep_alive.to_string()),
     },
     Setting {
         key: "preload",
-        variables: &["PIPPIN_PRELOAD"],
+        variables: &[variable("PIPPIN_PRELOAD")],
+        flag: engine("--preload", "MODEL"),
         purpose: "models to load at the start",
+        unset: None,
         expected: "a list of model names",
-        is_list: true,
+        kind: SettingKind::List,
         set: |config, raw| raw.list().map(|value| config.preload = value),
         show: |config| json!(config.preload),
     },
     Setting {
         key: "pin",
-        variables: &["PIPPIN_PIN"],
+        variables: &[variable("PIPPIN_PIN")],
+        flag: engine("--pin", "MODEL"),
         purpose: "models that are never evicted",
+        unset: None,
         expected: "a list of model names",
-        is_list: true,
+        kind: SettingKind::List,
         set: |config, raw| raw.list().map(|value| config.pin = value),
         show: |config| json!(config.pin),
     },
     Setting {
         key: "hub.cache_dir",
-        variables: &["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"],
-        purpose: "the Hugging Face cache; unset: where its other tools keep it",
+        variables: &[
+            variable_for("HF_HUB_CACHE", "cache of the hub's models"),
+            variable_for("HUGGINGFACE_HUB_CACHE", "the same, when HF_HUB_CACHE is not set"),
+            variable_for("HF_HOME", "parent of that cache, when neither is set"),
+        ],
+        flag: None,
+        purpose: "the Hugging Face cache",
+        unset: Some("where its other tools keep it"),
         expected: "a folder",
-        is_list: false,
+        kind: SettingKind::Text,
         set: |config, raw| raw.text().map(|value| config.hub.cache_dir = Some(home_relative(&value))),
         show: |config| json!(config.hub.cache_dir),
     },
     Setting {
         key: "hub.endpoint",
-        variables: &["HF_ENDPOINT"],
-        purpose: "the address of the hub or of a mirror; unset: the hub itself",
+        variables: &[variable_for(
+            "HF_ENDPOINT",
+            "server to download from, instead of https://huggingface.co",
+        )],
+        flag: None,
+        purpose: "the address of the hub or of a mirror",
+        unset: Some("the hub itself"),
         expected: "an address that begins with https:// or http://",
-        is_list: false,
+        kind: SettingKind::Text,
         set: |config, raw| {
             let text = raw.text()?;
             let is_address = text.starts_with("https://") || text.starts_with("http://");
@@ -164,10 +233,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "hub.offline",
-        variables: &["HF_HUB_OFFLINE"],
+        variables: &[variable_for("HF_HUB_OFFLINE", "1: never use the network")],
+        flag: None,
         purpose: "leave the network alone",
+        unset: None,
         expected: "true or false",
-        is_list: false,
+        kind: SettingKind::Boolean,
         set: |config, raw| raw.boolean().map(|value| config.hub.offline = value),
         show: |config| json!(config.hub.offline),
     },

@@ -29,7 +29,7 @@ fn defaults() {
 fn every_setting_can_stand_in_the_file() {
     let (_folder, inputs) = file(
         "model = 'qwen3-4b'\ndevice = 'cpu'\nthreads = 4\ncontext = 8192\nexact = true\nkv_cache = 'int8'\nmax_sequences = 8\n\
-         memory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
+         prefill_step_size = 256\nmemory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
          [hub]\ncache_dir = '/data/hub'\nendpoint = 'https://mirror.example/'\noffline = true\n\
          [models.'qwen3-4b']\nkeep_alive = 'forever'\ncontext = 100\n",
     );
@@ -52,8 +52,73 @@ fn every_setting_can_stand_in_the_file() {
     assert_eq!(config.hub.endpoint.as_deref(), Some("https://mirror.example"));
     assert_eq!(config.numerics, Numerics::Exact);
     assert_eq!(config.load_options("other").kv_format, Some(KvFormat::Int8));
+    assert_eq!(config.load_options("other").prefill_step_size, 256);
     let options = config.hub_options().expect("valid");
     assert!(options.is_offline && options.endpoint == "https://mirror.example");
+}
+
+#[test]
+fn settings_of_a_model_hold_by_all_its_names() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let snapshot = root.path().join("models--mlx-community--Qwen3-4B-4bit/snapshots/c0ffee");
+    let mine = root.path().join("mine");
+    for folder in [&snapshot, &mine] {
+        std::fs::create_dir_all(folder).expect("created");
+    }
+    let names = [
+        "qwen3-4b".to_owned(),
+        "Qwen3-4B".to_owned(),
+        "mlx-community/Qwen3-4B-4bit".to_owned(),
+        "mlx-community/qwen3-4b-4bit".to_owned(),
+        format!("{}", snapshot.display()),
+        format!("{}/", snapshot.display()),
+    ];
+    for setting in &names {
+        let config = from_file(&format!("[models.'{setting}']\ncontext = 77\nkeep_alive = 'forever'"));
+        let config = config.expect("valid");
+        let options = crate::CacheOptions::from_config(&config);
+        for name in names.iter().map(String::as_str).chain(["qwen3-4b@v1"]) {
+            assert_eq!(config.load_options(name).context, Some(77), "{setting} {name}");
+            assert_eq!(config.keep_alive(name), KeepAlive::Forever, "{setting} {name}");
+            let model = Resolver::from_env().configuration(name).expect("known");
+            assert_eq!(options.keep_alive(&model), KeepAlive::Forever, "{setting} {name}");
+        }
+        for other in ["qwen3-8b", "pippin-nano", &mine.display().to_string(), "no such model", ""] {
+            assert_eq!(config.load_options(other).context, None, "{setting} {other}");
+        }
+    }
+    // Folders however their paths are written.
+    let config = from_file(&format!("[models.'{}/']\ncontext = 5", mine.display())).expect("valid");
+    for name in [format!("{}", mine.display()), format!("{}/../mine/.", mine.display())] {
+        assert_eq!(config.load_options(&name).context, Some(5), "{name}");
+    }
+    // One revision before all, value by value.
+    let config = from_file(
+        "[models.'qwen3-4b@v1']\ncontext = 1\n[models.'mlx-community/Qwen3-4B-4bit']\ncontext = 2\nkeep_alive = 3",
+    );
+    let config = config.expect("valid");
+    for (name, context) in [("qwen3-4b@v1", 1), ("qwen3-4b", 2), ("QWEN3-4B@v2", 2)] {
+        assert_eq!(config.load_options(name).context, Some(context), "{name}");
+        assert_eq!(config.keep_alive(name), KeepAlive::For(Duration::from_secs(3)), "{name}");
+    }
+
+    // Two tables for one model.
+    for (first, second) in [
+        ("qwen3-4b", "qwen3"),
+        ("mlx-community/Qwen3-4B-4bit", "QWEN3-4B"),
+        ("nano", "pippin-nano"),
+        ("a/b@v1", "A/B@v1"),
+        (names[4].as_str(), "qwen3-4b"),
+    ] {
+        let error =
+            from_file(&format!("[models.'{first}']\ncontext = 2\n[models.'{second}']\n\nkeep_alive = 3"));
+        let error = error.expect_err(second);
+        let expected = format!("config.toml:5: models.{second:?} is the same model as models.{first:?}");
+        assert!(error.to_string().contains(&expected), "{error}");
+        assert!(error.hint().is_some());
+    }
+    from_file("[models.'a/b']\ncontext = 2\n[models.'a/c']\ncontext = 3\n[models.'a/b@v1']\ncontext = 3")
+        .expect("three");
 }
 
 #[test]
@@ -117,6 +182,11 @@ fn mistakes_name_place_key_and_line() {
         ("threads = 1.5", "threads is something else", ""),
         ("\n\ndevice = 'abacus'", "config.toml:3: device is \"abacus\", but must be one of auto", ""),
         ("exact = 1", "exact is 1", ""),
+        (
+            "prefill_step_size = 1000000",
+            "prefill_step_size is 1000000, but must be a number from 1 to 16384",
+            "",
+        ),
         ("kv_cache = 'int4'", "kv_cache is \"int4\", but must be one of f32, f16, bf16 and int8", ""),
         ("memory_budget = '0%'", "memory_budget", ""),
         ("memory_budget = '101%'", "memory_budget", ""),
@@ -163,6 +233,51 @@ fn a_named_file_must_exist_and_be_sane() {
     assert_eq!(EngineConfig::resolve(&usual).expect("the defaults"), EngineConfig::default());
     assert!(from_file(&"#".repeat(2 << 20)).expect_err("too large").to_string().contains("1 MB"));
     assert!(from_file(&format!("preload = {}", "[".repeat(100_000))).is_err());
+}
+
+/// What a form promises is what is accepted, from every place.
+#[test]
+fn forms_say_what_is_accepted() {
+    for setting in Setting::all() {
+        let accepts = |value: &str| {
+            let mut config = EngineConfig::default();
+            let raw = Raw::Word(value.to_owned());
+            let raw = if setting.is_list() { Raw::List(vec![raw]) } else { raw };
+            config.apply(setting, &raw, ConfigSource::Default).is_ok()
+        };
+        let (good, bad) = match setting.kind {
+            SettingKind::Text | SettingKind::List => (vec!["https://x".to_owned()], vec![String::new()]),
+            SettingKind::Boolean => (vec!["true".into(), "0".into()], vec!["2".into()]),
+            SettingKind::Integer(low, high) => (
+                vec![low.to_string(), high.to_string()],
+                vec![low.wrapping_sub(1).to_string(), (high + 1).to_string()],
+            ),
+            SettingKind::Choice(names) => {
+                (names.iter().map(|name| (*name).to_owned()).collect(), vec![format!("{}x", names[0])])
+            }
+            SettingKind::Size => (vec!["12 GB".into(), "80%".into()], vec!["30s".into()]),
+            SettingKind::Time => (vec!["30s".into(), "-1".into()], vec!["80%".into()]),
+        };
+        for value in good {
+            assert!(accepts(&value), "{} refuses {value:?}", setting.key);
+        }
+        for value in bad.iter().filter(|value| !(setting.is_list() && value.is_empty())) {
+            assert!(!accepts(value), "{} takes {value:?}", setting.key);
+        }
+        // Whoever reads the help can tell flags, variables and keys apart and to one another.
+        let flag = setting.flag.as_ref().map(|flag| flag.name.trim_start_matches("--").replace('-', "_"));
+        assert!(flag.is_none_or(|flag| flag == setting.key), "{} has a flag of another name", setting.key);
+        assert!(!setting.variables.is_empty() && !setting.purpose.ends_with('.'), "{}", setting.key);
+    }
+    let formats = KvFormat::ALL.map(KvFormat::as_str);
+    let choices = |key| match Setting::find(key).expect("is one").kind {
+        SettingKind::Choice(names) => names,
+        kind => panic!("{kind:?}"),
+    };
+    assert_eq!((choices("kv_cache"), choices("device")), (&formats[..], &Device::NAMES[..]));
+    let names: Vec<_> = environment_variables().into_iter().map(|(name, _)| name).collect();
+    let unique: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(unique.len(), names.len());
 }
 
 #[test]
@@ -236,11 +351,11 @@ proptest! {
     }
 
     #[test]
-    fn no_value_panics(key in 0..SETTINGS.len(), text in "\\PC{0,20}", number in any::<i64>()) {
+    fn no_value_panics(key in 0..Setting::all().len(), text in "\\PC{0,20}", number in any::<i64>()) {
         let mut config = EngineConfig::default();
         for raw in [Raw::Word(text.clone()), Raw::Text(text.clone()), Raw::Integer(number), Raw::Word(number.to_string()),
             Raw::List(vec![Raw::Text(text.clone())]), Raw::Boolean(true), Raw::Other] {
-            let _ = config.apply(&SETTINGS[key], &raw, ConfigSource::Default);
+            let _ = config.apply(&Setting::all()[key], &raw, ConfigSource::Default);
         }
         config.entries();
     }

@@ -41,7 +41,7 @@ impl MemoryBudget {
 
 impl Default for MemoryBudget {
     fn default() -> Self {
-        Self::Percent(80)
+        Self::Percent(crate::memory::SHARE)
     }
 }
 

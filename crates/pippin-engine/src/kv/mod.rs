@@ -1,13 +1,17 @@
-//! Whose page of the KV cache is whose.
+//! Whose page of the KV cache, and whose slot, is whose.
 //!
-//! The cache itself lives in the model; here it is only numbers. A [`PagePool`] counts how many sequences use each
-//! page, and a [`PrefixCache`] keeps the pages of finished sequences for requests that begin alike.
+//! The caches themselves live in the model; here they are only numbers. A [`PagePool`] counts the users of each page of a
+//! cache group; a [`Store`] hands pages and slots out to sequences and keeps what they leave behind in a tree of
+//! pages, for requests that begin alike.
 
 mod pool;
-mod prefix;
+mod store;
+#[cfg(test)]
+mod tests;
+mod tree;
 
 pub(crate) use pool::PagePool;
-pub(crate) use prefix::{PrefixCache, common_prefix};
+pub(crate) use store::{Found, Pages, Store};
 
 /// Tokens per page. A page is what is shared between sequences and the least that is allocated: smaller ones waste less
 /// memory at the end of a sequence, larger ones make shorter page tables.

@@ -1,12 +1,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc;
 use std::time::Instant;
 
+use pippin_models::{Logits, SlotEdit};
+use pippin_sampling::{Sampled, Sampler, log_probability, random_seed};
+use pippin_tensor::{Input, LogitRows, Want};
 use pippin_text::StopTokens;
 
-use crate::sampling::{Sampler, Scratch};
-use crate::{EngineError, FinishReason, GenerateParameters};
+use crate::channel::Sender;
+use crate::kv::Pages;
+use crate::{EngineError, FinishReason, GenerateParameters, Result};
 
 /// A request as the scheduler takes it.
 #[derive(Debug)]
@@ -44,99 +48,288 @@ pub(crate) enum Event {
     Failed(EngineError),
 }
 
-/// A request on its way.
+/// Tokens on their way through the model.
 #[derive(Debug)]
-pub(crate) struct Sequence {
+pub(super) struct Sequence {
     /// The prompt and what has been generated.
     pub(super) tokens: Vec<u32>,
-    /// How many of them have their keys and values in the pages.
+    /// Tokens of the prompt.
+    prompt: usize,
+    /// How many tokens are computed for certain.
     pub(super) computed: usize,
-    pub(super) pages: Vec<u32>,
-    pub(super) parameters: Arc<GenerateParameters>,
+    /// How many tokens are computed once all steps on their way are finished.
+    pub(super) submitted: usize,
+    /// Tokens that these steps draw.
+    drawn: usize,
+    /// Steps on their way that it is part of.
+    pub(super) flying: usize,
+    pub(super) pages: Pages,
+    /// Its place on the device, while it runs.
+    pub(super) slot: usize,
+    /// Full pages that others can find.
+    pub(super) published: usize,
+    /// Tokens with which another sequence began alike, although one could not go on there.
+    pub(super) branch: usize,
+    /// Steps in which it could have gone on, but had no part.
+    pub(super) waited: usize,
+    /// Until this many tokens are computed it runs alone: a step with it has failed.
+    pub(super) suspect_until: usize,
+    /// Whether the state in its slot is that after `submitted` tokens.
+    pub(super) has_sound_state: bool,
+    has_ended: bool,
+    has_failed: bool,
+    work: Work,
+}
+
+/// What a sequence is computed for.
+#[derive(Debug)]
+enum Work {
+    Answer(Answer),
+    Score { scores: Vec<f32>, reply: mpsc::Sender<Result<Vec<f32>>> },
+}
+
+#[derive(Debug)]
+struct Answer {
+    /// With a seed, so that it can be resumed.
+    parameters: Arc<GenerateParameters>,
+    protected: Arc<[u32]>,
     /// The length at which it ends.
     limit: usize,
-    sampler: Sampler,
     stop: Arc<StopTokens>,
     events: Sender<Event>,
     cancelled: Arc<AtomicBool>,
     has_started: bool,
-    has_ended: bool,
+}
+
+impl Answer {
+    fn send(&self, event: Event) {
+        if self.events.send(event).is_err() {
+            self.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Sequence {
-    pub(super) fn new(request: Request, context: usize) -> Self {
-        let Request { tokens, parameters, stop, protected, events, cancelled } = request;
+    /// A prompt to be answered.
+    pub(super) fn answer(request: Request, context: usize) -> Self {
+        let Request { tokens, mut parameters, stop, protected, events, cancelled } = request;
+        if parameters.seed.is_none() {
+            Arc::make_mut(&mut parameters).seed = Some(random_seed());
+        }
         let limit =
             parameters.max_tokens.map_or(context, |max| tokens.len().saturating_add(max).min(context));
+        let answer = Answer { parameters, protected, limit, stop, events, cancelled, has_started: false };
+        Self::new(tokens, Work::Answer(answer))
+    }
+
+    /// Tokens to be scored; `None` where there is nothing to compute, which is answered at once.
+    pub(super) fn score(tokens: Vec<u32>, reply: mpsc::Sender<Result<Vec<f32>>>) -> Option<Self> {
+        if tokens.len() < 2 {
+            // A failed send means that nobody waits for the answer any more.
+            let _ = reply.send(Ok(Vec::new()));
+            return None;
+        }
+        let scores = Vec::with_capacity(tokens.len() - 1);
+        Some(Self::new(tokens, Work::Score { scores, reply }))
+    }
+
+    fn new(tokens: Vec<u32>, work: Work) -> Self {
         Self {
+            prompt: tokens.len(),
             tokens,
             computed: 0,
-            pages: Vec::new(),
-            limit,
-            sampler: Sampler::new(Arc::clone(&parameters), protected),
-            parameters,
-            stop,
-            events,
-            cancelled,
-            has_started: false,
+            submitted: 0,
+            drawn: 0,
+            flying: 0,
+            pages: Pages::new(),
+            slot: usize::MAX,
+            published: 0,
+            branch: 0,
+            waited: 0,
+            suspect_until: 0,
+            has_sound_state: true,
             has_ended: false,
+            has_failed: false,
+            work,
         }
     }
 
-    /// Begins, or goes on, with pages that hold the first `computed` tokens.
-    pub(super) fn admitted(&mut self, pages: Vec<u32>, computed: usize) {
-        self.pages = pages;
-        self.computed = computed;
-        if !self.has_started {
-            self.has_started = true;
-            self.send(Event::Started { cached: computed, at: Instant::now() });
+    /// Begins, or goes on, in a slot, with pages that hold the first `computed` tokens.
+    pub(super) fn admitted(&mut self, slot: usize, pages: Pages, computed: usize) {
+        (self.slot, self.pages) = (slot, pages);
+        (self.computed, self.submitted, self.published) = (computed, computed, 0);
+        (self.waited, self.has_sound_state) = (0, true);
+        if let Work::Answer(answer) = &mut self.work
+            && !answer.has_started
+        {
+            answer.has_started = true;
+            answer.send(Event::Started { cached: computed, at: Instant::now() });
         }
     }
 
-    /// Whether another token may be generated.
-    pub(super) fn wants_more(&self) -> bool {
-        self.tokens.len() < self.limit
+    /// Gives up its place; what was computed is no longer its own.
+    pub(super) fn suspended(&mut self) -> Pages {
+        (self.computed, self.submitted, self.drawn, self.slot) = (0, 0, 0, usize::MAX);
+        if let Work::Score { scores, .. } = &mut self.work {
+            scores.clear();
+        }
+        std::mem::take(&mut self.pages)
     }
 
-    /// Takes the next token from the logits after the last one.
-    pub(super) fn advance(&mut self, logits: &mut [f32], scratch: &mut Scratch) {
-        let Some(sampled) = self.sampler.sample(&self.tokens, logits, scratch) else {
-            return self.fail(EngineError::NonFiniteLogits { tokens: self.tokens.len() });
+    /// Whether it is scored rather than continued.
+    pub(super) fn is_score(&self) -> bool {
+        matches!(self.work, Work::Score { .. })
+    }
+
+    /// How many of its tokens can be computed now, those included that are on their way from the device.
+    pub(super) fn missing(&self) -> usize {
+        let length = match &self.work {
+            // The logits after the last token say nothing about any of them.
+            Work::Score { .. } => self.tokens.len() - 1,
+            Work::Answer(answer) if answer.limit == self.prompt => self.tokens.len(),
+            // The last token is never fed back.
+            Work::Answer(answer) if self.tokens.len() + self.drawn >= answer.limit => return 0,
+            Work::Answer(_) => self.tokens.len() + self.drawn,
         };
-        self.tokens.push(sampled.token);
-        self.send(Event::Token { token: sampled.token, logprob: sampled.logprob, at: Instant::now() });
-        if self.stop.contains(sampled.token) {
-            self.end(FinishReason::Stop);
-        } else if !self.wants_more() {
+        length.saturating_sub(self.submitted)
+    }
+
+    /// The next tokens to compute, so many of the missing ones.
+    pub(super) fn input(&self, rows: usize) -> Input<'_> {
+        match self.tokens.get(self.submitted..self.submitted + rows) {
+            Some(tokens) => Input::Tokens(tokens),
+            None => Input::Sampled,
+        }
+    }
+
+    /// What is wanted of the next tokens, if they are so many.
+    pub(super) fn want(&self, rows: usize) -> Want {
+        match &self.work {
+            Work::Score { .. } => Want::Logits(LogitRows::All),
+            Work::Answer(answer) => {
+                let length = self.tokens.len() + self.drawn;
+                let is_last = self.submitted + rows == length && length < answer.limit;
+                if is_last { Want::Sample } else { Want::Nothing }
+            }
+        }
+    }
+
+    /// The next tokens are on their way.
+    pub(super) fn launched(&mut self, rows: usize) {
+        self.drawn += usize::from(self.want(rows) == Want::Sample);
+        self.submitted += rows;
+        self.flying += 1;
+    }
+
+    /// So many tokens are computed; nothing was drawn, and nothing wanted.
+    pub(super) fn landed(&mut self, rows: usize) {
+        self.computed += rows;
+        self.flying -= 1;
+        if let Work::Answer(answer) = &self.work
+            && answer.limit == self.prompt
+            && self.computed == self.prompt
+        {
             self.end(FinishReason::Length);
         }
     }
 
+    /// Takes the token that was drawn after what is computed.
+    pub(super) fn advance(&mut self, sampled: Option<Sampled>) {
+        self.drawn -= 1;
+        let Work::Answer(answer) = &self.work else { return };
+        let Some(sampled) = sampled else {
+            return self.fail(EngineError::NonFiniteLogits { tokens: self.tokens.len() });
+        };
+        // Also when it has been cancelled: the token may be on its way through the model already.
+        self.tokens.push(sampled.token);
+        if self.has_ended {
+            return;
+        }
+        answer.send(Event::Token { token: sampled.token, logprob: sampled.logprob, at: Instant::now() });
+        if answer.stop.contains(sampled.token) {
+            self.end(FinishReason::Stop);
+        } else if self.tokens.len() >= answer.limit {
+            self.end(FinishReason::Length);
+        }
+    }
+
+    /// Takes the logits of the tokens before the last `computed`.
+    pub(super) fn scored(&mut self, logits: &Logits) {
+        let Work::Score { scores, .. } = &mut self.work else { return };
+        for row in 0..logits.rows {
+            let length = scores.len() + 1;
+            match log_probability(logits.row(row), self.tokens[length]) {
+                Some(score) => scores.push(score),
+                None => return self.fail(EngineError::NonFiniteLogits { tokens: length }),
+            }
+        }
+        if scores.len() == self.tokens.len() - 1 {
+            self.end(FinishReason::Length);
+        }
+    }
+
+    /// What was on its way is lost. Returns the edit that puts the slot's sampler back to where it was.
+    pub(super) fn rolled_back(&mut self) -> Option<SlotEdit> {
+        (self.submitted, self.drawn, self.flying) = (self.computed, 0, 0);
+        self.has_sound_state = false;
+        self.sampler()
+    }
+
+    /// What draws the next tokens, if any are drawn.
+    pub(super) fn sampler(&self) -> Option<SlotEdit> {
+        let Work::Answer(answer) = &self.work else { return None };
+        if answer.limit == self.prompt {
+            return None;
+        }
+        let (parameters, protected) = (Arc::clone(&answer.parameters), Arc::clone(&answer.protected));
+        let mut sampler = Sampler::new(parameters, protected, &self.tokens);
+        sampler.skip(self.tokens.len() - self.prompt);
+        Some(SlotEdit::Sampler { slot: self.slot, sampler: Box::new(sampler) })
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.computed < self.suspect_until
+    }
+
     pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        match &self.work {
+            Work::Answer(answer) => answer.cancelled.load(Ordering::Relaxed),
+            Work::Score { .. } => false,
+        }
     }
 
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     pub(super) fn end(&mut self, reason: FinishReason) {
-        if !self.has_ended {
-            self.has_ended = true;
-            self.send(Event::Finished { reason, at: Instant::now() });
+        if self.has_ended {
+            return;
+        }
+        self.has_ended = true;
+        match &mut self.work {
+            Work::Answer(answer) => answer.send(Event::Finished { reason, at: Instant::now() }),
+            Work::Score { scores, reply } => {
+                let _ = reply.send(Ok(std::mem::take(scores)));
+            }
         }
     }
 
     pub(super) fn fail(&mut self, error: EngineError) {
-        if !self.has_ended {
-            self.has_ended = true;
-            self.send(Event::Failed(error));
+        self.has_failed = true;
+        if self.has_ended {
+            return;
         }
-    }
-
-    fn send(&self, event: Event) {
-        if self.events.send(event).is_err() {
-            self.cancelled.store(true, Ordering::Relaxed);
+        self.has_ended = true;
+        match &self.work {
+            Work::Answer(answer) => answer.send(Event::Failed(error)),
+            Work::Score { reply, .. } => {
+                let _ = reply.send(Err(error));
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::plan::{PlannedFile, PullPlan};
 use super::{lock, part};
@@ -143,7 +144,10 @@ impl Store {
             let folder = path.parent().unwrap_or(&self.folder);
             std::fs::create_dir_all(folder).map_err(failed)?;
             self.check_inside(folder)?;
-            let temporary = folder.join(format!(".pippin-{}", std::process::id()));
+            // Two threads may finish the same model at once: each has a name of its own.
+            static NUMBER: AtomicU64 = AtomicU64::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let temporary = folder.join(format!(".pippin-{}-{number}", std::process::id()));
             std::fs::write(&temporary, &plan.commit).map_err(failed)?;
             std::fs::rename(&temporary, &path).map_err(failed)?;
             part::sync_folder(folder);

@@ -40,16 +40,23 @@ impl Default for PullOptions {
 }
 
 impl PullOptions {
-    /// The same, with so many requests at a time.
+    /// With so many requests at a time.
     #[must_use]
     pub fn with_connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
+
+    /// Ends when this is set.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: Arc<AtomicBool>) -> Self {
+        self.cancel = cancel;
+        self
+    }
 }
 
 /// What happens during a download.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PullEvent {
     /// Bytes so far; comes some ten times a second.
@@ -124,6 +131,12 @@ impl HubClient {
         let _in_use = crate::lock::share(cache.root(), &store.folder_name)?
             .ok_or_else(|| HubError::InUse { id: plan.id.clone() })?;
         store.create(&plan.commit)?;
+        // The plan may be from before somebody thought about an answer.
+        let plan = &{
+            let mut plan = plan.clone();
+            plan.refresh(cache);
+            plan
+        };
         check_space(&store.folder, plan)?;
         let total = plan.total_bytes();
         let mut finished = 0;

@@ -48,6 +48,13 @@ impl PullPlan {
         self.files.iter().map(|file| file.size).sum()
     }
 
+    /// Looks again at what the cache has, without asking the hub. What has to be downloaded may have become less, or more.
+    pub fn refresh(&mut self, cache: &HubCache) {
+        for file in &mut self.files {
+            file.present = cache.present_bytes(&self.id, &file.hash, file.size);
+        }
+    }
+
     /// Bytes that have to be downloaded.
     pub fn missing_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size - file.present).sum()

@@ -4,6 +4,7 @@ mod cohere2;
 mod common;
 mod deepseek_v3;
 mod gemma;
+mod gemma3n;
 mod gpt_neox;
 mod gpt_oss;
 mod lfm2;
@@ -18,6 +19,8 @@ mod qwen2;
 mod qwen3;
 mod qwen3_moe;
 mod qwen3_next;
+mod recurrent_gemma;
+mod rwkv7;
 mod standard;
 
 use crate::{Config, DecoderSpec, Result};
@@ -51,6 +54,7 @@ const FAMILIES: &[Family] = &[
     Family { name: "deepseek_v3", model_types: &["deepseek_v3", "kimi_k2"], read: deepseek_v3::spec },
     Family { name: "gemma2", model_types: &["gemma2"], read: gemma::gemma2 },
     Family { name: "gemma3", model_types: &["gemma3", "gemma3_text"], read: gemma::gemma3 },
+    Family { name: "gemma3n", model_types: &["gemma3n"], read: gemma3n::spec },
     Family { name: "gpt_neox", model_types: &["gpt_neox"], read: gpt_neox::spec },
     Family { name: "gpt_oss", model_types: &["gpt_oss"], read: gpt_oss::spec },
     Family { name: "lfm2", model_types: &["lfm2"], read: lfm2::spec },
@@ -65,6 +69,8 @@ const FAMILIES: &[Family] = &[
     Family { name: "qwen3", model_types: &["qwen3"], read: qwen3::spec },
     Family { name: "qwen3_moe", model_types: &["qwen3_moe"], read: qwen3_moe::spec },
     Family { name: "qwen3_next", model_types: &["qwen3_next"], read: qwen3_next::spec },
+    Family { name: "recurrent_gemma", model_types: &["recurrent_gemma"], read: recurrent_gemma::spec },
+    Family { name: "rwkv7", model_types: &["rwkv7"], read: rwkv7::spec },
 ];
 
 /// Which family runs which `model_type`.

@@ -15,7 +15,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let experts = experts(fields)?;
     let mixtures = layers_of_experts(fields, spec.layers.len())?;
     for (layer, _) in spec.layers.iter_mut().zip(mixtures).filter(|(_, is_mixture)| *is_mixture) {
-        let LayerSpec::Blocks(blocks) = layer;
+        let LayerSpec::Blocks(blocks) = layer else { continue };
         if let Some(Block { parts, .. }) = blocks.last_mut() {
             for (_, part) in parts {
                 *part = Part::Experts(experts.clone());

@@ -1,8 +1,8 @@
-use pippin_tensor::{Activation, Backend, Gate, Linear};
+use pippin_tensor::{Activation, Backend, Gate, Linear, Reduction};
 
 use super::{Input, Needs, Pass, Place, join, miscounted};
 use crate::source::{Cut, Source};
-use crate::spec::check::within;
+use crate::spec::check::{finite, within};
 use crate::{Result, limits};
 
 /// A feed-forward network.
@@ -36,6 +36,16 @@ pub enum DenseForm {
         /// How the halves are put together.
         gate: Gate,
     },
+    /// The same as `Gated`, but of the gates only those count that are more than so many standard deviations above their
+    /// mean, by what they are above that; the others are zero.
+    Sparse {
+        /// The projections of gate and of what it is applied to.
+        names: [&'static str; 2],
+        /// How they are put together.
+        gate: Gate,
+        /// Standard deviations above the mean.
+        cutoff: f32,
+    },
     /// `activation(up(x))`.
     Plain {
         /// The projection.
@@ -67,6 +77,9 @@ impl Dense {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
+        if let DenseForm::Sparse { cutoff, .. } = self.form {
+            finite("activation_sparsity_pattern", cutoff)?;
+        }
         within("intermediate_size", self.intermediate_size, limits::INTERMEDIATE)
     }
 
@@ -83,7 +96,9 @@ impl Dense {
         let &Self { intermediate_size: width, bias, .. } = self;
         let mut linear = |name: &str| source.linear(&join(at, name), [width, hidden], bias, Cut::Rows);
         let input = match self.form {
-            DenseForm::Gated { names: [gate, up], .. } => vec![linear(gate)?, linear(up)?],
+            DenseForm::Gated { names: [gate, up], .. } | DenseForm::Sparse { names: [gate, up], .. } => {
+                vec![linear(gate)?, linear(up)?]
+            }
             DenseForm::Plain { name, .. } => vec![linear(name)?],
             DenseForm::Fused { name, .. } => {
                 let halves = [vec![0..width], vec![width..2 * width]];
@@ -105,6 +120,16 @@ impl Dense {
         let inner = match (self.form, weights.input.as_slice()) {
             (DenseForm::Gated { gate: kind, .. } | DenseForm::Fused { gate: kind, .. }, [gate, up]) => {
                 backend.norm_gated(input.x, input.norm, gate, up, kind)?
+            }
+            (DenseForm::Sparse { gate: kind, cutoff, .. }, [gate, up]) => {
+                let outputs = backend.norm_linears(input.x, input.norm, &[gate, up])?;
+                let [gate, up] = outputs.as_slice() else {
+                    return Err(miscounted("norm_linears", 2, outputs.len()));
+                };
+                let deviation = backend.scale(&backend.reduce(gate, Reduction::Deviation)?, -cutoff, 0.0)?;
+                let mean = backend.scale(&backend.reduce(gate, Reduction::Mean)?, -1.0, 0.0)?;
+                let above = backend.add(gate, &backend.add(&mean, &deviation)?)?;
+                backend.gated(&backend.activate(&above, Activation::Relu)?, up, kind)?
             }
             (DenseForm::Plain { activation, .. }, [up]) => {
                 let outputs = backend.norm_linears(input.x, input.norm, &[up])?;

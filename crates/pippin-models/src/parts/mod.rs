@@ -4,13 +4,17 @@
 //! computed. [`parts!`] at the end of this file lists them; nothing else in the crate does.
 
 mod attention;
+mod channel_mix;
 mod dense;
 mod experts;
 mod gated_delta;
 mod latent;
 mod norm;
+mod rg_lru;
 mod short_conv;
 mod state_space;
+mod time_mix;
+mod token_shift;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,21 +25,27 @@ use crate::source::Source;
 use crate::{ModelError, Result};
 
 pub use attention::{Attention, Projections};
+pub use channel_mix::ChannelMix;
 pub use dense::{Dense, DenseForm};
 pub use experts::{Experts, SharedExpert};
 pub use gated_delta::GatedDelta;
 pub use latent::Latent;
 pub use norm::NormSpec;
+pub use rg_lru::RgLru;
 pub use short_conv::ShortConv;
 pub use state_space::StateSpace;
+pub use time_mix::TimeMix;
 
 use attention::AttentionWeights;
+use channel_mix::ChannelMixWeights;
 use dense::DenseWeights;
 use experts::ExpertsWeights;
 use gated_delta::GatedDeltaWeights;
 use latent::LatentWeights;
+use rg_lru::RgLruWeights;
 use short_conv::ShortConvWeights;
 use state_space::StateSpaceWeights;
+use time_mix::TimeMixWeights;
 
 /// Keys and values that a part keeps for each token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +98,8 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) routes: &'a [B::Indices],
     pub(crate) caches: &'a mut [B::KvCache],
     pub(crate) states: &'a mut [B::State],
+    /// The values of the first layer, for those that mix them into their own.
+    pub(crate) first_values: Option<B::Tensor>,
 }
 
 /// Which rows leave a part that lets tokens see each other. The last such part's keys, values and states are needed for
@@ -242,10 +254,16 @@ parts! {
     Attention: AttentionWeights,
     /// Attention over one latent vector for each token.
     Latent: LatentWeights,
+    /// A feed-forward network of a token and the one before it.
+    ChannelMix: ChannelMixWeights,
     /// A feed-forward network.
     Dense: DenseWeights,
     /// A mixture of feed-forward networks.
     Experts: ExpertsWeights,
+    /// A gated linear recurrence of single numbers.
+    RgLru: RgLruWeights,
+    /// A linear recurrence that replaces what is at its keys.
+    TimeMix: TimeMixWeights,
     /// A linear recurrence by the gated delta rule.
     GatedDelta: GatedDeltaWeights,
     /// A short convolution between gates.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::TemplateLimits;
-use super::builtins;
+use super::builtins::{self, required};
 use super::parse::{Arg, Block, Expr, For, Macro, Name, Stmt, Target};
 use super::value::{Key, Seq, Value};
 
@@ -45,15 +45,11 @@ struct Scope {
     parent: Option<usize>,
 }
 
-#[derive(Clone)]
-pub(super) struct MacroInstance {
-    pub(super) definition: Arc<Macro>,
-    scope: usize,
-}
-
 pub(super) struct LoopState {
     pub(super) serial: u64,
+    /// All items, or those that were taken from the source so far.
     pub(super) items: Items,
+    source: Source,
     pub(super) index: usize,
     pub(super) depth: usize,
     pub(super) changed: Option<Vec<Value>>,
@@ -62,10 +58,36 @@ pub(super) struct LoopState {
     scope: usize,
 }
 
+/// What is left of a generator: items, and the error that comes after them. Filters work at once, but as in Jinja an
+/// error counts only if somebody asks for the item it concerns.
+#[derive(Default)]
+pub(super) struct Generator {
+    pub(super) items: std::vec::IntoIter<Value>,
+    pub(super) fault: Option<Fault>,
+}
+
+pub(super) struct Cycler {
+    pub(super) items: Vec<Value>,
+    pub(super) position: usize,
+}
+
+pub(super) struct Joiner {
+    pub(super) separator: Value,
+    pub(super) used: bool,
+}
+
 /// What a loop runs over: the list itself where there is one, not a copy.
 pub(super) enum Items {
     Shared(Arc<Seq>),
     Own(Vec<Value>),
+}
+
+/// Where a loop gets the items from that it does not have yet.
+enum Source {
+    Nothing,
+    Generator(usize),
+    /// What the loop's `if` still has to look at.
+    Unfiltered(std::vec::IntoIter<Value>),
 }
 
 impl Items {
@@ -85,13 +107,20 @@ pub(crate) struct Interpreter {
     line: u32,
     now: Option<i64>,
     out: String,
+    /// What is wrong with the output that is being written. It counts when the output is wanted: who leaves a block by
+    /// `break` wants it no more.
+    out_fault: Option<(u32, Fault)>,
     scopes: Vec<Scope>,
     scope: usize,
     /// The highest scope that a macro remembers: it and those below must be kept.
     remembered: usize,
     pub(super) namespaces: Vec<IndexMap<Key, Value>>,
-    pub(super) macros: Vec<MacroInstance>,
+    /// The scopes that macros were defined in.
+    macros: Vec<usize>,
     pub(super) loops: Vec<LoopState>,
+    pub(super) generators: Vec<Generator>,
+    pub(super) cyclers: Vec<Cycler>,
+    pub(super) joiners: Vec<Joiner>,
     serial: u64,
 }
 
@@ -137,12 +166,16 @@ impl Interpreter {
             line: 1,
             now,
             out: String::new(),
+            out_fault: None,
             scopes: vec![Scope::default()],
             scope: 0,
             remembered: 0,
             namespaces: Vec::new(),
             macros: Vec::new(),
             loops: Vec::new(),
+            generators: Vec::new(),
+            cyclers: Vec::new(),
+            joiners: Vec::new(),
             serial: 0,
         }
     }
@@ -156,9 +189,10 @@ impl Interpreter {
 
     /// Runs a whole template. An error comes with the line it happened in.
     pub(crate) fn run(mut self, block: &Block) -> Result<String, (u32, Fault)> {
-        match self.block(block) {
-            Ok(_) => Ok(self.out),
-            Err(fault) => Err((self.line, fault)),
+        match (self.block(block), self.out_fault) {
+            (Ok(_), None) => Ok(self.out),
+            (Ok(_), Some(fault)) => Err(fault),
+            (Err(fault), _) => Err((self.line, fault)),
         }
     }
 
@@ -210,7 +244,17 @@ impl Interpreter {
                 // An upper bound for nearly all values: quotes, separators and escapes included.
                 self.reserve(other.weight().saturating_mul(4))?;
                 let mut out = String::new();
-                other.print(&mut out);
+                match other {
+                    // Within other values, and within itself, it is not written out.
+                    Value::Namespace(index) => {
+                        let entries = Value::dict(self.namespaces[*index].clone())?;
+                        self.reserve(entries.weight().saturating_mul(4))?;
+                        out.push_str("<Namespace ");
+                        entries.repr(&mut out);
+                        out.push('>');
+                    }
+                    other => other.print(&mut out),
+                }
                 Ok(out.into())
             }
         }
@@ -300,6 +344,16 @@ impl Interpreter {
         Ok(())
     }
 
+    /// Writes what a filter or call block came to. Jinja does not turn it into text, and refuses what is not.
+    fn emit_text(&mut self, value: &Value) -> Outcome<()> {
+        if let Value::Str(text) = value {
+            return self.emit(text);
+        }
+        let problem = format!("the block must come to a string, not {}", describe(value));
+        self.out_fault.get_or_insert((self.line, Fault::Error(problem)));
+        Ok(())
+    }
+
     fn block(&mut self, block: &Block) -> Outcome<Flow> {
         for (line, stmt) in block {
             self.line = *line;
@@ -347,28 +401,33 @@ impl Interpreter {
                 self.assign(target, value)?;
             }
             Stmt::SetBlock { target, filter, body } => {
-                let mut value = self.capture(self.scope, |this| this.block(body).map(|_| ()))?;
+                let (flow, mut value) = self.capture(self.scope, |this| this.block(body))?;
+                // Who leaves the loop leaves the block with it: what it wrote is lost, and nothing is set.
+                if flow != Flow::Next {
+                    return Ok(flow);
+                }
                 if let Some(filter) = filter {
                     value = self.filter_captured(filter, value)?;
                 }
                 self.assign(target, value)?;
             }
             Stmt::FilterBlock { filter, body } => {
-                let value = self.capture(self.scope, |this| this.block(body).map(|_| ()))?;
+                let (flow, value) = self.capture(self.scope, |this| this.block(body))?;
+                if flow != Flow::Next {
+                    return Ok(flow);
+                }
                 let value = self.filter_captured(filter, value)?;
-                let text = self.string(&value)?;
-                self.emit(&text)?;
+                self.emit_text(&value)?;
             }
-            Stmt::Macro(definition) => {
+            Stmt::Macro(name, definition) => {
                 let value = self.instantiate(definition)?;
-                self.store(&definition.name, value)?;
+                self.store(name, value)?;
             }
             Stmt::CallBlock { call, caller } => {
                 let caller = self.instantiate(caller)?;
                 let Expr::Call(callee, args, line) = call else { return fail("nothing is called") };
                 let value = self.call(callee, args, *line, Some(caller))?;
-                let text = self.string(&value)?;
-                self.emit(&text)?;
+                self.emit_text(&value)?;
             }
             Stmt::Do(expr) => {
                 self.expr(expr)?;
@@ -380,51 +439,48 @@ impl Interpreter {
     }
 
     /// Runs something in a new scope and returns what it wrote.
-    fn capture(&mut self, parent: usize, run: impl FnOnce(&mut Self) -> Outcome<()>) -> Outcome<Value> {
+    fn capture(
+        &mut self,
+        parent: usize,
+        run: impl FnOnce(&mut Self) -> Outcome<Flow>,
+    ) -> Outcome<(Flow, Value)> {
         let outer = self.push_scope(parent)?;
-        let before = std::mem::take(&mut self.out);
-        run(self)?;
-        let text = std::mem::replace(&mut self.out, before);
+        let before = (std::mem::take(&mut self.out), self.out_fault.take());
+        let flow = run(self)?;
+        let (text, fault) =
+            (std::mem::replace(&mut self.out, before.0), std::mem::replace(&mut self.out_fault, before.1));
         self.pop_scope(outer);
-        self.text(text)
+        if let (Some((line, fault)), Flow::Next) = (fault, &flow) {
+            self.line = line;
+            return Err(fault);
+        }
+        Ok((flow, self.text(text)?))
     }
 
     fn for_loop(&mut self, definition: &Arc<For>) -> Outcome<Flow> {
         let iterable = self.expr(&definition.iter)?;
-        self.run_loop(definition, &iterable, 0)?;
-        Ok(Flow::Next)
+        self.run_loop(definition, &iterable, 0)
     }
 
-    fn run_loop(&mut self, definition: &Arc<For>, iterable: &Value, depth: usize) -> Outcome<()> {
-        let mut items = match iterable {
-            Value::List(seq) | Value::Tuple(seq) => Items::Shared(seq.clone()),
-            other => Items::Own(self.iterate(other)?),
-        };
-        if let Some(filter) = &definition.filter {
-            let mut kept = Vec::new();
-            for item in items.get() {
-                let outer = self.push_scope(self.scope)?;
-                self.assign(&definition.target, item.clone())?;
-                if self.expr(filter)?.is_true() {
-                    self.reserve(size_of::<Value>() as u64)?;
-                    kept.push(item.clone());
-                }
-                self.pop_scope(outer);
+    /// Runs a loop; what is returned is what its `else` does to the loop around it.
+    fn run_loop(&mut self, definition: &Arc<For>, iterable: &Value, depth: usize) -> Outcome<Flow> {
+        let (items, source) = match iterable {
+            Value::Generator(index) => (Items::Own(Vec::new()), Source::Generator(*index)),
+            other if definition.filter.is_some() => {
+                (Items::Own(Vec::new()), Source::Unfiltered(self.iterate(other)?.into_iter()))
             }
-            items = Items::Own(kept);
-        }
-        if items.get().is_empty() {
-            let outer = self.push_scope(self.scope)?;
-            self.block(&definition.otherwise)?;
-            self.pop_scope(outer);
-            return Ok(());
-        }
+            Value::List(seq) | Value::Tuple(seq) | Value::Group(seq) => {
+                (Items::Shared(seq.clone()), Source::Nothing)
+            }
+            other => (Items::Own(self.iterate(other)?), Source::Nothing),
+        };
         self.serial += 1;
-        let (slot, serial, count) = (self.loops.len(), self.serial, items.get().len());
+        let (slot, serial) = (self.loops.len(), self.serial);
         let (definition, scope) = (definition.clone(), self.scope);
         self.loops.push(LoopState {
             serial,
             items,
+            source,
             index: 0,
             depth,
             changed: None,
@@ -432,7 +488,9 @@ impl Interpreter {
             scope,
         });
         let name: Name = "loop".into();
-        for index in 0..count {
+        let mut finished = false;
+        let mut index = 0;
+        while self.has_item(slot, index)? {
             self.work(1)?;
             self.loops[slot].index = index;
             let item = self.loops[slot].items.get()[index].clone();
@@ -441,61 +499,161 @@ impl Interpreter {
             self.assign(&definition.target, item)?;
             let flow = self.block(&definition.body)?;
             self.pop_scope(outer);
-            if flow == Flow::Break {
-                break;
+            match flow {
+                Flow::Next => finished = true,
+                Flow::Continue => {}
+                Flow::Break => break,
             }
+            index += 1;
         }
         self.loops.truncate(slot);
-        Ok(())
+        // Not "if there was nothing to loop over": in Jinja it is the end of the body that rules `else` out.
+        if finished {
+            return Ok(Flow::Next);
+        }
+        let outer = self.push_scope(self.scope)?;
+        let flow = self.block(&definition.otherwise)?;
+        self.pop_scope(outer);
+        Ok(flow)
+    }
+
+    /// Whether a loop has an item at an index. Generators and filters are asked for it now, not before.
+    pub(super) fn has_item(&mut self, slot: usize, index: usize) -> Outcome<bool> {
+        while index >= self.loops[slot].items.get().len() {
+            let item = match &mut self.loops[slot].source {
+                Source::Nothing => None,
+                Source::Unfiltered(items) => items.next(),
+                Source::Generator(generator) => {
+                    let generator = *generator;
+                    self.next_item(generator)?
+                }
+            };
+            let Some(item) = item else { return Ok(false) };
+            let (definition, scope) = (self.loops[slot].definition.clone(), self.loops[slot].scope);
+            if let Some(filter) = &definition.filter {
+                let outer = self.push_scope(scope)?;
+                self.assign(&definition.target, item.clone())?;
+                let wanted = self.expr(filter)?.is_true();
+                self.pop_scope(outer);
+                if !wanted {
+                    continue;
+                }
+            }
+            self.reserve(size_of::<Value>() as u64)?;
+            if let Items::Own(items) = &mut self.loops[slot].items {
+                items.push(item);
+            }
+        }
+        Ok(true)
     }
 
     fn instantiate(&mut self, definition: &Arc<Macro>) -> Outcome<Value> {
-        self.reserve(size_of::<MacroInstance>() as u64)?;
+        self.reserve(size_of::<usize>() as u64)?;
         self.remembered = self.remembered.max(self.scope);
-        self.macros.push(MacroInstance { definition: definition.clone(), scope: self.scope });
-        Ok(Value::Macro(self.macros.len() - 1))
+        self.macros.push(self.scope);
+        Ok(Value::Macro(self.macros.len() - 1, definition.clone()))
     }
 
-    fn call_macro(&mut self, index: usize, args: Args, caller: Option<Value>) -> Outcome<Value> {
-        let MacroInstance { definition, scope } = self.macros[index].clone();
-        let line = self.line;
-        let value = self.capture(scope, |this| {
-            let parameters = &definition.parameters;
-            let mut values = vec![None; parameters.len()];
+    fn call_macro(&mut self, index: usize, definition: &Macro, args: Args) -> Outcome<Value> {
+        let (scope, line) = (self.macros[index], self.line);
+        let (_, value) = self.capture(scope, |this| {
+            let Macro { name, parameters, special, .. } = definition;
+            let own_name =
+                name.as_deref().map_or_else(|| "of the call block".to_owned(), |name| format!("'{name}'"));
+            let mut named = args.named;
+            let given = args.positional.len();
             let mut positional = args.positional.into_iter();
-            for (slot, value) in values.iter_mut().zip(&mut positional) {
-                *slot = Some(value);
+            let mut values: Vec<Option<Value>> =
+                positional.by_ref().take(parameters.len()).map(Some).collect();
+            for name in &parameters[values.len()..] {
+                let found = named.iter().position(|(argument, _)| argument == name);
+                values.push(found.map(|index| named.remove(index).1));
             }
-            let mut rest = IndexMap::new();
-            for (name, value) in args.named {
-                match parameters.iter().position(|parameter| *parameter == name) {
-                    Some(index) => values[index] = Some(value),
-                    None if name.as_ref() == "caller" => this.store(&name, value)?,
-                    None => _ = rest.insert(Key::Str(name), value),
-                }
+            let explicit = parameters.iter().position(|name| name.as_ref() == "caller");
+            if special.caller && explicit.is_some_and(|place| place < given) && given < parameters.len() {
+                return fail(format!(
+                    "macro {own_name} was given `caller` by position, but not all arguments"
+                ));
             }
-            // Jinja makes these only in macros that use them; here they are simply there.
-            let varargs = Value::tuple(positional.collect())?;
-            this.store(&"varargs".into(), varargs)?;
-            this.store(&"kwargs".into(), Value::dict(rest)?)?;
-            if let Some(caller) = caller {
+            if special.caller && explicit.is_none() {
+                let found = named.iter().position(|(argument, _)| argument.as_ref() == "caller");
+                let caller = found.map(|index| named.remove(index).1);
+                let caller = caller.unwrap_or_else(|| Value::undefined("No caller defined"));
                 this.store(&"caller".into(), caller)?;
             }
-            let first_default = parameters.len().saturating_sub(definition.defaults.len());
-            for (index, (name, value)) in parameters.iter().zip(values).enumerate() {
-                let value = match value {
-                    Some(value) => value,
-                    None if index >= first_default => {
-                        this.expr(&definition.defaults[index - first_default])?
-                    }
-                    None => Value::undefined(format!("parameter '{name}' was not provided")),
-                };
-                this.store(name, value)?;
+            // A parameter of this name stands for itself.
+            let catches =
+                |used: bool, name: &str| used && parameters.iter().all(|other| other.as_ref() != name);
+            if catches(special.kwargs, "kwargs") {
+                let rest = named.into_iter().map(|(name, value)| (Key::Str(name), value));
+                this.store(&"kwargs".into(), Value::dict(rest.collect())?)?;
+            } else if let Some((name, _)) = named.first() {
+                return fail(match name.as_ref() {
+                    "caller" => format!("macro {own_name} does not use `caller`, but was called with one"),
+                    name => format!("macro {own_name} takes no keyword argument '{name}'"),
+                });
             }
-            this.block(&definition.body).map(|_| ())
+            if catches(special.varargs, "varargs") {
+                this.store(&"varargs".into(), Value::tuple(positional.collect())?)?;
+            } else if given > parameters.len() {
+                let count = parameters.len();
+                return fail(format!(
+                    "macro {own_name} takes not more than {count} argument(s), {given} given"
+                ));
+            }
+            let mut missing = Vec::new();
+            for (index, (name, value)) in parameters.iter().zip(values).enumerate() {
+                if value.is_none() {
+                    missing.push(index);
+                }
+                let absent = || Value::undefined(format!("parameter '{name}' was not provided"));
+                this.store(name, value.unwrap_or_else(absent))?;
+            }
+            // Defaults see all parameters, those after them too, and nothing outside of the same name.
+            let first_default = parameters.len().saturating_sub(definition.defaults.len());
+            for index in missing.into_iter().filter(|index| *index >= first_default) {
+                let value = this.expr(&definition.defaults[index - first_default])?;
+                this.store(&parameters[index], value)?;
+            }
+            this.block(&definition.body)
         })?;
         self.line = line;
         Ok(value)
+    }
+
+    // Generators.
+
+    /// What a lazy filter returns.
+    pub(crate) fn generator(&mut self, items: Vec<Value>, fault: Option<Fault>) -> Outcome<Value> {
+        self.reserve((items.len() * size_of::<Value>() + size_of::<Generator>()) as u64)?;
+        self.generators.push(Generator { items: items.into_iter(), fault });
+        Ok(Value::Generator(self.generators.len() - 1))
+    }
+
+    /// Takes the next item of a generator.
+    pub(crate) fn next_item(&mut self, generator: usize) -> Outcome<Option<Value>> {
+        let rest = &mut self.generators[generator];
+        match rest.items.next() {
+            Some(item) => Ok(Some(item)),
+            None => rest.fault.take().map_or(Ok(None), Err),
+        }
+    }
+
+    /// Makes a generator of what `fill` collects. An error of the template's comes after what was collected before it.
+    pub(crate) fn lazily(
+        &mut self,
+        fill: impl FnOnce(&mut Self, &mut Vec<Value>) -> Outcome<()>,
+    ) -> Outcome<Value> {
+        let depth = self.depth;
+        let mut items = Vec::new();
+        match fill(self, &mut items) {
+            Ok(()) => self.generator(items, None),
+            Err(fault @ Fault::Error(_)) => {
+                self.depth = depth;
+                self.generator(items, Some(fault))
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     // Expressions.
@@ -579,8 +737,7 @@ impl Interpreter {
                 let mut map = IndexMap::with_capacity(entries.len());
                 for (key, value) in entries {
                     let key = self.expr(key)?;
-                    self.visit(&key)?;
-                    let key = Key::new(&key)?;
+                    let key = self.new_key(&key)?;
                     map.insert(key, self.expr(value)?);
                 }
                 Value::dict(map)
@@ -645,8 +802,17 @@ impl Interpreter {
     }
 
     fn args(&mut self, args: &[Arg]) -> Outcome<Args> {
+        self.args_with(args, None)
+    }
+
+    /// The arguments of a call, and the body of a call block: in Python's order, so that `**` comes last.
+    fn args_with(&mut self, args: &[Arg], caller: Option<Value>) -> Outcome<Args> {
         let mut result = Args::default();
+        let mut caller = caller.map(|caller| ("caller".into(), caller));
         for arg in args {
+            if let Arg::NamedSplat(_) = arg {
+                result.named.extend(caller.take());
+            }
             match arg {
                 Arg::Positional(expr) => result.positional.push(self.expr(expr)?),
                 Arg::Named(name, expr) => result.named.push((name.clone(), self.expr(expr)?)),
@@ -661,6 +827,9 @@ impl Interpreter {
                             let Key::Str(name) = key else {
                                 return fail("names of arguments must be strings");
                             };
+                            if result.named.iter().any(|(other, _)| other == name) {
+                                return fail(format!("the argument '{name}' is given twice"));
+                            }
                             result.named.push((name.clone(), value.clone()));
                         }
                     }
@@ -668,6 +837,7 @@ impl Interpreter {
                 },
             }
         }
+        result.named.extend(caller);
         Ok(result)
     }
 
@@ -691,24 +861,34 @@ impl Interpreter {
 
     fn call(&mut self, callee: &Expr, args: &[Arg], line: u32, caller: Option<Value>) -> Outcome<Value> {
         let callee = self.expr(callee)?;
-        let args = self.args(args)?;
+        let args = self.args_with(args, caller)?;
         self.line = line.max(1);
-        self.call_value(&callee, args, caller)
+        self.call_value(&callee, args)
     }
 
-    fn call_value(&mut self, callee: &Value, args: Args, caller: Option<Value>) -> Outcome<Value> {
+    fn call_value(&mut self, callee: &Value, args: Args) -> Outcome<Value> {
         match callee {
             Value::Function(name) => builtins::call(self, name, args),
             Value::Method(bound) => builtins::method(self, &bound.0, &bound.1, args),
-            Value::Macro(index) => self.call_macro(*index, args, caller),
+            Value::Macro(index, definition) => self.call_macro(*index, definition, args),
+            Value::Joiner(index) => {
+                let [] = args.take("joiner", [])?;
+                let joiner = &mut self.joiners[*index];
+                let first = !std::mem::replace(&mut joiner.used, true);
+                Ok(if first { Value::str("") } else { joiner.separator.clone() })
+            }
             Value::Loop { slot, serial } => {
                 let [iterable] = args.take("loop", ["iterable"])?;
                 let Some(state) = self.loops.get(*slot).filter(|state| state.serial == *serial) else {
                     return fail("this loop has ended");
                 };
+                if !state.definition.recursive {
+                    return fail("only a loop that is marked as recursive can be called");
+                }
                 let (definition, scope, depth) = (state.definition.clone(), state.scope, state.depth + 1);
-                let iterable = iterable.unwrap_or(Value::None);
-                self.capture(scope, |this| this.run_loop(&definition, &iterable, depth))
+                let iterable = required(iterable, "loop")?;
+                let (_, value) = self.capture(scope, |this| this.run_loop(&definition, &iterable, depth))?;
+                Ok(value)
             }
             Value::Undefined(reason) => fail(reason.as_ref()),
             other => fail(format!("{} cannot be called", describe(other))),

@@ -3,6 +3,7 @@
 mod builtins;
 mod eval;
 mod format;
+mod names;
 mod ops;
 mod parse;
 mod value;
@@ -84,16 +85,19 @@ impl<'a> RenderInputs<'a> {
     }
 
     /// With the special tokens of the model.
+    #[must_use]
     pub fn with_special_tokens(self, special_tokens: &'a SpecialTokens) -> Self {
         Self { special_tokens: Some(special_tokens), ..self }
     }
 
     /// With tools.
+    #[must_use]
     pub fn with_tools(self, tools: &'a [Json]) -> Self {
         Self { tools: Some(tools), ..self }
     }
 
     /// With further variables for the template.
+    #[must_use]
     pub fn with_extra(self, extra: &'a Map<String, Json>) -> Self {
         Self { extra: Some(extra), ..self }
     }
@@ -107,7 +111,7 @@ impl<'a> RenderInputs<'a> {
 /// `break` and `continue`, `{% generation %}` (which renders its contents), `raise_exception`, `strftime_now`, a `tojson`
 /// that writes what Python's `json.dumps(ensure_ascii=False)` writes, and Python's own semantics for values: `True`
 /// prints as `True`, dicts keep their order, strings, lists and dicts have their Python methods, an undefined variable
-/// is empty until it is used. Goldens made with `transformers` and Jinja2 hold the two together.
+/// is empty until it is used, `map`, `select` and their like return something that can be read once. Goldens made with `transformers` and Jinja2 hold the two together.
 ///
 /// # Untrusted templates
 ///
@@ -222,6 +226,7 @@ impl ChatTemplate {
     }
 
     /// The same template with other limits.
+    #[must_use]
     pub fn with_limits(self, limits: TemplateLimits) -> Self {
         Self { limits, ..self }
     }

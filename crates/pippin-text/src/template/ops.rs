@@ -8,22 +8,35 @@ use super::builtins;
 use super::eval::{Args, Fault, Interpreter, Outcome, check_namespace_name, describe, fail};
 use super::format;
 use super::parse::{Comparison, Name, Operator};
-use super::value::{Key, Value};
+use super::value::{Key, Range, RangeParts, Value, ViewKind};
 
 impl Interpreter {
     /// The items of an iterable.
     pub(crate) fn iterate(&mut self, value: &Value) -> Outcome<Vec<Value>> {
         let count = match value {
-            Value::List(seq) | Value::Tuple(seq) => seq.items.len(),
+            Value::List(seq) | Value::Tuple(seq) | Value::Group(seq) => seq.items.len(),
             Value::Dict(dict) => dict.map.len(),
+            // An item is a pair, made now.
+            Value::View(view) => view.dict.map.len() * if view.kind == ViewKind::Items { 4 } else { 1 },
+            Value::Range(range) => range.len(),
+            Value::Generator(index) => self.generators[*index].items.len(),
             Value::Str(text) => text.len(),
             Value::Undefined(_) => 0,
             other => return fail(format!("{} cannot be iterated over", describe(other))),
         };
         self.reserve(count as u64 * size_of::<Value>() as u64)?;
         Ok(match value {
-            Value::List(seq) | Value::Tuple(seq) => seq.items.clone(),
+            Value::List(seq) | Value::Tuple(seq) | Value::Group(seq) => seq.items.clone(),
             Value::Dict(dict) => dict.map.keys().map(Key::value).collect(),
+            Value::View(view) => view.values()?,
+            Value::Range(range) => range.values().collect(),
+            Value::Generator(index) => {
+                let rest = std::mem::take(&mut self.generators[*index]);
+                match rest.fault {
+                    Some(fault) => return Err(fault),
+                    None => rest.items.collect(),
+                }
+            }
             Value::Str(text) => {
                 text.chars().map(|c| Value::str(c.encode_utf8(&mut [0; 4]) as &str)).collect()
             }
@@ -47,13 +60,62 @@ impl Interpreter {
         if builtins::has_method(object, name) {
             return Ok(Value::Method(Arc::new((object.clone(), name.clone()))));
         }
+        if builtins::changes(object, name) {
+            let kind = object.type_name();
+            return Ok(Value::undefined(format!(
+                "access to attribute '{name}' of '{kind}' object is unsafe"
+            )));
+        }
         let found = match object {
             Value::Dict(dict) => dict.map.get(name.as_ref()).cloned(),
             Value::Namespace(index) => self.namespaces[*index].get(name.as_ref()).cloned(),
             Value::Loop { slot, serial } => self.loop_attribute(*slot, *serial, name)?,
-            Value::Macro(index) if name.as_ref() == "name" => {
-                Some(Value::Str(self.macros[*index].definition.name.clone()))
+            Value::Macro(_, definition) => {
+                let has = |name: &str| definition.parameters.iter().any(|other| other.as_ref() == name);
+                match name.as_ref() {
+                    "name" => Some(definition.name.clone().map_or(Value::None, Value::Str)),
+                    "arguments" => {
+                        Some(Value::tuple(definition.parameters.iter().cloned().map(Value::Str).collect())?)
+                    }
+                    "catch_kwargs" => Some(Value::Bool(definition.special.kwargs && !has("kwargs"))),
+                    "catch_varargs" => Some(Value::Bool(definition.special.varargs && !has("varargs"))),
+                    "caller" => Some(Value::Bool(definition.special.caller)),
+                    _ => None,
+                }
             }
+            Value::Range(range) => {
+                let RangeParts { start, stop, step, .. } = range.parts();
+                match name.as_ref() {
+                    "start" => Some(Value::Int(*start)),
+                    "stop" => Some(Value::Int(*stop)),
+                    "step" => Some(Value::Int(*step)),
+                    _ => None,
+                }
+            }
+            Value::View(view) if name.as_ref() == "mapping" => Some(Value::Dict(view.dict.clone())),
+            Value::Group(seq) => match name.as_ref() {
+                "grouper" => seq.items.first().cloned(),
+                "list" => seq.items.get(1).cloned(),
+                _ => None,
+            },
+            Value::Cycler(index) => {
+                let cycler = &self.cyclers[*index];
+                match name.as_ref() {
+                    "current" => cycler.items.get(cycler.position).cloned(),
+                    "pos" => Some(Value::Int(cycler.position as i128)),
+                    "items" => {
+                        let items = cycler.items.clone();
+                        self.reserve(items.len() as u64 * size_of::<Value>() as u64)?;
+                        Some(Value::tuple(items)?)
+                    }
+                    _ => None,
+                }
+            }
+            Value::Joiner(index) => match name.as_ref() {
+                "sep" => Some(self.joiners[*index].separator.clone()),
+                "used" => Some(Value::Bool(self.joiners[*index].used)),
+                _ => None,
+            },
             Value::Undefined(reason) => return fail(reason.as_ref()),
             _ => None,
         };
@@ -66,7 +128,15 @@ impl Interpreter {
         let Some(state) = self.loops.get(slot).filter(|state| state.serial == serial) else {
             return fail("this loop has ended");
         };
-        let (index, count) = (state.index, state.items.get().len());
+        let index = state.index;
+        // What comes after the present item is asked of a generator only where it matters.
+        match name {
+            "revindex" | "revindex0" | "length" => _ = self.has_item(slot, usize::MAX)?,
+            "last" | "nextitem" => _ = self.has_item(slot, index + 1)?,
+            _ => {}
+        }
+        let state = &self.loops[slot];
+        let count = state.items.get().len();
         let number = |number: usize| Some(Value::Int(number as i128));
         Ok(match name {
             "index" => number(index + 1),
@@ -107,8 +177,30 @@ impl Interpreter {
 
     /// A value as key of a dict, to look it up; `None` if it cannot be one. Hashing long strings is work.
     pub(crate) fn key(&mut self, value: &Value) -> Outcome<Option<Key>> {
+        match self.new_key(value) {
+            Ok(key) => Ok(Some(key)),
+            Err(Fault::Error(_)) => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// A value as key of a dict, to put it in.
+    pub(crate) fn new_key(&mut self, value: &Value) -> Outcome<Key> {
         self.visit(value)?;
-        Ok(Key::new(value).ok())
+        if let Value::Tuple(_) | Value::Group(_) = value {
+            // A key beside each member of the tuple, however deep.
+            self.reserve(value.weight().saturating_mul(size_of::<Key>() as u64))?;
+        }
+        Key::new(value)
+    }
+
+    /// The same for `in` and `get`, where Python refuses what can never be a key.
+    pub(crate) fn lookup_key(&mut self, value: &Value) -> Outcome<Option<Key>> {
+        self.visit(value)?;
+        match value.unhashable() {
+            Some(kind) => fail(format!("unhashable type: '{kind}'")),
+            None => self.key(value),
+        }
     }
 
     /// `object[index]`: items first, then attributes.
@@ -121,7 +213,12 @@ impl Interpreter {
                     return Ok(value.clone());
                 }
             }
-            Value::List(seq) | Value::Tuple(seq) => {
+            Value::Range(range) => {
+                if let Some(index) = index.as_int() {
+                    return Ok(position(index, range.len()).map_or_else(missing, |at| range.at(at)));
+                }
+            }
+            Value::List(seq) | Value::Tuple(seq) | Value::Group(seq) => {
                 if let Some(index) = index.as_int() {
                     let position = position(index, seq.items.len());
                     return Ok(position.and_then(|at| seq.items.get(at).cloned()).unwrap_or_else(missing));
@@ -148,7 +245,7 @@ impl Interpreter {
         if step == 0 {
             return fail("the step of a slice cannot be 0");
         }
-        let pick = |count: usize| {
+        let ends = |count: usize| {
             let count = count as i128;
             // Python's rules: negative bounds count from the end, all are clamped.
             let (lowest, highest) = if step > 0 { (0, count) } else { (-1, count - 1) };
@@ -157,7 +254,10 @@ impl Interpreter {
             };
             let start = bounds[0].map_or(if step > 0 { 0 } else { count - 1 }, clamp);
             let stop = bounds[1].map_or(if step > 0 { count } else { -1 }, clamp);
-            let mut at = start;
+            (start, stop)
+        };
+        let pick = |count: usize| {
+            let (mut at, stop) = ends(count);
             std::iter::from_fn(move || {
                 let inside = if step > 0 { at < stop } else { at > stop };
                 let current = at;
@@ -166,7 +266,21 @@ impl Interpreter {
             })
         };
         match object {
-            Value::List(seq) | Value::Tuple(seq) => {
+            Value::Range(range) => {
+                let RangeParts { start, step: each, .. } = range.parts();
+                let number =
+                    |position: i128| position.checked_mul(*each).and_then(|far| far.checked_add(*start));
+                let (first, last) = ends(range.len());
+                let slice = match (number(first), number(last), step.checked_mul(*each)) {
+                    (Some(first), Some(last), Some(step)) => Range::new(first, last, step, range.len()),
+                    _ => None,
+                };
+                slice.map_or_else(
+                    || fail("the numbers of this slice are too large"),
+                    |range| Ok(Value::Range(range)),
+                )
+            }
+            Value::List(seq) | Value::Tuple(seq) | Value::Group(seq) => {
                 self.reserve(seq.items.len() as u64 * size_of::<Value>() as u64)?;
                 let items = pick(seq.items.len()).map(|at| seq.items[at].clone()).collect();
                 if matches!(object, Value::List(_)) { Value::list(items) } else { Value::tuple(items) }
@@ -206,13 +320,45 @@ impl Interpreter {
             (Value::Str(_), other) => {
                 fail(format!("'in <string>' requires string as left operand, not {}", other.type_name()))
             }
-            (Value::List(seq) | Value::Tuple(seq), _) => {
+            (Value::List(seq) | Value::Tuple(seq) | Value::Group(seq), _) => {
                 // Comparing two values takes no longer than the smaller of them.
                 let comparisons = (seq.items.len() as u64).saturating_mul(item.weight() / 16);
                 self.work(seq.items.len() as u64 + comparisons.min(container.weight() / 16))?;
                 Ok(seq.items.iter().any(|candidate| candidate.equals(item)))
             }
-            (Value::Dict(dict), _) => Ok(self.key(item)?.is_some_and(|key| dict.map.contains_key(&key))),
+            (Value::Dict(dict), _) => {
+                Ok(self.lookup_key(item)?.is_some_and(|key| dict.map.contains_key(&key)))
+            }
+            (Value::Range(range), _) => Ok(range.position(item).is_some()),
+            (Value::View(view), _) => {
+                let dict = &view.dict;
+                match view.kind {
+                    ViewKind::Keys => {
+                        Ok(self.lookup_key(item)?.is_some_and(|key| dict.map.contains_key(&key)))
+                    }
+                    ViewKind::Values => {
+                        self.visit(container)?;
+                        Ok(dict.map.values().any(|candidate| candidate.equals(item)))
+                    }
+                    ViewKind::Items => match item {
+                        Value::Tuple(pair) | Value::Group(pair) if pair.items.len() == 2 => {
+                            let found = self.lookup_key(&pair.items[0])?.and_then(|key| dict.map.get(&key));
+                            self.visit(item)?;
+                            Ok(found.is_some_and(|value| value.equals(&pair.items[1])))
+                        }
+                        _ => Ok(false),
+                    },
+                }
+            }
+            (Value::Generator(index), _) => {
+                while let Some(candidate) = self.next_item(*index)? {
+                    self.work(1 + candidate.weight().min(item.weight()) / 16)?;
+                    if candidate.equals(item) {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
             (Value::Undefined(_), _) => Ok(false),
             (Value::Namespace(_), _) => fail("namespaces cannot be searched"),
             (other, _) => fail(format!("{} cannot be searched with 'in'", describe(other))),
@@ -227,7 +373,7 @@ impl Interpreter {
                 return Ok(Value::str([a.as_ref(), b.as_ref()].concat()));
             }
             (Operator::Add, Value::List(a), Value::List(b))
-            | (Operator::Add, Value::Tuple(a), Value::Tuple(b)) => {
+            | (Operator::Add, Value::Tuple(a) | Value::Group(a), Value::Tuple(b) | Value::Group(b)) => {
                 self.reserve((a.items.len() + b.items.len()) as u64 * size_of::<Value>() as u64)?;
                 let items = [a.items.as_slice(), b.items.as_slice()].concat();
                 return if matches!(left, Value::List(_)) { Value::list(items) } else { Value::tuple(items) };

@@ -4,6 +4,7 @@
 //! our own, which owns its strings, so that a template is parsed once and can be kept. The length of every tag is bounded
 //! before the parser sees the source, and the depth while translating: no source text can overflow the stack.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use minijinja::machinery::ast;
@@ -11,6 +12,7 @@ use minijinja::machinery::{Span, Token, parse as parse_source, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 
+use super::names::{Special, special};
 use super::value::Value;
 
 /// Tokens between the delimiters of one tag. The longest in published templates have some 200.
@@ -19,6 +21,9 @@ const MAX_TAG_TOKENS: usize = 2000;
 const MAX_ELIF: usize = 200;
 /// Nesting of statements and expressions.
 const MAX_DEPTH: usize = 150;
+
+/// What a `{% generation %}` block calls, for the parser.
+const GENERATION: &str = "__pippin_generation";
 
 /// Why a source is no template: line and reason.
 pub(crate) type Refusal = (u32, String);
@@ -36,7 +41,7 @@ pub(crate) enum Stmt {
     Set { target: Target, value: Expr },
     SetBlock { target: Target, filter: Option<Expr>, body: Block },
     FilterBlock { filter: Expr, body: Block },
-    Macro(Arc<Macro>),
+    Macro(Name, Arc<Macro>),
     CallBlock { call: Expr, caller: Arc<Macro> },
     Do(Expr),
     Break,
@@ -50,15 +55,20 @@ pub(crate) struct For {
     pub(crate) filter: Option<Expr>,
     pub(crate) body: Block,
     pub(crate) otherwise: Block,
+    /// Whether the loop may be called: `loop(…)`.
+    pub(crate) recursive: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Macro {
-    pub(crate) name: Name,
+    /// Absent for the body of a call block.
+    pub(crate) name: Option<Name>,
     pub(crate) parameters: Vec<Name>,
     /// The defaults of the last parameters.
     pub(crate) defaults: Vec<Expr>,
     pub(crate) body: Block,
+    /// What it is given besides its parameters, because its body uses it.
+    pub(crate) special: Special,
 }
 
 /// The left side of an assignment.
@@ -136,8 +146,8 @@ pub(crate) fn parse(source: &str) -> Result<Block, Refusal> {
         .map_err(|error| (1, error.to_string()))?;
     check_tags(&source, &syntax)?;
     match parse_source(&source, "chat template", syntax).map_err(refusal)? {
-        ast::Stmt::Template(template) => Translator { depth: 0 }.block(&template.children),
-        other => Translator { depth: 0 }.block(&[other]),
+        ast::Stmt::Template(template) => Translator::default().block(&template.children),
+        other => Translator::default().block(&[other]),
     }
 }
 
@@ -173,8 +183,8 @@ fn check_tags(source: &str, syntax: &SyntaxConfig) -> Result<(), Refusal> {
 /// Rewrites the few things in which Jinja, as `transformers` sets it up, differs from what the parser takes:
 ///
 /// - Line ends of all kinds are newlines.
-/// - `{% generation %} … {% endgeneration %}` marks, for training, the text that the assistant wrote. It opens a scope
-///   and otherwise does nothing, which is what `{% with %}` does.
+/// - `{% generation %} … {% endgeneration %}` marks, for training, the text that the assistant wrote. In Jinja it is a call
+///   block; the name that is called here is one that the translator knows.
 /// - `trim_blocks` does not remove the newline after `{% raw %}`. The parser removes it, so it gets two.
 fn adapt(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
@@ -210,8 +220,10 @@ fn adapt(source: &str) -> String {
                     result.push('\n');
                 }
             }
-            "generation" => result.push_str(&tag.replacen("generation", "with", 1)),
-            "endgeneration" => result.push_str(&tag.replacen("endgeneration", "endwith", 1)),
+            "generation" => {
+                result.push_str(&tag.replacen("generation", &format!("call {GENERATION}()"), 1));
+            }
+            "endgeneration" => result.push_str(&tag.replacen("endgeneration", "endcall", 1)),
             _ => result.push_str(tag),
         }
     }
@@ -219,8 +231,12 @@ fn adapt(source: &str) -> String {
     result
 }
 
+#[derive(Default)]
 struct Translator {
     depth: usize,
+    /// Whether `break` and `continue` have a loop to end. The parser asks the same, but takes a loop's `else` for a part of
+    /// the loop.
+    in_loop: bool,
 }
 
 impl Translator {
@@ -230,6 +246,21 @@ impl Translator {
             return Err((line_of(span), format!("nested more than {MAX_DEPTH} levels deep")));
         }
         Ok(())
+    }
+
+    /// Translates something where `break` and `continue` are allowed or not.
+    fn within<T>(&mut self, in_loop: bool, translate: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.in_loop, in_loop);
+        let result = translate(self);
+        self.in_loop = before;
+        result
+    }
+
+    fn loop_control(&self, span: Span, name: &str, stmt: Stmt) -> Result<Stmt, Refusal> {
+        match self.in_loop {
+            true => Ok(stmt),
+            false => Err((line_of(span), format!("`{name}` must be placed inside a loop"))),
+        }
     }
 
     fn block(&mut self, statements: &[ast::Stmt<'_>]) -> Result<Block, Refusal> {
@@ -246,8 +277,11 @@ impl Translator {
                     target: self.target(&node.target)?,
                     iter: self.expr(&node.iter)?,
                     filter: node.filter_expr.as_ref().map(|filter| self.expr(filter)).transpose()?,
-                    body: self.block(&node.body)?,
-                    otherwise: self.block(&node.else_body)?,
+                    body: self.within(true, |this| this.block(&node.body))?,
+                    // Belongs to the loop outside. A recursive loop is a function, which ends with its `else`.
+                    otherwise: self
+                        .within(self.in_loop && !node.recursive, |this| this.block(&node.else_body))?,
+                    recursive: node.recursive,
                 };
                 self.depth -= 1;
                 (node.span(), Stmt::For(Arc::new(result)))
@@ -290,15 +324,32 @@ impl Translator {
                 self.depth -= 1;
                 (node.span(), result)
             }
-            ast::Stmt::Macro(node) => (node.span(), Stmt::Macro(self.macro_(node, node.span())?)),
+            ast::Stmt::Macro(node) => {
+                let name: Name = node.name.into();
+                let definition = self.macro_(node, Some(name.clone()), node.span())?;
+                (node.span(), Stmt::Macro(name, definition))
+            }
+            ast::Stmt::CallBlock(node) if matches!(&node.call.expr, ast::Expr::Var(var) if var.id == GENERATION) =>
+            {
+                self.enter(node.span())?;
+                let body = self.within(false, |this| this.block(&node.macro_decl.body))?;
+                self.depth -= 1;
+                (node.span(), Stmt::With { assignments: Vec::new(), body })
+            }
             ast::Stmt::CallBlock(node) => {
                 let call = self.call(&node.call, node.call.span())?;
-                let caller = self.macro_(&node.macro_decl, node.span())?;
+                if node.call.args.iter().any(|arg| matches!(arg, ast::CallArg::Kwarg("caller", _))) {
+                    let problem = "a call block gives `caller` itself; it cannot be given twice";
+                    return Err((line_of(node.span()), problem.to_owned()));
+                }
+                let caller = self.macro_(&node.macro_decl, None, node.span())?;
                 (node.span(), Stmt::CallBlock { call, caller })
             }
             ast::Stmt::Do(node) => (node.span(), Stmt::Do(self.call(&node.call, node.span())?)),
-            ast::Stmt::Break(node) => (node.span(), Stmt::Break),
-            ast::Stmt::Continue(node) => (node.span(), Stmt::Continue),
+            ast::Stmt::Break(node) => (node.span(), self.loop_control(node.span(), "break", Stmt::Break)?),
+            ast::Stmt::Continue(node) => {
+                (node.span(), self.loop_control(node.span(), "continue", Stmt::Continue)?)
+            }
             ast::Stmt::AutoEscape(node) => {
                 return Err((line_of(node.span()), "`autoescape` has no use in a chat template".to_owned()));
             }
@@ -309,20 +360,33 @@ impl Translator {
         Ok((line_of(span), translated))
     }
 
-    fn macro_(&mut self, node: &ast::Macro<'_>, span: Span) -> Result<Arc<Macro>, Refusal> {
+    fn macro_(
+        &mut self,
+        node: &ast::Macro<'_>,
+        name: Option<Name>,
+        span: Span,
+    ) -> Result<Arc<Macro>, Refusal> {
         self.enter(span)?;
         let parameters = node.args.iter().map(|argument| match argument {
             ast::Expr::Var(var) => Ok(var.id.into()),
             _ => Err((line_of(span), "the parameters of a macro must be names".to_owned())),
         });
-        let result = Macro {
-            name: node.name.into(),
-            parameters: parameters.collect::<Result<_, _>>()?,
-            defaults: self.exprs(&node.defaults)?,
-            body: self.block(&node.body)?,
-        };
+        let parameters: Vec<Name> = parameters.collect::<Result<_, _>>()?;
+        let refuse = |problem: &str| Err((line_of(span), problem.to_owned()));
+        if (1..parameters.len()).any(|index| parameters[..index].contains(&parameters[index])) {
+            return refuse("two parameters of the macro have the same name");
+        }
+        let body = self.within(false, |this| this.block(&node.body))?;
+        let special = special(&body);
+        let required = parameters.len().saturating_sub(node.defaults.len());
+        if special.caller && parameters[..required].iter().any(|name| name.as_ref() == "caller") {
+            return refuse(
+                "a macro that uses `caller` and has a parameter of this name must give it a default",
+            );
+        }
+        let defaults = self.exprs(&node.defaults)?;
         self.depth -= 1;
-        Ok(Arc::new(result))
+        Ok(Arc::new(Macro { name, parameters, defaults, body, special }))
     }
 
     fn target(&mut self, target: &ast::Expr<'_>) -> Result<Target, Refusal> {
@@ -482,6 +546,14 @@ impl Translator {
     }
 
     fn args(&mut self, args: &[ast::CallArg<'_>]) -> Result<Vec<Arg>, Refusal> {
+        let mut seen = HashSet::new();
+        for arg in args {
+            if let ast::CallArg::Kwarg(name, value) = arg
+                && !seen.insert(*name)
+            {
+                return Err((line_of(value.span()), format!("the argument `{name}` is given twice")));
+            }
+        }
         let args = args.iter().map(|arg| {
             Ok(match arg {
                 ast::CallArg::Pos(expr) => Arg::Positional(self.expr(expr)?),

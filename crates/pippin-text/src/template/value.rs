@@ -13,6 +13,7 @@ use std::sync::Arc;
 use indexmap::{Equivalent, IndexMap};
 
 use super::eval::{Fault, Outcome, fail};
+use super::parse::Macro;
 
 /// Containers may be nested this deep.
 const MAX_DEPTH: u32 = 100;
@@ -31,12 +32,22 @@ pub(crate) enum Value {
     List(Arc<Seq>),
     Tuple(Arc<Seq>),
     Dict(Arc<Dict>),
+    Range(Range),
+    /// What `dict.keys()`, `values()` and `items()` return.
+    View(Arc<View>),
+    /// A pair that `groupby` makes: a tuple with names.
+    Group(Arc<Seq>),
     Namespace(usize),
-    Macro(usize),
+    /// A macro and the number of its instance.
+    Macro(usize, Arc<Macro>),
     Loop {
         slot: usize,
         serial: u64,
     },
+    /// What lazy filters return: it can be iterated over once.
+    Generator(usize),
+    Cycler(usize),
+    Joiner(usize),
     Function(&'static str),
     /// A method bound to its object.
     Method(Arc<(Value, Arc<str>)>),
@@ -56,13 +67,114 @@ pub(crate) struct Dict {
     depth: u32,
 }
 
-/// What can be a key of a dict. As in Python, `True` is the same key as 1.
+/// Python's `range`: never made longer than a limit, so its length fits.
+#[derive(Clone, Debug)]
+pub(crate) struct Range(Arc<RangeParts>);
+
+#[derive(Debug)]
+pub(crate) struct RangeParts {
+    pub(crate) start: i128,
+    pub(crate) stop: i128,
+    pub(crate) step: i128,
+    pub(crate) len: usize,
+}
+
+impl Range {
+    /// `None` when there would be more than `limit` numbers; `step` is not 0.
+    pub(crate) fn new(start: i128, stop: i128, step: i128, limit: usize) -> Option<Self> {
+        let span = if step < 0 { start.saturating_sub(stop) } else { stop.saturating_sub(start) };
+        let len = if span <= 0 { 0 } else { (span as u128 - 1) / step.unsigned_abs() + 1 };
+        let len = usize::try_from(len).ok().filter(|len| *len <= limit)?;
+        Some(Self(Arc::new(RangeParts { start, stop, step, len })))
+    }
+
+    pub(crate) fn parts(&self) -> &RangeParts {
+        &self.0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// The number at a position below the length.
+    pub(crate) fn at(&self, position: usize) -> Value {
+        Value::Int(self.0.start + position as i128 * self.0.step)
+    }
+
+    pub(crate) fn values(&self) -> impl DoubleEndedIterator<Item = Value> + '_ {
+        (0..self.len()).map(|position| self.at(position))
+    }
+
+    /// Where in the range a number stands.
+    pub(crate) fn position(&self, value: &Value) -> Option<usize> {
+        let number = match value {
+            Value::Float(number) if number.fract() == 0.0 && number.abs() < 9e15 => *number as i128,
+            other => other.as_int()?,
+        };
+        let distance = number.checked_sub(self.0.start)?;
+        let position = distance.checked_div(self.0.step).filter(|_| distance % self.0.step == 0)?;
+        usize::try_from(position).ok().filter(|position| *position < self.len())
+    }
+
+    /// As in Python: ranges of the same numbers are equal.
+    fn equals(&self, other: &Self) -> bool {
+        let (a, b) = (self.parts(), other.parts());
+        a.len == b.len && (a.len == 0 || a.start == b.start && (a.len == 1 || a.step == b.step))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ViewKind {
+    Keys,
+    Values,
+    Items,
+}
+
+/// A view of a dict. Dicts never change, so it is the dict and what to show of it.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) kind: ViewKind,
+    pub(crate) dict: Arc<Dict>,
+}
+
+impl View {
+    pub(crate) fn values(&self) -> Outcome<Vec<Value>> {
+        let entries = self.dict.map.iter();
+        match self.kind {
+            ViewKind::Keys => Ok(entries.map(|(key, _)| key.value()).collect()),
+            ViewKind::Values => Ok(entries.map(|(_, value)| value.clone()).collect()),
+            ViewKind::Items => {
+                entries.map(|(key, value)| Value::tuple(vec![key.value(), value.clone()])).collect()
+            }
+        }
+    }
+
+    /// Views of keys and of items are sets; views of values are equal to themselves only.
+    fn equals(&self, other: &Self) -> bool {
+        let (a, b) = (&self.dict.map, &other.dict.map);
+        match (self.kind, other.kind) {
+            (ViewKind::Values, _) | (_, ViewKind::Values) => false,
+            (ViewKind::Keys, ViewKind::Keys) => a.len() == b.len() && a.keys().all(|key| b.contains_key(key)),
+            (ViewKind::Items, ViewKind::Items) => {
+                a.len() == b.len()
+                    && a.iter().all(|(key, value)| b.get(key).is_some_and(|other| value.equals(other)))
+            }
+            // No key is a pair.
+            _ => a.is_empty() && b.is_empty(),
+        }
+    }
+}
+
+/// What can be a key of a dict. As in Python, `True` and `1.0` are the same key as 1.
 #[derive(Clone, Debug)]
 pub(crate) enum Key {
     None,
     Bool(bool),
     Int(i128),
+    Float(f64),
     Str(Arc<str>),
+    /// The members as keys, and the tuple itself.
+    Tuple(Arc<[Key]>, Arc<Seq>),
 }
 
 impl PartialEq for Key {
@@ -70,26 +182,28 @@ impl PartialEq for Key {
         match (self, other) {
             (Self::None, Self::None) => true,
             (Self::Str(a), Self::Str(b)) => a == b,
-            (Self::Bool(a), Self::Bool(b)) => a == b,
-            (Self::Int(a), Self::Int(b)) => a == b,
-            (Self::Bool(flag), Self::Int(number)) | (Self::Int(number), Self::Bool(flag)) => {
-                i128::from(*flag) == *number
-            }
-            _ => false,
+            (Self::Tuple(a, _), Self::Tuple(b, _)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a == b,
+            _ => matches!((self.integer(), other.integer()), (Some(a), Some(b)) if a == b),
         }
     }
 }
 
+// Not a number is no key equal to itself, as in Python: it is never found again.
 impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
             Self::None => 0u8.hash(state),
-            Self::Bool(flag) => i128::from(*flag).hash(state),
-            Self::Int(number) => number.hash(state),
             // Exactly as a plain str, so that a str finds it.
             Self::Str(text) => text.as_ref().hash(state),
+            Self::Tuple(items, _) => items.hash(state),
+            Self::Bool(_) | Self::Int(_) | Self::Float(_) => match (self.integer(), self) {
+                (Some(number), _) => number.hash(state),
+                (None, Self::Float(number)) => number.to_bits().hash(state),
+                (None, _) => 0u8.hash(state),
+            },
         }
     }
 }
@@ -106,13 +220,33 @@ impl Key {
             Value::None => Self::None,
             Value::Bool(flag) => Self::Bool(*flag),
             Value::Int(number) => Self::Int(*number),
-            Value::Float(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
-                Self::Int(*number as i128)
-            }
+            Value::Float(number) => Self::Float(*number),
             Value::Str(text) => Self::Str(text.clone()),
+            Value::Tuple(seq) | Value::Group(seq) => {
+                let keys = seq.items.iter().map(Self::new).collect::<Outcome<_>>()?;
+                Self::Tuple(keys, seq.clone())
+            }
             Value::Undefined(reason) => return fail(reason.as_ref()),
             other => return fail(format!("{} cannot be a key of a dict", other.type_name())),
         })
+    }
+
+    /// The whole number that this key is, however it is written.
+    fn integer(&self) -> Option<i128> {
+        match self {
+            Self::Bool(flag) => Some((*flag).into()),
+            Self::Int(number) => Some(*number),
+            Self::Float(number) if number.fract() == 0.0 && number.abs() < 1e38 => Some(*number as i128),
+            _ => None,
+        }
+    }
+
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Str(text) => text.len() as u64 + 1,
+            Self::Tuple(_, seq) => seq.weight,
+            _ => 1,
+        }
     }
 
     pub(crate) fn value(&self) -> Value {
@@ -120,7 +254,9 @@ impl Key {
             Self::None => Value::None,
             Self::Bool(flag) => Value::Bool(*flag),
             Self::Int(number) => Value::Int(*number),
+            Self::Float(number) => Value::Float(*number),
             Self::Str(text) => Value::Str(text.clone()),
+            Self::Tuple(_, seq) => Value::Tuple(seq.clone()),
         }
     }
 }
@@ -156,10 +292,16 @@ impl Value {
         Ok(Self::Tuple(Arc::new(Seq { items, weight, depth })))
     }
 
+    /// What `groupby` makes: the value that the items have in common, and the items.
+    pub(crate) fn group(grouper: Value, list: Value) -> Outcome<Self> {
+        let items = vec![grouper, list];
+        let (weight, depth) = measure(items.iter())?;
+        Ok(Self::Group(Arc::new(Seq { items, weight, depth })))
+    }
+
     pub(crate) fn dict(map: IndexMap<Key, Value>) -> Outcome<Self> {
         let (weight, depth) = measure(map.values())?;
-        let keys: u64 =
-            map.keys().map(|key| if let Key::Str(text) = key { text.len() as u64 + 1 } else { 1 }).sum();
+        let keys = map.keys().map(Key::weight).fold(0, u64::saturating_add);
         Ok(Self::Dict(Arc::new(Dict { map, weight: weight.saturating_add(keys), depth })))
     }
 
@@ -215,9 +357,19 @@ impl Value {
             Self::List(_) => "list",
             Self::Tuple(_) => "tuple",
             Self::Dict(_) => "dict",
+            Self::Range(_) => "range",
+            Self::View(view) => match view.kind {
+                ViewKind::Keys => "dict_keys",
+                ViewKind::Values => "dict_values",
+                ViewKind::Items => "dict_items",
+            },
+            Self::Group(_) => "tuple",
             Self::Namespace(_) => "namespace",
-            Self::Macro(_) => "macro",
+            Self::Macro(..) => "macro",
             Self::Loop { .. } => "loop",
+            Self::Generator(_) => "generator",
+            Self::Cycler(_) => "cycler",
+            Self::Joiner(_) => "joiner",
             Self::Function(_) => "function",
             Self::Method(_) => "method",
         }
@@ -227,8 +379,9 @@ impl Value {
     pub(crate) fn weight(&self) -> u64 {
         match self {
             Self::Str(text) => text.len() as u64 + 1,
-            Self::List(seq) | Self::Tuple(seq) => seq.weight,
+            Self::List(seq) | Self::Tuple(seq) | Self::Group(seq) => seq.weight,
             Self::Dict(dict) => dict.weight,
+            Self::View(view) => view.dict.weight.saturating_add(1),
             Self::Method(bound) => bound.0.weight().saturating_add(1),
             _ => 1,
         }
@@ -236,10 +389,22 @@ impl Value {
 
     fn depth(&self) -> u32 {
         match self {
-            Self::List(seq) | Self::Tuple(seq) => seq.depth,
+            Self::List(seq) | Self::Tuple(seq) | Self::Group(seq) => seq.depth,
             Self::Dict(dict) => dict.depth,
+            // Items are pairs, which are made when they are asked for.
+            Self::View(view) => view.dict.depth + 2,
             Self::Method(bound) => bound.0.depth() + 1,
             _ => 0,
+        }
+    }
+
+    /// The type because of which Python refuses this value as a key.
+    pub(crate) fn unhashable(&self) -> Option<&'static str> {
+        match self {
+            Self::List(_) | Self::Dict(_) => Some(self.type_name()),
+            Self::View(view) if view.kind != ViewKind::Values => Some(self.type_name()),
+            Self::Tuple(seq) | Self::Group(seq) => seq.items.iter().find_map(Self::unhashable),
+            _ => None,
         }
     }
 
@@ -250,8 +415,10 @@ impl Value {
             Self::Int(number) => *number != 0,
             Self::Float(number) => *number != 0.0,
             Self::Str(text) => !text.is_empty(),
-            Self::List(seq) | Self::Tuple(seq) => !seq.items.is_empty(),
+            Self::List(seq) | Self::Tuple(seq) | Self::Group(seq) => !seq.items.is_empty(),
             Self::Dict(dict) => !dict.map.is_empty(),
+            Self::View(view) => !view.dict.map.is_empty(),
+            Self::Range(range) => range.len() > 0,
             _ => true,
         }
     }
@@ -288,7 +455,8 @@ impl Value {
         match (self, other) {
             (Self::Undefined(_), Self::Undefined(_)) | (Self::None, Self::None) => true,
             (Self::Str(a), Self::Str(b)) => a == b,
-            (Self::List(a), Self::List(b)) | (Self::Tuple(a), Self::Tuple(b)) => {
+            (Self::List(a), Self::List(b))
+            | (Self::Tuple(a) | Self::Group(a), Self::Tuple(b) | Self::Group(b)) => {
                 Arc::ptr_eq(a, b)
                     || a.items.len() == b.items.len()
                         && a.items.iter().zip(&b.items).all(|(a, b)| a.equals(b))
@@ -300,7 +468,13 @@ impl Value {
                             .iter()
                             .all(|(key, value)| b.map.get(key).is_some_and(|other| value.equals(other)))
             }
-            (Self::Namespace(a), Self::Namespace(b)) | (Self::Macro(a), Self::Macro(b)) => a == b,
+            (Self::Range(a), Self::Range(b)) => a.equals(b),
+            (Self::View(a), Self::View(b)) => Arc::ptr_eq(a, b) || a.equals(b),
+            (Self::Namespace(a), Self::Namespace(b))
+            | (Self::Macro(a, _), Self::Macro(b, _))
+            | (Self::Generator(a), Self::Generator(b))
+            | (Self::Cycler(a), Self::Cycler(b))
+            | (Self::Joiner(a), Self::Joiner(b)) => a == b,
             (Self::Function(a), Self::Function(b)) => a == b,
             _ => match (self.as_int(), other.as_int()) {
                 (Some(a), Some(b)) => a == b,
@@ -313,7 +487,8 @@ impl Value {
     pub(crate) fn compare(&self, other: &Self) -> Outcome<Ordering> {
         match (self, other) {
             (Self::Str(a), Self::Str(b)) => Ok(a.cmp(b)),
-            (Self::List(a), Self::List(b)) | (Self::Tuple(a), Self::Tuple(b)) => {
+            (Self::List(a), Self::List(b))
+            | (Self::Tuple(a) | Self::Group(a), Self::Tuple(b) | Self::Group(b)) => {
                 for (a, b) in a.items.iter().zip(&b.items) {
                     if !a.equals(b) {
                         return a.compare(b);
@@ -354,7 +529,34 @@ impl Value {
             Self::Str(text) => str_repr(text, out),
             Self::List(seq) => sequence(out, "[", "]", &seq.items),
             Self::Tuple(seq) if seq.items.len() == 1 => sequence(out, "(", ",)", &seq.items),
-            Self::Tuple(seq) => sequence(out, "(", ")", &seq.items),
+            Self::Tuple(seq) | Self::Group(seq) => sequence(out, "(", ")", &seq.items),
+            Self::Range(range) => {
+                let RangeParts { start, stop, step, .. } = range.parts();
+                _ = match step {
+                    1 => write!(out, "range({start}, {stop})"),
+                    _ => write!(out, "range({start}, {stop}, {step})"),
+                };
+            }
+            Self::View(view) => {
+                _ = write!(out, "{}([", self.type_name());
+                for (number, (key, value)) in view.dict.map.iter().enumerate() {
+                    if number > 0 {
+                        out.push_str(", ");
+                    }
+                    match view.kind {
+                        ViewKind::Keys => key.value().repr(out),
+                        ViewKind::Values => value.repr(out),
+                        ViewKind::Items => {
+                            out.push('(');
+                            key.value().repr(out);
+                            out.push_str(", ");
+                            value.repr(out);
+                            out.push(')');
+                        }
+                    }
+                }
+                out.push_str("])");
+            }
             Self::Dict(dict) => {
                 out.push('{');
                 for (number, (key, value)) in dict.map.iter().enumerate() {
@@ -367,9 +569,19 @@ impl Value {
                 }
                 out.push('}');
             }
-            Self::Namespace(_) => out.push_str("<Namespace>"),
-            Self::Macro(_) => out.push_str("<Macro>"),
+            Self::Namespace(_) => out.push_str("<Namespace {...}>"),
+            Self::Macro(_, definition) => match &definition.name {
+                Some(name) => {
+                    out.push_str("<Macro ");
+                    str_repr(name, out);
+                    out.push('>');
+                }
+                None => out.push_str("<Macro anonymous>"),
+            },
             Self::Loop { .. } => out.push_str("<LoopContext>"),
+            Self::Generator(_) => out.push_str("<generator object>"),
+            Self::Cycler(_) => out.push_str("<Cycler>"),
+            Self::Joiner(_) => out.push_str("<Joiner>"),
             Self::Function(name) => _ = write!(out, "<function {name}>"),
             Self::Method(bound) => _ = write!(out, "<method {}>", bound.1),
         }
@@ -409,6 +621,11 @@ pub(crate) fn float_repr(number: f64, out: &mut String) {
     }
 }
 
+/// Python's `str.isprintable` for one character, without its tables of unassigned code points.
+pub(crate) fn is_printable(c: char) -> bool {
+    !(c.is_control() || (c.is_whitespace() && c != ' ') || c == '\u{200b}' || c == '\u{feff}')
+}
+
 fn str_repr(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
@@ -422,7 +639,7 @@ fn str_repr(text: &str, out: &mut String) {
                 out.push('\\');
                 out.push(c);
             }
-            c if c.is_control() || (c.is_whitespace() && c != ' ') || c == '\u{200b}' || c == '\u{feff}' => {
+            c if !is_printable(c) => {
                 _ = match c as u32 {
                     code @ ..=0xff => write!(out, "\\x{code:02x}"),
                     code @ ..=0xffff => write!(out, "\\u{code:04x}"),
@@ -456,7 +673,7 @@ impl JsonStyle<'_> {
             Value::Int(number) => _ = write!(out, "{number}"),
             Value::Float(number) => json_float(*number, out),
             Value::Str(text) => self.string(text, out),
-            Value::List(seq) | Value::Tuple(seq) => {
+            Value::List(seq) | Value::Tuple(seq) | Value::Group(seq) => {
                 out.push('[');
                 for (number, item) in seq.items.iter().enumerate() {
                     self.separate(number, out, level + 1);
@@ -484,6 +701,7 @@ impl JsonStyle<'_> {
                     self.separate(number, out, level + 1);
                     match key {
                         Key::Str(text) => self.string(text, out),
+                        Key::Tuple(..) => return fail("tojson: a tuple cannot be a key"),
                         other => {
                             out.push('"');
                             self.write(&other.value(), out, level, limit)?;

@@ -75,10 +75,10 @@ impl<'a, W: Write> Repl<'a, W> {
             _ => None,
         };
         let mut session = ChatSession::new(model)
-            .parameters(parameters)
-            .history(messages)
-            .tools(input.tools)
-            .template_kwargs(input.template_kwargs);
+            .with_parameters(parameters)
+            .with_history(messages)
+            .with_tools(input.tools)
+            .with_template_kwargs(input.template_kwargs);
         session.set_system(instructions);
         Self { session, raw, stats, last_info: None, out, interrupt }
     }
@@ -115,7 +115,7 @@ impl<'a, W: Write> Repl<'a, W> {
                 output::note("the conversation is forgotten");
             }
             Command::System(None) => {
-                output::note(self.session.system_text().unwrap_or("there are no instructions"))
+                output::note(self.session.system().unwrap_or("there are no instructions"))
             }
             Command::System(Some(text)) => {
                 let text = if text == "none" { String::new() } else { text };
@@ -123,13 +123,13 @@ impl<'a, W: Write> Repl<'a, W> {
                 self.session.set_system(Some(text));
             }
             Command::Set(None) => {
-                let list = parameters::list(self.session.parameters_mut());
+                let list = parameters::list(self.session.parameters());
                 let line = |(name, value): &(String, String)| format!("  {name:24} {value}");
                 output::lines(&list.iter().map(line).collect::<Vec<_>>().join("\n"));
             }
             Command::Set(Some((name, None))) => self.show_parameter(&name),
             Command::Set(Some((name, Some(value)))) => {
-                match parameters::set_text(self.session.parameters_mut(), &name, &value) {
+                match parameters::set_text(self.session.parameters(), &name, &value) {
                     Ok(changed) => {
                         *self.session.parameters_mut() = changed;
                         self.show_parameter(&name);
@@ -167,7 +167,7 @@ impl<'a, W: Write> Repl<'a, W> {
             output::error(&format!("there is no parameter {name:?}"), Some("/set lists the parameters"));
             return;
         };
-        let list = parameters::list(self.session.parameters_mut());
+        let list = parameters::list(self.session.parameters());
         for (name, value) in list.iter().filter(|(listed, _)| *listed == name) {
             output::note(&format!("{name} = {value}"));
         }
@@ -211,13 +211,12 @@ impl<'a, W: Write> Repl<'a, W> {
         let _watch = self.interrupt.watch(stream.cancel_handle());
         let outcome = stream.try_for_each(|piece| Ok(self.out.piece(&piece?)?));
         drop(stream);
-        self.last_info = self.session.last_info().cloned();
+        self.last_info = self.session.last_info();
         self.finish(outcome)
     }
 
     fn complete(&mut self, text: &str) -> Result<()> {
-        let parameters = self.session.parameters_mut().clone();
-        let mut stream = self.session.container().generate_text(text, &parameters)?;
+        let mut stream = self.session.container().generate_text(text, self.session.parameters())?;
         let _watch = self.interrupt.watch(stream.cancel_handle());
         let outcome = stream.try_for_each(|event| {
             let event = event?;
@@ -298,9 +297,9 @@ mod tests {
             "Hello",
         ]))
         .expect("runs");
-        assert_eq!(repl.session.parameters_mut().temperature, 0.5);
-        assert_eq!(repl.session.parameters_mut().top_p, 1.0);
-        assert_eq!(repl.session.system_text(), Some("Be brief."));
+        assert_eq!(repl.session.parameters().temperature, 0.5);
+        assert_eq!(repl.session.parameters().top_p, 1.0);
+        assert_eq!(repl.session.system(), Some("Be brief."));
         assert!(repl.stats);
         assert_eq!(repl.session.messages().len(), 3);
         repl.run(&mut Script::new(&["/clear", "/system none"])).expect("runs");

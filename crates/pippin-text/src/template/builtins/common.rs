@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::super::eval::{Fault, Interpreter, Outcome, describe, fail};
-use super::super::value::Value;
+use super::super::value::{Value, View, ViewKind};
 
 /// Widths given to filters and methods that fill up.
 const MAX_WIDTH: i128 = 100_000;
 
-pub(super) fn required(value: Option<Value>, function: &str) -> Outcome<Value> {
+pub(crate) fn required(value: Option<Value>, function: &str) -> Outcome<Value> {
     value.ok_or_else(|| Fault::Error(format!("{function}: an argument is missing")))
 }
 
@@ -42,6 +42,32 @@ pub(super) fn is_space(c: char) -> bool {
 /// Digits in any script: numeric characters except fractions and Roman numerals.
 pub(super) fn is_digit(c: char) -> bool {
     c.is_numeric() && !matches!(c, '\u{bc}'..='\u{be}' | '\u{2150}'..='\u{2189}')
+}
+
+/// Whether a letter has an upper and a lower case: what Python asks to find where words begin.
+pub(super) fn is_cased(c: char) -> bool {
+    c.is_lowercase() || c.is_uppercase() || is_title(c)
+}
+
+/// Letters in title case: digraphs, of which the first letter is large, and Greek ones with a subscript.
+pub(super) fn is_title(c: char) -> bool {
+    matches!(c, '\u{1c5}' | '\u{1c8}' | '\u{1cb}' | '\u{1f2}' | '\u{1f88}'..='\u{1f8f}' | '\u{1f98}'..='\u{1f9f}'
+        | '\u{1fa8}'..='\u{1faf}' | '\u{1fbc}' | '\u{1fcc}' | '\u{1ffc}')
+}
+
+/// Python's `str.istitle`.
+pub(super) fn is_titled(source: &str) -> bool {
+    let (mut cased, mut inside) = (false, false);
+    for c in source.chars() {
+        let large = c.is_uppercase() || is_title(c);
+        // A large letter begins a word, a small one does not.
+        if (large && inside) || (!large && c.is_lowercase() && !inside) {
+            return false;
+        }
+        inside = large || c.is_lowercase();
+        cased |= inside;
+    }
+    cased
 }
 
 pub(super) fn capitalize(source: &str) -> String {
@@ -140,12 +166,11 @@ pub(super) fn join(vm: &mut Interpreter, parts: &[Arc<str>], separator: &str) ->
     Ok(Value::str(parts.join(separator)))
 }
 
-/// The entries of a dict as a list of pairs.
-pub(super) fn items(vm: &mut Interpreter, value: &Value) -> Outcome<Value> {
+/// The entries of a dict as pairs.
+pub(super) fn items(vm: &mut Interpreter, value: &Value) -> Outcome<Vec<Value>> {
     let Value::Dict(dict) = value else {
         return fail(format!("a mapping is needed, not {}", describe(value)));
     };
     vm.reserve(dict.map.len() as u64 * 4 * size_of::<Value>() as u64)?;
-    let pairs = dict.map.iter().map(|(key, value)| Value::tuple(vec![key.value(), value.clone()]));
-    Value::list(pairs.collect::<Outcome<_>>()?)
+    View { kind: ViewKind::Items, dict: dict.clone() }.values()
 }

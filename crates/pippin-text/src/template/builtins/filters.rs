@@ -26,7 +26,10 @@ pub(crate) fn filter(vm: &mut Interpreter, name: &str, value: Value, args: Args)
         "length" | "count" => {
             let [] = args.take(name, [])?;
             vm.work(value.as_str().map_or(0, str::len) as u64 / 64)?;
-            length(&value)
+            match value {
+                Value::Loop { .. } => vm.attribute(&value, &"length".into()),
+                _ => length(&value),
+            }
         }
         "abs" | "int" | "float" | "round" => number_filter(vm, name, value, args),
         "lower" | "upper" | "title" | "capitalize" | "trim" | "replace" | "indent" | "center"
@@ -90,8 +93,10 @@ pub(super) const OTHER_FILTERS: &[&str] = &[
 fn length(value: &Value) -> Outcome<Value> {
     let count = match value {
         Value::Str(text) => text.chars().count(),
-        Value::List(seq) | Value::Tuple(seq) => seq.items.len(),
+        Value::List(seq) | Value::Tuple(seq) | Value::Group(seq) => seq.items.len(),
         Value::Dict(dict) => dict.map.len(),
+        Value::View(view) => view.dict.map.len(),
+        Value::Range(range) => range.len(),
         Value::Undefined(_) => 0,
         other => return fail(format!("{} has no length", describe(other))),
     };
@@ -346,56 +351,67 @@ fn path(vm: &mut Interpreter, value: &Value, path: &Value) -> Outcome<Value> {
 }
 
 fn map(vm: &mut Interpreter, value: &Value, mut args: Args) -> Outcome<Value> {
-    let items = vm.iterate(value)?;
-    let mut result = Vec::with_capacity(items.len());
-    if args.positional.is_empty() {
-        let [attribute, default] = args.take("map", ["attribute", "default"])?;
-        let attribute = required(attribute, "map")?;
-        for item in &items {
-            let found = path(vm, item, &attribute)?;
-            result.push(if found.is_undefined() { default.clone().unwrap_or(found) } else { found });
+    vm.lazily(|vm, result| {
+        // Jinja asks whether there is anything before it looks at the rest.
+        if !value.is_true() {
+            return Ok(());
         }
-    } else {
+        if args.positional.is_empty() && args.named.iter().any(|(name, _)| name.as_ref() == "attribute") {
+            let [attribute, default] = args.take("map", ["attribute", "default"])?;
+            let attribute = required(attribute, "map")?;
+            for item in vm.iterate(value)? {
+                let found = path(vm, &item, &attribute)?;
+                result.push(if found.is_undefined() { default.clone().unwrap_or(found) } else { found });
+            }
+            return Ok(());
+        }
+        if args.positional.is_empty() {
+            return fail("map needs the name of a filter");
+        }
         let name = args.positional.remove(0);
         let name = text(&name, "map")?;
-        for item in items {
+        for item in vm.iterate(value)? {
             let args = Args { positional: args.positional.clone(), named: args.named.clone() };
             result.push(filter(vm, name, item, args)?);
         }
-    }
-    vm.list(result)
+        Ok(())
+    })
 }
 
 fn select(vm: &mut Interpreter, name: &str, value: &Value, mut args: Args) -> Outcome<Value> {
     let wanted = name.starts_with("select");
-    let attribute = if name.ends_with("attr") {
-        if args.positional.is_empty() {
-            return fail(format!("{name} needs the name of an attribute"));
+    vm.lazily(|vm, result| {
+        if !value.is_true() {
+            return Ok(());
         }
-        Some(args.positional.remove(0))
-    } else {
-        None
-    };
-    let test_name = if args.positional.is_empty() { None } else { Some(args.positional.remove(0)) };
-    let test_name = test_name.as_ref().map(|test| text(test, name)).transpose()?;
-    let mut result = Vec::new();
-    for item in vm.iterate(value)? {
-        let subject = match &attribute {
-            Some(attribute) => path(vm, &item, attribute)?,
-            None => item.clone(),
-        };
-        let passed = match test_name {
-            Some(test_name) => {
-                let args = Args { positional: args.positional.clone(), named: args.named.clone() };
-                test(vm, test_name, &subject, args)?
+        let attribute = if name.ends_with("attr") {
+            if args.positional.is_empty() {
+                return fail(format!("{name} needs the name of an attribute"));
             }
-            None => subject.is_true(),
+            Some(args.positional.remove(0))
+        } else {
+            None
         };
-        if passed == wanted {
-            result.push(item);
+        let test_name = if args.positional.is_empty() { None } else { Some(args.positional.remove(0)) };
+        let test_name = test_name.as_ref().map(|test| text(test, name)).transpose()?;
+        for item in vm.iterate(value)? {
+            let subject = match &attribute {
+                Some(attribute) => path(vm, &item, attribute)?,
+                None => item.clone(),
+            };
+            let passed = match test_name {
+                Some(test_name) => {
+                    let args = Args { positional: args.positional.clone(), named: args.named.clone() };
+                    test(vm, test_name, &subject, args)?
+                }
+                None => subject.is_true(),
+            };
+            if passed == wanted {
+                result.push(item);
+            }
         }
-    }
-    vm.list(result)
+        Ok(())
+    })
 }
 
 /// Lower case for strings unless case matters.
@@ -431,11 +447,18 @@ fn list_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
         }
         "first" | "last" => {
             let [] = args.take(name, [])?;
+            let missing = || Value::undefined(format!("no {name} item, the sequence is empty"));
+            if let Value::Generator(index) = value {
+                if name == "last" {
+                    return fail(
+                        "last: a generator has no last item before all are made; use the filter list",
+                    );
+                }
+                return Ok(vm.next_item(index)?.unwrap_or_else(missing));
+            }
             let items = vm.iterate(&value)?;
             let item = if name == "first" { items.first() } else { items.last() };
-            Ok(item
-                .cloned()
-                .unwrap_or_else(|| Value::undefined(format!("no {name} item, the sequence is empty"))))
+            Ok(item.cloned().unwrap_or_else(missing))
         }
         "join" => {
             let [separator, attribute] = args.take(name, ["d", "attribute"])?;
@@ -459,7 +482,8 @@ fn list_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
             }
             let mut items = vm.iterate(&value)?;
             items.reverse();
-            Value::list(items)
+            // Python reverses in place what cannot be read from its end.
+            if matches!(value, Value::Generator(_)) { vm.list(items) } else { vm.generator(items, None) }
         }
         "sort" | "unique" => {
             let (reverse, case_sensitive, attribute) = if name == "sort" {
@@ -470,22 +494,35 @@ fn list_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
                 let [case_sensitive, attribute] = args.take(name, ["case_sensitive", "attribute"])?;
                 (false, flag(case_sensitive), attribute)
             };
-            let mut entries = Vec::new();
-            for item in vm.iterate(&value)? {
-                entries.push((key_of(vm, &item, attribute.as_ref(), case_sensitive)?, item));
-            }
             if name == "sort" {
+                let mut entries = Vec::new();
+                // The keys are lists, as in Jinja: several attributes are several keys, and equal ones are never ordered.
+                let attributes = match &attribute {
+                    Some(Value::Str(names)) => names.split(',').map(Value::str).map(Some).collect(),
+                    other => vec![other.clone()],
+                };
+                for item in vm.iterate(&value)? {
+                    let keys = attributes
+                        .iter()
+                        .map(|attribute| key_of(vm, &item, attribute.as_ref(), case_sensitive))
+                        .collect::<Outcome<_>>()?;
+                    entries.push((vm.list(keys)?, item));
+                }
                 sort_by_keys(vm, &mut entries, reverse)?;
                 return vm.list(entries.into_iter().map(|(_, item)| item).collect());
             }
-            let mut seen = indexmap::IndexSet::new();
-            let mut kept = Vec::new();
-            for (key, item) in entries {
-                if seen.insert(Key::new(&key)?) {
-                    kept.push(item);
+            vm.lazily(|vm, kept| {
+                let mut seen = indexmap::IndexSet::new();
+                for item in vm.iterate(&value)? {
+                    let key = key_of(vm, &item, attribute.as_ref(), case_sensitive)?;
+                    // Undefined values are equal to each other.
+                    let key = if key.is_undefined() { None } else { Some(vm.new_key(&key)?) };
+                    if seen.insert(key) {
+                        kept.push(item);
+                    }
                 }
-            }
-            vm.list(kept)
+                Ok(())
+            })
         }
         "min" | "max" => {
             let [case_sensitive, attribute] = args.take(name, ["case_sensitive", "attribute"])?;
@@ -518,11 +555,14 @@ fn list_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
         }
         "items" => {
             let [] = args.take(name, [])?;
-            match &value {
-                Value::Undefined(_) => Value::list(Vec::new()),
-                Value::Dict(_) => items(vm, &value),
+            vm.lazily(|vm, pairs| match &value {
+                Value::Undefined(_) => Ok(()),
+                Value::Dict(_) => {
+                    *pairs = items(vm, &value)?;
+                    Ok(())
+                }
                 other => fail(format!("items needs a mapping, not {}", describe(other))),
-            }
+            })
         }
         "dictsort" => {
             let [case_sensitive, by, reverse] = args.take(name, ["case_sensitive", "by", "reverse"])?;
@@ -532,9 +572,8 @@ fn list_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
                 Some("value") => 1,
                 Some(other) => return fail(format!("dictsort sorts by key or value, not '{other}'")),
             };
-            let pairs = items(vm, &value)?;
             let mut entries = Vec::new();
-            for pair in vm.iterate(&pairs)? {
+            for pair in items(vm, &value)? {
                 let key = vm.item(&pair, &Value::Int(index))?;
                 entries.push((sort_key(vm, key, case_sensitive)?, pair));
             }
@@ -543,36 +582,38 @@ fn list_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
         }
         "batch" => {
             let [size, fill] = args.take(name, ["linecount", "fill_with"])?;
-            let size = width(size, 0, name)?.max(1);
-            let rows = vm.iterate(&value)?;
-            let mut result = Vec::new();
-            for row in rows.chunks(size) {
-                let mut row = row.to_vec();
-                if let Some(fill) = fill.as_ref().filter(|fill| !matches!(fill, Value::None)) {
-                    row.resize(size, fill.clone());
+            vm.lazily(|vm, result| {
+                let size = width(size, 0, name)?.max(1);
+                for row in vm.iterate(&value)?.chunks(size) {
+                    let mut row = row.to_vec();
+                    if let Some(fill) = fill.as_ref().filter(|fill| !matches!(fill, Value::None)) {
+                        row.resize(size, fill.clone());
+                    }
+                    result.push(vm.list(row)?);
                 }
-                result.push(vm.list(row)?);
-            }
-            vm.list(result)
+                Ok(())
+            })
         }
         "slice" => {
             let [count, fill] = args.take(name, ["slices", "fill_with"])?;
-            let count = width(count, 0, name)?.max(1);
-            let all = vm.iterate(&value)?;
-            let (each, more) = (all.len() / count, all.len() % count);
-            let (mut result, mut rest) = (Vec::new(), all.as_slice());
-            for number in 0..count {
-                let (slice, tail) = rest.split_at(each + usize::from(number < more));
-                rest = tail;
-                let mut slice = slice.to_vec();
-                if let Some(fill) =
-                    fill.as_ref().filter(|fill| number >= more && !matches!(fill, Value::None))
-                {
-                    slice.push(fill.clone());
+            vm.lazily(|vm, result| {
+                let count = width(count, 0, name)?.max(1);
+                let all = vm.iterate(&value)?;
+                let (each, more) = (all.len() / count, all.len() % count);
+                let mut rest = all.as_slice();
+                for number in 0..count {
+                    let (slice, tail) = rest.split_at(each + usize::from(number < more));
+                    rest = tail;
+                    let mut slice = slice.to_vec();
+                    if let Some(fill) =
+                        fill.as_ref().filter(|fill| number >= more && !matches!(fill, Value::None))
+                    {
+                        slice.push(fill.clone());
+                    }
+                    result.push(vm.list(slice)?);
                 }
-                result.push(vm.list(slice)?);
-            }
-            vm.list(result)
+                Ok(())
+            })
         }
         _ => {
             let [attribute, default, case_sensitive] =
@@ -598,7 +639,7 @@ fn list_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
             let mut result = Vec::new();
             for (_, shown, group) in groups {
                 let group = vm.list(group)?;
-                result.push(Value::tuple(vec![shown, group])?);
+                result.push(Value::group(shown, group)?);
             }
             vm.list(result)
         }

@@ -1,7 +1,7 @@
 //! The functions, filters, tests and methods of the template language.
 //!
 //! Jinja's for filters and tests, Python's for methods; what templates for chat cannot use (random numbers, HTML helpers,
-//! methods that change a value) is left out.
+//! methods that change a value, the filler text of `lipsum`) is left out.
 
 mod common;
 mod filters;
@@ -10,18 +10,20 @@ mod predicates;
 
 use indexmap::IndexMap;
 
-use super::eval::{Args, Fault, Interpreter, Outcome, describe, fail};
-use super::value::{Key, Value};
-use common::{required, text};
+use super::eval::{Args, Cycler, Fault, Interpreter, Joiner, Outcome, describe, fail};
+use super::value::{Key, Range, Value};
+pub(crate) use common::required;
+use common::text;
 
 pub(crate) use filters::filter;
-pub(crate) use methods::{has_method, method};
+pub(crate) use methods::{changes, has_method, method};
 pub(crate) use predicates::test;
 
-const GLOBALS: &[&str] = &["raise_exception", "strftime_now", "range", "dict", "namespace"];
+const GLOBALS: &[&str] =
+    &["raise_exception", "strftime_now", "range", "dict", "namespace", "cycler", "joiner"];
 
 /// Jinja's sandbox has the same limit.
-const MAX_RANGE: i128 = 100_000;
+const MAX_RANGE: usize = 100_000;
 
 pub(crate) fn global(name: &str) -> Option<&'static str> {
     GLOBALS.iter().find(|global| **global == name).copied()
@@ -45,13 +47,16 @@ pub(crate) fn call(vm: &mut Interpreter, name: &'static str, args: Args) -> Outc
             let text = strftime(vm.now(), text(&pattern, name)?)?;
             vm.text(text)
         }
-        "range" => range(vm, args),
+        "range" => range(args),
         "dict" | "namespace" => {
             let mut map = IndexMap::new();
             if args.positional.len() > 1 {
                 return fail(format!("{name} takes at most one positional argument"));
             }
             for value in args.positional {
+                if let Value::Undefined(reason) = &value {
+                    return fail(reason.as_ref());
+                }
                 if let Value::Dict(dict) = &value {
                     vm.reserve(dict.map.len() as u64 * size_of::<(Key, Value)>() as u64)?;
                     map.extend(dict.map.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -60,19 +65,39 @@ pub(crate) fn call(vm: &mut Interpreter, name: &'static str, args: Args) -> Outc
                 for pair in vm.iterate(&value)? {
                     let pair = vm.iterate(&pair)?;
                     let [key, value] = pair.as_slice() else { return fail(format!("{name} needs pairs")) };
-                    vm.visit(key)?;
-                    map.insert(Key::new(key)?, value.clone());
+                    map.insert(vm.new_key(key)?, value.clone());
                 }
             }
             vm.reserve(args.named.len() as u64 * size_of::<(Key, Value)>() as u64)?;
             map.extend(args.named.into_iter().map(|(name, value)| (Key::Str(name), value)));
             if name == "dict" { Value::dict(map) } else { vm.namespace(map) }
         }
+        "cycler" => {
+            if let Some((name, _)) = args.named.first() {
+                return fail(format!("cycler has no parameter {name}"));
+            }
+            if args.positional.is_empty() {
+                return fail("cycler: at least one item has to be provided");
+            }
+            vm.reserve(args.positional.len() as u64 * size_of::<Value>() as u64)?;
+            vm.cyclers.push(Cycler { items: args.positional, position: 0 });
+            Ok(Value::Cycler(vm.cyclers.len() - 1))
+        }
+        "joiner" => {
+            let [separator] = args.take(name, ["sep"])?;
+            vm.reserve(size_of::<Joiner>() as u64)?;
+            let separator = separator.unwrap_or_else(|| Value::str(", "));
+            vm.joiners.push(Joiner { separator, used: false });
+            Ok(Value::Joiner(vm.joiners.len() - 1))
+        }
         _ => fail(format!("{name} is unknown")),
     }
 }
 
-fn range(vm: &mut Interpreter, args: Args) -> Outcome<Value> {
+fn range(args: Args) -> Outcome<Value> {
+    if let Some((name, _)) = args.named.first() {
+        return fail(format!("range takes its arguments by position, not as {name}"));
+    }
     let [first, second, step] = args.take("range", ["start", "stop", "step"])?;
     let integer = |value: Value| {
         value.as_int().ok_or_else(|| Fault::Error(format!("range needs integers, not {}", describe(&value))))
@@ -83,22 +108,11 @@ fn range(vm: &mut Interpreter, args: Args) -> Outcome<Value> {
         None => (0, first),
     };
     let step = step.map_or(Ok(1), integer)?;
-    let span = if step < 0 { start.saturating_sub(stop) } else { stop.saturating_sub(start) };
-    let count = match step.checked_abs() {
-        None | Some(0) => return fail("the step of range cannot be 0"),
-        Some(size) => {
-            if span <= 0 {
-                0
-            } else {
-                (span - 1) / size + 1
-            }
-        }
-    };
-    if count > MAX_RANGE {
-        return Err(Fault::Limit("items in a range", MAX_RANGE as u64));
+    if step == 0 {
+        return fail("the step of range cannot be 0");
     }
-    let items = (0..count).map(|index| Value::Int(start + index * step)).collect();
-    vm.list(items)
+    let range = Range::new(start, stop, step, MAX_RANGE);
+    range.map(Value::Range).ok_or(Fault::Limit("items in a range", MAX_RANGE as u64))
 }
 
 fn strftime(now: Option<i64>, pattern: &str) -> Outcome<String> {

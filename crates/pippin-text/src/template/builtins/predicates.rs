@@ -50,13 +50,20 @@ pub(crate) fn test(vm: &mut Interpreter, name: &str, value: &Value, args: Args) 
         "string" => matches!(value, Value::Str(_)),
         "mapping" => matches!(value, Value::Dict(_)),
         // Whatever has a length and can be indexed: as in Jinja, strings and dicts too.
-        "sequence" | "iterable" => matches!(
-            value,
-            Value::Str(_) | Value::List(_) | Value::Tuple(_) | Value::Dict(_) | Value::Undefined(_)
-        ),
-        "callable" => {
-            matches!(value, Value::Function(_) | Value::Macro(_) | Value::Method(_) | Value::Loop { .. })
+        "sequence" => is_sequence(value),
+        "iterable" => {
+            is_sequence(value) || matches!(value, Value::View(_) | Value::Generator(_) | Value::Loop { .. })
         }
+        "callable" => matches!(
+            value,
+            Value::Function(_)
+                | Value::Macro(..)
+                | Value::Method(_)
+                | Value::Loop { .. }
+                | Value::Joiner(_)
+                // Calling it is an error, but there is something to call.
+                | Value::Undefined(_)
+        ),
         "escaped" => false,
         "odd" | "even" => {
             let two = vm.binary(Operator::Rem, value.clone(), Value::Int(2))?;
@@ -74,6 +81,19 @@ pub(crate) fn test(vm: &mut Interpreter, name: &str, value: &Value, args: Args) 
         "test" => value.as_str().is_some_and(|name| TESTS.contains(&name)),
         _ => return fail(format!("no test named '{name}'")),
     })
+}
+
+fn is_sequence(value: &Value) -> bool {
+    matches!(
+        value,
+        Value::Str(_)
+            | Value::List(_)
+            | Value::Tuple(_)
+            | Value::Group(_)
+            | Value::Dict(_)
+            | Value::Range(_)
+            | Value::Undefined(_)
+    )
 }
 
 const TESTS: &[&str] = &[

@@ -1,0 +1,110 @@
+//! Who runs: which sequences have a slot and pages, and what they leave behind.
+
+use pippin_models::SlotEdit;
+
+use super::Scheduler;
+use super::sequence::Sequence;
+use crate::kv::Found;
+
+impl Scheduler {
+    /// Moves waiting sequences to the running ones, first come first served, as long as there are pages and slots.
+    pub(super) fn admit(&mut self) {
+        // A measurement waits for room: let it become free.
+        if !self.measurements.is_empty() {
+            return;
+        }
+        while self.running.len() < self.limits.sequences
+            && let Some(next) = self.waiting.front()
+        {
+            // All logits of a sequence that is scored are wanted.
+            let found = if next.is_score() { Found::default() } else { self.store.find(&next.tokens) };
+            let mut promised = vec![0; self.step_limits.pages.len()];
+            for sequence in &self.running {
+                let outstanding = self.store.outstanding(sequence.tokens.len(), &sequence.pages);
+                promised.iter_mut().zip(outstanding).for_each(|(sum, pages)| *sum += pages);
+            }
+            if !self.store.fits(&found, next.tokens.len(), self.limits.step, &promised) {
+                return;
+            }
+            let (Some(slot), Some(sequence)) = (self.store.take_slot(), self.waiting.pop_front()) else {
+                return;
+            };
+            self.begin(sequence, slot, &found);
+        }
+    }
+
+    fn begin(&mut self, mut sequence: Sequence, slot: usize, found: &Found) {
+        let (mut pages, snapshot) = self.store.adopt(found);
+        self.edits.push(SlotEdit::Reset { slot });
+        self.edits.extend(snapshot.map(|from| SlotEdit::Copy { from, to: slot }));
+        self.store.reserve(&mut pages, sequence.tokens.len());
+        sequence.admitted(slot, pages, found.tokens);
+        sequence.branch = found.matched;
+        self.edits.extend(sequence.sampler());
+        // At once, so that what the device refuses is this sequence's fault.
+        if let Err(error) = self.flush() {
+            sequence.fail(error.into());
+        }
+        self.running.push(sequence);
+    }
+
+    /// Sends the youngest running sequence back to the front of the queue. What it has computed stays while no one needs
+    /// the room. No step is on its way.
+    pub(super) fn make_way(&mut self) {
+        if self.running.len() > 1
+            && let Some(mut youngest) = self.running.pop()
+        {
+            self.suspend(&mut youngest);
+            self.waiting.push_front(youngest);
+        } else if let Some(only) = self.running.first_mut() {
+            // One sequence alone has the whole cache, which holds a whole context, so this is not reached.
+            only.end(crate::FinishReason::Length);
+            self.retire();
+        }
+    }
+
+    /// Takes a running sequence's place away.
+    pub(super) fn suspend(&mut self, sequence: &mut Sequence) {
+        let (computed, slot) = (sequence.computed, sequence.slot);
+        let snapshot = self.last_snapshot(sequence);
+        let pages = sequence.suspended();
+        if sequence.is_score() {
+            self.store.release(pages);
+        } else {
+            self.store.leave(&sequence.tokens[..computed], pages, snapshot);
+        }
+        self.store.release_slot(slot);
+    }
+
+    /// Removes the sequences that have ended and have no part in a step on its way.
+    pub(super) fn retire(&mut self) {
+        let mut index = 0;
+        while index < self.running.len() {
+            if self.running[index].has_ended() && self.running[index].flying == 0 {
+                let mut sequence = self.running.remove(index);
+                if sequence.has_failed() {
+                    // Nobody should go on where something has gone wrong.
+                    let computed = sequence.computed;
+                    self.store.release_slot(sequence.slot);
+                    self.store.release(sequence.suspended());
+                    self.store.forget(&sequence.tokens[..computed]);
+                } else {
+                    self.suspend(&mut sequence);
+                }
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    /// A copy of the state that a sequence ends with.
+    fn last_snapshot(&mut self, sequence: &Sequence) -> Option<usize> {
+        let is_of_use = sequence.has_sound_state && sequence.computed > 0 && !sequence.is_score();
+        if !is_of_use || !self.model.info().cache.has_state() {
+            return None;
+        }
+        let to = self.store.take_copy()?;
+        self.edits.push(SlotEdit::Copy { from: sequence.slot, to });
+        Some(to)
+    }
+}

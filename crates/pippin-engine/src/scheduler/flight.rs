@@ -1,0 +1,147 @@
+//! Steps on their way: handed to the device, and not finished yet.
+
+use pippin_models::{ModelError, Output, SlotEdit, StepId};
+use pippin_tensor::{Batch, LogitRows, SequenceRows, TensorError, Want};
+
+use super::Scheduler;
+use super::plan::Part;
+use crate::kv::PAGE_SIZE;
+
+/// A step that was handed to the device.
+#[derive(Debug)]
+pub(super) struct Flight {
+    id: StepId,
+    /// Whether the next step may begin with the tokens drawn in this one before they are known.
+    pub(super) feeds: bool,
+    pub(super) parts: Vec<Part>,
+}
+
+impl Scheduler {
+    /// Hands the next step to the device. Returns whether there was one.
+    pub(super) fn launch(&mut self) -> bool {
+        let is_careful = self.running.iter().any(|sequence| sequence.is_suspect());
+        if is_careful && !self.flights.is_empty() {
+            return false;
+        }
+        let parts = self.plan();
+        if parts.is_empty() {
+            return false;
+        }
+        match self.flush().and_then(|()| self.hand_over(&parts)) {
+            Ok(flight) => {
+                self.flights.push_back(Flight { feeds: flight.feeds && !is_careful, ..flight });
+                true
+            }
+            Err(error) => {
+                // Those before it are not affected.
+                while !self.flights.is_empty() {
+                    self.finish();
+                }
+                self.recover(parts, error);
+                false
+            }
+        }
+    }
+
+    /// Tells the model of changes to slots.
+    pub(super) fn flush(&mut self) -> Result<(), ModelError> {
+        if self.edits.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.model.edit(std::mem::take(&mut self.edits));
+        if outcome.is_err() {
+            self.lose_edits();
+        }
+        outcome
+    }
+
+    fn hand_over(&mut self, parts: &[Part]) -> Result<Flight, ModelError> {
+        let places = self.places();
+        let mut batch = Batch::new(&self.step_limits);
+        for part in parts {
+            let sequence = &self.running[places[part.slot]];
+            let pages: Vec<&[u32]> = sequence.pages.iter().map(Vec::as_slice).collect();
+            let input = sequence.input(part.rows);
+            batch.push(SequenceRows::text(part.slot, input, sequence.submitted, &pages, part.want))?;
+        }
+        let submitted = self.model.submit(batch)?;
+        for part in parts {
+            self.running[places[part.slot]].launched(part.rows);
+            let snapshot = part.snapshot.map(|to| SlotEdit::Copy { from: part.slot, to });
+            self.edits.extend(snapshot);
+        }
+        Ok(Flight { id: submitted.id, feeds: submitted.feeds, parts: parts.to_vec() })
+    }
+
+    /// Waits for the oldest step on its way, if there is one, and takes what it has computed.
+    pub(super) fn finish(&mut self) {
+        let Some(flight) = self.flights.pop_front() else { return };
+        match self.outputs(&flight) {
+            Ok(outputs) => {
+                let places = self.places();
+                for (part, output) in flight.parts.into_iter().zip(outputs) {
+                    self.land(places[part.slot], part, output);
+                }
+                self.retire();
+            }
+            Err(error) => {
+                let mut parts = flight.parts;
+                // What came after it has begun with what it should have computed.
+                for next in std::mem::take(&mut self.flights) {
+                    let _ = self.model.finish(next.id);
+                    parts.extend(next.parts);
+                }
+                self.recover(parts, error);
+            }
+        }
+    }
+
+    /// Waits for a step. The model must have returned what it was asked for.
+    fn outputs(&mut self, flight: &Flight) -> Result<Vec<Output>, ModelError> {
+        let outputs = self.model.finish(flight.id)?;
+        let is_wanted = |(part, output): (&Part, &Output)| match (part.want, output) {
+            (Want::Nothing, Output::Nothing) | (Want::Sample, Output::Sampled(_)) => true,
+            (Want::Logits(LogitRows::All), Output::Logits(logits)) => logits.rows == part.rows,
+            _ => false,
+        };
+        if outputs.len() == flight.parts.len() && flight.parts.iter().zip(&outputs).all(is_wanted) {
+            return Ok(outputs);
+        }
+        let expected = format!("what {} sequences want", flight.parts.len());
+        Err(TensorError::shape("step", expected, format!("{} outputs", outputs.len())).into())
+    }
+
+    /// Takes what a step has computed for one of its sequences.
+    fn land(&mut self, index: usize, part: Part, output: Output) {
+        let sequence = &mut self.running[index];
+        sequence.landed(part.rows);
+        match output {
+            Output::Nothing | Output::Hidden(_) => {}
+            Output::Sampled(sampled) => sequence.advance(sampled),
+            Output::Logits(logits) => sequence.scored(&logits),
+        }
+        let computed = sequence.computed;
+        if !sequence.is_score() && !sequence.has_failed() {
+            let full = computed / PAGE_SIZE;
+            if full > sequence.published {
+                self.store.publish(&sequence.tokens[..computed], &mut sequence.pages);
+                sequence.published = full;
+            }
+            if let Some(snapshot) = part.snapshot {
+                self.store.attach(&sequence.tokens[..computed], snapshot);
+            }
+        } else if let Some(snapshot) = part.snapshot {
+            self.store.release_copy(snapshot);
+        }
+        self.store.give_back(&mut sequence.pages, computed);
+    }
+
+    /// For each slot, the place of its sequence among the running ones.
+    pub(super) fn places(&self) -> Vec<usize> {
+        let mut places = vec![usize::MAX; self.step_limits.slots];
+        for (index, sequence) in self.running.iter().enumerate() {
+            places[sequence.slot] = index;
+        }
+        places
+    }
+}

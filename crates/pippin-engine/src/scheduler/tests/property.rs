@@ -1,0 +1,184 @@
+//! Anything may happen: everyone gets what they would get alone, and nothing is lost.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{NAN, POISON};
+
+#[derive(Clone, Debug)]
+struct Arrival {
+    at: usize,
+    /// Which of a few conversations, how much of it, and where it parts from the others of its kind.
+    seed: u32,
+    length: usize,
+    fork: usize,
+    /// Whether the answer to that, and another question, is part of the prompt.
+    is_second_turn: bool,
+    max_tokens: usize,
+    is_sampled: bool,
+    cancel_at: Option<usize>,
+    /// A token that the model does not bear.
+    bad: Option<(u32, usize)>,
+    is_score: bool,
+}
+
+impl Arrival {
+    fn prompt(&self, kind: &Kind) -> Vec<u32> {
+        let mut tokens = prompt(self.seed, self.length);
+        tokens.iter_mut().skip(self.fork).for_each(|token| *token = (*token + 1) % 50);
+        if self.is_second_turn {
+            let answer = kind.continuation(&tokens, 12);
+            tokens.extend(answer);
+            tokens.extend([7, 8, 9]);
+        }
+        if let Some((token, at)) = self.bad {
+            let at = at % tokens.len();
+            tokens[at] = token;
+            if token == NAN {
+                // Only what comes last is sampled from.
+                tokens.truncate(at + 1);
+            }
+        }
+        tokens
+    }
+
+    fn parameters(&self) -> GenerateParameters {
+        let temperature = if self.is_sampled { 1.0 } else { 0.0 };
+        let (repetition_penalty, seed) = (Some(1.2), Some(u64::from(self.seed) + self.length as u64));
+        let max_tokens = Some(self.max_tokens);
+        GenerateParameters {
+            max_tokens,
+            temperature,
+            repetition_penalty,
+            seed,
+            ..GenerateParameters::default()
+        }
+    }
+}
+
+fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
+    let content = (0u32..3, 1usize..140, 0usize..140, any::<bool>());
+    let bad = (prop::sample::select(vec![POISON, NAN]), 0usize..140);
+    let fate = (
+        prop::option::weighted(0.2, 0usize..80),
+        prop::option::weighted(0.1, bad),
+        prop::bool::weighted(0.1),
+    );
+    let arrival = (0usize..60, content, 0usize..28, any::<bool>(), fate);
+    let arrival = arrival.prop_map(|(at, content, max_tokens, is_sampled, (cancel_at, bad, is_score))| {
+        let (seed, length, fork, is_second_turn) = content;
+        Arrival { at, seed, length, fork, is_second_turn, max_tokens, is_sampled, cancel_at, bad, is_score }
+    });
+    prop::collection::vec(arrival, 1..14)
+}
+
+fn setups() -> impl Strategy<Value = (Setup, bool)> {
+    let kind = prop::sample::select(Kind::all());
+    let feeds = prop::sample::select(vec![Feeds::Never, Feeds::Always, Feeds::Sometimes]);
+    let setup = (kind, 6usize..24, 1usize..6, 1usize..80, 0usize..8, feeds, any::<bool>());
+    setup.prop_map(|(kind, pages, sequences, step, snapshots, feeds, fails_late)| {
+        let snapshots = if kind.has_state { snapshots } else { 0 };
+        (Setup { step, snapshots, feeds, ..Setup::of(&kind, 192, pages, sequences) }, fails_late)
+    })
+}
+
+enum Waiting {
+    Answer(Client),
+    Score(std::sync::mpsc::Receiver<Result<Vec<f32>>>),
+}
+
+fn check(
+    setup: &Setup,
+    fails_late: bool,
+    arrivals: &[Arrival],
+    clear_at: usize,
+) -> Result<(), TestCaseError> {
+    let mut rig = setup.build();
+    let kind = &setup.kind;
+    lock(&rig.control).fails_late = fails_late;
+    let mut clients: Vec<Option<Waiting>> = arrivals.iter().map(|_| None).collect();
+    for time in 0..20_000 {
+        for (arrival, client) in arrivals.iter().zip(&mut clients) {
+            if arrival.at == time {
+                let prompt = arrival.prompt(kind);
+                *client = Some(if arrival.is_score {
+                    let (reply, answer) = channel();
+                    rig.scheduler.submit_job(Job::Score { tokens: prompt, reply });
+                    Waiting::Score(answer)
+                } else {
+                    Waiting::Answer(Client::submit(&mut rig, &prompt, arrival.parameters()))
+                });
+            }
+            if let (Some(at), Some(Waiting::Answer(client))) = (arrival.cancel_at, client)
+                && at <= time
+            {
+                client.cancel();
+            }
+        }
+        if time == clear_at {
+            rig.scheduler.clear_cache();
+        }
+        rig.step();
+        prop_assert!(rig.scheduler.running.len() <= setup.sequences);
+        if time > 100 && rig.scheduler.is_idle() {
+            break;
+        }
+    }
+    prop_assert!(rig.scheduler.is_idle());
+    for (arrival, client) in arrivals.iter().zip(&mut clients) {
+        let prompt = arrival.prompt(kind);
+        let poison = arrival.bad.is_some_and(|(token, _)| token == POISON);
+        match client.as_mut().expect("arrived") {
+            Waiting::Score(answer) => match answer.recv().expect("an answer") {
+                Ok(scores) => {
+                    // Nobody computes the last token.
+                    prop_assert!(!prompt[..prompt.len() - 1].contains(&POISON));
+                    for (index, score) in scores.iter().enumerate() {
+                        let logits = kind.logits(&prompt[..=index]);
+                        let expected = pippin_sampling::log_probability(&logits, prompt[index + 1]);
+                        prop_assert_eq!(Some(*score), expected);
+                    }
+                    prop_assert_eq!(scores.len(), prompt.len() - 1);
+                }
+                Err(error) => prop_assert!(poison, "unexpected: {}", error),
+            },
+            Waiting::Answer(client) => match client.poll().end.clone() {
+                Some(Ok(FinishReason::Length)) => {
+                    prop_assert!(arrival.bad.is_none() || (!poison && arrival.max_tokens == 0));
+                    let expected = if arrival.bad.is_some() {
+                        vec![]
+                    } else {
+                        reference(kind, &prompt, &arrival.parameters())
+                    };
+                    prop_assert_eq!(&client.tokens, &expected);
+                }
+                Some(Ok(FinishReason::Cancelled)) => {
+                    prop_assert!(arrival.cancel_at.is_some());
+                    if arrival.bad.is_none() {
+                        prop_assert!(
+                            reference(kind, &prompt, &arrival.parameters()).starts_with(&client.tokens)
+                        );
+                    }
+                }
+                Some(Err(error)) => {
+                    let expected = if poison { "poison" } else { "logits" };
+                    prop_assert!(arrival.bad.is_some() && error.contains(expected), "unexpected: {}", error);
+                }
+                end => prop_assert!(false, "unexpected end {:?}", end),
+            },
+        }
+    }
+    rig.assert_nothing_is_lost();
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// Whatever arrives when, is cancelled when, fits or not, or makes steps fail: everyone gets the answer they would get
+    /// alone, on every kind of model and device.
+    #[test]
+    fn nobody_sees_the_others((setup, fails_late) in setups(), arrivals in arrivals(), clear_at in 0usize..200) {
+        check(&setup, fails_late, &arrivals, clear_at)?;
+    }
+}

@@ -1,0 +1,31 @@
+//! Conversations.
+//!
+//! A [`ChatSession`] keeps what was said, applies the model's chat template, and recognises what has been computed before.
+//! [`respond`](ChatSession::respond) returns the whole answer, [`stream`](ChatSession::stream) its pieces as they come. The
+//! stream is a value of its own, which another thread or task may read, and the conversation goes on when it has ended or
+//! is dropped.
+//!
+//! ```
+//! use pippin::chat::ChatSession;
+//! use pippin::GenerateParameters;
+//!
+//! let parameters = GenerateParameters::greedy().with_max_tokens(40);
+//! let mut chat = ChatSession::new(pippin::load("pippin-nano")?)
+//!     .with_system("You are a helpful assistant.")
+//!     .with_parameters(parameters);
+//! let stream = chat.stream("What is 17 plus 25?")?;
+//! let reader = std::thread::spawn(move || stream.collect::<pippin::Result<String>>());
+//! let answer = reader.join().expect("the reader does not panic")?;
+//! assert!(answer.contains("42"), "{answer}");
+//! assert_eq!(chat.history().len(), 2);
+//! println!("{:.1} tokens/s", chat.last_info().map_or(0.0, |info| info.tokens_per_second()));
+//! # Ok::<(), pippin::EngineError>(())
+//! ```
+//!
+//! Whoever keeps conversations elsewhere (a server with the client's messages) makes a [`ChatInput`] of them, and gives it
+//! to [`ModelContainer::generate_chat`](crate::ModelContainer::generate_chat).
+
+#[doc(inline)]
+pub use pippin_engine::{ChatInput, ChatSession, ResponseStream};
+#[doc(inline)]
+pub use pippin_text::{Content, ContentPart, FunctionCall, Message, Role, ToolCall};
