@@ -79,11 +79,8 @@ impl Two {
 }
 
 const PROMPTS: [&[u32]; 2] = [&[1, 2, 3, 4, 5], &[9, 8, 7]];
-<<<<<<< HEAD
-const FAMILIES: [&str; 6] = ["llama", "qwen3_moe", "gemma3", "gemma3n", "recurrent_gemma", "rwkv7"];
-=======
-const FAMILIES: [&str; 5] = ["llama", "qwen3_moe", "gemma3", "mamba2", "qwen3_next"];
->>>>>>> families-recurrent
+const FAMILIES: [&str; 8] =
+    ["llama", "qwen3_moe", "gemma3", "gemma3n", "mamba2", "qwen3_next", "recurrent_gemma", "rwkv7"];
 
 /// One step ahead, with the tokens on the device, gives what one step after the other gives on the host.
 #[test]

@@ -94,11 +94,7 @@ fn change(config: &mut Value, field: usize, value: Value) {
     ];
     let fields: Vec<String> = config.as_object().into_iter().flat_map(Map::keys).cloned().collect();
     match fields.get(field % (fields.len() + OTHERS.len())) {
-<<<<<<< HEAD
         Some(name) if name == "text_config" && !field.is_multiple_of(3) && config[name].is_object() => {
-=======
-        Some(name) if name == "text_config" && field % 3 != 0 && config[name].is_object() => {
->>>>>>> families-recurrent
             change(&mut config["text_config"], field / 3, value);
         }
         Some(name) => config[name] = value,
