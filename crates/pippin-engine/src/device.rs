@@ -121,7 +121,7 @@ impl Default for LoadOptions {
 
 impl LoadOptions {
     /// The format of the KV cache for a checkpoint of this type.
-    pub(crate) fn kv_format(&self, checkpoint: Dtype) -> KvFormat {
+    pub fn kv_format_of(&self, checkpoint: Dtype) -> KvFormat {
         self.kv_format.unwrap_or(match (self.numerics, checkpoint) {
             (Numerics::Fast, Dtype::F16) => KvFormat::F16,
             (Numerics::Fast, Dtype::Bf16) => KvFormat::Bf16,
@@ -285,12 +285,12 @@ mod tests {
     fn the_cache_has_the_checkpoints_type_unless_told_otherwise() {
         let fast = LoadOptions::default();
         let exact = LoadOptions { numerics: Numerics::Exact, ..LoadOptions::default() };
-        assert_eq!(fast.kv_format(Dtype::Bf16), KvFormat::Bf16);
-        assert_eq!(fast.kv_format(Dtype::F32), KvFormat::F32);
-        assert_eq!(exact.kv_format(Dtype::F16), KvFormat::F32);
+        assert_eq!(fast.kv_format_of(Dtype::Bf16), KvFormat::Bf16);
+        assert_eq!(fast.kv_format_of(Dtype::F32), KvFormat::F32);
+        assert_eq!(exact.kv_format_of(Dtype::F16), KvFormat::F32);
         for options in [fast, exact] {
             let options = LoadOptions { kv_format: Some(KvFormat::Int8), ..options };
-            assert_eq!(options.kv_format(Dtype::F16), KvFormat::Int8);
+            assert_eq!(options.kv_format_of(Dtype::F16), KvFormat::Int8);
         }
     }
 

@@ -109,7 +109,7 @@ impl MemoryPlan {
 
     /// The plan that makes the most of a budget. Where even the least is too much, that is what it plans.
     fn fitting(info: &ModelInfo, options: &LoadOptions, budget: u64) -> Self {
-        let (layout, format) = (&info.cache, options.kv_format(info.dtype));
+        let (layout, format) = (&info.cache, options.kv_format_of(info.dtype));
         let working = working(info, options);
         let rest = budget.saturating_sub(info.weight_bytes).saturating_sub(working);
         let rest = rest.min(budget / 4);

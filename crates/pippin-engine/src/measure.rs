@@ -141,7 +141,7 @@ impl Demand {
         let heads_per_step = if step > 1.0 { 1.0 / step } else { 1.0 };
         let tables = if info.tied_head { 1.0 } else { 2.0 };
         let layers = info.parameters as f64 - tables * table;
-        let format = options.kv_format(info.dtype);
+        let format = options.kv_format_of(info.dtype);
         let (mut cached, mut attention) = (0.0, 0.0);
         for group in &info.cache.groups {
             let seen = seen(group.reach.limit(), tokens);

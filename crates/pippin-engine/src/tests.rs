@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -229,11 +229,10 @@ fn the_last_handle_ends_the_thread() {
     lock(&control).delay = Duration::from_millis(1);
     let stream = container.generate(vec![1, 2, 3], &greedy(90_000)).expect("accepted");
     drop(stream);
-    let start = Instant::now();
     drop(container);
-    assert!(start.elapsed() < Duration::from_secs(5));
-    // The model is gone with its thread.
+    // The model is gone with its thread, which did not finish what nobody reads.
     assert_eq!(Arc::strong_count(&control), 1);
+    assert!(lock(&control).steps.len() < 90_000);
 }
 
 #[test]

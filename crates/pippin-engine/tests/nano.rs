@@ -153,11 +153,20 @@ fn scores_agree_with_generation() {
 }
 
 #[test]
-fn measures() {
+fn measuring_leaves_no_trace() {
     let model = nano();
+    let prompts = prompts(&model);
+    let answers = || prompts.iter().map(|prompt| tokens(&model, prompt, &greedy(8)).0).collect::<Vec<_>>();
+    let before = answers();
     for workload in [Workload::prefill(100), Workload::decode(10)] {
-        let measured = model.measure(workload, 2).expect("measured");
-        assert_eq!(measured.samples.len(), 2);
-        assert!(measured.mean() > 1.0 && measured.deviation() >= 0.0);
+        for repetitions in [1, 3] {
+            let measured = model.measure(workload, repetitions).expect("measured");
+            assert_eq!((measured.workload, measured.samples.len()), (workload, repetitions));
+        }
     }
+    assert_eq!(answers(), before);
+    // What does not fit is not cut to what does.
+    let too_long = Workload::prefill(model.context() + 1);
+    assert!(model.measure(too_long, 1).is_err());
+    assert_eq!(answers(), before);
 }

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pippin_hub::{
     FileState, HubCache, HubClient, HubError, HubOptions, Patience, PullEvent, PullOptions, PulledModel,
@@ -145,10 +145,8 @@ fn faults_that_pass_are_overcome() {
     ] {
         let place = Place::with(Model::small(9 * MB));
         place.hub.fault(path, times, kind);
-        let started = Instant::now();
         place.pull().unwrap_or_else(|error| panic!("{what}: {error}"));
         place.is_whole();
-        assert!(started.elapsed() < Duration::from_secs(20), "{what}");
     }
 }
 
@@ -207,7 +205,6 @@ fn servers_that_want_peace_get_it() {
     let place = Place::with(Model::small(MB));
     place.hub.fault("/store/", 1, Kind::Status { code: 429, retry_after: Some("1"), error_code: "" });
     let mut waits = Vec::new();
-    let started = Instant::now();
     place
         .pull_with(&place.client(), |event| {
             if let PullEvent::Retry { wait, .. } = event {
@@ -216,8 +213,30 @@ fn servers_that_want_peace_get_it() {
         })
         .expect("pulled");
     assert_eq!(waits, [Duration::from_secs(1)]);
-    assert!(started.elapsed() >= Duration::from_secs(1));
     place.is_whole();
+
+    // It is really left alone: during an hour's wait it is not asked, whatever else goes on.
+    let place = Place::with(Model::small(MB));
+    place.hub.fault("/store/", 1, Kind::Status { code: 429, retry_after: Some("3600"), error_code: "" });
+    let mut options = place.options();
+    options.patience.longest_wait = Duration::from_secs(7200);
+    let client = HubClient::new(options).expect("a client");
+    let plan = client.plan(&place.cache(), ID, "main").expect("planned");
+    let options = PullOptions::default();
+    let mut reports = None;
+    let error = client
+        .pull(&place.cache(), &plan, &options, |event| match event {
+            PullEvent::Retry { .. } => reports = Some(0),
+            PullEvent::Progress { .. } => {
+                reports = reports.map(|reports| reports + 1);
+                if reports > Some(10) {
+                    options.cancel.store(true, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        })
+        .expect_err("cancelled during the wait");
+    assert!(matches!(error, HubError::Cancelled), "{error:?}");
 
     // A wish for a whole day, or for millennia, is not granted, and not waited for longer than said. A moment that has
     // passed asks for nothing, and gets the usual wait.

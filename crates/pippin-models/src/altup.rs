@@ -1,7 +1,7 @@
 //! Alternating updates (AltUp, <https://arxiv.org/abs/2301.13310>) as Gemma 3n has them: the residual stream is several
-//! streams. Each layer predicts what becomes of all of them, computes one, and corrects the others by what the prediction of
-//! that one missed. Beside it stand a learned augmented residual (LAuReL, <https://arxiv.org/abs/2411.07501>), and an input of
-//! each layer's own that is made of the token id.
+//! streams. Each layer predicts what becomes of all of them, computes one, and corrects the others by what the prediction
+//! of that one missed. Beside it stand a learned augmented residual (LAuReL, <https://arxiv.org/abs/2411.07501>), and an
+//! input of each layer's own that is made of the token id.
 
 use std::sync::Arc;
 

@@ -420,8 +420,9 @@ impl<B: Backend> LanguageModel for Decoder<B> {
     }
 
     fn finish(&mut self, id: StepId) -> Result<Vec<Output>> {
-        let Some(step) = self.pending.pop_front_if(|step| step.id == id) else {
-            let oldest = self.pending.front().map(|step| step.id);
+        let oldest = self.pending.front().map(|step| step.id);
+        let next = if oldest == Some(id) { self.pending.pop_front() } else { None };
+        let Some(step) = next else {
             let problem = format!("{id:?} is to be finished, the oldest step is {oldest:?}");
             return Err(ModelError::Step { problem });
         };

@@ -13,8 +13,8 @@
 //!
 //! Layers are made of *parts*: attention, feed-forward networks, experts, recurrences. A part is one file, which holds its
 //! description, the names of its tensors, and how it is computed; a `Source` reads its weights, whether to describe a model,
-//! to move it to a device, or to make one up for a test. A layer that is more than parts which add to one stream is a variant
-//! of [`LayerSpec`] of its own, in a file of its own.
+//! to move it to a device, or to make one up for a test. A layer that is more than parts which add to one stream is a
+//! variant of [`LayerSpec`] of its own, in a file of its own.
 //!
 //! Everything generic ends at [`LanguageModel`]: tokens in, logits out. What is above never sees a backend or a family.
 //!
@@ -59,6 +59,11 @@
 //! assert_eq!((logits.rows, logits.row(0).len()), (1, model.info().vocab_size));
 //! # Ok::<(), pippin_models::ModelError>(())
 //! ```
+
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "rows of a matrix are a list of ranges, which may have one"
+)]
 
 mod altup;
 mod cache;

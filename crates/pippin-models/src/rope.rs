@@ -69,9 +69,10 @@ pub(crate) fn plain(base: f64, dims: usize, traditional: bool) -> Arc<RopeSpec> 
     Arc::new(RopeSpec { dims, traditional, frequencies, scale: 1.0, axes: None })
 }
 
-/// The rotated dimensions of heads of which a share is rotated.
+/// The rotated dimensions of heads of which a share is rotated. What is more than any head has will be refused, but the
+/// frequencies of it may be computed before that.
 pub(crate) fn partial(head_dim: usize, share: f64) -> usize {
-    (head_dim as f64 * share) as usize
+    ((head_dim as f64 * share) as usize).min(2 * limits::HEAD_DIM)
 }
 
 /// Reads the rotary positions of a configuration.

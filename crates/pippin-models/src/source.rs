@@ -59,7 +59,8 @@ pub(crate) trait Source {
     /// stand (`x W`): as a stack of `[outputs, inputs]`.
     fn turned(&mut self, name: &str, shape: [usize; 3]) -> Result<Self::Linear>;
 
-    /// The first row of the matrix at `path`, whose shape is given, as a linear layer of one input. It has been read before.
+    /// The first row of the matrix at `path`, whose shape is given, as a linear layer of one input. The matrix has been
+    /// read, and counted, by itself.
     fn first_row(&mut self, path: &str, shape: [usize; 2]) -> Result<Self::Linear>;
 
     /// The two matrices of each head that latent attention absorbs into queries and outputs: keys' (`[heads, rank, key]`) and

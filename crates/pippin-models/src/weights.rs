@@ -30,6 +30,7 @@ pub(crate) enum LayerWeights<L, V> {
 /// The weights of a block.
 #[derive(Debug)]
 pub(crate) struct BlockWeights<L, V> {
+    #[allow(clippy::type_complexity, reason = "as in the block: parts, each with its norm")]
     pub(crate) parts: Vec<(Option<Norm<V>>, PartWeights<L, V>)>,
     pub(crate) post: Option<Norm<V>>,
 }

@@ -21,6 +21,7 @@ fn config(name: &str) -> Config {
     Config::new(golden["config"].clone()).unwrap()
 }
 
+#[allow(clippy::arc_with_non_send_sync, reason = "a model and its device stay on one thread")]
 fn model(config: &Config, late: bool) -> (Box<dyn LanguageModel>, Rc<Counts>) {
     let checkpoint = testing::checkpoint(config, Dtype::F32, 3).unwrap();
     let cpu = CpuBackend::new(Numerics::Exact);
@@ -78,7 +79,8 @@ impl Two {
 }
 
 const PROMPTS: [&[u32]; 2] = [&[1, 2, 3, 4, 5], &[9, 8, 7]];
-const FAMILIES: [&str; 3] = ["llama", "qwen3_moe", "gemma3"];
+const FAMILIES: [&str; 8] =
+    ["llama", "qwen3_moe", "gemma3", "gemma3n", "mamba2", "qwen3_next", "recurrent_gemma", "rwkv7"];
 
 /// One step ahead, with the tokens on the device, gives what one step after the other gives on the host.
 #[test]

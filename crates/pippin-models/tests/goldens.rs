@@ -332,6 +332,8 @@ goldens! {
     gpt_oss: "gpt_oss",
     gpt_oss_4bit: "gpt_oss-4bit",
     gpt_oss_mxfp4: "gpt_oss-mxfp4",
+    lfm2: "lfm2",
+    lfm2_4bit: "lfm2-4bit",
     llama: "llama",
     llama_4bit: "llama-4bit",
     llama_4bit_bf16: "llama-4bit-bf16",
@@ -353,6 +355,8 @@ goldens! {
     llama_untied: "llama-untied",
     llama4: "llama4",
     llama4_4bit: "llama4-4bit",
+    mamba2: "mamba2",
+    mamba2_4bit: "mamba2-4bit",
     mistral: "mistral",
     mistral_4bit: "mistral-4bit",
     mistral_sliding: "mistral-sliding",
@@ -377,6 +381,8 @@ goldens! {
     qwen3_untied: "qwen3-untied",
     qwen3_moe: "qwen3_moe",
     qwen3_moe_4bit: "qwen3_moe-4bit",
+    qwen3_next: "qwen3_next",
+    qwen3_next_4bit: "qwen3_next-4bit",
     recurrent_gemma: "recurrent_gemma",
     recurrent_gemma_4bit: "recurrent_gemma-4bit",
     rwkv7: "rwkv7",
@@ -386,7 +392,14 @@ goldens! {
 /// What holds for exact numerics in `f32` holds for every other way to run.
 #[test]
 fn steps_with_other_numerics_and_caches() {
-    for name in ["gemma3n-4bit", "llama-sliding", "qwen3-4bit-bf16", "recurrent_gemma-4bit", "rwkv7-4bit"] {
+    for name in [
+        "gemma3n-4bit",
+        "llama-sliding",
+        "qwen3-4bit-bf16",
+        "qwen3_next-4bit",
+        "recurrent_gemma-4bit",
+        "rwkv7-4bit",
+    ] {
         let golden = Golden::read(name);
         for numerics in [Numerics::Exact, Numerics::Fast] {
             for kv in KvFormat::ALL {
@@ -401,10 +414,13 @@ fn steps_with_other_numerics_and_caches() {
 fn other_instruction_sets_and_threads() {
     for name in [
         "gemma3n",
+        "lfm2",
         "llama-biases",
         "llama-mixed-bits",
+        "mamba2",
         "mistral-sliding",
         "qwen3-4bit-bf16",
+        "qwen3_next-4bit",
         "recurrent_gemma",
         "rwkv7",
     ] {
@@ -431,6 +447,8 @@ fn features_matter() {
         ("gemma3n", json!({"text_config": {"num_kv_shared_layers": 0}})),
         ("gemma3n", json!({"text_config": {"sliding_window": 9}})),
         ("gemma3n", json!({"text_config": {"rope_local_base_freq": 1e6}})),
+        ("lfm2", json!({"conv_bias": false})),
+        ("lfm2", json!({"rope_theta": 10000.0})),
         ("llama-rope-linear", json!({"rope_scaling": null})),
         ("llama-rope-llama3", json!({"rope_scaling": null})),
         ("llama-rope-yarn", json!({"rope_scaling": null})),
@@ -445,11 +463,15 @@ fn features_matter() {
         ("llama-biases", json!({"attention_bias": false})),
         ("llama-biases", json!({"mlp_bias": false})),
         ("llama-untied", json!({"tie_word_embeddings": true})),
+        ("mamba2", json!({"time_step_limit": null})),
+        ("mamba2", json!({"use_conv_bias": false})),
         ("mistral-sliding", json!({"sliding_window": null})),
         ("qwen2", json!({"model_type": "llama"})),
         ("qwen2-yarn", json!({"rope_scaling": null})),
         ("qwen3", json!({"model_type": "llama"})),
         ("qwen3-rope-parameters", json!({"rope_parameters": {"rope_theta": 100000.0}})),
+        ("qwen3_next", json!({"norm_topk_prob": false})),
+        ("qwen3_next", json!({"partial_rotary_factor": 1.0})),
         ("recurrent_gemma", json!({"attention_window_size": 9})),
         ("recurrent_gemma", json!({"block_types": ["recurrent", "attention"]})),
         ("recurrent_gemma", json!({"embeddings_scale_by_sqrt_dim": false})),

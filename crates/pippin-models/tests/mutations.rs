@@ -94,7 +94,7 @@ fn change(config: &mut Value, field: usize, value: Value) {
     ];
     let fields: Vec<String> = config.as_object().into_iter().flat_map(Map::keys).cloned().collect();
     match fields.get(field % (fields.len() + OTHERS.len())) {
-        Some(name) if name == "text_config" && field % 3 != 0 => {
+        Some(name) if name == "text_config" && !field.is_multiple_of(3) && config[name].is_object() => {
             change(&mut config["text_config"], field / 3, value);
         }
         Some(name) => config[name] = value,

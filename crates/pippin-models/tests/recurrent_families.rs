@@ -60,7 +60,7 @@ fn fields_out_of_range_are_named() {
         ("rwkv7", "v_low_rank_dim", Value::Null, "is missing"),
         ("rwkv7", "gate_low_rank_dim", json!(1u64 << 50), "must be at most 1048576"),
         ("rwkv7", "norm_eps", json!(-1e-5), "must be a positive number"),
-        ("rwkv7", "norm_eps", json!(1e38), "the epsilon of norms` must be a positive number, found inf"),
+        ("rwkv7", "norm_eps", json!(1e38), "`layer_norm_eps` must be a positive number, found inf"),
     ] {
         let mut config = config(name);
         config[field] = value.clone();

@@ -121,6 +121,8 @@ fn child(nodes: &[Node], state: usize, byte: u8) -> Option<usize> {
 
 fn step(nodes: &[Node], mut state: usize, byte: u8) -> usize {
     loop {
+        #[cfg(test)]
+        tests::STEPS.set(tests::STEPS.get() + 1);
         match child(nodes, state, byte) {
             Some(next) => return next,
             None if state == 0 => return 0,
@@ -159,6 +161,40 @@ fn link(nodes: &mut [Node]) {
                 // A node's own string is longer than any that ends in it as a suffix.
                 nodes[next].found = nodes[next].found.or(nodes[fail].found);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        /// Looks at a state's children, by this thread.
+        pub(super) static STEPS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn each_byte_takes_two_steps_on_average() {
+        // Texts that nearly match for long, and then fall back a little at a time.
+        let mut matcher =
+            StopStrings::new([format!("{}b", "a".repeat(5_000)), "ab".repeat(2_000)]).expect("valid");
+        for (text, count) in
+            [("a".repeat(100_000), 1), ("ab".repeat(1_999) + "a", 50), ("aab".repeat(20_000), 1)]
+        {
+            let text = text.repeat(count);
+            let before = STEPS.get();
+            let shown: usize = text
+                .as_bytes()
+                .chunks(3)
+                .map(|chunk| matcher.push(std::str::from_utf8(chunk).expect("ASCII")).text.len())
+                .sum();
+            assert_eq!(shown + matcher.finish().len(), text.len());
+            // A step back makes the state shallower by a byte at least, and each byte makes it deeper by one at most.
+            let steps = STEPS.get() - before;
+            assert!(steps <= 2 * text.len() as u64, "{steps} for {} bytes", text.len());
         }
     }
 }

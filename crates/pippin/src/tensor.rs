@@ -5,12 +5,13 @@
 //! it changes with the devices that come.
 //!
 //! ```
-//! use pippin::tensor::{Batch, LogitRows, SequenceRows};
+//! use pippin::tensor::{Batch, Input, SequenceRows, StepLimits, Want};
 //!
-//! // Three new tokens of one sequence, whose keys and values go into page 7; logits after the last of them.
-//! let mut batch = Batch::new(32);
-//! batch.push(SequenceRows { tokens: &[1, 2, 3], start: 0, pages: &[7], logits: LogitRows::Last })?;
-//! assert_eq!(batch.logit_rows(), [2]);
+//! // Three new tokens of one sequence, whose keys and values go into page 7; a token is to be drawn after the last of them.
+//! let limits = StepLimits { vocab: 100, slots: 1, page_size: 32, pages: vec![8], axes: 1 };
+//! let mut batch = Batch::new(&limits);
+//! batch.push(SequenceRows::text(0, Input::Tokens(&[1, 2, 3]), 0, &[&[7]], Want::Sample))?;
+//! assert_eq!(batch.head_rows(), [2]);
 //! # Ok::<(), pippin::tensor::TensorError>(())
 //! ```
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use pippin::EngineError;
 use pippin::hub::{Fit, Hardware, HubError, RemoteDescription};
 use pippin::loading::TextProcessor;
-use pippin::models::ModelInfo;
+use pippin::models::{CacheLayout, ModelInfo};
+use pippin::tensor::KvFormat;
 use serde::Serialize;
 
 use crate::error::Result;
@@ -27,7 +28,10 @@ pub(super) fn run(settings: &ShowSettings) -> Result<()> {
     };
     let info = pippin::models::describe(&found.directory).map_err(EngineError::from)?;
     let processor = TextProcessor::from_dir(&found.directory, &found.configuration)?;
-    let description = Description::new(found.configuration.name(), &found.directory, info, &processor);
+    let options = settings.config.load_options(&found.configuration.name());
+    let format = options.kv_format_of(info.dtype);
+    let description =
+        Description::new(found.configuration.name(), &found.directory, info, format, &processor);
     let text = if settings.json {
         format!("{}\n", output::json_pretty(&description))
     } else {
@@ -152,11 +156,55 @@ struct Description {
     directory: PathBuf,
     #[serde(flatten)]
     info: ModelInfo,
+    kept: Kept,
     chat_template: Option<Template>,
     special_tokens: BTreeMap<String, String>,
     stop_tokens: Vec<StopToken>,
     stop_strings: Vec<String>,
     files: Vec<File>,
+}
+
+/// What a sequence keeps between steps.
+#[derive(Serialize)]
+struct Kept {
+    /// How keys and values are stored.
+    format: &'static str,
+    /// Bytes of keys and values for each token, over all layers.
+    bytes_per_token: u64,
+    /// The part of them that is kept while it is in a layer's window or chunk only, and how long the longest of these is.
+    bytes_per_windowed_token: u64,
+    longest_window: Option<usize>,
+    /// Bytes that do not depend on its length.
+    bytes_per_sequence: u64,
+}
+
+impl Kept {
+    fn new(layout: &CacheLayout, format: KvFormat) -> Self {
+        let windowed = layout.groups.iter().filter(|group| group.reach.limit().is_some());
+        Self {
+            format: format.as_str(),
+            bytes_per_token: layout.token_bytes(format),
+            bytes_per_windowed_token: windowed.clone().map(|group| group.token_bytes(format)).sum(),
+            longest_window: windowed.filter_map(|group| group.reach.limit()).max(),
+            bytes_per_sequence: layout.state_bytes,
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let mut parts = Vec::new();
+        if self.bytes_per_token > 0 {
+            let mut text = format!("{} bytes per token ({})", self.bytes_per_token, self.format);
+            if let Some(window) = self.longest_window {
+                let windowed = self.bytes_per_windowed_token;
+                let _ = write!(text, ", {windowed} of them for the last {window} tokens only");
+            }
+            parts.push(text);
+        }
+        if self.bytes_per_sequence > 0 {
+            parts.push(format!("{} per sequence", output::bytes(self.bytes_per_sequence)));
+        }
+        if parts.is_empty() { "nothing".to_owned() } else { parts.join("; ") }
+    }
 }
 
 #[derive(Serialize)]
@@ -181,7 +229,13 @@ struct File {
 }
 
 impl Description {
-    fn new(model: String, directory: &Path, info: ModelInfo, processor: &TextProcessor) -> Self {
+    fn new(
+        model: String,
+        directory: &Path,
+        info: ModelInfo,
+        format: KvFormat,
+        processor: &TextProcessor,
+    ) -> Self {
         let tokenizer = &processor.tokenizer;
         let chat_template = processor.chat_template.as_deref().map(|template| {
             let (plain, with_tools) = (template.source(false), template.source(true));
@@ -196,6 +250,7 @@ impl Description {
         Self {
             model,
             directory: directory.to_owned(),
+            kept: Kept::new(&info.cache, format),
             info,
             chat_template,
             special_tokens: special.map(|(name, token)| (name.to_owned(), token.to_owned())).collect(),
@@ -239,11 +294,15 @@ impl Description {
             ("context", format!("{} tokens", self.info.context_length)),
             ("layers", layers.to_string()),
             ("hidden size", hidden_size.to_string()),
-            ("heads", format!("{heads} ({kv_heads} for keys and values), dimension {head_dim}")),
         ];
+        if *heads > 0 {
+            let heads = format!("{heads} ({kv_heads} for keys and values), dimension {head_dim}");
+            rows.push(("heads", heads));
+        }
         if let Some(window) = self.info.sliding_window {
             rows.push(("window", format!("{window} tokens")));
         }
+        rows.push(("cache", self.kept.to_text()));
         rows.push(("vocabulary", format!("{} tokens", self.info.vocab_size)));
         rows.push(("output head", if self.info.tied_head { "the embedding" } else { "its own" }.to_owned()));
         rows.push(("chat template", template));
@@ -297,4 +356,42 @@ fn files(directory: &Path) -> Vec<File> {
         .collect();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use pippin::models::CacheGroup;
+    use pippin::tensor::{Reach, ValueStore};
+
+    use super::*;
+
+    #[test]
+    fn what_a_sequence_keeps_is_the_architectures_formula() {
+        let full = CacheGroup {
+            layers: 3,
+            kv_heads: 2,
+            key_dim: 64,
+            values: ValueStore::Own(64),
+            reach: Reach::All,
+        };
+        let text = |groups: Vec<CacheGroup>, state_bytes, format| {
+            Kept::new(&CacheLayout { groups, state_bytes }, format).to_text()
+        };
+        assert_eq!(text(vec![full], 0, KvFormat::Bf16), "1536 bytes per token (bf16)");
+        let windowed = CacheGroup { layers: 1, reach: Reach::Window(512), ..full };
+        assert_eq!(
+            text(vec![full, windowed], 5_000_000, KvFormat::F16),
+            "2048 bytes per token (f16), 512 of them for the last 512 tokens only; 5.0 MB per sequence"
+        );
+        // DeepSeek V3: 61 layers of a latent vector of 512 and a rotated key of 64.
+        let latent = CacheGroup {
+            layers: 61,
+            kv_heads: 1,
+            key_dim: 576,
+            values: ValueStore::InKeys(512),
+            reach: Reach::All,
+        };
+        assert_eq!(text(vec![latent], 0, KvFormat::Bf16), "70272 bytes per token (bf16)");
+        assert_eq!(text(vec![], 1000, KvFormat::F32), "1.0 kB per sequence");
+    }
 }

@@ -1,7 +1,6 @@
-//! Models that are damaged, contradict themselves, or mean harm: an error that names file and field, quickly.
+//! Models that are damaged, contradict themselves, or mean harm: an error that names file and field.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -12,10 +11,7 @@ use crate::support::{Outcome, TinyModel, pippin};
 fn run_spoiled(model: &TinyModel, spoil: impl FnOnce(&TinyModel)) -> Outcome {
     let folder = model.write();
     spoil(model);
-    let started = Instant::now();
-    let outcome = pippin(&["run", folder, "hello", "--max-tokens", "4"]);
-    assert!(started.elapsed() < Duration::from_secs(60), "took {:?}", started.elapsed());
-    outcome
+    pippin(&["run", folder, "hello", "--max-tokens", "4"])
 }
 
 #[track_caller]

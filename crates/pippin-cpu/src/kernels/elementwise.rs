@@ -299,7 +299,7 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
             Activation::GeluTanh => {
                 let x = S::max(S::splat(GELU_MIN), x);
                 let cubic = S::fma(S::mul(x, x), S::splat(0.044_715), S::splat(1.0));
-                let inner = tanh::<S>(S::mul(S::mul(x, cubic), S::splat(0.797_884_56)));
+                let inner = tanh::<S>(S::mul(S::mul(x, cubic), S::splat(0.797_884_6)));
                 let x = S::mul(x, half);
                 S::fma(x, inner, x)
             }
@@ -384,7 +384,7 @@ unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
         6.372_619e-4,
         4.893_524_6e-3,
     ];
-    const Q: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525_2e-3];
+    const Q: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
     // SAFETY: the machine has `S`.
     unsafe {
         let x = S::max(min::<S>(x, S::splat(LIMIT)), S::splat(-LIMIT));
@@ -404,7 +404,7 @@ unsafe fn erf<S: Simd>(x: S::F) -> S::F {
         -2.101_024e-6,
         -5.692_506_4e-5,
         -7.349_906_3e-4,
-        -2.954_599_8e-3,
+        -2.954_6e-3,
         -1.609_603_3e-2,
     ];
     const Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2];

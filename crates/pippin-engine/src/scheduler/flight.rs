@@ -5,6 +5,7 @@ use pippin_tensor::{Batch, LogitRows, SequenceRows, TensorError, Want};
 
 use super::Scheduler;
 use super::plan::Part;
+use super::sequence::Sequence;
 use crate::kv::PAGE_SIZE;
 
 /// A step that was handed to the device.
@@ -19,17 +20,15 @@ pub(super) struct Flight {
 impl Scheduler {
     /// Hands the next step to the device. Returns whether there was one.
     pub(super) fn launch(&mut self) -> bool {
-        let is_careful = self.running.iter().any(|sequence| sequence.is_suspect());
-        if is_careful && !self.flights.is_empty() {
-            return false;
-        }
         let parts = self.plan();
         if parts.is_empty() {
             return false;
         }
         match self.flush().and_then(|()| self.hand_over(&parts)) {
-            Ok(flight) => {
-                self.flights.push_back(Flight { feeds: flight.feeds && !is_careful, ..flight });
+            Ok(mut flight) => {
+                // Nothing goes behind a step that may fail.
+                flight.feeds &= !self.running.iter().any(Sequence::is_suspect);
+                self.flights.push_back(flight);
                 true
             }
             Err(error) => {

@@ -69,9 +69,6 @@ impl Scheduler {
                     return parts;
                 }
             }
-            for part in parts {
-                part.snapshot.into_iter().for_each(|slot| self.store.release_copy(slot));
-            }
             if !self.flights.is_empty() {
                 // They may free what is missing; and nobody makes way whose tokens are on their way.
                 return Vec::new();

@@ -79,23 +79,32 @@ pub(crate) fn activation(fields: Fields<'_>, field: &str, default: Activation) -
     })
 }
 
+/// Which layers are of the first of two types, as `layer_types` says; nothing if it is not there.
+pub(crate) fn layers_of_type(
+    fields: Fields<'_>,
+    layers: usize,
+    known: [&'static str; 2],
+) -> Result<Option<Vec<bool>>> {
+    let Some(types) = fields.texts("layer_types")? else { return Ok(None) };
+    if types.len() != layers {
+        let problem = format_args!("has {} entries for {layers} layers", types.len());
+        return Err(fields.error("layer_types", problem));
+    }
+    let is_first = |found: &str| match known.iter().position(|known| *known == found) {
+        Some(index) => Ok(index == 0),
+        None => Err(fields.unsupported("layer_types", found, &known)),
+    };
+    types.into_iter().map(is_first).collect::<Result<_>>().map(Some)
+}
+
 /// Which layers have a sliding window: those that `layer_types` names, or those of which `otherwise` says so.
 pub(crate) fn windowed_layers(
     fields: Fields<'_>,
     layers: usize,
     otherwise: impl Fn(usize) -> bool,
 ) -> Result<Vec<bool>> {
-    let Some(types) = fields.texts("layer_types")? else { return Ok((0..layers).map(otherwise).collect()) };
-    if types.len() != layers {
-        let problem = format_args!("has {} entries for {layers} layers", types.len());
-        return Err(fields.error("layer_types", problem));
-    }
-    let windowed = types.into_iter().map(|layer_type| match layer_type {
-        "full_attention" => Ok(false),
-        "sliding_attention" => Ok(true),
-        other => Err(fields.unsupported("layer_types", other, &["full_attention", "sliding_attention"])),
-    });
-    windowed.collect()
+    let windowed = layers_of_type(fields, layers, ["sliding_attention", "full_attention"])?;
+    Ok(windowed.unwrap_or_else(|| (0..layers).map(otherwise).collect()))
 }
 
 /// The reach of a layer with or without a sliding window.

@@ -35,7 +35,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     };
     let step = fields.count_or("moe_layer_freq", 1, limits::LAYERS)?;
     let layer = |index: usize| {
-        let mixture = experts.as_ref().filter(|_| index >= first && index % step == 0);
+        let mixture = experts.as_ref().filter(|_| index >= first && index.is_multiple_of(step));
         let network = mixture.unwrap_or(&dense).clone();
         LayerSpec::Blocks(vec![
             Block::pre_norm(NormSpec::rms("input_layernorm", eps), attention.clone()),

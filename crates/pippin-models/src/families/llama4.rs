@@ -38,7 +38,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
             output_bias: bias,
             ..Attention::new(sizes.heads, sizes.kv_heads, sizes.head_dim)
         };
-        if (index + 1) % 4 == 0 {
+        if (index + 1).is_multiple_of(4) {
             Attention { position_scale: tempered.then_some(temperature), ..base }
         } else {
             Attention {

@@ -7,8 +7,10 @@ mod gemma;
 mod gemma3n;
 mod gpt_neox;
 mod gpt_oss;
+mod lfm2;
 mod llama;
 mod llama4;
+mod mamba2;
 mod mistral;
 mod olmo2;
 mod phi;
@@ -16,6 +18,7 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
+mod qwen3_next;
 mod recurrent_gemma;
 mod rwkv7;
 mod standard;
@@ -54,8 +57,10 @@ const FAMILIES: &[Family] = &[
     Family { name: "gemma3n", model_types: &["gemma3n"], read: gemma3n::spec },
     Family { name: "gpt_neox", model_types: &["gpt_neox"], read: gpt_neox::spec },
     Family { name: "gpt_oss", model_types: &["gpt_oss"], read: gpt_oss::spec },
+    Family { name: "lfm2", model_types: &["lfm2"], read: lfm2::spec },
     Family { name: "llama", model_types: &["llama"], read: llama::spec },
     Family { name: "llama4", model_types: &["llama4"], read: llama4::spec },
+    Family { name: "mamba2", model_types: &["mamba2"], read: mamba2::spec },
     Family { name: "mistral", model_types: &["mistral"], read: mistral::spec },
     Family { name: "olmo2", model_types: &["olmo2"], read: olmo2::spec },
     Family { name: "phi", model_types: &["phi"], read: phi::spec },
@@ -63,6 +68,7 @@ const FAMILIES: &[Family] = &[
     Family { name: "qwen2", model_types: &["qwen2"], read: qwen2::spec },
     Family { name: "qwen3", model_types: &["qwen3"], read: qwen3::spec },
     Family { name: "qwen3_moe", model_types: &["qwen3_moe"], read: qwen3_moe::spec },
+    Family { name: "qwen3_next", model_types: &["qwen3_next"], read: qwen3_next::spec },
     Family { name: "recurrent_gemma", model_types: &["recurrent_gemma"], read: recurrent_gemma::spec },
     Family { name: "rwkv7", model_types: &["rwkv7"], read: rwkv7::spec },
 ];

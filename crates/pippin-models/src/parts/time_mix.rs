@@ -10,9 +10,9 @@ use crate::{Result, limits};
 
 /// RWKV 7's time mixing (<https://arxiv.org/abs/2503.14456>).
 ///
-/// Each projection's input is part of the way to that of the token before, by a factor for each column. Receptance `r`, key
-/// `k` and value `v` are linear; decay `w`, the rate `a` at which what is at a key is replaced, the gate `g`, and how much of
-/// the first layer's value is taken in place of `v`, are of low rank. The state of a head becomes
+/// Each projection's input is part of the way to that of the token before, by a factor for each column. Receptance `r`,
+/// key `k` and value `v` are linear; decay `w`, the rate `a` at which what is at a key is replaced, the gate `g`, and how
+/// much of the first layer's value is taken in place of `v`, are of low rank. The state of a head becomes
 /// `S diag(w) - (S κ) (κ a)ᵀ + v kᵀ`, where `κ` is the direction of `k * k_k`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimeMix {
