@@ -10,8 +10,8 @@ use crate::{Backend, Result, TensorError};
 
 /// Norms below this count as this: a sum of terms of about one that happens to cancel has no digits of its own.
 const SMALLEST_NORM: f64 = 0.3;
-/// What a number beyond the largest `f32` may become, besides infinity.
-const ALMOST_INFINITE: f64 = f32::MAX as f64 / 4.0;
+/// At least this is what a number beyond the largest `f32` becomes: infinity, or the product of an almost infinite factor.
+const ALMOST_INFINITE: f64 = 1e30;
 
 /// Judges the cases of one check.
 ///
@@ -237,7 +237,7 @@ pub(super) fn assert_refused<T: Debug>(case: impl Debug, result: Result<T>) {
 }
 
 /// Fails unless `found` is `expected` within `tolerance`, relative to each row's norm. A NaN never is.
-pub(super) fn assert_near(found: &Output, expected: &Array, tolerance: f64, case: &dyn Debug) {
+fn assert_near(found: &Output, expected: &Array, tolerance: f64, case: &dyn Debug) {
     assert_eq!(found.shape, [expected.rows, expected.columns], "{case:?}: shape");
     for row in 0..expected.rows {
         let (expected, found) = (expected.row(row), found.row(row));
@@ -286,4 +286,54 @@ fn selections(count: usize) -> Vec<Vec<usize>> {
         selections.push((0..count).rev().collect());
     }
     selections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(values: &[f32]) -> Output {
+        Output { shape: [1, values.len()], values: values.to_vec() }
+    }
+
+    fn near(expected: &[f64], found: &[f32]) -> bool {
+        let expected = Array { rows: 1, columns: expected.len(), values: expected.to_vec() };
+        std::panic::catch_unwind(|| assert_near(&output(found), &expected, 1e-3, &"case")).is_ok()
+    }
+
+    #[test]
+    fn what_is_near_is_no_nan() {
+        assert!(near(&[1.0, -2.0], &[1.0005, -2.0]));
+        assert!(!near(&[1.0, -2.0], &[1.005, -2.0]));
+        assert!(!near(&[1.0, -2.0], &[1.0, f32::NAN]));
+        assert!(!near(&[1.0, -2.0], &[1.0, f32::INFINITY]));
+        assert!(!near(&[1.0, -2.0], &[1.0]));
+        assert!(near(&[1e50, 1.0], &[f32::INFINITY, 1.0]));
+        assert!(!near(&[1e50, 1.0], &[f32::NEG_INFINITY, 1.0]));
+        assert!(!near(&[1e50, 1.0], &[f32::NAN, 1.0]));
+        assert!(!near(&[1e50, 1.0], &[1.0, 1.0]));
+    }
+
+    #[test]
+    fn bits_differ_where_numbers_may_not() {
+        let same = |expected: f32, found: f32| {
+            std::panic::catch_unwind(|| assert_same_bits(&[expected], &[found], &|| "bits".into())).is_ok()
+        };
+        assert!(same(1.0, 1.0));
+        assert!(!same(0.0, -0.0));
+        assert!(!same(1.0, f32::NAN));
+        assert!(!same(1.0, 1.0 + f32::EPSILON));
+    }
+
+    #[test]
+    fn every_row_is_computed_apart_from_some_neighbour() {
+        for count in [2, 3, 9, 10, 33, 300] {
+            let selections = selections(count);
+            assert!(selections.iter().all(|rows| rows.iter().all(|row| *row < count)));
+            assert!(selections.iter().any(|rows| rows.len() == 1));
+            assert!(selections.iter().any(|rows| rows.len() == count && rows[0] == count - 1));
+            let lengths = selections.iter().map(Vec::len).collect::<std::collections::HashSet<_>>();
+            assert!((1..=count.min(9)).all(|length| lengths.contains(&length)));
+        }
+    }
 }

@@ -169,12 +169,14 @@ pub fn gated<B: Backend>(backend: &B, tolerance: f64) {
         if check.supported(&kind, backend.gated(&zero, &zero, kind)).is_none() {
             continue;
         }
+        // What is clamped has to be beyond the clamp.
+        let ups = if matches!(kind, Gate::ClampedSwiglu { .. }) { 8.0 } else { 1.0 };
         let tails = tails();
-        let mut pairs = vec![(tails.clone(), Array::random(random, tails.rows, 1))];
+        let mut pairs = vec![(tails.clone(), Array::random(random, tails.rows, 1).operand(|x| x * ups))];
         for (rows, columns) in SHAPES {
             for magnitude in [1.0, 8.0, 80.0] {
                 let gate = Array::random(random, rows, columns).operand(|x| x * magnitude);
-                pairs.push((gate, Array::random(random, rows, columns).operand(|x| x * 8.0)));
+                pairs.push((gate, Array::random(random, rows, columns).operand(|x| x * ups)));
             }
         }
         for (gates, ups) in &pairs {

@@ -132,3 +132,28 @@ pub(super) fn slot_step<B: Backend>(backend: &B, pieces: &[Piece], slots: &[usiz
     }
     backend.upload(&batch)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_compute_every_row_once_and_cut_no_block() {
+        let blocks = [0..3, 13..29, 500..530, 600..1028];
+        for lengths in [vec![1], vec![40], vec![1, 70, 32, 33], vec![513, 1030]] {
+            for schedule in Schedule::others(&lengths).into_iter().chain([Schedule::WHOLE]) {
+                let mut done = vec![0; lengths.len()];
+                for pieces in schedule.steps(&lengths, &blocks) {
+                    for Piece { sequence, rows, spoiled } in pieces {
+                        assert_eq!((rows.start, spoiled), (done[sequence], schedule.spoils(sequence)));
+                        let end = rows.end;
+                        let cut = |block: &Range<usize>| block.start < end && end < block.end;
+                        assert!(!rows.is_empty() && (end == lengths[sequence] || !blocks.iter().any(cut)));
+                        done[sequence] = end;
+                    }
+                }
+                assert_eq!(done, lengths, "{schedule:?}");
+            }
+        }
+    }
+}
