@@ -43,14 +43,13 @@ pub(crate) enum Download {
 pub(crate) fn find(model: &str, config: &EngineConfig, download: Download) -> Result<ModelConfiguration> {
     let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let mut display: Option<Display> = None;
-    let mut asked = Ok(());
+    let (mut asked, mut is_again) = (Ok(()), false);
     let mut opener = ModelOpener::new(model).with_config(config).with_progress(|step| match step {
         LoadProgress::Downloading { id, total, missing } => display = Some(Display::new(&id, total, missing)),
         LoadProgress::Download(event) => display.iter_mut().for_each(|display| display.event(&event)),
         _ => {}
     });
     if download == Download::Agreed || (download == Download::Ask && can_ask) {
-        let mut is_again = false;
         opener = opener.with_download_if(|plan| {
             if std::mem::replace(&mut is_again, true) && download != Download::Agreed {
                 output::note("some of it has been removed in the meantime");
