@@ -91,7 +91,8 @@ impl Store {
     /// Gives back the pages that no token from `length` on sees.
     pub(crate) fn give_back(&mut self, pages: &mut Pages, length: usize) {
         for ((group, pool), list) in self.groups.iter().zip(&mut self.pools).zip(pages) {
-            let end = (group.given_back(length) / PAGE_SIZE).min(list.len());
+            // The next token's own page stays.
+            let end = (group.given_back(length).min(length) / PAGE_SIZE).min(list.len());
             let begin = list.partition_point(|page| *page == GIVEN_BACK).min(end);
             for page in &mut list[begin..end] {
                 pool.release(std::mem::replace(page, GIVEN_BACK));

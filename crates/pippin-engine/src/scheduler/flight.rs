@@ -33,9 +33,7 @@ impl Scheduler {
             }
             Err(error) => {
                 // Those before it are not affected.
-                while !self.flights.is_empty() {
-                    self.finish();
-                }
+                self.drain();
                 self.recover(parts, error);
                 false
             }
@@ -92,6 +90,13 @@ impl Scheduler {
                 }
                 self.recover(parts, error);
             }
+        }
+    }
+
+    /// Waits for all steps on their way.
+    pub(super) fn drain(&mut self) {
+        while !self.flights.is_empty() {
+            self.finish();
         }
     }
 

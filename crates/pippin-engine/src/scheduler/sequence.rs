@@ -221,7 +221,7 @@ impl Sequence {
         self.flying += 1;
     }
 
-    /// So many tokens are computed; nothing was drawn, and nothing wanted.
+    /// A step with so many of its tokens is finished; what was wanted of it follows.
     pub(super) fn landed(&mut self, rows: usize) {
         self.computed += rows;
         self.flying -= 1;
@@ -253,7 +253,7 @@ impl Sequence {
         }
     }
 
-    /// Takes the logits of the tokens before the last `computed`.
+    /// Takes the logits of the next tokens that are scored.
     pub(super) fn scored(&mut self, logits: &Logits) {
         let Work::Score { scores, .. } = &mut self.work else { return };
         for row in 0..logits.rows {

@@ -119,7 +119,7 @@ fn serve(scheduler: &mut Scheduler, commands: &Receiver<Command>) {
                 Ok(command) => obey(scheduler, command),
                 Err(TryRecvError::Empty) => break,
                 // Streams keep their model alive, so nobody waits for what is still running.
-                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Disconnected) => return scheduler.drain(),
             }
         }
         scheduler.step();
