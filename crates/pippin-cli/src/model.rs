@@ -50,11 +50,17 @@ pub(crate) fn find(model: &str, config: &EngineConfig, download: Download) -> Re
         _ => {}
     });
     if download == Download::Agreed || (download == Download::Ask && can_ask) {
-        opener = opener.with_download_if(|plan| match agrees(plan, download) {
-            Ok(agrees) => agrees,
-            Err(error) => {
-                asked = Err(error);
-                false
+        let mut is_again = false;
+        opener = opener.with_download_if(|plan| {
+            if std::mem::replace(&mut is_again, true) && download != Download::Agreed {
+                output::note("some of it has been removed in the meantime");
+            }
+            match agrees(plan, download) {
+                Ok(agrees) => agrees,
+                Err(error) => {
+                    asked = Err(error);
+                    false
+                }
             }
         });
     }

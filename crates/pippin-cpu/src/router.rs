@@ -42,15 +42,11 @@ impl CpuBackend {
 
 fn check(logits: &CpuTensor, bias: Option<&CpuTensor>, spec: &RouterSpec) -> Result<()> {
     let &RouterSpec { experts, top_k, groups, top_groups, best_of_group, .. } = spec;
-    let divides = groups > 0 && experts.is_multiple_of(groups);
-    let available = experts.checked_div(groups).unwrap_or(0) * top_groups;
-    if !divides
-        || top_groups == 0
-        || top_groups > groups
-        || top_k == 0
-        || top_k > available
-        || best_of_group == 0
-    {
+    let size = experts.checked_div(groups).filter(|size| size * groups == experts).unwrap_or(0);
+    let possible = (1..=groups).contains(&top_groups)
+        && (1..=size).contains(&best_of_group)
+        && (1..=size * top_groups).contains(&top_k);
+    if !possible {
         return Err(TensorError::shape("route", "a choice that can be made", format!("{spec:?}")));
     }
     if logits.columns != experts {
@@ -87,7 +83,7 @@ fn exclude_groups(ranks: &mut [f32], spec: &RouterSpec) {
     let size = spec.experts / spec.groups;
     let group_ranks: Vec<f32> = ranks
         .chunks_exact(size)
-        .map(|group| best(group, spec.best_of_group.min(size)).iter().map(|expert| group[*expert]).sum())
+        .map(|group| best(group, spec.best_of_group).iter().map(|expert| group[*expert]).sum())
         .collect();
     let kept = best(&group_ranks, spec.top_groups);
     for (group, ranks) in ranks.chunks_exact_mut(size).enumerate() {

@@ -28,9 +28,10 @@
 //! # How requests share a model
 //!
 //! Each step of the model is one batch: the next token of every answer that is being written, and a part of the prompts
-//! that are being read. Requests join and leave between steps. Keys and values lie in pages that are handed out as
-//! sequences grow; those of finished requests stay until their room is needed, and a request that begins like an earlier
-//! one, running or finished, does not compute that beginning again.
+//! that are being read, the shortest first. Requests join and leave between steps. Keys and values lie in pages that are
+//! handed out as sequences grow; those of finished requests stay until their room is needed, and a request that begins like
+//! an earlier one, running or finished, does not compute that beginning again. The same goes for models with sliding windows, which
+//! keep no more than they see, and for those with recurrent state, of which copies are kept.
 //!
 //! A request's result depends on none of this. Which others run beside it, how its prompt was cut, what was found in the
 //! cache, whether it had to make way for a while: the same prompt, parameters and seed give the same tokens.

@@ -19,8 +19,6 @@ use crate::{CacheEvent, LoadedModel, ModelCache, ModelPerformance, PerformanceMo
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Larger files are not ours.
 const MAX_BYTES: u64 = 1 << 20;
-/// The lock of whoever removes leftovers, or begins. It stays: a lock that comes and goes would need one, too.
-const BROOM: &str = "clean-up";
 /// How the lock of a process is called until it is locked.
 const NEW: &str = "new";
 /// The form of the files; others are not read.
@@ -281,7 +279,7 @@ fn claim(folder: &Path, pid: u32, between: impl FnOnce()) -> io::Result<File> {
     let path = folder.join(format!("{pid}.lock"));
     // Keeps those away who remove what an earlier process with this number left. One that stands still there is not waited
     // for: this process is not kept from its work by another.
-    let broom = private_file(&folder.join(BROOM), false)?;
+    let broom = broom(folder)?;
     for _ in 0..100 {
         match broom.try_lock() {
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
@@ -310,10 +308,23 @@ fn is_locked(path: &Path) -> bool {
     matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
+/// What whoever removes leftovers, or begins, locks: the folder itself, so that nothing is left of it.
+#[cfg(unix)]
+fn broom(folder: &Path) -> io::Result<File> {
+    File::open(folder)
+}
+
+/// What whoever removes leftovers, or begins, locks. It stays: a lock that comes and goes would need one, too.
+#[cfg(not(unix))]
+fn broom(folder: &Path) -> io::Result<File> {
+    private_file(&folder.join("clean-up"), false)
+}
+
 /// Removes the files of a process that has ended. Meanwhile no process with the same number begins.
 fn clean_up(folder: &Path, pid: u32) {
-    let Ok(broom) = private_file(&folder.join(BROOM), false) else { return };
-    if broom.try_lock().is_err() {
+    let Ok(broom) = broom(folder) else { return };
+    // Where folders cannot be locked, there is only less to keep apart.
+    if matches!(broom.try_lock(), Err(TryLockError::WouldBlock)) {
         return;
     }
     let file = |extension: &str| folder.join(format!("{pid}.{extension}"));
@@ -452,11 +463,7 @@ mod tests {
         cache.preload("a/b").expect("loaded");
         wait_for(|| !running().is_empty());
         drop(state);
-        let left: Vec<_> = fs::read_dir(&folder)
-            .expect("exists")
-            .map(|entry| entry.expect("an entry").file_name())
-            .collect();
-        assert_eq!(left, [BROOM]);
+        assert_eq!(fs::read_dir(&folder).expect("exists").count(), 0);
     }
 
     /// What a process with one model does to be seen, and how it is seen.
@@ -480,8 +487,7 @@ mod tests {
         // One that ended there.
         fs::write(root.path().join("77.new"), "").expect("written");
         assert_eq!(running_in(root.path()).expect("read"), []);
-        let left = fs::read_dir(root.path()).expect("exists").count();
-        assert_eq!(left, 1, "the lock of those who remove leftovers");
+        assert_eq!(fs::read_dir(root.path()).expect("exists").count(), 0);
     }
 
     #[test]
@@ -521,6 +527,6 @@ mod tests {
             .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
             .collect();
         left.sort();
-        assert_eq!(left, ["88.json", "88.lock", BROOM, "notes.txt", "other.json"]);
+        assert_eq!(left, ["88.json", "88.lock", "notes.txt", "other.json"]);
     }
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pippin_engine::{
-    CacheOptions, GenerateParameters, KeepAlive, LoadOptions, MemoryBudget, ModelCache, ModelMemory,
+    CacheOptions, GenerateParameters, KeepAlive, LoadOptions, MemoryBudget, ModelCache, ModelContainer,
+    ModelMemory,
 };
 
 fn options() -> CacheOptions {
@@ -64,6 +65,13 @@ fn the_context_is_planned_for_the_budget() {
     assert_eq!(whole, ModelMemory::estimate(&info, &options().load, 1 << 40));
     let error = load(1 << 20).expect_err("no room").to_string();
     assert!(error.contains("pippin-nano needs") && error.contains("1.0 MB"), "{error}");
+    // Without a cache it is the same.
+    let alone = |budget: u64| {
+        let options = LoadOptions { memory_budget: Some(budget), ..options().load };
+        ModelContainer::load("pippin-nano", &options).map(|model| model.memory())
+    };
+    assert_eq!(alone(1 << 40).expect("loaded"), whole);
+    assert_eq!(alone(1 << 20).expect_err("no room").to_string(), error);
 }
 
 /// Counts what Rust code has allocated and not freed. The system's own numbers say how it is cut into pages, too, which

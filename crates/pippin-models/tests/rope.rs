@@ -99,8 +99,8 @@ fn layers_share_one_table() {
 fn bad_values_are_named() {
     for (changes, expected) in [
         (
-            json!({"rope_scaling": {"type": "su"}}),
-            "`rope_scaling.type`: \"su\" is not supported; supported: default, linear",
+            json!({"rope_scaling": {"type": "ntk"}}),
+            "`rope_scaling.type`: \"ntk\" is not supported; supported: default, linear",
         ),
         (
             json!({"rope_parameters": {"rope_type": "x"}}),

@@ -4,14 +4,16 @@
 //! cache group; a [`Store`] hands pages and slots out to sequences and keeps what they leave behind in a tree of
 //! pages, for requests that begin alike.
 
+mod find;
 mod pool;
 mod store;
 #[cfg(test)]
 mod tests;
 mod tree;
 
+pub(crate) use find::Found;
 pub(crate) use pool::PagePool;
-pub(crate) use store::{Found, Pages, Store};
+pub(crate) use store::{Pages, Store};
 
 /// Tokens per page. A page is what is shared between sequences and the least that is allocated: smaller ones waste less
 /// memory at the end of a sequence, larger ones make shorter page tables.

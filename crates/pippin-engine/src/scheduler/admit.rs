@@ -4,6 +4,7 @@ use pippin_models::SlotEdit;
 
 use super::Scheduler;
 use super::sequence::Sequence;
+use crate::EngineError;
 use crate::kv::Found;
 
 impl Scheduler {
@@ -14,7 +15,7 @@ impl Scheduler {
             return;
         }
         while self.running.len() < self.limits.sequences
-            && let Some(next) = self.waiting.front()
+            && let Some(next) = self.waiting.front_mut()
         {
             // All logits of a sequence that is scored are wanted.
             let found = if next.is_score() { Found::default() } else { self.store.find(&next.tokens) };
@@ -24,6 +25,12 @@ impl Scheduler {
                 promised.iter_mut().zip(outstanding).for_each(|(sum, pages)| *sum += pages);
             }
             if !self.store.fits(&found, next.tokens.len(), self.limits.step, &promised) {
+                if self.running.is_empty() && self.flights.is_empty() {
+                    // It has all there is. Not reached: there is room for a whole context.
+                    let (prompt, context) = (next.tokens.len(), self.limits.context);
+                    next.fail(EngineError::PromptTooLong { prompt, context });
+                    self.waiting.pop_front();
+                }
                 return;
             }
             let (Some(slot), Some(sequence)) = (self.store.take_slot(), self.waiting.pop_front()) else {

@@ -93,7 +93,7 @@ fn experts(fields: Fields<'_>) -> Result<Experts> {
         scores: ScoreFunction::Sigmoid,
         groups,
         top_groups: fields.count_or("topk_group", 1, groups)?,
-        best_of_group: 2,
+        best_of_group: (experts / groups).clamp(1, 2),
         normalize: top_k > 1 && fields.flag_or("norm_topk_prob", true)?,
         scale: fields.positive_or("routed_scaling_factor", 1.0)?,
         ..RouterSpec::softmax(experts, top_k)

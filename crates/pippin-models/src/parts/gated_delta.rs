@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use pippin_tensor::{Activation, Backend, Gate, Linear, Norm, NormKind, ScanInputs, ScanSpec, ScanUpdate};
+use pippin_tensor::{Activation, Backend, Gate, Linear, Norm, ScanInputs, ScanSpec, ScanUpdate};
 
 use super::{Input, Needs, NormSpec, Pass, Place, Rows, join, miscounted};
 use crate::source::{Cut, Source, same};
@@ -45,6 +45,8 @@ pub(crate) struct GatedDeltaWeights<L, V> {
     /// `-exp(A_log)`.
     decay_rate: V,
     kernels: V,
+    /// Brings queries and keys to unit length, and has the queries' factor.
+    unit: Norm<V>,
     norm: Norm<V>,
     output: L,
 }
@@ -115,7 +117,14 @@ impl GatedDelta {
         let both = source.split(&join(&at, "in_proj_ba"), shape, false, &parts, Cut::Rows)?;
         let [strength, decay] =
             <[S::Linear; 2]>::try_from(both).map_err(|both| miscounted("split", 2, both.len()))?;
+        // A head's length is the root of its mean square, times that of its dimension; queries have the usual factor of
+        // attention besides.
+        let (width, root) = (self.key_width(), (key_dim as f32).sqrt());
+        let factors =
+            source.constant([1, 2 * width], |i| if i < width { root.powi(-2) } else { root.recip() })?;
+        let unit = Norm::rms(key_dim, LENGTH_EPS / key_dim as f32, factors);
         Ok(GatedDeltaWeights {
+            unit,
             mixed,
             gate,
             strength,
@@ -153,10 +162,9 @@ impl GatedDelta {
         let mixed = backend.causal_convolution(mixed, &weights.kernels, None, past, step)?;
         let mixed = backend.activate(&mixed, Activation::Silu)?;
         let width = self.key_width();
-        // Queries have the usual factor of attention besides.
-        let factor = (self.key_dim as f32).powf(-0.5);
-        let queries = self.unit(backend, &mixed, 0..width, factor)?;
-        let keys = self.unit(backend, &mixed, width..2 * width, 1.0)?;
+        let both = backend.norm(&backend.columns(&mixed, 0..2 * width)?, &weights.unit)?;
+        let queries = backend.columns(&both, 0..width)?;
+        let keys = backend.columns(&both, width..2 * width)?;
         let values = backend.columns(&mixed, 2 * width..self.mixed_width())?;
 
         let beta = backend.activate(strength, Activation::Sigmoid)?;
@@ -177,21 +185,5 @@ impl GatedDelta {
         let y = backend.norm(&read, &weights.norm)?;
         let y = backend.gated(gate, &y, Gate::Of(Activation::Silu))?;
         pass.finish(&y, &weights.output, input)
-    }
-
-    /// Some columns, each head of them divided by its length and multiplied by a factor.
-    fn unit<B: Backend>(
-        &self,
-        backend: &B,
-        x: &B::Tensor,
-        columns: Range<usize>,
-        factor: f32,
-    ) -> Result<B::Tensor> {
-        // The mean square is the squared length over the dimension.
-        let dim = self.key_dim as f32;
-        let (kind, width, eps) = (NormKind::Rms, self.key_dim, LENGTH_EPS / dim);
-        let unit = Norm { kind, width, eps, weight: None, bias: None };
-        let x = backend.norm(&backend.columns(x, columns)?, &unit)?;
-        Ok(backend.scale(&x, factor * dim.powf(-0.5), 0.0)?)
     }
 }

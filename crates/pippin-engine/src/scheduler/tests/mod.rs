@@ -2,6 +2,7 @@ mod answers;
 mod caching;
 mod failures;
 mod fairness;
+mod families;
 mod property;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -134,12 +135,21 @@ struct Client {
 
 impl Client {
     fn submit(rig: &mut Rig, prompt: &[u32], parameters: GenerateParameters) -> Self {
+        Self::submit_to(&mut rig.scheduler, prompt, parameters, &[STOP])
+    }
+
+    fn submit_to(
+        scheduler: &mut Scheduler,
+        prompt: &[u32],
+        parameters: GenerateParameters,
+        stop: &[u32],
+    ) -> Self {
         let (events, receiver) = channel::channel();
         let cancelled = Arc::new(AtomicBool::new(false));
-        rig.scheduler.submit(Request {
+        scheduler.submit(Request {
             tokens: prompt.to_vec(),
             parameters: Arc::new(parameters),
-            stop: Arc::new(StopTokens::from_iter([STOP])),
+            stop: Arc::new(StopTokens::from_iter(stop.iter().copied())),
             protected: Arc::default(),
             events,
             cancelled: Arc::clone(&cancelled),

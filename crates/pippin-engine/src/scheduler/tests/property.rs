@@ -172,6 +172,15 @@ fn check(
     Ok(())
 }
 
+/// The same on a larger scale: prompts of several steps, with snapshots in between.
+fn enlarged(setup: Setup, arrivals: Vec<Arrival>) -> (Setup, Vec<Arrival>) {
+    let Setup { context, tokens, step, .. } = setup;
+    let setup = Setup { context: 12 * context, tokens: 12 * tokens, step: 9 * step, ..setup };
+    let enlarge =
+        |arrival: Arrival| Arrival { length: 12 * arrival.length, fork: 12 * arrival.fork, ..arrival };
+    (setup, arrivals.into_iter().map(enlarge).collect())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -179,6 +188,16 @@ proptest! {
     /// alone, on every kind of model and device.
     #[test]
     fn nobody_sees_the_others((setup, fails_late) in setups(), arrivals in arrivals(), clear_at in 0usize..200) {
+        check(&setup, fails_late, &arrivals, clear_at)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nobody_sees_the_others_at_length((setup, fails_late) in setups(), arrivals in arrivals(), clear_at in 0usize..200) {
+        let (setup, arrivals) = enlarged(setup, arrivals);
         check(&setup, fails_late, &arrivals, clear_at)?;
     }
 }

@@ -1,0 +1,44 @@
+//! A model and a tokenizer that cost nothing, for tests.
+
+mod fake;
+
+use pippin_text::{ChatTemplate, StopTokens, Tokenizer};
+use serde_json::{Map, json};
+
+pub(crate) use self::fake::{
+    Control, FakeModel, Feeds, Kind, NAN, POISON, STOP, Step, VOCAB, continuation, lock, logits,
+};
+use crate::TextProcessor;
+
+/// A tokenizer of whole words: `w0` to `w59` are those ids, `<stop>` is the stop token.
+pub(crate) fn tokenizer() -> Tokenizer {
+    let mut vocab: Map<String, serde_json::Value> =
+        (0..VOCAB).map(|id| (format!("w{id}"), json!(id))).collect();
+    for (word, id) in [("<user>", 54), ("<assistant>", 55), ("<system>", 56), ("[UNK]", 59), ("<stop>", STOP)]
+    {
+        vocab.retain(|_, value| *value != json!(id));
+        vocab.insert(word.to_owned(), json!(id));
+    }
+    let json = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [],
+        "normalizer": null,
+        "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "post_processor": null,
+        "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" }
+    });
+    Tokenizer::from_json(&json.to_string(), &Map::new()).expect("a valid tokenizer")
+}
+
+/// The processor of the fake model, with a template that writes `<role> text` for every message.
+pub(crate) fn processor() -> TextProcessor {
+    let template = ChatTemplate::from_source(
+        "test",
+        "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}<assistant>",
+    )
+    .expect("a valid template");
+    TextProcessor::new(tokenizer(), Some(template), StopTokens::from_iter([STOP]))
+}
