@@ -178,54 +178,51 @@ pub fn extreme_scores<B: Backend>(backend: &B, tolerance: f64) {
 }
 
 /// [`Backend::attention_over`]: encoders, whose rows see all rows of their sequence, cross attention, whose rows see those
-/// of another, windows from the end of what a row sees, and rows that see nothing.
+/// of another, windows from the end of what a row sees, and rows that see nothing. What no row sees is NaN.
 pub fn attention_over<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     let random = &mut Random::new(26);
     let window = Options { reach: Reach::Window(5), ..PLAIN };
     let chunk = Options { reach: Reach::Chunk(16), ..PLAIN };
+    let geometries = [(1, 1, 4, 4), (4, 2, 20, 12), (16, 2, 128, 128), (3, 3, 64, 64)];
+    // Queries, keys, and those of the keys that rows see.
+    let cases = [(1, 1, 0..1), (5, 3, 0..3), (40, 70, 0..70), (6, 90, 37..81), (9, 1200, 0..1200)];
     for options in [PLAIN, Options { softcap: Some(0.5), ..PLAIN }, window, chunk] {
-        for (heads, kv_heads, key_dim, value_dim) in
-            [(1, 1, 4, 4), (4, 2, 20, 12), (16, 2, 128, 128), (3, 3, 64, 64)]
-        {
-            for (rows, length) in [(1, 1), (5, 3), (40, 70), (9, 1200)] {
-                let Layer { mut spec, .. } = layer(
-                    random,
-                    (heads, kv_heads, key_dim, ValueStore::Own(value_dim)),
-                    options,
-                    KvFormat::F32,
-                );
-                spec.scale *= 4.0;
-                let mut array = |rows: usize, columns: usize| Array::random(random, rows, columns);
-                let (queries, keys) = (array(rows, heads * key_dim), array(length, kv_heads * key_dim));
-                let values = array(length, kv_heads * value_dim);
-                let spans: Vec<Range<usize>> = (0..rows)
-                    .map(|row| match row % 4 {
-                        // All, an empty span, and any other.
-                        0 => 0..length,
-                        3 => random.below(length)..0,
-                        _ => {
-                            let start = random.below(length);
-                            start..start + 1 + random.below(length - start)
-                        }
-                    })
-                    .collect();
+        for (heads, kv_heads, key_dim, value_dim) in geometries {
+            let geometry = (heads, kv_heads, key_dim, ValueStore::Own(value_dim));
+            let mut spec = layer(random, geometry, options, KvFormat::F32).spec;
+            spec.scale *= 4.0;
+            for (rows, length, seen) in cases.clone() {
+                let queries = Array::random(random, rows, heads * key_dim);
+                let mut context = |columns: usize| {
+                    let mut array = Array::filled(length, columns, f64::NAN);
+                    let values = random.values(seen.len() * columns).into_iter().map(f64::from);
+                    array.values.splice(seen.start * columns..seen.end * columns, values);
+                    array
+                };
+                let (keys, values) = (context(kv_heads * key_dim), context(kv_heads * value_dim));
+                let mut span = |row: usize| match row % 4 {
+                    0 => seen.clone(),
+                    // Nothing.
+                    3 => seen.end - random.below(seen.len())..seen.start,
+                    _ => {
+                        let start = random.below(seen.len());
+                        let end = start + 1 + random.below(seen.len() - start);
+                        seen.start + start..seen.start + end
+                    }
+                };
+                let spans: Vec<Range<usize>> = (0..rows).map(&mut span).collect();
                 let visible = |row: usize| {
                     let Range { start, end } = spans[row].clone();
                     if end <= start { 0..0 } else { start.max(spec.reach.first(end - 1))..end }
                 };
                 let expected = attended([&queries, &keys, &values], &spec, None, visible);
-                let spans: Vec<u32> =
-                    spans.iter().flat_map(|span| [span.start as u32, span.end as u32]).collect();
-                let [keys, values] = [keys, values].map(|array| array.upload(backend));
+                let ends = spans.iter().flat_map(|span| [span.start as u32, span.end as u32]);
+                let (ends, keys, values) =
+                    (ends.collect::<Vec<u32>>(), keys.upload(backend), values.upload(backend));
                 check.rows((&spec, rows, length), rows, &expected, |part| {
-                    backend.attention_over(
-                        &part.tensor(&queries),
-                        &keys,
-                        &values,
-                        &part.indices(&spans),
-                        &spec,
-                    )
+                    let (queries, spans) = (part.tensor(&queries), part.indices(&ends));
+                    backend.attention_over(&queries, &keys, &values, &spans, &spec)
                 });
             }
         }
@@ -241,19 +238,17 @@ pub fn spans_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
     let (short_keys, narrow) = (tensor(4, 16), tensor(3, 24));
     let spans = |spans: &[u32]| backend.indices(spans).unwrap();
     let good = spans(&[0, 5, 1, 2, 0, 0]);
-    let over =
-        |queries: &B::Tensor,
-         keys: &B::Tensor,
-         values: &B::Tensor,
-         spans: &B::Indices,
-         spec: AttentionSpec| { backend.attention_over(queries, keys, values, spans, &spec) };
-    over(&queries, &keys, &values, &good, spec).unwrap();
-    assert_refused("queries", over(&narrow, &keys, &values, &good, spec));
-    assert_refused("keys", over(&queries, &values, &values, &good, spec));
-    assert_refused("values", over(&queries, &keys, &keys, &good, spec));
-    assert_refused("keys without values", over(&queries, &short_keys, &values, &good, spec));
-    assert_refused("few spans", over(&queries, &keys, &values, &spans(&[0, 5, 1, 2]), spec));
-    assert_refused("half a span", over(&queries, &keys, &values, &spans(&[0, 5, 1, 2, 0]), spec));
+    let over = |[queries, keys, values]: [&B::Tensor; 3], spans: &B::Indices, spec: AttentionSpec| {
+        backend.attention_over(queries, keys, values, spans, &spec)
+    };
+    let operands = [&queries, &keys, &values];
+    over(operands, &good, spec).unwrap();
+    assert_refused("queries", over([&narrow, &keys, &values], &good, spec));
+    assert_refused("keys", over([&queries, &values, &values], &good, spec));
+    assert_refused("values", over([&queries, &keys, &keys], &good, spec));
+    assert_refused("keys without values", over([&queries, &short_keys, &values], &good, spec));
+    assert_refused("few spans", over(operands, &spans(&[0, 5, 1, 2]), spec));
+    assert_refused("half a span", over(operands, &spans(&[0, 5, 1, 2, 0]), spec));
     for wrong in [
         AttentionSpec { heads: 3, ..spec },
         AttentionSpec { kv_heads: 3, ..spec },
@@ -263,14 +258,13 @@ pub fn spans_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
         AttentionSpec { value_dim: 4, ..spec },
         AttentionSpec { heads: 8, key_dim: 4, kv_heads: 4, value_dim: 6, ..spec },
     ] {
-        assert_refused(wrong, over(&queries, &keys, &values, &good, wrong));
+        assert_refused(wrong, over(operands, &good, wrong));
     }
     // Three query heads do not share two key heads.
-    assert_refused("groups", over(&narrow, &keys, &values, &good, AttentionSpec { heads: 3, ..spec }));
+    assert_refused("groups", over([&narrow, &keys, &values], &good, AttentionSpec { heads: 3, ..spec }));
     let beyond = spans(&[0, 6, 5, 9, 1 << 31, u32::MAX]);
     for reach in [Reach::All, Reach::Window(2), Reach::Chunk(4)] {
-        let spec = AttentionSpec { reach, ..spec };
-        if let Ok(output) = over(&queries, &keys, &values, &beyond, spec) {
+        if let Ok(output) = over(operands, &beyond, AttentionSpec { reach, ..spec }) {
             assert_eq!(backend.read(&output).unwrap().len(), 3 * 24);
         }
     }

@@ -2,12 +2,12 @@
 
 use super::{
     array::{Array, Random},
-    check::{Check, assert_refused},
+    check::{Check, assert_refused, assert_same_bits},
     paged::{Case, Heads, Layer},
 };
 use crate::{
-    AttentionSpec, Backend, Batch, Input, KvCacheSpec, KvFormat, Reach, Result, SequenceRows, StepInputs,
-    StepLimits, ValueStore, Want,
+    AttentionSpec, Backend, Batch, HeadSpec, Input, KvCacheSpec, KvFormat, Reach, Result, SequenceRows,
+    StepInputs, StepLimits, ValueStore, Want,
 };
 
 /// Attention with as many heads of queries as of keys and values.
@@ -94,7 +94,25 @@ pub fn non_finite_kv<B: Backend>(backend: &B, tolerance: f64) {
     }
 }
 
-/// Rows and pages beyond a cache do no harm: what is written there is lost, and what is read there is anything.
+/// Attention of a single row with a step that contradicts itself is refused, or has the shape that it should have.
+fn assert_harmless<B: Backend>(
+    check: &Check<'_, B>,
+    spec: &AttentionSpec,
+    cache: &B::KvCache,
+    step: &StepInputs<B>,
+) {
+    let backend = check.backend;
+    let queries = Array::filled(1, spec.heads * spec.key_dim, 0.5).upload(backend);
+    for reach in [Reach::All, Reach::Window(6), Reach::Chunk(6)] {
+        if let Ok(output) =
+            backend.attention(&queries, cache, step, 0, &AttentionSpec { reach, ..*spec }, None)
+        {
+            assert_eq!(check.output(&output).shape, [1, spec.heads * spec.value_dim]);
+        }
+    }
+}
+
+/// What is written beyond a cache is lost, and what is read beyond it is anything; neither does any harm.
 pub fn kv_bounds<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     let random = &mut Random::new(23);
@@ -103,80 +121,75 @@ pub fn kv_bounds<B: Backend>(backend: &B, tolerance: f64) {
         let Some(mut cache) = check.supported(&format, backend.kv_cache(&cache_spec(&spec, format))) else {
             continue;
         };
-        let queries = Array::random(random, 1, 16).upload(backend);
-        let attend = |cache: &B::KvCache, step: &StepInputs<B>, spec: &AttentionSpec| {
-            backend.attention(&queries, cache, step, 0, spec, None)
-        };
-        let whole = step(backend, 1, 11, &[2, 0, 1]);
-        let write = |cache: &mut B::KvCache, random: &mut Random, rows: &[u32]| {
+        let mut write = |cache: &mut B::KvCache, rows: &[u32]| {
             let [keys, values] =
                 [16, 24].map(|width| Array::random(random, rows.len(), width).upload(backend));
             backend.kv_write(cache, &keys, Some(&values), &backend.indices(rows).unwrap()).unwrap();
         };
-        let rows: Vec<u32> = (0..12).collect();
-        write(&mut cache, random, &rows);
-        let before = check.output(&attend(&cache, &whole, &spec).unwrap());
-        write(&mut cache, random, &[12, 13, u32::MAX, 1 << 31, u32::MAX / 8, u32::MAX / 16 + 1]);
-        assert_eq!(
-            check.output(&attend(&cache, &whole, &spec).unwrap()),
-            before,
-            "{format}: written beyond the end"
+        let queries = Array::filled(1, 16, 0.5).upload(backend);
+        let seen = |cache: &B::KvCache, index: usize, pages: &[u32]| {
+            let step = step(backend, 1, index, pages);
+            backend.read(&backend.attention(&queries, cache, &step, 0, &spec, None).unwrap()).unwrap()
+        };
+        let all: Vec<u32> = (0..12).collect();
+        write(&mut cache, &all);
+        let before = seen(&cache, 11, &[2, 0, 1]);
+        write(&mut cache, &[12, 13, u32::MAX, 1 << 31, u32::MAX / 8, u32::MAX / 16 + 1]);
+        assert_same_bits(&before, &seen(&cache, 11, &[2, 0, 1]), &|| {
+            format!("{format}: written beyond the end")
+        });
+        let first = seen(&cache, 0, &[1]);
+        write(&mut cache, &[u32::MAX, 4, 12]);
+        assert!(
+            first != seen(&cache, 0, &[1]),
+            "{format}: what is there is written, whatever stands beside it"
         );
 
-        // The first row that is there is written, whatever stands beside it.
-        let key = Array::filled(3, 16, 0.0).upload(backend);
-        let values = Array::from_rows(3, 24, |row| vec![row as f64; 24]).upload(backend);
-        let around = backend.indices(&[u32::MAX, 4, 12]).unwrap();
-        backend.kv_write(&mut cache, &key, Some(&values), &around).unwrap();
-        let found = backend.read(&attend(&cache, &step(backend, 1, 0, &[1]), &spec).unwrap()).unwrap();
-        assert!(found.iter().all(|v| (v - 1.0).abs() < 0.01), "{format}: {found:?}");
-
+        let good = || step(backend, 1, 11, &[2, 0, 1]);
         for pages in [[3, 0, 1], [2, 1000, u32::MAX], [u32::MAX, u32::MAX >> 3, 0], [1 << 30, 1 << 31, 0]] {
-            for reach in [Reach::All, Reach::Window(6), Reach::Chunk(6)] {
-                let mut wrong = step(backend, 1, 11, &[2, 0, 1]);
-                wrong.groups[0].page_tables = backend.indices(&pages).unwrap();
-                if let Ok(output) = attend(&cache, &wrong, &AttentionSpec { reach, ..spec }) {
-                    assert_eq!(check.output(&output).shape, [1, 24]);
-                }
-            }
+            let mut wrong = good();
+            wrong.groups[0].page_tables = backend.indices(&pages).unwrap();
+            assert_harmless(&check, &spec, &cache, &wrong);
         }
         // What a row sees may be said to end beyond the pages, its index may be, and so may its sequence's rows.
         for beyond in [13, 1000, u32::MAX] {
-            let mut wrong = [(); 4].map(|()| step(backend, 1, 11, &[2, 0, 1]));
+            let mut wrong = [(); 4].map(|()| good());
             wrong[0].visible_ends = backend.indices(&[beyond]).unwrap();
             wrong[1].indices = backend.indices(&[beyond]).unwrap();
             wrong[2].lengths = backend.indices(&[beyond]).unwrap();
             wrong[3].query_starts = backend.indices(&[beyond - 13, beyond]).unwrap();
-            for wrong in &wrong {
-                if let Ok(output) = attend(&cache, wrong, &spec) {
-                    assert_eq!(check.output(&output).shape, [1, 24]);
-                }
-            }
+            wrong.iter().for_each(|wrong| assert_harmless(&check, &spec, &cache, wrong));
         }
     }
 }
 
-/// Two rows of one step for the same place of a cache, which no [`Batch`] has, are no worse than either.
+/// Many rows of one step for the same place of a cache, which no [`Batch`] has: one of them is there in the end.
 pub fn duplicated_kv_rows<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
-    let spec = spec(2, 64, 64);
+    let spec = AttentionSpec { reach: Reach::Window(1), ..spec(2, 64, 64) };
+    let heads = HeadSpec { key_dim: 64, query_norm: None, key_norm: None, rotation: None };
+    // So many that backends which share the work among threads do so.
+    let rows = 1000;
+    let keys = Array::filled(rows, 128, 0.0).upload(backend);
+    let values = Array::from_rows(rows, 128, |row| vec![if row % 2 == 0 { 1.0 } else { -1.0 }; 128]);
+    let values = values.upload(backend);
+    let places = backend.indices(&vec![5; rows]).unwrap();
+    let query = Array::filled(1, 128, 0.0).upload(backend);
     for format in KvFormat::ALL {
-        let Some(mut cache) = check.supported(&format, backend.kv_cache(&cache_spec(&spec, format))) else {
-            continue;
-        };
-        // Many, so that backends which share the work among threads do so.
-        let rows = 1000;
-        let keys = Array::filled(rows, 128, 0.0).upload(backend);
-        let values = Array::from_rows(rows, 128, |row| vec![if row % 2 == 0 { 1.0 } else { -1.0 }; 128]);
-        let places = backend.indices(&vec![5; rows]).unwrap();
-        backend.kv_write(&mut cache, &keys, Some(&values.upload(backend)), &places).unwrap();
-        let query = Array::filled(1, 128, 0.0).upload(backend);
-        let page = step(backend, 1, 1, &[1]);
-        let spec = AttentionSpec { reach: Reach::Window(1), ..spec };
-        let found = backend.read(&backend.attention(&query, &cache, &page, 0, &spec, None).unwrap()).unwrap();
-        for head in found.chunks(64) {
-            assert!((head[0].abs() - 1.0).abs() < 0.01, "{format}: {head:?}");
-            assert!(head.iter().all(|v| *v == head[0]), "{format}: two rows in one: {head:?}");
+        for fused in [false, true] {
+            let cache = backend.kv_cache(&cache_spec(&spec, format));
+            let Some(mut cache) = check.supported(&format, cache) else { continue };
+            if fused {
+                backend.write_heads(&keys, &keys, Some(&values), heads, &mut cache, &places).unwrap();
+            } else {
+                backend.kv_write(&mut cache, &keys, Some(&values), &places).unwrap();
+            }
+            let step = step(backend, 1, 1, &[1]);
+            let found = backend.attention(&query, &cache, &step, 0, &spec, None).unwrap();
+            for head in backend.read(&found).unwrap().chunks(64) {
+                assert!((head[0].abs() - 1.0).abs() < 0.01, "{format}: {head:?}");
+                assert!(head.iter().all(|v| *v == head[0]), "{format}: two rows in one: {head:?}");
+            }
         }
     }
 }

@@ -140,7 +140,7 @@ pub fn route<B: Backend>(backend: &B, tolerance: f64) {
 pub fn ties<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     for spec in specs() {
-        // All alike, only few different numbers, and a bias that makes others alike.
+        // All alike, and only few different numbers.
         let logits = Array::from_rows(5, spec.experts, |row| {
             (0..spec.experts)
                 .map(|expert| [0.0, 1.0, -40.0, (expert % 3) as f64, (expert / 2 % 2) as f64][row])

@@ -7,7 +7,7 @@ use super::{
     norms::{normalised, upload_norm},
     weights::Weights,
 };
-use crate::{Activation, Backend, Gate, Norm, NormKind};
+use crate::{Activation, Backend, Gate, Linear, Norm, NormKind};
 
 /// The gates of today's models.
 const GATES: [Gate; 4] = [
@@ -66,6 +66,43 @@ pub fn fused_products<B: Backend>(backend: &B, tolerance: f64) {
                     });
                 }
             }
+        }
+    }
+}
+
+/// [`Backend::norm_linears`] and [`Backend::norm_gated`] of matrices of all kinds and different widths in one call, with few
+/// rows and with so many that products are cut into blocks.
+pub fn mixed_linears<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, 4.0 * tolerance);
+    let random = &mut Random::new(16);
+    let inputs = 128;
+    let kinds = Weights::kinds(random, 1, inputs).len();
+    let mut one_of_each = |outputs: fn(usize) -> usize| -> Vec<Weights> {
+        (0..kinds).map(|i| Weights::kinds(random, outputs(i), inputs).swap_remove(i)).collect()
+    };
+    let (uneven, even) = (one_of_each(|i| 3 + 7 * i), one_of_each(|_| 70));
+    let upload = |weights: &[Weights]| -> Option<Vec<Linear<B>>> {
+        weights.iter().map(|weights| weights.linear(&check, None)).collect()
+    };
+    let (Some(uneven_up), Some(even_up)) = (upload(&uneven), upload(&even)) else { return };
+    for rows in [3, 150] {
+        let x = Array::random(random, rows, inputs);
+        let norm = Norm::rms(inputs, 1e-5, Array::random(random, 1, inputs));
+        let (normed, norm) = (normalised(&x, &norm), upload_norm(backend, &norm));
+        let expected: Vec<Array> = uneven.iter().map(|weights| weights.apply(&normed, None)).collect();
+        let expected: Vec<(&Array, f64)> = expected.iter().map(|array| (array, check.tolerance)).collect();
+        check.row_outputs(&("norm_linears", rows), rows, &expected, |part| {
+            let linears: Vec<&Linear<B>> = uneven_up.iter().collect();
+            let outputs = backend.norm_linears(&part.tensor(&x), Some(&norm), &linears)?;
+            Ok(outputs.iter().map(|output| check.output(output)).collect())
+        });
+        for i in 0..kinds {
+            let (j, kind) = ((i + 5) % kinds, GATES[i % GATES.len()]);
+            let [gates, ups] = [&even[i], &even[j]].map(|weights| weights.apply(&normed, None));
+            let case = ("norm_gated", &even[i].kind, &even[j].kind, kind, rows);
+            check.rows(case, rows, &gates.zip(&ups, |g, u| gate(kind, g, u)), |part| {
+                backend.norm_gated(&part.tensor(&x), Some(&norm), &even_up[i], &even_up[j], kind)
+            });
         }
     }
 }

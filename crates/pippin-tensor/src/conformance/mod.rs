@@ -48,7 +48,7 @@ pub use drawing::{draws_are_independent, fed_tokens, sample};
 pub use elementwise::{ACTIVATIONS, activate, add_and_mul, gated, gates, scale};
 pub use experts::{route, routers_are_checked, ties};
 pub use heads::{heads_are_checked, write_heads};
-pub use linears::{fused_products, linears_are_checked};
+pub use linears::{fused_products, linears_are_checked, mixed_linears};
 pub use matrices::{data_is_checked, embedding, gathered_products, large_products, matmul};
 pub use norms::{norm, reduce, weighted_sum};
 pub use positions::{position_scale, rope, rope_angles};
@@ -70,7 +70,7 @@ macro_rules! conformance_suite {
             norm reduce weighted_sum
             reshape columns join select_rows
             matmul large_products gathered_products embedding data_is_checked
-            fused_products linears_are_checked
+            fused_products mixed_linears linears_are_checked
             rope_angles position_scale rope
             attention long_attention cache_groups extreme_scores attention_over spans_are_checked
             eight_bit_kv non_finite_kv kv_bounds duplicated_kv_rows kv_shapes_are_checked

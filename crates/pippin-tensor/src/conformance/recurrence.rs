@@ -31,7 +31,7 @@ pub(super) fn convolved(x: &Array, weight: &Array, bias: Option<&Array>) -> Arra
 pub fn causal_convolution<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     let random = &mut Random::new(60);
-    for columns in [1, 20, 96] {
+    for columns in [1, 20, 96, 300] {
         for taps in [1, 2, 3, 4, 9] {
             for with_bias in [false, true] {
                 let weight = Array::random(random, columns, taps);
@@ -158,7 +158,7 @@ pub fn scan<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, 4.0 * tolerance);
     let random = &mut Random::new(61);
     for (heads, key_heads, key_dim, value_dim) in
-        [(1, 1, 1, 1), (2, 1, 16, 24), (6, 2, 40, 8), (4, 4, 64, 64), (3, 3, 7, 5)]
+        [(1, 1, 1, 1), (2, 1, 16, 24), (6, 2, 40, 8), (4, 4, 64, 64), (10, 5, 16, 16), (3, 3, 7, 5)]
     {
         let spec = ScanSpec { heads, key_heads, key_dim, value_dim };
         for update in [Update::Add, Update::Delta, Update::LowRank] {

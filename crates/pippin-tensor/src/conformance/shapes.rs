@@ -29,7 +29,7 @@ pub fn reshape<B: Backend>(backend: &B, tolerance: f64) {
 pub fn columns<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     let random = &mut Random::new(42);
-    for (rows, columns) in [(1, 1), (3, 40), (33, 96)] {
+    for (rows, columns) in [(1, 1), (3, 40), (33, 96), (500, 96)] {
         let x = Array::random(random, rows, columns);
         for range in [0..columns, 0..1, columns - 1..columns, columns / 3..columns - columns / 4] {
             check.rows((rows, columns, &range), rows, &x.columns_of(range.clone()), |part| {
@@ -49,7 +49,7 @@ pub fn join<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     let random = &mut Random::new(43);
     for widths in [&[5][..], &[1, 1], &[64, 16, 16], &[3, 1, 40, 2, 7]] {
-        for rows in [1, 3, 33] {
+        for rows in [1, 3, 33, 700] {
             let parts: Vec<Array> = widths.iter().map(|width| Array::random(random, rows, *width)).collect();
             let expected = Array::join(&parts.iter().collect::<Vec<_>>());
             check.rows((rows, widths), rows, &expected, |rows| {
@@ -85,7 +85,7 @@ pub fn select_rows<B: Backend>(backend: &B, tolerance: f64) {
                 1 << 31,
                 (u32::MAX / columns as u32).wrapping_add(1),
             ],
-            random.indices(100, rows + rows / 2 + 1),
+            random.indices(600, rows + rows / 2 + 1),
         ];
         for list in lists {
             check.rows((rows, columns, &list), list.len(), &x.select(&list), |part| {

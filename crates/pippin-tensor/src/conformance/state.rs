@@ -110,12 +110,19 @@ fn judge<B: Backend>(backend: &B, mixer: &dyn Mixer<B>, columns: usize) {
         }
     }
     same("beside a slot beyond the state", &rest, &run(state, SLOTS - 1, &second));
+    // Neither do rows that are not there, and sequences that share a slot.
     for starts in [[0, 1000], [u32::MAX - 9, u32::MAX], [9, 0]] {
         let mut wrong = step_in(backend, 0, other.rows);
         wrong.query_starts = backend.indices(&starts).unwrap();
         if let Ok(output) = mixer.advance(state, &other, &wrong) {
             assert_eq!(backend.shape(&output), [other.rows, columns]);
         }
+    }
+    let pieces = [(0, 0..5), (1, 0..4)].map(|(sequence, rows)| Piece { sequence, rows, spoiled: false });
+    let mut wrong = slot_step(backend, &pieces, &[0, 1]).unwrap();
+    wrong.slots = backend.indices(&[2, 2]).unwrap();
+    if let Ok(output) = mixer.advance(state, &other, &wrong) {
+        assert_eq!(backend.shape(&output), [other.rows, columns]);
     }
 }
 
