@@ -203,7 +203,9 @@ impl OfTwo for Clamped {
     #[inline(always)]
     unsafe fn apply<S: Simd>(&self, a: S::F, b: S::F) -> S::F {
         unsafe {
-            let gate = min::<S>(a, S::splat(self.limit));
+            // Below this the sigmoid is zero, but not what it rounds to times a large number.
+            let least = S::splat(SILU_MIN / self.alpha);
+            let gate = S::max(least, min::<S>(a, S::splat(self.limit)));
             let up = S::max(min::<S>(b, S::splat(self.limit)), S::splat(-self.limit));
             let swish = S::mul(gate, sigmoid::<S>(S::mul(gate, S::splat(self.alpha))));
             S::fma(swish, up, swish)
