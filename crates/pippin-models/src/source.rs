@@ -66,11 +66,7 @@ pub(crate) trait Source {
     /// The two matrices of each head that latent attention absorbs into queries and outputs: keys' (`[heads, rank, key]`) and
     /// values' (`[heads, value, rank]`).
     fn latent(&mut self, at: &str, heads: usize, rank: usize, dims: [usize; 2]) -> Result<[Self::Linear; 2]> {
-        let [key, value] = dims;
-        Ok([
-            self.stack(&format!("{at}.embed_q"), [heads, rank, key], false, Cut::Rows)?,
-            self.stack(&format!("{at}.unembed_out"), [heads, value, rank], false, Cut::Rows)?,
-        ])
+        latent_stacks(self, at, heads, rank, dims)
     }
 
     /// A dense parameter by its full name, as one row, each number of it changed by `change`.
@@ -84,6 +80,20 @@ pub(crate) trait Source {
 
     /// The kernels of a depthwise convolution, `[columns, taps, 1]` in `{path}.weight`, as `[columns, taps]`.
     fn kernels(&mut self, path: &str, columns: usize, taps: usize) -> Result<Self::Vector>;
+}
+
+/// [`Source::latent`] of a checkpoint that has the two matrices of each head in stacks.
+fn latent_stacks<S: Source + ?Sized>(
+    source: &mut S,
+    at: &str,
+    heads: usize,
+    rank: usize,
+    [key, value]: [usize; 2],
+) -> Result<[S::Linear; 2]> {
+    Ok([
+        source.stack(&format!("{at}.embed_q"), [heads, rank, key], false, Cut::Rows)?,
+        source.stack(&format!("{at}.unembed_out"), [heads, value, rank], false, Cut::Rows)?,
+    ])
 }
 
 /// Leaves a number as it is.
@@ -314,10 +324,7 @@ impl<K: Sink> Source for Reader<'_, K> {
     fn latent(&mut self, at: &str, heads: usize, rank: usize, dims: [usize; 2]) -> Result<[K::Linear; 2]> {
         let [key, value] = dims;
         if self.has(&format!("{at}.embed_q.weight")) || !self.has(&format!("{at}.kv_b_proj.weight")) {
-            return Ok([
-                self.stack(&format!("{at}.embed_q"), [heads, rank, key], false, Cut::Rows)?,
-                self.stack(&format!("{at}.unembed_out"), [heads, value, rank], false, Cut::Rows)?,
-            ]);
+            return latent_stacks(self, at, heads, rank, dims);
         }
         // One matrix for both, as the models were published: for each head the rows of its keys, then those of its
         // values. What queries are multiplied with is the keys' part the other way round, which packed words cannot

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pippin_cpu::{CpuBackend, InstructionSet};
 use pippin_models::{CachePlan, Config, LanguageModel, Output, SlotEdit, describe, load, load_from, testing};
 use pippin_tensor::{Batch, Dtype, GIVEN_BACK, Input, KvFormat, LogitRows, Numerics, SequenceRows, Want};
-use pippin_weights::write_safetensors;
+use pippin_weights::{Checkpoint, TensorData, write_safetensors};
 use serde_json::{Value, json};
 
 /// Small and odd against prompts of 24 tokens, so that sequences span pages and end within them.
@@ -538,4 +538,38 @@ fn a_folder_is_loaded_and_described() {
     let json = serde_json::to_value(&info).unwrap();
     assert_eq!(json["dtype"], "F32");
     assert_eq!(json["quantization"]["bits"], 4);
+}
+
+/// DeepSeek checkpoints as they were published have one matrix for keys and values, in place of two that queries and results
+/// are multiplied with.
+#[test]
+fn latent_attention_reads_the_matrix_of_keys_and_values() {
+    let golden = Golden::read("deepseek_v3");
+    let field = |name: &str| golden.config.value()[name].as_u64().unwrap() as usize;
+    let (heads, rank) = (field("num_attention_heads"), field("kv_lora_rank"));
+    let (key, value) = (field("qk_nope_head_dim"), field("v_head_dim"));
+    let tensors = testing::tensors(&golden.config, golden.dtype, golden.salt).unwrap();
+    let mut published = Vec::new();
+    for tensor in &tensors {
+        let Some(at) = tensor.name().strip_suffix(".embed_q.weight") else {
+            if !tensor.name().ends_with(".unembed_out.weight") {
+                published.push(tensor.clone());
+            }
+            continue;
+        };
+        let values = tensors.iter().find(|other| other.name() == format!("{at}.unembed_out.weight")).unwrap();
+        let (keys, values) = (tensor.to_f32().unwrap(), values.to_f32().unwrap());
+        let mut both = Vec::new();
+        for head in 0..heads {
+            for i in 0..key {
+                both.extend((0..rank).map(|r| keys[(head * rank + r) * key + i]));
+            }
+            both.extend_from_slice(&values[head * value * rank..][..value * rank]);
+        }
+        let shape = [heads * (key + value), rank];
+        published.push(TensorData::from_f32(format!("{at}.kv_b_proj.weight"), &shape, &both).unwrap());
+    }
+    let checkpoint = Checkpoint::from_tensors(published);
+    let model = load_from(&golden.config, &checkpoint, Arc::new(CpuBackend::new(Numerics::Exact))).unwrap();
+    agrees_with_mlx(&golden, Runner::new(model, KvFormat::F32));
 }

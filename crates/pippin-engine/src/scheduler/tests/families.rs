@@ -2,10 +2,12 @@
 //! alone.
 
 use std::path::Path;
+use std::time::Duration;
 
 use pippin_cpu::CpuBackend;
 use pippin_models::{CachePlan, Config, load_from};
-use pippin_tensor::{Dtype, Numerics};
+use pippin_tensor::testing::Late;
+use pippin_tensor::{Backend, Dtype, Numerics};
 use serde_json::Value;
 
 use super::*;
@@ -43,14 +45,17 @@ impl Golden {
         tokens.iter().map(|token| token.as_u64().expect("a token") as u32).collect()
     }
 
-    /// A scheduler with caches for so many tokens.
+    /// A scheduler with caches for so many tokens, on the CPU.
     fn scheduler(&self, numerics: Numerics, tokens: usize, step: usize) -> Scheduler {
+        self.scheduler_on(CpuBackend::new(numerics), tokens, step)
+    }
+
+    fn scheduler_on<B: Backend>(&self, backend: B, tokens: usize, step: usize) -> Scheduler {
         let config = Config::new(self.value["config"].clone()).expect("a configuration");
         let dtype = self.value["dtype"].as_str().and_then(Dtype::from_name).expect("a type");
         let salt = self.value["salt"].as_u64().expect("a number");
         let checkpoint = pippin_models::testing::checkpoint(&config, dtype, salt).expect("a checkpoint");
-        let mut model =
-            load_from(&config, &checkpoint, Arc::new(CpuBackend::new(numerics))).expect("a model");
+        let mut model = load_from(&config, &checkpoint, Arc::new(backend)).expect("a model");
         let layout = model.info().cache.clone();
         let pages = cache_pages(&layout, tokens, SEQUENCES, step);
         let snapshots = if layout.has_state() { SNAPSHOTS } else { 0 };
@@ -118,5 +123,29 @@ fn tokens_depend_on_nothing_but_the_prompt() {
             ask(&mut scheduler, &[&long], 30);
             assert_eq!(ask(&mut scheduler, &[&second], 30), [(second_answer, 129)], "{name}");
         }
+    }
+}
+
+/// On a device whose results come late, which draws tokens itself and refuses to be read within a step: the same tokens, one
+/// step ahead, and a bounded number of buffers for each step.
+#[test]
+fn a_late_device_gives_the_same_tokens() {
+    for golden in Golden::all() {
+        let name = &golden.name;
+        let prompts = [golden.tokens("prompt"), (0..40).map(|i| i * i % 59).collect(), vec![7, 3, 9]];
+        let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let mut cpu = golden.scheduler(Numerics::Exact, 192, 24);
+        let expected = ask(&mut cpu, &prompts, 30);
+        let device = Late::new(CpuBackend::new(Numerics::Exact), Duration::from_micros(50));
+        let counts = device.counts();
+        let mut late = golden.scheduler_on(device, 192, 24);
+        let uploads = counts.uploads.get();
+        let found = ask(&mut late, &prompts, 30);
+        let tokens = |answers: &[(Vec<u32>, usize)]| answers.iter().map(|a| a.0.clone()).collect::<Vec<_>>();
+        assert_eq!(tokens(&found), tokens(&expected), "{name}");
+        let per_step = (counts.uploads.get() - uploads) as f64 / counts.steps.get() as f64;
+        assert!(per_step <= 20.0, "{name}: {per_step} buffers for each step");
+        // Each step is waited for once: when its tokens are taken.
+        assert!(counts.reads.get() <= counts.steps.get() + 1, "{name}: {counts:?}");
     }
 }
