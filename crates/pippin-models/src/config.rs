@@ -3,6 +3,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use pippin_weights::json::tag_numbers;
 use serde_json::{Map, Value};
 
 use crate::{ModelError, Result};
@@ -44,7 +45,7 @@ impl Config {
             return Err(ModelError::TooLarge { path, bytes: metadata.len().max(length), limit: SIZE_LIMIT });
         }
         let value = serde_json::from_slice(&text)
-            .or_else(|error| serde_json::from_slice(&tagged(&text)).map_err(|_| error))
+            .or_else(|error| serde_json::from_slice(&tag_numbers(&text)).map_err(|_| error))
             .map_err(|error| ModelError::Json { path: path.clone(), message: error.to_string() })?;
         Self::new(value)
     }
@@ -293,27 +294,6 @@ pub(crate) fn number(value: &Value) -> Option<f64> {
         },
         _ => None,
     }
-}
-
-/// Text in which the numbers that Python writes although JSON has none of them (`Infinity`, `-Infinity`, `NaN`) are written
-/// as [`number`] reads them.
-fn tagged(text: &[u8]) -> Vec<u8> {
-    let mut tagged = Vec::with_capacity(text.len());
-    let (mut rest, mut quoted) = (text, false);
-    while let Some(first) = rest.first() {
-        let mut words = ["Infinity", "-Infinity", "NaN"].into_iter().filter(|_| !quoted);
-        if let Some(word) = words.find(|word| rest.starts_with(word.as_bytes())) {
-            tagged.extend(format!("{{\"__float__\": \"{word}\"}}").bytes());
-            rest = &rest[word.len()..];
-            continue;
-        }
-        // What follows a backslash does not end a string.
-        let (taken, others) = rest.split_at(if *first == b'\\' { 2.min(rest.len()) } else { 1 });
-        quoted ^= *first == b'"';
-        tagged.extend(taken);
-        rest = others;
-    }
-    tagged
 }
 
 /// A value for an error message: short, on one line, without characters that change how a terminal shows it.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use pippin_weights::json::tag_numbers;
 use serde_json::{Map, Value};
 
 use crate::error::{Result, TextError};
@@ -47,7 +48,10 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
 pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     let Some(text) = read_text(path, CONFIG_LIMIT)? else { return Ok(None) };
     let malformed = |problem| TextError::Malformed { path: path.to_owned(), problem };
-    match serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(&text)) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    // Python writes infinities and NaN as JSON does not have them.
+    let tagged = |error| serde_json::from_slice(&tag_numbers(text.as_bytes())).map_err(|_| error);
+    match serde_json::from_str(text).or_else(tagged) {
         Ok(Value::Object(map)) => Ok(Some(map)),
         Ok(other) => Err(malformed(format!("must hold a JSON object, found {}", kind(&other)))),
         Err(error) => Err(malformed(format!("not valid JSON: {error}"))),
@@ -63,5 +67,23 @@ pub(crate) fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_may_have_the_numbers_of_python() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, r#"{"time_step_limit": [0.0, Infinity], "eos_token_id": 2}"#).expect("written");
+        let object = read_object(&path).expect("readable").expect("there");
+        assert_eq!(object["eos_token_id"], 2);
+        // What is wrong otherwise is reported as it stands in the file.
+        std::fs::write(&path, r#"{"a": Infinity, "b" 2}"#).expect("written");
+        let error = read_object(&path).expect_err("not JSON").to_string();
+        assert!(error.contains("config.json") && error.contains("column 7"), "{error}");
     }
 }

@@ -79,6 +79,7 @@ and [`quantize_affine`] and [`quantize_minifloat`] are `mlx.core.quantize`, bit 
 mod checkpoint;
 mod dtype;
 mod error;
+pub mod json;
 pub mod minifloat;
 mod quantization;
 mod safetensors;
