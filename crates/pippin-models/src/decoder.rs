@@ -471,27 +471,27 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             Results::Logits(logits) => {
                 let vocab = self.spec.vocab_size;
                 let backend = Arc::clone(&self.backend);
-                let mut split = |values: &mut [f32]| {
-                    let mut values = values.chunks_exact_mut(vocab);
-                    let outputs =
-                        slots.iter().zip(&wants).zip(&rows).map(|(((slot, _), want), rows)| match want {
+                let mut split = |mut values: &mut [f32]| {
+                    let outputs = slots.iter().zip(&wants).zip(&rows).map(|(((slot, _), want), rows)| {
+                        let rows = count(want, *rows);
+                        let mut take = || {
+                            let all = std::mem::take(&mut values);
+                            let (own, rest) = all.split_at_mut((rows * vocab).min(all.len()));
+                            values = rest;
+                            own
+                        };
+                        match want {
                             Want::Sample => {
-                                let row = values.next().unwrap_or_default();
-                                Output::Sampled(Self::draw_from(
-                                    &mut self.slots[*slot],
-                                    row,
-                                    &mut self.scratch,
-                                ))
+                                let slot = &mut self.slots[*slot];
+                                Output::Sampled(Self::draw_from(slot, take(), &mut self.scratch))
                             }
                             Want::Logits(_) => {
-                                let rows = count(want, *rows);
-                                let values: Vec<f32> =
-                                    values.by_ref().take(rows).flat_map(|row| row.iter().copied()).collect();
-                                Output::Logits(Logits { rows, vocab, values })
+                                Output::Logits(Logits { rows, vocab, values: take().to_vec() })
                             }
-                            Want::Hidden(_) => take_hidden(count(want, *rows)),
+                            Want::Hidden(_) => take_hidden(rows),
                             _ => Output::Nothing,
-                        });
+                        }
+                    });
                     outputs.collect::<Vec<Output>>()
                 };
                 match logits {
