@@ -166,8 +166,9 @@ impl CpuBackend {
     ) -> Result<CpuTensor> {
         check_spec(spec)?;
         let rows = visible.ends.len();
-        if queries.rows != rows || queries.columns != spec.heads * spec.key_dim {
-            let expected = format!("[{rows}, {}]", spec.heads * spec.key_dim);
+        let columns = spec.heads.saturating_mul(spec.key_dim);
+        if queries.rows != rows || queries.columns != columns {
+            let expected = format!("[{rows}, {columns}]");
             return Err(TensorError::shape("attention", expected, shape_of(queries)));
         }
         if let Some(sinks) = sinks

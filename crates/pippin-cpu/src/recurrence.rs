@@ -168,17 +168,17 @@ impl CpuBackend {
             Err(TensorError::shape(OPERATION, format!("[{}, {columns}]", step.rows), shape_of(tensor)))
         };
         let &ScanInputs { queries, keys, values, decay, update } = inputs;
-        check(queries, key_heads * key_dim)?;
-        check(keys, key_heads * key_dim)?;
-        check(values, heads * value_dim)?;
+        check(queries, key_heads.saturating_mul(key_dim))?;
+        check(keys, key_heads.saturating_mul(key_dim))?;
+        check(values, heads.saturating_mul(value_dim))?;
         let decay_columns = decay.columns != heads;
-        check(decay, if decay_columns { heads * key_dim } else { heads })?;
+        check(decay, if decay_columns { heads.saturating_mul(key_dim) } else { heads })?;
         match update {
             ScanUpdate::Add => {}
             ScanUpdate::Delta { beta } => check(beta, heads)?,
             ScanUpdate::LowRank { a, b } => {
-                check(a, heads * key_dim)?;
-                check(b, heads * key_dim)?;
+                check(a, heads.saturating_mul(key_dim))?;
+                check(b, heads.saturating_mul(key_dim))?;
             }
         }
         let sequences = sequence_rows(OPERATION, step)?;
