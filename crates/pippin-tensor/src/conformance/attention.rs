@@ -256,6 +256,12 @@ pub fn spans_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
         AttentionSpec { heads: 0, ..spec },
         AttentionSpec { key_dim: 4, ..spec },
         AttentionSpec { value_dim: 4, ..spec },
+        // Numbers may come from a model's file, and products wrap around to what would fit.
+        AttentionSpec { heads: usize::MAX - 1, ..spec },
+        AttentionSpec { heads: spec.heads + usize::MAX / spec.key_dim + 1, ..spec },
+        AttentionSpec { heads: usize::MAX, kv_heads: usize::MAX, ..spec },
+        AttentionSpec { key_dim: usize::MAX, ..spec },
+        AttentionSpec { value_dim: usize::MAX, ..spec },
         AttentionSpec { heads: 8, key_dim: 4, kv_heads: 4, value_dim: 6, ..spec },
     ] {
         assert_refused(wrong, over(operands, &good, wrong));

@@ -245,13 +245,30 @@ pub fn kv_shapes_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
         AttentionSpec { heads: 0, ..spec },
         AttentionSpec { heads: 4, key_dim: 4, ..spec },
         AttentionSpec { value_dim: 8, ..spec },
+        // Numbers may come from a model's file, and products wrap around to what would fit.
+        AttentionSpec { heads: usize::MAX - 1, ..spec },
+        AttentionSpec { heads: spec.heads + usize::MAX / spec.key_dim + 1, ..spec },
+        AttentionSpec { heads: usize::MAX, kv_heads: usize::MAX, ..spec },
+        AttentionSpec { key_dim: usize::MAX, ..spec },
+        AttentionSpec { value_dim: usize::MAX, ..spec },
     ] {
         attend("cache", &queries, 0, &wrong, None);
     }
     attend("groups", &tensor(2, 24), 0, &AttentionSpec { heads: 3, ..spec }, None);
 
-    // No memory holds as many pages, nor keys with longer values in them.
-    let pages = usize::MAX / 4;
-    assert!(backend.kv_cache(&KvCacheSpec { pages, ..kept }).is_err());
-    assert!(backend.kv_cache(&KvCacheSpec { values: ValueStore::InKeys(9), ..kept }).is_err());
+    // No memory holds as much, no page is empty, and no key holds a longer value.
+    for format in KvFormat::ALL {
+        let kept = KvCacheSpec { format, ..kept };
+        for wrong in [
+            KvCacheSpec { pages: usize::MAX / 4, ..kept },
+            KvCacheSpec { page_size: usize::MAX, ..kept },
+            KvCacheSpec { page_size: 0, ..kept },
+            KvCacheSpec { kv_heads: usize::MAX, ..kept },
+            KvCacheSpec { key_dim: usize::MAX, ..kept },
+            KvCacheSpec { values: ValueStore::Own(usize::MAX), ..kept },
+            KvCacheSpec { values: ValueStore::InKeys(9), ..kept },
+        ] {
+            assert!(backend.kv_cache(&wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -168,6 +168,9 @@ pub fn convolutions_are_checked<B: Backend>(backend: &B, tolerance: f64) {
         };
     transposed(&x, 2, 8, 4, Some(&tensor(1, 3))).unwrap();
     assert_refused("no taps", transposed(&x, 0, 8, 4, None));
+    assert_refused("many taps", transposed(&x, usize::MAX, 8, 4, None));
+    let result = transposed(&x, 2, 8, usize::MAX, None);
+    assert!(result.is_err(), "as many outputs: {result:?}");
     assert_refused("taps", transposed(&x, 4, 8, 4, None));
     assert_refused("columns", transposed(&tensor(5, 7), 2, 8, 4, None));
     assert_refused("sources", transposed(&x, 2, 7, 4, None));

@@ -108,6 +108,7 @@ pub fn gathered_products<B: Backend>(backend: &B, tolerance: f64) {
             refused(&x, experts, 1);
             refused(&x, experts * outputs + 1, 2);
             refused(&x, 0, 2);
+            refused(&x, usize::MAX, 2);
             refused(&narrow, experts, 2);
             let wide = Array::random(random, experts, outputs + 1);
             let wrong = matrix.linear(&check, Some(&wide)).unwrap();

@@ -112,6 +112,9 @@ pub fn rope_angles<B: Backend>(backend: &B, tolerance: f64) {
     for spec in &wrong {
         assert_refused(spec, backend.rope_angles(&one, 1, spec));
     }
+    // Numbers may come from a model's file.
+    let result = backend.rope_angles(&one, 1, &RopeSpec { dims: usize::MAX - 1, ..dynamic(64) });
+    assert!(result.is_err(), "as many dimensions: {result:?}");
     for axes in [0, 2] {
         assert_refused(axes, backend.rope_angles(&one, axes, &good));
         let kind = PositionScale::Logarithmic { floor: 4.0, scale: 1.0 };
@@ -173,4 +176,5 @@ pub fn rope<B: Backend>(backend: &B, tolerance: f64) {
     refused(2, 32, 48, 32);
     refused(2, 32, 0, 32);
     refused(2, 31, 32, 31);
+    refused(2, 32, usize::MAX, 32);
 }

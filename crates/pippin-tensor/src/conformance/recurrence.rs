@@ -236,7 +236,11 @@ pub fn recurrences_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
         ScanSpec { key_heads: 3, key_dim: 2, ..good },
         ScanSpec { key_heads: 0, ..good },
         ScanSpec { heads: 0, ..good },
-        ScanSpec { heads: usize::MAX, ..good },
+        // Numbers may come from a model's file.
+        ScanSpec { heads: usize::MAX, key_heads: usize::MAX, ..good },
+        ScanSpec { heads: usize::MAX - 1, ..good },
+        ScanSpec { key_dim: usize::MAX, ..good },
+        ScanSpec { value_dim: usize::MAX, ..good },
     ] {
         assert_refused(
             wrong,
