@@ -10,16 +10,17 @@ use crate::{Config, Result, limits, rope};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
-    let sizes = Sizes {
-        hidden_size: fields.count_or("hidden_size", 4096, limits::HIDDEN)?,
-        layers: fields.count_or("num_hidden_layers", 32, limits::LAYERS)?,
-        heads: fields.count_or("num_attention_heads", 32, limits::HEADS)?,
-        kv_heads: fields.count_or("num_key_value_heads", 8, limits::HEADS)?,
-        head_dim: fields.count_or("head_dim", 128, limits::HEAD_DIM)?,
-        intermediate_size: fields.count_or("intermediate_size", 14_336, limits::INTERMEDIATE)?,
-        vocab_size: fields.count_or("vocab_size", 256_000, limits::VOCAB)?,
-        context_length: fields.count_or("max_position_embeddings", 8192, limits::CONTEXT)?,
+    let default = Sizes {
+        hidden_size: 4096,
+        layers: 32,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+        intermediate_size: 14_336,
+        vocab_size: 256_000,
+        context_length: 8192,
     };
+    let sizes = Sizes::read_or(fields, &default)?;
     let eps = fields.positive_or("layer_norm_eps", 1e-5)?;
     let norm_bias = fields.flag_or("layer_norm_bias", false)?;
     let attention_bias = fields.flag_or("attention_bias", false)?;

@@ -37,6 +37,21 @@ impl Sizes {
         })
     }
 
+    /// Reads the fields as most families have them, of a family that has a default for each.
+    pub(crate) fn read_or(fields: Fields<'_>, default: &Self) -> Result<Self> {
+        let &Self { intermediate_size: width, context_length: context, .. } = default;
+        Ok(Self {
+            hidden_size: fields.count_or("hidden_size", default.hidden_size, limits::HIDDEN)?,
+            layers: fields.count_or("num_hidden_layers", default.layers, limits::LAYERS)?,
+            heads: fields.count_or("num_attention_heads", default.heads, limits::HEADS)?,
+            kv_heads: fields.count_or("num_key_value_heads", default.kv_heads, limits::HEADS)?,
+            head_dim: fields.count_or("head_dim", default.head_dim, limits::HEAD_DIM)?,
+            intermediate_size: fields.count_or("intermediate_size", width, limits::INTERMEDIATE)?,
+            vocab_size: fields.count_or("vocab_size", default.vocab_size, limits::VOCAB)?,
+            context_length: fields.count_or("max_position_embeddings", context, limits::CONTEXT)?,
+        })
+    }
+
     /// The decoder of some layers, with usual names and nothing between embedding, layers and head.
     pub(crate) fn decoder(&self, layers: Vec<LayerSpec>, final_norm: NormSpec, head: Head) -> DecoderSpec {
         DecoderSpec {

@@ -48,16 +48,17 @@ pub(crate) fn gemma3(config: &Config) -> Result<DecoderSpec> {
         Some(text) => (text, "language_model.", "language_model.model.norm"),
         None => (config.fields(), "", "model.norm"),
     };
-    let sizes = Sizes {
-        hidden_size: fields.count_or("hidden_size", 1152, limits::HIDDEN)?,
-        layers: fields.count_or("num_hidden_layers", 26, limits::LAYERS)?,
-        heads: fields.count_or("num_attention_heads", 4, limits::HEADS)?,
-        kv_heads: fields.count_or("num_key_value_heads", 1, limits::HEADS)?,
-        head_dim: fields.count_or("head_dim", 256, limits::HEAD_DIM)?,
-        intermediate_size: fields.count_or("intermediate_size", 6912, limits::INTERMEDIATE)?,
-        vocab_size: fields.count_or("vocab_size", 262_144, limits::VOCAB)?,
-        context_length: fields.count_or("max_position_embeddings", 32_768, limits::CONTEXT)?,
+    let default = Sizes {
+        hidden_size: 1152,
+        layers: 26,
+        heads: 4,
+        kv_heads: 1,
+        head_dim: 256,
+        intermediate_size: 6912,
+        vocab_size: 262_144,
+        context_length: 32_768,
     };
+    let sizes = Sizes::read_or(fields, &default)?;
     let eps = eps(fields)?;
     let length = fields.count_or("sliding_window", 512, limits::CONTEXT)?;
     let pattern = fields.count_or("sliding_window_pattern", 6, limits::LAYERS)?;

@@ -10,16 +10,17 @@ use crate::{Config, Result, limits};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
-    let sizes = Sizes {
-        hidden_size: fields.count_or("hidden_size", 2880, limits::HIDDEN)?,
-        layers: fields.count_or("num_hidden_layers", 36, limits::LAYERS)?,
-        heads: fields.count_or("num_attention_heads", 64, limits::HEADS)?,
-        kv_heads: fields.count_or("num_key_value_heads", 8, limits::HEADS)?,
-        head_dim: fields.count_or("head_dim", 64, limits::HEAD_DIM)?,
-        intermediate_size: fields.count_or("intermediate_size", 2880, limits::INTERMEDIATE)?,
-        vocab_size: fields.count_or("vocab_size", 201_088, limits::VOCAB)?,
-        context_length: fields.count_or("max_position_embeddings", 131_072, limits::CONTEXT)?,
+    let default = Sizes {
+        hidden_size: 2880,
+        layers: 36,
+        heads: 64,
+        kv_heads: 8,
+        head_dim: 64,
+        intermediate_size: 2880,
+        vocab_size: 201_088,
+        context_length: 131_072,
     };
+    let sizes = Sizes::read_or(fields, &default)?;
     let eps = fields.positive_or("rms_norm_eps", 1e-5)?;
     let length = fields.count_or("sliding_window", 128, limits::CONTEXT)?;
     let windows = windowed_layers(fields, sizes.layers, |layer| layer % 2 == 0)?;
