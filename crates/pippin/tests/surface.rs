@@ -63,7 +63,7 @@ fn everything_that_the_crates_export_has_its_place() {
 }
 
 /// The signatures of the common path, written out: what a program needs to keep such values in its own types.
-#[allow(dead_code)]
+#[expect(dead_code, reason = "that its types can be named is all that is asked")]
 struct Application {
     cache: ModelCache,
     lease: ModelLease,
