@@ -13,7 +13,7 @@ pub(crate) fn all() -> Vec<(&'static str, String)> {
     let flags = PARAMETERS.iter().filter_map(|parameter| Some((parameter.variable?, parameter.flag)));
     all.extend(flags.map(|(variable, flag)| (variable, format!("--{flag}"))));
     all.push((HISTORY, "history file of the interactive mode; empty or `off`: none is kept".to_owned()));
-    all.push(("NO_COLOR", "no colours on the terminal, whatever its value".to_owned()));
+    all.push(("NO_COLOR", "no colours on the terminal, unless it is empty".to_owned()));
     all.sort_by_key(|(name, _)| !name.starts_with("PIPPIN_"));
     all
 }

@@ -90,6 +90,7 @@ impl From<&EngineError> for Exit {
             | EngineError::Config(_) => Self::Usage,
             EngineError::EmptyPrompt
             | EngineError::PromptTooLong { .. }
+            | EngineError::PromptTooLarge { .. }
             | EngineError::TokenOutOfRange { .. }
             | EngineError::NoChatTemplate { .. } => Self::BadInput,
             EngineError::DeviceUnavailable(_) => Self::DeviceUnavailable,
@@ -148,8 +149,7 @@ impl From<&TextError> for Exit {
             | TextError::TooLarge { .. }
             | TextError::Malformed { .. }
             | TextError::Field { .. }
-            | TextError::InvalidTokenizer { .. }
-            | TextError::VocabularyMismatch { .. } => Self::ModelInvalid,
+            | TextError::InvalidTokenizer { .. } => Self::ModelInvalid,
             TextError::Decode { .. } => Self::Failure,
             _ => Self::BadInput,
         }

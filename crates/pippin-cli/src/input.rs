@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use pippin::Message;
 use serde_json::{Map, Value};
@@ -14,6 +16,9 @@ use crate::output;
 
 /// The most that is read as one prompt, one file or one line. No context holds as much text.
 const LIMIT: u64 = 16 << 20;
+
+/// How long the end of standard input may be waited for without a word.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where input comes from: a file, or standard input, written `-`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,17 +55,19 @@ impl Source {
         })
     }
 
-    /// All of its text.
+    /// All of its text: UTF-8, or whatever form of Unicode its byte order mark says, which is not part of it.
     pub(crate) fn text(&self) -> Result<String> {
         let mut bytes = Vec::new();
-        self.open()?.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|error| self.unreadable(&error))?;
+        {
+            let _told = (*self == Self::Stdin).then(tell_of_waiting);
+            self.open()?.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|error| self.unreadable(&error))?;
+        }
         if bytes.len() as u64 > LIMIT {
             return Err(CliError::input(format!("{self} has more than the {LIMIT} bytes that are accepted")));
         }
-        String::from_utf8(bytes).map_err(|error| {
-            let position = error.utf8_error().valid_up_to();
+        decoded(bytes).map_err(|problem| {
             CliError::input_with_hint(
-                format!("{self} is not UTF-8 text: byte {position} begins no valid character"),
+                format!("{self} is not {problem}"),
                 "convert it to UTF-8 first, with iconv for example",
             )
         })
@@ -91,6 +98,40 @@ impl Source {
     fn unreadable(&self, error: &io::Error) -> CliError {
         CliError::input(format!("cannot read {self}: {error}"))
     }
+}
+
+/// Says that standard input is read unless what is returned is dropped soon: a program that never closes it (`sleep 100 |
+/// pippin run …`, a service without a terminal) looks like one that hangs.
+fn tell_of_waiting() -> Sender<()> {
+    let (done, waiting) = channel();
+    // Where no thread can be had, nothing is said.
+    let _ = std::thread::Builder::new().name("pippin-waiting".to_owned()).spawn(move || {
+        if waiting.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            output::note("reading standard input until it ends; to answer without it, add: < /dev/null");
+        }
+    });
+    done
+}
+
+/// The text of a file. PowerShell writes UTF-16, and several editors a mark that says UTF-8.
+fn decoded(bytes: Vec<u8>) -> Result<String, String> {
+    let utf16 = |bytes: &[u8], word: fn([u8; 2]) -> u16| {
+        let words = bytes.chunks(2).map(|pair| word([pair[0], *pair.get(1).unwrap_or(&0)]));
+        char::decode_utf16(words).collect::<Result<String, _>>().map_err(|_| "UTF-16 text".to_owned())
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, rest @ ..] => return utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => return utf16(rest, u16::from_be_bytes),
+        _ => {}
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let position = error.utf8_error().valid_up_to();
+        format!("UTF-8 text: byte {position} begins no valid character")
+    })?;
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
 }
 
 /// Reads messages in the form of the OpenAI API.
@@ -137,6 +178,11 @@ pub(crate) fn line(mut reader: &mut dyn BufRead) -> io::Result<NextLine> {
         reader.skip_until(b'\n')?;
         return Ok(NextLine::Bad(format!("the line has more than the {LIMIT} bytes that are accepted")));
     }
+    // A byte order mark stands before the first line, and means nothing anywhere.
+    let bytes = match bytes.strip_prefix(b"\xef\xbb\xbf") {
+        Some(rest) => rest.to_vec(),
+        None => bytes,
+    };
     Ok(String::from_utf8(bytes)
         .map_or_else(|_| NextLine::Bad("the line is not UTF-8 text".to_owned()), NextLine::Line))
 }
@@ -167,6 +213,22 @@ mod tests {
     fn a_dash_is_standard_input() {
         assert_eq!("-".parse(), Ok(Source::Stdin));
         assert_eq!("./-".parse(), Ok(Source::File("./-".into())));
+    }
+
+    #[test]
+    fn marks_say_how_a_text_is_written_and_are_no_part_of_it() {
+        let utf16 = |mark: [u8; 2], word: fn(u16) -> [u8; 2]| {
+            let words = "é🦀".encode_utf16().flat_map(word);
+            mark.into_iter().chain(words).collect::<Vec<u8>>()
+        };
+        assert_eq!(decoded("\u{feff}é🦀".into()), Ok("é🦀".to_owned()));
+        assert_eq!(decoded(utf16([0xff, 0xfe], u16::to_le_bytes)), Ok("é🦀".to_owned()));
+        assert_eq!(decoded(utf16([0xfe, 0xff], u16::to_be_bytes)), Ok("é🦀".to_owned()));
+        assert_eq!(decoded(vec![0xff, 0xfe, 0x3d, 0xd8]), Err("UTF-16 text".to_owned()));
+        let error = decoded(b"caf\xe9".to_vec()).expect_err("Latin-1");
+        assert!(error.contains("byte 3"), "{error}");
+        let mut reader: &[u8] = b"\xef\xbb\xbf{}\n";
+        assert!(matches!(line(&mut reader), Ok(NextLine::Line(line)) if line == "{}\n"));
     }
 
     #[test]

@@ -124,10 +124,10 @@ pub(crate) fn keep(
 
 impl Loaded {
     fn new(container: ModelContainer, time: Duration, kept: Kept, is_verbose: bool) -> Self {
+        for warning in container.warnings() {
+            output::warning(warning);
+        }
         if is_verbose {
-            for warning in container.processor().stop_tokens.warnings() {
-                output::note(&format!("warning: {warning}"));
-            }
             output::note(&format!(
                 "loaded in {:.3} s; {}; context of {} tokens",
                 time.as_secs_f64(),

@@ -1,7 +1,7 @@
 //! What reaches the terminal.
 //!
 //! Standard output carries answers and data. Everything else (errors, hints, notes, statistics) goes to standard error,
-//! with colours only where it is a terminal and `NO_COLOR` is not set. A model's text is untrusted: on a terminal its
+//! with colours only where it is a terminal and `NO_COLOR` is not set, or empty. A model's text is untrusted: on a terminal its
 //! control characters are shown instead of obeyed.
 
 use std::fmt::Write as _;
@@ -13,6 +13,7 @@ use pippin::monitor::{Distribution, ModelPerformance, TokenCounts};
 use serde::Serialize;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 const NOTE: Style = Style::new().dimmed();
 
@@ -22,6 +23,11 @@ pub(crate) fn error(message: &str, hint: Option<&str>) {
     if let Some(hint) = hint {
         labelled(HINT, "hint", hint);
     }
+}
+
+/// Prints a `warning:`.
+pub(crate) fn warning(message: &str) {
+    labelled(WARNING, "warning", message);
 }
 
 /// Prints a `hint:` alone.

@@ -24,9 +24,11 @@ pub(crate) struct Parameter {
 /// How a parameter is set, by the form of its values.
 #[derive(Clone, Copy)]
 enum Set {
-    Count(fn(&mut GenerateParameters, usize)),
+    /// `None`: without a limit.
+    Count(fn(&mut GenerateParameters, Option<usize>)),
     Number(fn(&mut GenerateParameters, f32)),
-    Seed(fn(&mut GenerateParameters, u64)),
+    /// `None`: another one every time.
+    Seed(fn(&mut GenerateParameters, Option<u64>)),
     /// May be given several times.
     Bias(fn(&mut GenerateParameters, (u32, f32))),
     /// May be given several times.
@@ -41,7 +43,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         variable: Some("PIPPIN_MAX_TOKENS"),
         value_name: "N",
         help: "End the answer after this many tokens [default: the context's end]",
-        set: Set::Count(|parameters, value| parameters.max_tokens = Some(value)),
+        set: Set::Count(|parameters, value| parameters.max_tokens = value),
     },
     Parameter {
         name: "temperature",
@@ -65,7 +67,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         variable: None,
         value_name: "K",
         help: "Keep this many of the likeliest tokens [default: {}, all]",
-        set: Set::Count(|parameters, value| parameters.top_k = value),
+        set: Set::Count(|parameters, value| parameters.top_k = value.unwrap_or(0)),
     },
     Parameter {
         name: "min_p",
@@ -105,7 +107,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         variable: None,
         value_name: "N",
         help: "How many recent tokens the repetition penalty looks at; 0: all [default: {}]",
-        set: Set::Count(|parameters, value| parameters.repetition_context_size = value),
+        set: Set::Count(|parameters, value| parameters.repetition_context_size = value.unwrap_or(0)),
     },
     Parameter {
         name: "presence_penalty",
@@ -121,7 +123,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         variable: None,
         value_name: "N",
         help: "How many recent tokens the presence penalty looks at; 0: all [default: {}]",
-        set: Set::Count(|parameters, value| parameters.presence_context_size = value),
+        set: Set::Count(|parameters, value| parameters.presence_context_size = value.unwrap_or(0)),
     },
     Parameter {
         name: "frequency_penalty",
@@ -137,7 +139,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         variable: None,
         value_name: "N",
         help: "How many recent tokens the frequency penalty looks at; 0: all [default: {}]",
-        set: Set::Count(|parameters, value| parameters.frequency_context_size = value),
+        set: Set::Count(|parameters, value| parameters.frequency_context_size = value.unwrap_or(0)),
     },
     Parameter {
         name: "logit_bias",
@@ -155,7 +157,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         variable: None,
         value_name: "N",
         help: "The same seed gives the same answer [default: another one every time]",
-        set: Set::Seed(|parameters, value| parameters.seed = Some(value)),
+        set: Set::Seed(|parameters, value| parameters.seed = value),
     },
     Parameter {
         name: "stop",
@@ -183,10 +185,10 @@ impl Parameter {
             .help(self.help())
             .help_heading("Generation");
         let argument = match self.set {
-            Set::Count(_) => argument.value_parser(value_parser!(usize)),
+            Set::Count(_) => argument.value_parser(count).allow_negative_numbers(true),
             // "-1" is a value here, though a wrong one: it is refused by what it means.
             Set::Number(_) => argument.value_parser(value_parser!(f32)).allow_negative_numbers(true),
-            Set::Seed(_) => argument.value_parser(value_parser!(u64)),
+            Set::Seed(_) => argument.value_parser(seed).allow_negative_numbers(true),
             Set::Bias(_) => argument.value_parser(logit_bias).action(ArgAction::Append),
             Set::Text(_) => argument.action(ArgAction::Append),
         };
@@ -266,6 +268,18 @@ fn flag_error(error: EngineError) -> CliError {
     }
 }
 
+/// A count. Other engines write -1 for "no limit".
+fn count(text: &str) -> Result<Option<usize>, String> {
+    let problem = || format!("{text:?} must be a whole number, or -1 for no limit");
+    if text == "-1" { Ok(None) } else { text.parse().map(Some).map_err(|_| problem()) }
+}
+
+/// A seed. Other engines write -1 for "another one every time".
+fn seed(text: &str) -> Result<Option<u64>, String> {
+    let problem = || format!("{text:?} must be a whole number, or -1 for another one every time");
+    if text == "-1" { Ok(None) } else { text.parse().map(Some).map_err(|_| problem()) }
+}
+
 fn logit_bias(text: &str) -> Result<(u32, f32), String> {
     let (id, bias) = text.split_once(['=', ':']).ok_or("must be ID=BIAS, such as 42=-1.5")?;
     let id = id.trim().parse().map_err(|_| format!("{id:?} is not a token id"))?;
@@ -294,8 +308,18 @@ pub(crate) fn set(
         }
         return Err(format!("there is no parameter {name:?}"));
     };
-    let value = match (name.as_str(), value) {
-        ("stop", Value::String(text)) => Value::Array(vec![Value::String(text)]),
+    let set = PARAMETERS.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.set);
+    let value = match (set, value) {
+        (Some(Set::Text(_)), Value::String(text)) => Value::Array(vec![Value::String(text)]),
+        (Some(Set::Count(_)), value) if value == -1 => match name.as_str() {
+            "max_tokens" => Value::Null,
+            _ => 0.into(),
+        },
+        (Some(Set::Seed(_)), value) if value == -1 => Value::Null,
+        // Python's and JavaScript's programs write whole numbers with a fraction.
+        (Some(Set::Count(_) | Set::Seed(_)), value) if value.is_f64() => {
+            pippin::weights::json::unsigned(&value).map_or(value, Value::from)
+        }
         (_, value) => value,
     };
     map.insert(name.clone(), value);
@@ -370,6 +394,29 @@ mod tests {
     }
 
     #[test]
+    fn minus_one_is_no_limit() {
+        let limited =
+            GenerateParameters { max_tokens: Some(9), top_k: 3, seed: Some(1), ..Default::default() };
+        for (name, read) in [("max_tokens", "-1"), ("top_k", "-1"), ("seed", "-1")] {
+            let changed = set_text(&limited, name, read).expect(name);
+            let defaults = to_map(&GenerateParameters::default());
+            assert_eq!(to_map(&changed)[name], defaults[name], "{name}");
+        }
+        let flags = |arguments: &[&str]| {
+            let command = ParameterFlags::augment_args(Command::new("test"));
+            let matches = command.try_get_matches_from(["test"].iter().chain(arguments))?;
+            ParameterFlags::from_arg_matches(&matches).map(|flags| flags.0)
+        };
+        let given = flags(&["--top-k", "-1", "--max-tokens", "-1", "--seed", "-1"]).expect("valid");
+        assert_eq!(given, GenerateParameters::default());
+        for wrong in [["--top-k", "-2"], ["--max-tokens", "x"], ["--seed", "-7"], ["--top-k", "1.5"]] {
+            let error = flags(&wrong).expect_err(wrong[0]).to_string();
+            assert!(error.contains(wrong[0]) && error.contains("or -1 for"), "{error}");
+        }
+        assert_eq!(default_with("max_tokens", "100.0").expect("valid").max_tokens, Some(100));
+    }
+
+    #[test]
     fn wrong_ones_are_refused_by_name() {
         for (name, text, expected) in [
             ("temprature", "1", "temprature"),
@@ -379,6 +426,8 @@ mod tests {
             ("temperature", "1e999", "temperature"),
             ("top_p", "2", "top_p"),
             ("top_k", "-3", "top_k"),
+            ("top_k", "2.5", "top_k"),
+            ("seed", "-2", "seed"),
             ("max_tokens", "99999999999999999999999", "max_tokens"),
             ("stop", "\"\"", "stop"),
             ("logit_bias", "[]", "logit_bias"),

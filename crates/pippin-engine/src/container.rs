@@ -35,6 +35,7 @@ pub(crate) struct Inner {
     memory: ModelMemory,
     stop: Arc<StopTokens>,
     protected: Arc<[u32]>,
+    warnings: Vec<String>,
     /// Where requests are counted. A monitor may replace it by the one that it keeps for the model.
     record: Mutex<Arc<Record>>,
     /// Until the model is dropped, nobody removes its files from the cache.
@@ -115,7 +116,22 @@ impl ModelContainer {
         configuration: ModelConfiguration,
         directory: Option<PathBuf>,
     ) -> Result<Self> {
-        processor.tokenizer.check_vocab(built.info.vocab_size)?;
+        let vocab = built.info.vocab_size;
+        let mut warnings = processor.warnings.clone();
+        let known = processor.tokenizer.vocab_size();
+        if known > vocab {
+            warnings.push(format!(
+                "the tokenizer has {known} tokens, the model {vocab}: prompts with one of those from {vocab} on are refused"
+            ));
+        }
+        // One that the user gave is to end answers; one of the model's files that cannot is left alone.
+        for token in &configuration.extra_eos_tokens {
+            let mut own = StopTokens::default();
+            own.add_tokens([token], &processor.tokenizer)?;
+            if let Some(id) = own.iter().find(|id| *id as usize >= vocab) {
+                return Err(EngineError::TokenOutOfRange { token: id, text: Some(token.clone()), vocab });
+            }
+        }
         let stop = Arc::new(processor.stop_tokens.clone());
         let protected = processor.protected()?;
         let Built { info, device, memory } = built;
@@ -131,6 +147,7 @@ impl ModelContainer {
             memory,
             stop,
             protected,
+            warnings,
             record,
             _in_use: in_use,
         };
@@ -155,6 +172,11 @@ impl ModelContainer {
     /// What the model is.
     pub fn info(&self) -> &ModelInfo {
         &self.inner.info
+    }
+
+    /// What was left out of the model's files and why, one line each: worth showing once.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
     }
 
     /// The device in words.
@@ -240,8 +262,19 @@ impl ModelContainer {
     ///
     /// As for [`apply_chat_template`](Self::apply_chat_template).
     pub fn prepare(&self, input: &ChatInput) -> Result<Vec<u32>> {
+        let prompt = self.apply_chat_template(input)?;
+        self.check_size(&prompt)?;
         // The template has written the special tokens.
-        Ok(self.tokenizer().encode(&self.apply_chat_template(input)?, false)?)
+        Ok(self.tokenizer().encode(&prompt, false)?)
+    }
+
+    /// Refuses a prompt that no context of this size could hold, before time and memory go into its tokens.
+    fn check_size(&self, prompt: &str) -> Result<()> {
+        let (bytes, context) = (prompt.len(), self.inner.memory.context);
+        match self.tokenizer().least_tokens(bytes) {
+            Some(least) if least >= context => Err(EngineError::PromptTooLarge { bytes, least, context }),
+            _ => Ok(()),
+        }
     }
 
     /// Generates from a prompt of token ids.
@@ -263,6 +296,7 @@ impl ModelContainer {
     ///
     /// As for [`generate`](Self::generate).
     pub fn generate_text(&self, prompt: &str, parameters: &GenerateParameters) -> Result<GenerationStream> {
+        self.check_size(prompt)?;
         self.generate(self.encode(prompt)?, parameters)
     }
 
@@ -371,7 +405,10 @@ impl ModelContainer {
         }
         let vocab = self.inner.info.vocab_size;
         match tokens.iter().find(|token| **token as usize >= vocab) {
-            Some(token) => Err(EngineError::TokenOutOfRange { token: *token, vocab }),
+            Some(&token) => {
+                let text = self.tokenizer().id_to_token(token);
+                Err(EngineError::TokenOutOfRange { token, text, vocab })
+            }
             None => Ok(()),
         }
     }

@@ -50,11 +50,23 @@ pub enum EngineError {
         /// Tokens of the context.
         context: usize,
     },
+    /// The prompt has more bytes than the context could hold of the longest tokens.
+    #[error("the prompt has {bytes} bytes, at least {least} tokens, but the context holds {context}")]
+    PromptTooLarge {
+        /// Bytes of the prompt.
+        bytes: usize,
+        /// How many tokens they are at least.
+        least: usize,
+        /// Tokens of the context.
+        context: usize,
+    },
     /// A token id that the model does not know.
-    #[error("token id {token} is outside the model's vocabulary of {vocab} tokens")]
+    #[error("token id {token}{} is outside the model's vocabulary of {vocab} tokens", quoted(.text))]
     TokenOutOfRange {
         /// The id.
         token: u32,
+        /// The token as the tokenizer has it, which may have more of them than the model.
+        text: Option<String>,
         /// The size of the vocabulary.
         vocab: usize,
     },
@@ -187,7 +199,7 @@ impl EngineError {
             Self::Hub(error) => return error.hint(),
             Self::Config(error) => return error.hint(),
             Self::Model(error) => return error.hint(),
-            Self::PromptTooLong { .. } => {
+            Self::PromptTooLong { .. } | Self::PromptTooLarge { .. } => {
                 "shorten the prompt or the conversation, or load the model with a larger context".to_owned()
             }
             Self::ContextTooLong { maximum, .. } => format!("ask for {maximum} or less"),
@@ -220,9 +232,16 @@ impl EngineError {
             Self::ModelThreadDied { .. } => {
                 "this is a bug in Pippin: please report it with the message; load the model again to go on".to_owned()
             }
+            Self::TokenOutOfRange { text: Some(_), .. } => {
+                "the tokenizer has more tokens than the model: leave this one out".to_owned()
+            }
             Self::Parameter { .. } | Self::Text(_) | Self::TokenOutOfRange { .. } | Self::Thread(_) => return None,
         })
     }
+}
+
+fn quoted(token: &Option<String>) -> String {
+    token.as_ref().map_or_else(String::new, |token| format!(" ({token:?})"))
 }
 
 impl From<ParameterError> for EngineError {

@@ -52,12 +52,16 @@ pub struct TextProcessor {
     pub stop_tokens: StopTokens,
     /// Texts that end an answer.
     pub stop_strings: Vec<String>,
+    /// What was left out of the model's files and why, one line each.
+    pub warnings: Vec<String>,
 }
 
 impl TextProcessor {
     /// A processor from its parts.
     pub fn new(tokenizer: Tokenizer, chat_template: Option<ChatTemplate>, stop_tokens: StopTokens) -> Self {
-        Self { tokenizer, chat_template: chat_template.map(Arc::new), stop_tokens, stop_strings: Vec::new() }
+        let warnings = tokenizer.warnings().iter().chain(stop_tokens.warnings()).cloned().collect();
+        let chat_template = chat_template.map(Arc::new);
+        Self { tokenizer, chat_template, stop_tokens, stop_strings: Vec::new(), warnings }
     }
 
     /// With texts that end an answer.

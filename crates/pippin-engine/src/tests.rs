@@ -148,7 +148,7 @@ fn bad_requests_are_refused_before_anything_runs() {
     assert!(matches!(error, EngineError::PromptTooLong { prompt: 64, context: 64 }));
     assert!(error.to_string().contains("64 tokens") && error.hint().is_some());
     let error = refuse(vec![1, VOCAB as u32], &greedy(1));
-    assert!(matches!(error, EngineError::TokenOutOfRange { token: 64, vocab: VOCAB }));
+    assert!(matches!(error, EngineError::TokenOutOfRange { token: 64, vocab: VOCAB, .. }));
     let error = refuse(vec![1], &GenerateParameters { temperature: f32::NAN, ..greedy(1) });
     assert!(matches!(error, EngineError::Parameter { field: "temperature", .. }));
     let error = refuse(vec![1], &GenerateParameters { logit_bias: [(1000, 1.0)].into(), ..greedy(1) });

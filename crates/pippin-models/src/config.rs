@@ -3,7 +3,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use pippin_weights::json::tag_numbers;
+pub(crate) use pippin_weights::json::number;
+use pippin_weights::json::{self, unsigned};
 use serde_json::{Map, Value};
 
 use crate::{ModelError, Result};
@@ -17,7 +18,8 @@ const SIZE_LIMIT: u64 = 16 << 20;
 
 /// A model's `config.json`, with typed access to its fields.
 ///
-/// A field that is `null` counts as absent, as it does in Python. Every error names the field and shows what was found.
+/// A field that is `null` counts as absent, as it does in Python, and so does `false` where something else than a flag is
+/// meant. Numbers may be written as texts, whole ones with a fraction of zero, and flags as 0 and 1. Every error names the field and shows what was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     value: Value,
@@ -44,8 +46,7 @@ impl Config {
         if length > SIZE_LIMIT {
             return Err(ModelError::TooLarge { path, bytes: metadata.len().max(length), limit: SIZE_LIMIT });
         }
-        let value = serde_json::from_slice(&text)
-            .or_else(|error| serde_json::from_slice(&tag_numbers(&text)).map_err(|_| error))
+        let value = json::parse(&text)
             .map_err(|error| ModelError::Json { path: path.clone(), message: error.to_string() })?;
         Self::new(value)
     }
@@ -99,6 +100,11 @@ impl<'a> Fields<'a> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
+    /// Whether there is no field.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
     /// A field's value as it is, null included.
     pub(crate) fn value(&self, name: &str) -> Option<&'a Value> {
         self.map.get(name)
@@ -132,15 +138,15 @@ impl<'a> Fields<'a> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match convert(value) {
             Some(converted) => Ok(Some(converted)),
+            // As Python's "if value" has it: `"rope_scaling": false`.
+            None if *value == Value::Bool(false) => Ok(None),
             None => Err(self.error(name, format_args!("must be {expected}, found {}", show(value)))),
         }
     }
 
     /// A positive integer.
     pub(crate) fn count(&self, name: &str) -> Result<Option<usize>> {
-        self.typed(name, "a positive integer", |value| {
-            value.as_u64().and_then(|value| usize::try_from(value).ok()).filter(|value| *value > 0)
-        })
+        self.typed(name, "a positive integer", |value| index(value).filter(|value| *value > 0))
     }
 
     /// A positive integer that must be there.
@@ -184,27 +190,21 @@ impl<'a> Fields<'a> {
     /// A non-negative integer that must be there.
     pub(crate) fn index(&self, name: &str) -> Result<usize> {
         let expected = "a non-negative integer";
-        let index = |value: &Value| value.as_u64().and_then(|value| usize::try_from(value).ok());
         self.typed(name, expected, index)?.ok_or_else(|| self.missing(name, expected))
     }
 
     /// Non-negative integers.
     pub(crate) fn indices(&self, name: &str) -> Result<Option<Vec<usize>>> {
-        self.typed(name, "a list of integers", |value| {
-            let index = |value: &Value| value.as_u64().and_then(|value| usize::try_from(value).ok());
-            value.as_array()?.iter().map(index).collect()
-        })
+        self.typed(name, "a list of integers", |value| value.as_array()?.iter().map(index).collect())
     }
 
     /// Positive integers, one for each of some things: a list of them, or one for all.
     pub(crate) fn counts(&self, name: &str, count: usize) -> Result<Vec<usize>> {
         let expected = "a positive integer, or a list of them";
-        let index = |value: &Value| {
-            value.as_u64().and_then(|value| usize::try_from(value).ok()).filter(|value| *value > 0)
-        };
+        let positive = |value: &Value| index(value).filter(|value| *value > 0);
         let counts = self.typed(name, expected, |value| match value {
-            Value::Array(values) => values.iter().map(index).collect(),
-            value => index(value).map(|value| vec![value; count]),
+            Value::Array(values) => values.iter().map(positive).collect(),
+            value => positive(value).map(|value| vec![value; count]),
         })?;
         self.as_many(name, counts.ok_or_else(|| self.missing(name, expected))?, count)
     }
@@ -254,12 +254,12 @@ impl<'a> Fields<'a> {
 
     /// True or false.
     pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>> {
-        self.typed(name, "true or false", Value::as_bool)
+        self.typed(name, "true or false", json::flag)
     }
 
-    /// A string.
+    /// A string; an empty one counts as absent.
     pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>> {
-        self.typed(name, "a string", Value::as_str)
+        Ok(self.typed(name, "a string", Value::as_str)?.filter(|text| !text.is_empty()))
     }
 
     /// A list of strings.
@@ -269,9 +269,23 @@ impl<'a> Fields<'a> {
 
     /// An object; `prefix` is its name with a dot.
     pub(crate) fn object(&self, prefix: &'static str) -> Result<Option<Fields<'a>>> {
-        let name = prefix.trim_end_matches('.');
+        self.nested(prefix.trim_end_matches('.'), prefix)
+    }
+
+    /// An object within an object; `prefix` is its whole name, with a dot at its end.
+    pub(crate) fn nested(&self, name: &str, prefix: &'static str) -> Result<Option<Fields<'a>>> {
         self.typed(name, "an object", |value| Some(Fields { prefix, map: value.as_object()? }))
     }
+
+    /// Whether two objects say the same.
+    pub(crate) fn equals(&self, other: &Fields<'_>) -> bool {
+        self.map == other.map
+    }
+}
+
+/// A non-negative integer that sizes or counts something.
+fn index(value: &Value) -> Option<usize> {
+    unsigned(value).and_then(|value| usize::try_from(value).ok())
 }
 
 /// One number, or one for each of several things.
@@ -279,21 +293,6 @@ impl<'a> Fields<'a> {
 pub(crate) enum Numbers {
     One(f64),
     List(Vec<f64>),
-}
-
-/// A JSON number, or one that JSON cannot write: `{"__float__": "Infinity"}`, as the tools that write MLX checkpoints
-/// spell it.
-pub(crate) fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::Object(map) if map.len() == 1 => match map.get("__float__")?.as_str()? {
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            "NaN" => Some(f64::NAN),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 /// A value for an error message: short, on one line, without characters that change how a terminal shows it.
@@ -342,14 +341,15 @@ mod tests {
 
     #[test]
     fn counts_are_positive_integers() {
-        let config =
-            config(json!({"a": 3, "b": 0, "c": -1, "d": 2.5, "e": "4", "f": null, "g": 1e40, "h": [1]}));
+        let config = config(
+            json!({"a": 3, "b": 0, "c": -1, "d": 2.5, "e": "four", "f": null, "g": 1e40, "h": [1], "i": true}),
+        );
         let fields = config.fields();
         assert_eq!(fields.count("a").unwrap(), Some(3));
         assert_eq!(fields.count("f").unwrap(), None);
         assert_eq!(fields.count("nowhere").unwrap(), None);
         assert_eq!(message(fields.count("b")), "config.json: field `b` must be a positive integer, found 0");
-        for field in ["c", "d", "e", "g", "h"] {
+        for field in ["c", "d", "e", "g", "h", "i"] {
             assert!(message(fields.count(field)).contains("must be a positive integer, found "), "{field}");
         }
         assert_eq!(
@@ -360,6 +360,20 @@ mod tests {
             message(fields.limited_count("a", 2)),
             "config.json: field `a` must be at most 2, found 3"
         );
+    }
+
+    #[test]
+    fn values_of_a_neighbouring_type_are_read() {
+        let config = config(json!({
+            "count": 2048.0, "text": "64", "eps": "1e-6", "flag": 1, "word": "False", "list": [1.0, "2"],
+            "scaling": false, "window": false
+        }));
+        let fields = config.fields();
+        assert_eq!((fields.count("count").unwrap(), fields.count("text").unwrap()), (Some(2048), Some(64)));
+        assert_eq!(fields.positive("eps").unwrap(), Some(1e-6));
+        assert_eq!((fields.flag("flag").unwrap(), fields.flag("word").unwrap()), (Some(true), Some(false)));
+        assert_eq!(fields.indices("list").unwrap(), Some(vec![1, 2]));
+        assert!(fields.object("scaling.").unwrap().is_none() && fields.count("window").unwrap().is_none());
     }
 
     #[test]

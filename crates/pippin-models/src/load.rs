@@ -80,6 +80,10 @@ fn read<K: Sink>(
 ) -> Result<(DecoderSpec, Weights<K::Linear, K::Vector>, Totals)> {
     let spec = ModelTypeRegistry::find(config)?.spec(config)?;
     let quantization = &QuantizationConfig::from_config(config.value(), FILE)?;
+    // mlx-lm then rounds activations to `nvfp4` or `mxfp8` in every product: other numbers than what is computed here.
+    if config.fields().flag("quantize_activations")?.unwrap_or(false) {
+        return Err(config.fields().error("quantize_activations", "quantized activations are not supported"));
+    }
     let mut reader = Reader { checkpoint, quantization, totals: Totals::default(), sink };
     let weights = Weights::read(&spec, &mut reader)?;
     Ok((spec, weights, reader.totals))

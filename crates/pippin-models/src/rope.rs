@@ -75,26 +75,112 @@ pub(crate) fn partial(head_dim: usize, share: f64) -> usize {
     ((head_dim as f64 * share) as usize).min(2 * limits::HEAD_DIM)
 }
 
+/// The object that says how positions are scaled, as `transformers` 5 chooses it: `rope_scaling` unless it is empty, else
+/// `rope_parameters`, which newer configurations have in its place.
+pub(crate) fn scaling(config: Fields<'_>) -> Result<Option<Fields<'_>>> {
+    let older = config.object("rope_scaling.")?.filter(|scaling| !scaling.is_empty());
+    Ok(match older {
+        Some(scaling) => Some(scaling),
+        None => parameters(config)?,
+    })
+}
+
+/// The types of layers that newer configurations may have rope parameters of their own for.
+const LAYER_TYPES: [(&str, &str); 2] = [
+    ("full_attention", "rope_parameters.full_attention."),
+    ("sliding_attention", "rope_parameters.sliding_attention."),
+];
+
+/// `rope_parameters` of a family whose layers all have the same.
+fn parameters(config: Fields<'_>) -> Result<Option<Fields<'_>>> {
+    let Some(parameters) = config.object("rope_parameters.")? else { return Ok(None) };
+    let mut common = None;
+    for (layer_type, _) in LAYER_TYPES {
+        let Some(own) = of_layers(config, layer_type)? else { continue };
+        if common.is_some_and(|common: Fields<'_>| !common.equals(&own)) {
+            return Err(
+                parameters.error(layer_type, "is not supported: all layers must share their rope parameters")
+            );
+        }
+        common = Some(own);
+    }
+    Ok(Some(common.unwrap_or(parameters)))
+}
+
+/// `rope_parameters` of layers of a type, where they have their own.
+pub(crate) fn of_layers<'a>(config: Fields<'a>, layer_type: &str) -> Result<Option<Fields<'a>>> {
+    let Some(parameters) = config.object("rope_parameters.")? else { return Ok(None) };
+    match LAYER_TYPES.into_iter().find(|(name, _)| *name == layer_type) {
+        Some((name, prefix)) => parameters.nested(name, prefix),
+        None => Ok(None),
+    }
+}
+
+/// A number that stands inside the object that scales or beside it. The former counts, as in `transformers` 5 and in those
+/// families of mlx-lm that know the newer object.
+pub(crate) fn setting(config: Fields<'_>, name: &str) -> Result<Option<f64>> {
+    first_of([scaling(config)?, Some(config), parameters(config)?], name)
+}
+
+fn first_of<'a>(places: impl IntoIterator<Item = Option<Fields<'a>>>, name: &str) -> Result<Option<f64>> {
+    for fields in places.into_iter().flatten() {
+        if let Some(number) = fields.positive(name)? {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
+}
+
+/// The share of each head that is rotated.
+pub(crate) fn share(config: Fields<'_>, default: f64) -> Result<f64> {
+    Ok(setting(config, "partial_rotary_factor")?.unwrap_or(default))
+}
+
+/// The longest sequence that a model is made for: `max_position_embeddings`, or what its scaling makes of a shorter one.
+///
+/// Recipes that stretch a model (Qwen's YaRN, Vicuna's linear scaling) add a factor and leave the field as it was; then, as in
+/// vLLM, the context is the original one times the factor. For `llama3` and `longrope` the field says what comes out.
+pub(crate) fn context_length(config: Fields<'_>, default: usize) -> Result<usize> {
+    let stated = config.count_or("max_position_embeddings", default, limits::CONTEXT)?;
+    let Some(scaling) = scaling(config)? else { return Ok(stated) };
+    let original = match scaling.text("type")?.or(scaling.text("rope_type")?) {
+        Some("yarn") => scaling.positive("original_max_position_embeddings")?,
+        Some("linear" | "dynamic") => {
+            Some(scaling.positive("original_max_position_embeddings")?.unwrap_or(stated as f64))
+        }
+        _ => None,
+    };
+    let (Some(original), Some(factor)) = (original, scaling.positive("factor")?) else { return Ok(stated) };
+    // What is out of range becomes the largest number, and is cut.
+    Ok(stated.max((original * factor).min(limits::CONTEXT as f64) as usize))
+}
+
 /// Reads the rotary positions of a configuration.
 ///
 /// `rope_theta` stands beside `rope_scaling`, inside it, or inside `rope_parameters` (newer configurations, which have
-/// that object in place of both); the first of these that is there counts.
+/// that object in place of both); see [`setting`] for which of them counts.
 pub(crate) fn read(config: Fields<'_>, defaults: &RopeDefaults) -> Result<Arc<RopeSpec>> {
+    let base = setting(config, "rope_theta")?;
+    read_from(config, scaling(config)?, base, defaults)
+}
+
+/// The same from the parameters of layers of one type.
+pub(crate) fn read_of_layers(
+    config: Fields<'_>,
+    own: Fields<'_>,
+    defaults: &RopeDefaults,
+) -> Result<Arc<RopeSpec>> {
+    let base = first_of([Some(own), Some(config)], "rope_theta")?;
+    read_from(config, Some(own), base, defaults)
+}
+
+fn read_from(
+    config: Fields<'_>,
+    scaling: Option<Fields<'_>>,
+    base: Option<f64>,
+    defaults: &RopeDefaults,
+) -> Result<Arc<RopeSpec>> {
     let &RopeDefaults { dims, theta, traditional } = defaults;
-    let parameters = config.object("rope_parameters.")?;
-    if let Some(parameters) = parameters
-        && let Some(layer_type) =
-            ["full_attention", "sliding_attention"].into_iter().find(|t| parameters.get(t).is_some())
-    {
-        return Err(
-            parameters.error(layer_type, "is not supported: all layers must share their rope parameters")
-        );
-    }
-    let scaling = config.object("rope_scaling.")?.or(parameters);
-    let mut base = config.positive("rope_theta")?;
-    for object in [scaling, parameters].into_iter().flatten() {
-        base = base.or(object.positive("rope_theta")?);
-    }
     let base = base.or(theta).ok_or_else(|| config.missing("rope_theta", "a positive number"))?;
     if !(base as f32).is_finite() || base as f32 == 0.0 {
         return Err(
@@ -119,7 +205,8 @@ pub(crate) fn read(config: Fields<'_>, defaults: &RopeDefaults) -> Result<Arc<Ro
         (None, rope_type) => ("rope_type", rope_type.unwrap_or("default")),
     };
     match rope_type {
-        "default" => {}
+        // Sections of several axes, which are one in text.
+        "default" | "mrope" => {}
         "linear" => {
             let scale = (1.0 / scaling.required_positive("factor")?) as f32;
             let frequencies = unscaled(base, dims).iter().map(|f| f * scale).collect();

@@ -58,7 +58,7 @@ fn fields_out_of_range_are_named() {
         ("vocab_size", Value::Null, "field `vocab_size` is missing; it must be a positive integer".into()),
         ("hidden_size", json!(-64), int("hidden_size")),
         ("hidden_size", json!(64.5), int("hidden_size") + "64.5"),
-        ("hidden_size", json!("64"), int("hidden_size") + "\"64\""),
+        ("hidden_size", json!("sixty-four"), int("hidden_size") + "\"sixty-four\""),
         ("hidden_size", json!(1u64 << 60), "field `hidden_size` must be at most ".into()),
         ("hidden_size", json!(3), "field `head_dim` must be an even number of at most 4096, found 0".into()),
         ("intermediate_size", json!([96]), int("intermediate_size") + "a list"),

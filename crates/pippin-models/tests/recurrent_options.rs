@@ -61,7 +61,7 @@ fn fields_out_of_range_are_named() {
     for (name, field, value, expected) in [
         ("lfm2", "conv_L_cache", json!(0), "must be a positive integer, found 0"),
         ("lfm2", "conv_L_cache", json!(1 << 20), "must be at most 1024, found 1048576"),
-        ("lfm2", "conv_bias", json!(1), "must be true or false, found 1"),
+        ("lfm2", "conv_bias", json!(2), "must be true or false, found 2"),
         ("lfm2", "norm_eps", json!(-1.0), "must be a positive number, found -1.0"),
         ("lfm2", "block_dim", json!(32), "is 32, but hidden_size is 64"),
         ("lfm2", "block_ff_dim", json!(0), "must be a positive integer, found 0"),

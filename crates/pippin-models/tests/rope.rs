@@ -80,6 +80,88 @@ fn fields_may_be_where_newer_configurations_have_them() {
     assert_eq!(defaults, rope(&json!({"rope_theta": 10000})).unwrap());
 }
 
+/// transformers 5: `rope_scaling` unless it is empty, else `rope_parameters`; and what stands inside before what stands beside.
+#[test]
+fn of_fields_that_contradict_each_other_the_inner_one_counts() {
+    let linear = json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4.0}});
+    for contradictory in [
+        json!({"rope_theta": 1e4, "rope_parameters": {"rope_type": "linear", "rope_theta": 5e5, "factor": 4.0}}),
+        json!({"rope_theta": 1e4, "rope_scaling": {"type": "linear", "rope_theta": 5e5, "factor": 4.0}}),
+        json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4.0},
+               "rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}}),
+        json!({"rope_theta": 5e5, "rope_scaling": {}, "rope_parameters": {"rope_type": "linear", "factor": "4"}}),
+        json!({"rope_theta": "5e5", "rope_scaling": false, "rope_parameters": {"rope_type": "linear", "factor": 4}}),
+    ] {
+        assert_eq!(rope(&contradictory).unwrap(), rope(&linear).unwrap(), "{contradictory}");
+    }
+    // Parameters by types of layers, which all have the same.
+    let own = json!({"rope_type": "linear", "rope_theta": 5e5, "factor": 4.0});
+    for nested in [
+        json!({"rope_theta": null, "rope_parameters": {"full_attention": own}}),
+        json!({"rope_theta": null, "rope_parameters": {"sliding_attention": own, "full_attention": own}}),
+    ] {
+        assert_eq!(rope(&nested).unwrap(), rope(&linear).unwrap(), "{nested}");
+    }
+    let sections = json!({"rope_scaling": {"type": "mrope", "mrope_section": [8, 12, 12]}});
+    assert_eq!(rope(&sections).unwrap(), rope(&json!({})).unwrap());
+}
+
+/// transformers 5 writes them so.
+#[test]
+fn layers_of_gemma_3_may_have_parameters_by_their_type() {
+    let spec = |changes: Value| {
+        let mut value = json!({"model_type": "gemma3_text"});
+        value.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let config = Config::new(value).unwrap();
+        ModelTypeRegistry::find(&config).unwrap().spec(&config).unwrap()
+    };
+    let flat = json!({"rope_theta": 1e6, "rope_local_base_freq": 12000, "rope_scaling": {"type": "linear", "factor": 8}});
+    let nested = json!({"rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 12000},
+    }});
+    assert_eq!(spec(flat), spec(nested));
+    assert_eq!(
+        spec(json!({})),
+        spec(json!({"rope_parameters": {"full_attention": {}, "sliding_attention": null}}))
+    );
+}
+
+#[test]
+fn scaling_stretches_the_context() {
+    for (changes, expected) in [
+        (json!({}), 2048),
+        // The recipe of Qwen's model cards: the field says what the model was trained with.
+        (
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}}),
+            8192,
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 2048}}),
+            8192,
+        ),
+        (
+            json!({"rope_scaling": {"type": "yarn", "factor": 0.5, "original_max_position_embeddings": 2048}}),
+            2048,
+        ),
+        (json!({"rope_scaling": {"type": "yarn", "factor": 40.0}}), 2048),
+        (json!({"rope_scaling": {"type": "linear", "factor": 4.0}}), 8192),
+        (json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}), 4096),
+        // These have the field say what comes out.
+        (
+            json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 512}}),
+            2048,
+        ),
+        (json!({"rope_scaling": {"type": "default", "factor": 8.0}}), 2048),
+    ] {
+        let mut all = json!({"max_position_embeddings": 2048});
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let config = config(&all);
+        let spec = ModelTypeRegistry::find(&config).unwrap().spec(&config).unwrap();
+        assert_eq!(spec.context_length, expected, "{changes}");
+    }
+}
+
 #[test]
 fn dynamic_scaling_is_left_to_the_backend() {
     let spec = rope(&json!({"rope_scaling": {"type": "dynamic", "factor": 2.5}})).unwrap();
@@ -115,7 +197,7 @@ fn bad_values_are_named() {
             "`rope_scaling.factor` must be a positive number, found 0",
         ),
         (
-            json!({"rope_scaling": {"type": "linear", "factor": "2"}}),
+            json!({"rope_scaling": {"type": "linear", "factor": "two"}}),
             "`rope_scaling.factor` must be a positive number",
         ),
         (
@@ -155,8 +237,8 @@ fn bad_values_are_named() {
         (json!({"rope_theta": 1e300}), "`rope_theta` must be a number in the range of f32"),
         (json!({"rope_theta": -1}), "`rope_theta` must be a positive number, found -1"),
         (
-            json!({"rope_parameters": {"full_attention": {}}}),
-            "`rope_parameters.full_attention` is not supported",
+            json!({"rope_parameters": {"full_attention": {"rope_theta": 1e4}, "sliding_attention": {"rope_theta": 1e5}}}),
+            "`rope_parameters.sliding_attention` is not supported",
         ),
         (json!({"head_dim": 15}), "`head_dim` must be an even number"),
         (json!({"head_dim": 1u64 << 40}), "`head_dim` must be an even number"),

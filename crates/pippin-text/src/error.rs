@@ -61,18 +61,6 @@ pub enum TextError {
         /// The reason given by the tokenizer library.
         problem: String,
     },
-    /// The tokenizer knows ids for which the model has no row.
-    #[error("{}: token {token:?} has the id {id}, but the model's vocabulary has only {model_vocab} entries; tokenizer and weights do not belong together", path.display())]
-    VocabularyMismatch {
-        /// The tokenizer file.
-        path: PathBuf,
-        /// The token with the highest offending id.
-        token: String,
-        /// Its id.
-        id: u32,
-        /// `vocab_size` of the model.
-        model_vocab: usize,
-    },
     /// Text could not be turned into ids.
     #[error("cannot tokenize the text: {problem}")]
     Encode {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use pippin_weights::json::tag_numbers;
+use pippin_weights::json;
 use serde_json::{Map, Value};
 
 use crate::error::{Result, TextError};
@@ -36,7 +36,11 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
         return Err(TextError::TooLarge { path: path.to_owned(), size, limit });
     }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Some(text)),
+        // A byte order mark is not part of the text.
+        Ok(text) => Ok(Some(match text.strip_prefix('\u{feff}') {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        })),
         Err(error) => Err(TextError::Malformed {
             path: path.to_owned(),
             problem: format!("not UTF-8 text at byte {}", error.utf8_error().valid_up_to()),
@@ -48,13 +52,26 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
 pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     let Some(text) = read_text(path, CONFIG_LIMIT)? else { return Ok(None) };
     let malformed = |problem| TextError::Malformed { path: path.to_owned(), problem };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    // Python writes infinities and NaN as JSON does not have them.
-    let tagged = |error| serde_json::from_slice(&tag_numbers(text.as_bytes())).map_err(|_| error);
-    match serde_json::from_str(text).or_else(tagged) {
+    match json::parse(text.as_bytes()) {
         Ok(Value::Object(map)) => Ok(Some(map)),
         Ok(other) => Err(malformed(format!("must hold a JSON object, found {}", kind(&other)))),
         Err(error) => Err(malformed(format!("not valid JSON: {error}"))),
+    }
+}
+
+/// [`read_object`] of a file that a model need not have: one that cannot be read is as good as none, and a warning.
+pub(crate) fn read_optional_object(path: &Path, warnings: &mut Vec<String>) -> Map<String, Value> {
+    match read_object(path) {
+        Ok(object) => object.unwrap_or_default(),
+        Err(error) => {
+            let problem = match error {
+                // Its advice, to download the model again, is for files that are needed.
+                TextError::Malformed { path, problem } => format!("{}: {problem}", path.display()),
+                error => error.to_string(),
+            };
+            warnings.push(format!("{problem}; going on without the file"));
+            Map::new()
+        }
     }
 }
 

@@ -70,6 +70,7 @@
 mod error;
 mod files;
 mod message;
+mod special_tokens;
 mod stop_strings;
 mod stop_tokens;
 mod stream;
@@ -78,8 +79,9 @@ mod tokenizer;
 
 pub use error::{Result, TextError};
 pub use message::{Content, ContentPart, FunctionCall, Message, Role, ToolCall};
+pub use special_tokens::SpecialTokens;
 pub use stop_strings::{StopOutput, StopStrings};
 pub use stop_tokens::StopTokens;
 pub use stream::StreamDecoder;
 pub use template::{ChatTemplate, RenderInputs, TemplateLimits};
-pub use tokenizer::{SpecialTokens, Tokenizer};
+pub use tokenizer::Tokenizer;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use pippin_weights::json::signed;
 use serde_json::{Map, Value};
 
 use crate::error::{Result, TextError};
@@ -17,10 +18,11 @@ use crate::tokenizer::Tokenizer;
 /// top.
 ///
 /// Ids outside the vocabulary (some models ship −1, or the id of a larger sibling) can never be generated. mlx-lm loads
-/// such models, and so does Pippin: these ids are left out and reported by [`warnings`](Self::warnings). A value that is
-/// no id at all is an error.
+/// such models, and so does Pippin: these ids are left out and reported by [`warnings`](Self::warnings). So is what is no id
+/// at all, and so is a `generation_config.json` that cannot be read: nothing of these keeps a model from answering.
 ///
-/// One difference: mlx-lm takes an `eos_token_id` of 0 in `generation_config.json` for "not given". Here it is token 0.
+/// One difference: mlx-lm takes an `eos_token_id` of 0 in `generation_config.json` for "not given", and goes on to
+/// `config.json`. So does this, but token 0 ends an answer too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopTokens {
     ids: BTreeSet<u32>,
@@ -32,15 +34,14 @@ impl StopTokens {
     pub fn from_dir(dir: impl AsRef<Path>, tokenizer: &Tokenizer) -> Result<Self> {
         let dir = dir.as_ref();
         let (generation_path, config_path) = (dir.join("generation_config.json"), dir.join("config.json"));
-        let generation = files::read_object(&generation_path)?.unwrap_or_default();
-        let config = files::read_object(&config_path)?.unwrap_or_default();
-
         let mut stop = Self::default();
-        if !stop.add_field(&generation_path, "eos_token_id", &generation, tokenizer)?
-            && !stop.add_field(&config_path, "eos_token_id", &config, tokenizer)?
+        let generation = files::read_optional_object(&generation_path, &mut stop.warnings);
+        let config = files::read_object(&config_path)?.unwrap_or_default();
+        if !stop.add_field(&generation_path, "eos_token_id", &generation, tokenizer)
+            && !stop.add_field(&config_path, "eos_token_id", &config, tokenizer)
             && let Some(Value::Object(text_config)) = config.get("text_config")
         {
-            stop.add_field(&config_path, "text_config.eos_token_id", text_config, tokenizer)?;
+            stop.add_field(&config_path, "text_config.eos_token_id", text_config, tokenizer);
         }
         if let Some(token) = tokenizer.eos_token() {
             match tokenizer.token_to_id(token) {
@@ -109,43 +110,31 @@ impl StopTokens {
         field: &str,
         object: &Map<String, Value>,
         tokenizer: &Tokenizer,
-    ) -> Result<bool> {
+    ) -> bool {
         let key = field.rsplit('.').next().unwrap_or(field);
         let ids = match object.get(key) {
-            None | Some(Value::Null) => return Ok(false),
+            None | Some(Value::Null | Value::Bool(false)) => return false,
             Some(Value::Array(ids)) => ids.as_slice(),
             Some(id) => std::slice::from_ref(id),
         };
+        let mut says_something = false;
         for value in ids {
-            let Some(id) = integer(value) else {
-                return Err(TextError::Field {
-                    path: path.to_owned(),
-                    field: field.to_owned(),
-                    problem: format!("must be a token id or a list of token ids; found {}", kind(value)),
-                });
-            };
-            match u32::try_from(id).ok().filter(|id| (*id as usize) < tokenizer.vocab_size()) {
+            let problem = match signed(value) {
+                None => format!("must be a token id or a list of token ids; found {}", kind(value)),
                 Some(id) => {
-                    self.ids.insert(id);
+                    says_something |= id != 0;
+                    let known = u32::try_from(id).ok().filter(|id| (*id as usize) < tokenizer.vocab_size());
+                    if let Some(id) = known {
+                        self.ids.insert(id);
+                        continue;
+                    }
+                    format!("{id} is outside the vocabulary of {} tokens", tokenizer.vocab_size())
                 }
-                None => self.warnings.push(format!(
-                    "{}: field `{field}`: {id} is outside the vocabulary of {} tokens; ignored",
-                    path.display(),
-                    tokenizer.vocab_size()
-                )),
-            }
+            };
+            self.warnings.push(format!("{}: field `{field}`: {problem}; ignored", path.display()));
         }
-        Ok(!ids.is_empty())
+        says_something
     }
-}
-
-/// An integral number, also when it is written as `2.0`.
-fn integer(value: &Value) -> Option<i64> {
-    let number = value.as_number()?;
-    number
-        .as_i64()
-        .or_else(|| number.as_u64().map(|_| i64::MAX))
-        .or_else(|| number.as_f64().filter(|x| x.fract() == 0.0).map(|x| x as i64))
 }
 
 impl FromIterator<u32> for StopTokens {

@@ -1,81 +1,17 @@
 //! Text to ids and back.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use tokenizers::decoders::byte_level::ByteLevel;
 
 use crate::error::{Result, TextError};
 use crate::files::{self, kind};
-
-/// The named special tokens of a model, as templates see them: `bos_token`, `eos_token`, `pad_token`, ….
-///
-/// Read from `tokenizer_config.json`: every `*_token` field, whether it is a string or an object with `content`, and
-/// the entries of `extra_special_tokens` where that is an object (`image_token` and the like). Fields that are `null`
-/// are absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpecialTokens {
-    tokens: BTreeMap<String, String>,
-}
-
-impl SpecialTokens {
-    /// The text of a token by its field name, for instance `get("bos_token")`.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.tokens.get(name).map(String::as_str)
-    }
-
-    /// All names with their texts, in alphabetical order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.tokens.iter().map(|(name, token)| (name.as_str(), token.as_str()))
-    }
-
-    fn from_config(path: &Path, config: &Map<String, Value>) -> Result<Self> {
-        let mut tokens = BTreeMap::new();
-        let extra = match config.get("extra_special_tokens") {
-            Some(Value::Object(extra)) => Some(extra.iter()),
-            _ => None,
-        };
-        let own = config.iter().filter(|(name, _)| name.ends_with("_token"));
-        for (name, value) in own.chain(extra.into_iter().flatten()) {
-            let token = match value {
-                Value::String(token) => token,
-                Value::Object(object) => match object.get("content") {
-                    Some(Value::String(token)) => token,
-                    _ => {
-                        return Err(TextError::Field {
-                            path: path.to_owned(),
-                            field: format!("{name}.content"),
-                            problem: "must be the token as a string".to_owned(),
-                        });
-                    }
-                },
-                // `add_bos_token` and its kin are flags, and null means that there is no such token.
-                Value::Null | Value::Bool(_) => continue,
-                other => {
-                    return Err(TextError::Field {
-                        path: path.to_owned(),
-                        field: name.clone(),
-                        problem: format!(
-                            "must be a string, an object with `content`, or null; found {}",
-                            kind(other)
-                        ),
-                    });
-                }
-            };
-            tokens.insert(name.clone(), token.clone());
-        }
-        Ok(Self { tokens })
-    }
-}
-
-impl<N: Into<String>, T: Into<String>> FromIterator<(N, T)> for SpecialTokens {
-    fn from_iter<I: IntoIterator<Item = (N, T)>>(iter: I) -> Self {
-        Self { tokens: iter.into_iter().map(|(name, token)| (name.into(), token.into())).collect() }
-    }
-}
+use crate::special_tokens::{DeclaredTokens, SpecialTokens};
 
 /// The tokenizer of one model: immutable, `Send + Sync`, and cheap to clone (clones share everything).
 ///
@@ -93,9 +29,12 @@ struct Inner {
     special: SpecialTokens,
     special_ids: HashSet<u32>,
     highest_id: u32,
+    /// Bytes of the longest token, where every byte of a text becomes part of some token.
+    longest_token: Option<usize>,
     add_bos_token: Option<bool>,
     model_max_length: Option<u64>,
     decoding: Decoding,
+    warnings: Vec<String>,
 }
 
 /// What the streaming decoder needs to know of the vocabulary.
@@ -122,7 +61,7 @@ impl Tokenizer {
         };
         let config_path = dir.join("tokenizer_config.json");
         let config = files::read_object(&config_path)?.unwrap_or_default();
-        Self::build(path, &json, &config_path, &config)
+        Self::build(path, &json, &config_path, &config, DeclaredTokens::from_dir(dir, &config))
     }
 
     /// Builds a tokenizer from the text of a `tokenizer.json` and the object of a `tokenizer_config.json`, which may
@@ -133,10 +72,17 @@ impl Tokenizer {
             tokenizer_json,
             Path::new("tokenizer_config.json"),
             tokenizer_config,
+            DeclaredTokens::from_config(Path::new("tokenizer_config.json"), tokenizer_config),
         )
     }
 
-    fn build(path: PathBuf, json: &str, config_path: &Path, config: &Map<String, Value>) -> Result<Self> {
+    fn build(
+        path: PathBuf,
+        json: &str,
+        config_path: &Path,
+        config: &Map<String, Value>,
+        mut declared: DeclaredTokens,
+    ) -> Result<Self> {
         // Parsed twice: the first pass tells damaged JSON, with line and column, from a strange tokenizer.
         let outline: Outline = serde_json::from_str(json).map_err(|error| TextError::Malformed {
             path: path.clone(),
@@ -146,6 +92,10 @@ impl Tokenizer {
             let mut tokenizer = tokenizers::Tokenizer::from_bytes(json.as_bytes())?;
             tokenizer.with_truncation(None)?;
             tokenizer.with_padding(None);
+            if outline.is_byte_level() && !holds_part(&outline.decoder, "ByteLevel") {
+                tokenizer.with_decoder(Some(ByteLevel::default()));
+            }
+            declared.add_to(&mut tokenizer)?;
             Ok(tokenizer)
         });
         let tokenizer =
@@ -155,8 +105,11 @@ impl Tokenizer {
 
         let vocabulary = tokenizer.get_vocab(true);
         let highest_id = *vocabulary.values().max().ok_or_else(|| invalid("the vocabulary is empty"))?;
+        let keeps_every_byte = outline.is_byte_level() || outline.model.byte_fallback == Some(true);
+        let longest_token =
+            keeps_every_byte.then(|| vocabulary.keys().map(String::len).max().unwrap_or(1).max(1));
         let mut decoding = Decoding::default();
-        if outline.decoder.as_ref().is_some_and(joins_byte_tokens) {
+        if !outline.is_byte_level() && holds_part(&outline.decoder, "ByteFallback") {
             decoding.byte_tokens = (0..=u8::MAX)
                 .filter_map(|byte| Some((*vocabulary.get(&format!("<0x{byte:02X}>"))?, byte)))
                 .collect();
@@ -165,27 +118,32 @@ impl Tokenizer {
             |token: &String| token.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !token.is_empty();
         decoding.neutral = vocabulary.iter().filter(|(token, _)| plain(token)).map(|(_, id)| *id).min();
 
-        let special = SpecialTokens::from_config(config_path, config)?;
+        let DeclaredTokens { special, mut warnings, .. } = declared;
         let added = tokenizer.get_added_tokens_decoder();
-        decoding.skipped = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        let is_special = |token: &str| tokenizer.get_added_vocabulary().is_special_token(token);
+        decoding.skipped =
+            added.iter().filter(|(_, token)| is_special(&token.content)).map(|(id, _)| *id).collect();
         let mut special_ids = decoding.skipped.clone();
         special_ids.extend(special.iter().filter_map(|(_, token)| vocabulary.get(token).copied()));
 
         let add_bos_token = match config.get("add_bos_token") {
             None | Some(Value::Null) => None,
-            Some(Value::Bool(flag)) => Some(*flag),
-            Some(other) => {
-                return Err(TextError::Field {
-                    path: config_path.to_owned(),
-                    field: "add_bos_token".to_owned(),
-                    problem: format!("must be true, false or null; found {}", kind(other)),
-                });
+            Some(value) => {
+                let flag = pippin_weights::json::flag(value);
+                if flag.is_none() {
+                    warnings.push(format!(
+                        "{}: field `add_bos_token`: must be true, false or null; found {}; ignored",
+                        config_path.display(),
+                        kind(value)
+                    ));
+                }
+                flag
             }
         };
         // transformers writes 1e30 for "no limit"; everything that is not a plausible length means the same.
         let model_max_length = config
             .get("model_max_length")
-            .and_then(Value::as_u64)
+            .and_then(pippin_weights::json::unsigned)
             .filter(|&length| length > 0 && length < 1 << 40);
 
         Ok(Self {
@@ -195,9 +153,11 @@ impl Tokenizer {
                 special,
                 special_ids,
                 highest_id,
+                longest_token,
                 add_bos_token,
                 model_max_length,
                 decoding,
+                warnings,
             }),
         })
     }
@@ -231,18 +191,16 @@ impl Tokenizer {
         self.inner.highest_id as usize + 1
     }
 
-    /// Checks that every id of this tokenizer has a row in a model with `model_vocab` rows.
-    pub fn check_vocab(&self, model_vocab: usize) -> Result<()> {
-        if self.vocab_size() <= model_vocab {
-            return Ok(());
-        }
-        let id = self.inner.highest_id;
-        Err(TextError::VocabularyMismatch {
-            path: self.inner.path.clone(),
-            token: self.id_to_token(id).unwrap_or_default(),
-            id,
-            model_vocab,
-        })
+    /// The least number of tokens that a text of so many bytes can become, if it is known: a bound that needs no look at the
+    /// text. (What normalizers take away is neglected: nothing but a run of spaces comes near it.)
+    pub fn least_tokens(&self, bytes: usize) -> Option<usize> {
+        self.inner.longest_token.map(|longest| bytes.div_ceil(longest))
+    }
+
+    /// What was left out of the files beside `tokenizer.json` and why, one line each; worth showing once when a model is
+    /// loaded.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
     }
 
     /// The id of a token as it is written in the vocabulary.
@@ -320,23 +278,41 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// The one part of `tokenizer.json` that this crate reads itself.
+/// The parts of `tokenizer.json` that this crate reads itself.
 #[derive(serde::Deserialize)]
 struct Outline {
     #[serde(default)]
-    decoder: Option<Value>,
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    decoder: Value,
+    #[serde(default)]
+    model: ModelOutline,
 }
 
-/// Whether a decoder, or a member of a sequence of decoders, is `ByteFallback`.
-fn joins_byte_tokens(decoder: &Value) -> bool {
-    match decoder.get("type").and_then(Value::as_str) {
-        Some("ByteFallback") => true,
-        Some("Sequence") => decoder
-            .get("decoders")
-            .and_then(Value::as_array)
-            .is_some_and(|all| all.iter().any(joins_byte_tokens)),
-        _ => false,
+#[derive(serde::Deserialize, Default)]
+struct ModelOutline {
+    #[serde(default)]
+    byte_fallback: Option<bool>,
+}
+
+impl Outline {
+    /// Whether tokens are written in the alphabet that has a character for each byte. Then they have to be decoded so,
+    /// whatever the decoder says: several published tokenizers have one of another kind of vocabulary, or none.
+    fn is_byte_level(&self) -> bool {
+        [&self.normalizer, &self.pre_tokenizer].into_iter().any(|part| holds_part(part, "ByteLevel"))
     }
+}
+
+/// Whether a tokenizer's JSON holds, at one place or within a sequence at it, a part of the given type.
+pub(crate) fn holds_part(part: &Value, kind: &str) -> bool {
+    part.get("type").and_then(Value::as_str) == Some(kind)
+        || ["decoders", "pretokenizers", "normalizers"].into_iter().any(|list| {
+            part.get(list)
+                .and_then(Value::as_array)
+                .is_some_and(|all| all.iter().any(|part| holds_part(part, kind)))
+        })
 }
 
 /// Calls into the tokenizer library. Its code indexes and unwraps in places that only a malformed file or an unusual

@@ -81,22 +81,101 @@ fn knows_its_special_tokens() {
     assert_eq!(names, [("bos_token", "<s>"), ("eos_token", "</s>")]);
 }
 
+/// The tokenizer of a fine-tune whose `tokenizer.json` was not saved again: what it adds stands in `tokenizer_config.json` only.
 #[test]
-fn vocabulary_is_checked_against_the_model() {
-    let tokenizer = load(&[("tokenizer.json", TOKENIZER)]).unwrap();
-    let size = tokenizer.vocab_size();
-    assert_eq!(tokenizer.id_to_token(size as u32 - 1).as_deref(), Some("</s>"));
-    assert!(tokenizer.check_vocab(size).is_ok());
-    let error = tokenizer.check_vocab(size - 1).unwrap_err().to_string();
+fn tokens_of_the_configuration_are_added() {
+    let config = r#"{
+        "eos_token": {"content": "<|end|>", "lstrip": false}, "pad_token": "c",
+        "extra_special_tokens": ["<x>"], "added_tokens_decoder": {
+            "7": {"content": "<|end|>", "special": true}, "6": {"content": "<|turn|>", "special": true},
+            "4": {"content": "<tool>", "special": true, "normalized": false},
+            "9": {"content": "<think>", "special": false, "normalized": false}
+        }
+    }"#;
+    let tokenizer = load(&[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", config)]).unwrap();
+    // As transformers 5.24 has it: in the order of their ids, and then those that are only named.
+    assert_eq!(tokenizer.encode("a<|turn|>b<|end|><think><x>", false).unwrap(), [0, 6, 1, 7, 8, 9]);
+    // Special as the configuration says, and as its names say.
+    assert_eq!(tokenizer.decode(&[0, 4, 6, 2, 7, 8, 9], true).unwrap(), "a<think>");
+    assert!(tokenizer.is_special(4) && !tokenizer.is_special(8));
+    let warnings = tokenizer.warnings();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(
-        error.contains("tokenizer.json") && error.contains("</s>") && error.contains(&(size - 1).to_string()),
-        "{error}"
+        warnings[0].contains("\"<think>\" has the id 9") && warnings[0].ends_with("added as 8"),
+        "{warnings:?}"
     );
+    assert!(warnings[1].contains("\"<x>\" is named"), "{warnings:?}");
+}
+
+#[test]
+fn older_files_count_where_the_configuration_lists_no_tokens() {
+    let files = |config| {
+        load(&[
+            ("tokenizer.json", TOKENIZER),
+            ("tokenizer_config.json", config),
+            ("special_tokens_map.json", r#"{"eos_token": "<tool>", "pad_token": {"content": "<p>"}}"#),
+            ("added_tokens.json", r#"{"<p>": 6, "<q>": 7.0, "<bad>": "x"}"#),
+        ])
+        .unwrap()
+    };
+    let tokenizer = files(r#"{"eos_token": "</s>"}"#);
+    assert_eq!((tokenizer.eos_token(), tokenizer.pad_token()), (Some("<tool>"), Some("<p>")));
+    assert_eq!(tokenizer.encode("<p><q>", false).unwrap(), [6, 7]);
+    assert!(tokenizer.is_special(6) && !tokenizer.is_special(7));
+    assert!(
+        tokenizer.warnings()[0].contains("added_tokens.json: field `<bad>`"),
+        "{:?}",
+        tokenizer.warnings()
+    );
+    let tokenizer = files(r#"{"eos_token": "</s>", "added_tokens_decoder": {}}"#);
+    assert_eq!((tokenizer.eos_token(), tokenizer.pad_token()), (Some("</s>"), None));
+    // A file that cannot be read is as good as none.
+    let tokenizer = load(&[("tokenizer.json", TOKENIZER), ("special_tokens_map.json", "{,}")]).unwrap();
+    assert!(tokenizer.warnings()[0].contains("special_tokens_map.json: not valid JSON"));
+}
+
+/// Devstral's `tokenizer.json` has the decoder of a SentencePiece vocabulary; others have none.
+#[test]
+fn byte_level_vocabularies_are_decoded_byte_by_byte() {
+    let tokenizer = |place: &str, decoder: Value| {
+        let mut tokenizer: Value = serde_json::from_str(TOKENIZER).unwrap();
+        tokenizer["added_tokens"] = json!([]);
+        for (id, byte) in (3..).zip([b' ', 0xc3, 0xa9]) {
+            tokenizer["model"]["vocab"][common::byte_char(byte).to_string()] = json!(id);
+        }
+        let level =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        tokenizer[place] = match place {
+            "pre_tokenizer" => json!({"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": "x"}, "behavior": "Isolated", "invert": false}, level]}),
+            _ => json!({"type": "ByteLevel"}),
+        };
+        tokenizer["decoder"] = decoder;
+        load(&[("tokenizer.json", &tokenizer.to_string())]).unwrap()
+    };
+    let sentencepiece = json!({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+    ]});
+    for place in ["pre_tokenizer", "normalizer"] {
+        for decoder in [sentencepiece.clone(), Value::Null, json!({"type": "Fuse"})] {
+            let tokenizer = tokenizer(place, decoder);
+            let ids = tokenizer.encode("a é b", false).unwrap();
+            assert_eq!(ids, [0, 3, 4, 5, 3, 1]);
+            assert_eq!(tokenizer.decode(&ids, false).unwrap(), "a é b");
+        }
+    }
+    // Gemma and Llama 2 are no such vocabularies, and keep their decoders.
+    for metaspace in [true, false] {
+        let tokenizer = common::byte_fallback(metaspace);
+        let ids = tokenizer.encode("hello é ab", false).unwrap();
+        assert_eq!(tokenizer.decode(&ids, false).unwrap(), "hello é ab");
+    }
 }
 
 #[test]
 fn missing_and_damaged_files_are_named() {
-    let cases: [(Files<'_>, &str, &str); 10] = [
+    let cases: [(Files<'_>, &str, &str); 8] = [
         (&[], "tokenizer.json", "file not found"),
         (&[("tokenizer.json", "{\"model\": ")], "tokenizer.json", "line 1"),
         (&[("tokenizer.json", "[]")], "tokenizer.json", ""),
@@ -127,16 +206,6 @@ fn missing_and_damaged_files_are_named() {
             "tokenizer_config.json",
             "a list",
         ),
-        (
-            &[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", r#"{"eos_token": 5}"#)],
-            "tokenizer_config.json",
-            "`eos_token`",
-        ),
-        (
-            &[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", r#"{"bos_token": {"lstrip": true}}"#)],
-            "tokenizer_config.json",
-            "`bos_token.content`",
-        ),
     ];
     for (files, file, part) in cases {
         let error = load(files).unwrap_err().to_string();
@@ -150,6 +219,33 @@ fn missing_and_damaged_files_are_named() {
     fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
     fs::create_dir(dir.path().join("tokenizer.json")).unwrap();
     assert!(Tokenizer::from_dir(dir.path()).is_err());
+}
+
+/// What a model can do without does not keep it from answering.
+#[test]
+fn odd_fields_are_left_out_with_a_warning() {
+    for (config, field) in [
+        (r#"{"eos_token": 5}"#, "eos_token"),
+        (r#"{"eos_token": ["</s>"]}"#, "eos_token"),
+        (r#"{"bos_token": {"lstrip": true}}"#, "bos_token"),
+        (r#"{"extra_special_tokens": [5]}"#, "extra_special_tokens"),
+        (r#"{"extra_special_tokens": {"image_token": 5}}"#, "image_token"),
+        (r#"{"added_tokens_decoder": [1]}"#, "added_tokens_decoder"),
+        (r#"{"added_tokens_decoder": {"x": {"content": "y"}}}"#, "added_tokens_decoder.x"),
+        (r#"{"added_tokens_decoder": {"7": "y"}}"#, "added_tokens_decoder.7"),
+        (r#"{"add_bos_token": "perhaps"}"#, "add_bos_token"),
+    ] {
+        let tokenizer = load(&[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", config)]).unwrap();
+        let warnings = tokenizer.warnings();
+        let expected = format!("tokenizer_config.json: field `{field}`: must ");
+        assert!(warnings.len() == 1 && warnings[0].contains(&expected), "{config}: {warnings:?}");
+    }
+    let nulls = r#"{"eos_token": null, "added_tokens_decoder": null, "extra_special_tokens": null, "add_bos_token": null,
+                    "model_max_length": 1000000000000000019884624838656}"#;
+    let tokenizer =
+        load(&[("tokenizer.json", &format!("\u{feff}{TOKENIZER}")), ("tokenizer_config.json", nulls)])
+            .unwrap();
+    assert!(tokenizer.warnings().is_empty() && tokenizer.model_max_length().is_none());
 }
 
 #[test]
@@ -213,20 +309,31 @@ fn impossible_stop_tokens_are_reported() {
     assert_eq!(ids, [1]);
     assert_eq!(warnings.len(), 3);
     assert!(warnings[0].contains("generation_config.json: field `eos_token_id`: -1"), "{warnings:?}");
-    let (_, warnings) = stop(&[("tokenizer_config.json", r#"{"eos_token": "<nowhere>"}"#)]).unwrap();
-    assert!(warnings[0].contains("<nowhere>"), "{warnings:?}");
     for bad in [
-        r#"{"eos_token_id": "2"}"#,
+        r#"{"eos_token_id": "two"}"#,
         r#"{"eos_token_id": [true]}"#,
         r#"{"eos_token_id": 1.5}"#,
         r#"{"eos_token_id": {}}"#,
     ] {
-        let error = stop(&[("config.json", bad)]).unwrap_err().to_string();
-        assert!(error.contains("config.json: field `eos_token_id`"), "{error}");
+        let (ids, warnings) = stop(&[("config.json", bad)]).unwrap();
+        assert!(ids.is_empty() && warnings[0].contains("config.json: field `eos_token_id`"), "{warnings:?}");
     }
-    let error =
-        stop(&[("config.json", r#"{"text_config": {"eos_token_id": "x"}}"#)]).unwrap_err().to_string();
-    assert!(error.contains("text_config.eos_token_id"), "{error}");
+    let (_, warnings) = stop(&[("config.json", r#"{"text_config": {"eos_token_id": "x"}}"#)]).unwrap();
+    assert!(warnings[0].contains("text_config.eos_token_id"), "{warnings:?}");
+}
+
+/// A published Mistral has a comma too much there.
+#[test]
+fn a_generation_config_that_cannot_be_read_is_left_out() {
+    for text in [r#"{"eos_token_id": 2,}"#, "", "[]", "{\"eos_token_id\": 2"] {
+        let files = [("config.json", r#"{"eos_token_id": "1"}"#), ("generation_config.json", text)];
+        let (ids, warnings) = stop(&files).unwrap();
+        assert_eq!(ids, [1], "{text}");
+        assert!(
+            warnings[0].contains("generation_config.json: ") && !warnings[0].contains("download"),
+            "{warnings:?}"
+        );
+    }
 }
 
 #[test]

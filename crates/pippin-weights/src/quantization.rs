@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::dtype::Dtype;
 use crate::error::{TensorPlace, WeightsError};
+use crate::json::{flag, unsigned};
 use crate::minifloat::{
     E2M1_MAX, E2M1_VALUES, E4M3_MAX, E4M3_VALUES, E8M0_VALUES, e2m1_from_f32, e4m3_from_f32, e8m0_at_least,
 };
@@ -494,7 +495,7 @@ pub enum Lookup {
 /// The `quantization` section of `config.json`: a default and what deviates from it, by module path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QuantizationConfig {
-    /// The spec of the model as a whole; `None` for a dense model. It describes the model and stands in for
+    /// The spec of the model as a whole; `None` for a dense model, and where the section does not say it. It describes the model and stands in for
     /// `true` in the overrides; the loader does not trust it for paths that are not listed.
     pub default: Option<QuantSpec>,
     overrides: HashMap<String, Lookup>,
@@ -546,10 +547,13 @@ impl QuantizationConfig {
         field: &str,
     ) -> Result<Self, WeightsError> {
         let is_mlx = section.contains_key("bits") && section.contains_key("group_size");
-        let default = match section.get("quant_method").filter(|method| !method.is_null()) {
+        // mlx-lm does not look for a method in the section that is its own.
+        let is_own = field.ends_with("quantization") && is_mlx;
+        let method = section.get("quant_method").filter(|method| !method.is_null() && !is_own);
+        let default: Option<QuantSpec> = match method {
             None => read_spec(section, file, field, true)?,
             Some(Value::String(method)) => match QuantMode::from_name(method) {
-                Some(mode) => mode.default_spec(),
+                Some(mode) => Some(mode.default_spec()),
                 None if is_mlx && method == "mlx" => read_spec(section, file, field, true)?,
                 None => {
                     return Err(WeightsError::UnsupportedMethod {
@@ -571,16 +575,15 @@ impl QuantizationConfig {
         for (path, value) in section {
             let lookup = match value {
                 Value::Bool(false) => Lookup::Dense,
-                Value::Bool(true) => Lookup::Quantized(default),
-                Value::Object(entry) => {
-                    Lookup::Quantized(read_spec(entry, file, &format!("{field}.{path}"), false)?)
-                }
+                Value::Bool(true) => default.map_or(Lookup::Infer, Lookup::Quantized),
+                Value::Object(entry) => read_spec(entry, file, &format!("{field}.{path}"), false)?
+                    .map_or(Lookup::Infer, Lookup::Quantized),
                 // Settings of the section itself (bits, mode, …), and what other tools leave there.
                 _ => continue,
             };
             overrides.insert(path.clone(), lookup);
         }
-        Ok(Self { default: Some(default), overrides })
+        Ok(Self { default, overrides })
     }
 
     /// A configuration in which every path has the same spec unless overridden.
@@ -611,14 +614,14 @@ impl QuantizationConfig {
     }
 }
 
-/// Reads `{bits, group_size, mode}`. In the section itself bits and group size are required unless a mode is
-/// stated; in an override MLX takes what is missing from the mode.
+/// Reads `{bits, group_size, mode}`. In an override, MLX takes what is missing from the mode. The section itself that leaves
+/// out (or has as null) bits or group size, and states no mode, says nothing: then the tensors do.
 fn read_spec(
     object: &serde_json::Map<String, Value>,
     file: &Path,
     field: &str,
     is_section: bool,
-) -> Result<QuantSpec, WeightsError> {
+) -> Result<Option<QuantSpec>, WeightsError> {
     let bad = |key: &str, problem: String| WeightsError::Config {
         file: file.to_owned(),
         field: format!("{field}.{key}"),
@@ -632,19 +635,28 @@ fn read_spec(
         Some(_) => return Err(bad("mode", "must be a string".to_owned())),
     };
     let number = |key: &str| match object.get(key) {
-        None | Some(Value::Null) if is_section && mode.is_none() => Err(bad(key, "is missing".to_owned())),
         None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_u64().and_then(|number| u32::try_from(number).ok()) {
+        Some(value) => match unsigned(value).and_then(|number| u32::try_from(number).ok()) {
             Some(number) => Ok(Some(number)),
             None => Err(bad(key, "must be a small unsigned integer".to_owned())),
         },
     };
     let mode_default = mode.unwrap_or(QuantMode::Affine).default_spec();
+    let (bits, group_size) = (number("bits")?, number("group_size")?);
     let spec = QuantSpec {
         mode: mode_default.mode,
-        bits: number("bits")?.unwrap_or(mode_default.bits),
-        group_size: number("group_size")?.map_or(mode_default.group_size, |size| size as usize),
+        bits: bits.unwrap_or(mode_default.bits),
+        group_size: group_size.map_or(mode_default.group_size, |size| size as usize),
     };
+    // Products with rounded activations are other numbers than what is computed here.
+    if let Some(value) =
+        object.get("quantize_input").filter(|value| !value.is_null() && flag(value) != Some(false))
+    {
+        return Err(bad("quantize_input", format!("quantized activations are not supported; found {value}")));
+    }
+    if is_section && mode.is_none() && (bits.is_none() || group_size.is_none()) {
+        return Ok(None);
+    }
     match object.get("global_scale") {
         None | Some(Value::Null | Value::Bool(false)) => {}
         // mlx-lm writes it for the experts of a mixture, each of which then has a factor of its own.
@@ -661,7 +673,7 @@ fn read_spec(
         };
         return Err(bad(key, error.to_string()));
     }
-    Ok(spec)
+    Ok(Some(spec))
 }
 
 /// Quantizes a row-major matrix exactly as `mlx.core.quantize` does with an array of dtype `scale_dtype`.

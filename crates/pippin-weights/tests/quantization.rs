@@ -109,12 +109,43 @@ fn other_methods_are_named() {
     assert_eq!(mxfp4.default, Some(QuantMode::Mxfp4.default_spec()));
 }
 
+/// MLX infers what is not listed from the tensors, so a section that does not say the default takes nothing away.
+#[test]
+fn sections_that_do_not_say_the_default() {
+    for section in [
+        json!({}),
+        json!({"bits": 4}),
+        json!({"bits": null, "group_size": 64}),
+        json!({"bits": null, "group_size": null, "mode": null}),
+        json!({"group_size": "64", "a": true}),
+    ] {
+        let config = read(json!({"quantization": section})).unwrap();
+        assert_eq!((config.default, config.lookup("a")), (None, Lookup::Infer), "{section}");
+    }
+    let spoken =
+        read(json!({"quantization": {"bits": null, "group_size": 64, "a": {"bits": "8"}, "b": false}}))
+            .unwrap();
+    assert_eq!(spoken.lookup("a"), Lookup::Quantized(QuantSpec::affine(8, 64)));
+    assert_eq!(spoken.lookup("b"), Lookup::Dense);
+    // Numbers of a neighbouring type are numbers.
+    let config = read(json!({"quantization": {"bits": 4.0, "group_size": "64"}})).unwrap();
+    assert_eq!(config.default, Some(QuantSpec::affine(4, 64)));
+}
+
+#[test]
+fn quantized_activations_are_refused_by_name() {
+    let section = |value: Value| json!({"quantization": {"mode": "nvfp4", "bits": 4, "group_size": 16, "a.b": {"mode": "nvfp4", "quantize_input": value}}});
+    assert_refused(
+        section(json!(true)),
+        &["`quantization.a.b.quantize_input`", "activations are not supported"],
+    );
+    assert!(read(section(json!(false))).is_ok() && read(section(json!(null))).is_ok());
+}
+
 #[test]
 fn malformed_sections() {
     let section = |section: Value| json!({"quantization": section});
     assert_refused(section(json!(4)), &["`quantization`", "must be an object"]);
-    assert_refused(section(json!({})), &["`quantization.bits`", "is missing"]);
-    assert_refused(section(json!({"bits": 4})), &["`quantization.group_size`", "is missing"]);
     assert_refused(section(json!({"bits": -4, "group_size": 64})), &["`quantization.bits`", "unsigned"]);
     assert_refused(section(json!({"bits": 4.5, "group_size": 64})), &["`quantization.bits`"]);
     assert_refused(section(json!({"bits": 4, "group_size": 1u64 << 40})), &["`quantization.group_size`"]);
@@ -131,7 +162,9 @@ fn malformed_sections() {
         section(json!({"bits": 4, "group_size": 64, "mode": 4})),
         &["`quantization.mode`", "string"],
     );
-    assert_refused(section(json!({"bits": 4, "group_size": 64, "quant_method": 4})), &["must be a string"]);
+    let own = read(section(json!({"bits": 4, "group_size": 64, "quant_method": "gptq"}))).unwrap();
+    assert_eq!(own.default, Some(QuantSpec::affine(4, 64)));
+    assert_refused(json!({"quantization_config": {"quant_method": 4}}), &["must be a string"]);
     assert_refused(
         section(json!({"bits": 4, "group_size": 64, "a.b": {"bits": 7}})),
         &["`quantization.a.b.bits`", "7-bit affine"],

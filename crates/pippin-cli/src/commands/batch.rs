@@ -179,11 +179,12 @@ fn request(
     let (mut prompt, mut messages) = (None, None);
     for (name, value) in object {
         match (name.as_str(), value) {
+            // As if it were not there: many programs write all the fields that they know.
+            (_, Value::Null) => {}
             ("prompt", Value::String(text)) => prompt = Some(text),
             ("prompt", _) => return Err("prompt must be a string".to_owned()),
             ("messages", Value::Array(values)) => messages = Some(input::messages(values)?),
             ("messages", _) => return Err("messages must be an array".to_owned()),
-            ("tools", Value::Null) => {}
             ("tools", value) => chat.input.tools = input::tools(value)?,
             ("template_args" | "chat_template_kwargs", Value::Object(object)) => {
                 chat.input.template_kwargs.extend(object);
@@ -247,6 +248,15 @@ mod tests {
         assert_eq!(messages(own), [Message::system("own"), Message::user("hi")]);
         let none = r#"{"messages": [{"role": "user", "content": "hi"}]}"#;
         assert_eq!(messages(none), [Message::system("be brief"), Message::user("hi")]);
+    }
+
+    #[test]
+    fn null_is_absent() {
+        let nulls = r#""messages": null, "tools": null, "template_args": null, "chat_template_kwargs": null, "temperature": null,
+            "top_p": null, "max_tokens": null, "stop": null, "seed": null, "logit_bias": null, "top_k": null"#;
+        let (_, parameters) = read_line(&format!(r#"{{"prompt": "hi", {nulls}}}"#)).expect("valid");
+        assert_eq!(parameters, GenerateParameters::greedy());
+        assert!(read_line(r#"{"prompt": null}"#).expect_err("no prompt").contains("neither"));
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub(super) fn run(settings: &ShowSettings) -> Result<()> {
         description.to_text()
     };
     output::data(&text)?;
-    for warning in processor.stop_tokens.warnings() {
-        output::note(&format!("warning: {warning}"));
+    for warning in &processor.warnings {
+        output::warning(warning);
     }
     Ok(())
 }

@@ -441,7 +441,7 @@ unsafe fn add_segment<S: Simd>(layout: Layout, total: *mut f32, segment: *const 
         for query in 0..layout.queries {
             let (state, other) = (total.add(layout.state(query)), segment.add(layout.state(query)));
             let (max, sum) = (*other, *other.add(1));
-            if max == f32::NEG_INFINITY {
+            if max == f32::NEG_INFINITY && !sum.is_nan() {
                 // The query sees none of the segment.
                 continue;
             }

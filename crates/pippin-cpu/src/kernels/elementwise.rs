@@ -205,8 +205,8 @@ impl OfTwo for Clamped {
         unsafe {
             // Below this the sigmoid is zero, but not what it rounds to times a large number.
             let least = S::splat(SILU_MIN / self.alpha);
-            let gate = S::max(least, min::<S>(a, S::splat(self.limit)));
-            let up = S::max(min::<S>(b, S::splat(self.limit)), S::splat(-self.limit));
+            let gate = S::max(least, min::<S>(S::splat(self.limit), a));
+            let up = S::max(S::splat(-self.limit), min::<S>(S::splat(self.limit), b));
             let swish = S::mul(gate, sigmoid::<S>(S::mul(gate, S::splat(self.alpha))));
             S::fma(swish, up, swish)
         }
@@ -309,9 +309,9 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
                 let x = S::max(S::splat(-50.0), x);
                 S::mul(x, sigmoid::<S>(S::mul(x, S::splat(1.702))))
             }
-            Activation::Relu => S::max(x, S::zero()),
+            Activation::Relu => S::max(S::zero(), x),
             Activation::ReluSquared => {
-                let x = S::max(x, S::zero());
+                let x = S::max(S::zero(), x);
                 S::mul(x, x)
             }
             Activation::Sigmoid => sigmoid::<S>(x),
@@ -319,7 +319,7 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
             Activation::Exp => S::exp(x),
             Activation::SoftCap(cap) => S::mul(tanh::<S>(S::mul(x, S::splat(1.0 / cap))), S::splat(cap)),
             Activation::Softplus => one_by_one::<S>(x, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
-            Activation::Sqrt => one_by_one::<S>(x, |x| x.max(0.0).sqrt()),
+            Activation::Sqrt => one_by_one::<S>(x, |x| if x < 0.0 { 0.0 } else { x.sqrt() }),
             // The backend refuses activations that are not above.
             _ => x,
         }
@@ -344,6 +344,7 @@ unsafe fn one_by_one<S: Simd>(x: S::F, f: impl Fn(f32) -> f32) -> S::F {
     }
 }
 
+/// The smaller one; NaN where `b` is.
 #[inline(always)]
 unsafe fn min<S: Simd>(a: S::F, b: S::F) -> S::F {
     // SAFETY: the machine has `S`.
@@ -389,7 +390,7 @@ unsafe fn tanh<S: Simd>(x: S::F) -> S::F {
     const Q: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
     // SAFETY: the machine has `S`.
     unsafe {
-        let x = S::max(min::<S>(x, S::splat(LIMIT)), S::splat(-LIMIT));
+        let x = S::max(S::splat(-LIMIT), min::<S>(S::splat(LIMIT), x));
         let square = S::mul(x, x);
         S::div(S::mul(x, polynomial::<S, 7>(square, P)), polynomial::<S, 4>(square, Q))
     }
@@ -412,7 +413,7 @@ unsafe fn erf<S: Simd>(x: S::F) -> S::F {
     const Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2];
     // SAFETY: the machine has `S`.
     unsafe {
-        let x = S::max(min::<S>(x, S::splat(LIMIT)), S::splat(-LIMIT));
+        let x = S::max(S::splat(-LIMIT), min::<S>(S::splat(LIMIT), x));
         let square = S::mul(x, x);
         S::div(S::mul(x, polynomial::<S, 7>(square, P)), polynomial::<S, 5>(square, Q))
     }

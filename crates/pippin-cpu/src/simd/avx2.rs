@@ -69,7 +69,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     unsafe fn exp(a: Self::F) -> Self::F {
         unsafe {
-            let a = _mm256_min_ps(_mm256_max_ps(a, _mm256_set1_ps(exp::MIN)), _mm256_set1_ps(exp::MAX));
+            // Of a NaN and a number, both instructions take the second operand.
+            let a = _mm256_min_ps(_mm256_set1_ps(exp::MAX), _mm256_max_ps(_mm256_set1_ps(exp::MIN), a));
             let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
                 a,
                 _mm256_set1_ps(exp::LOG2_E),

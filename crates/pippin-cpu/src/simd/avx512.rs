@@ -61,7 +61,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     #[inline(always)]
     unsafe fn exp(a: Self::F) -> Self::F {
         unsafe {
-            let a = _mm512_min_ps(_mm512_max_ps(a, _mm512_set1_ps(exp::MIN)), _mm512_set1_ps(exp::MAX));
+            // Of a NaN and a number, both instructions take the second operand.
+            let a = _mm512_min_ps(_mm512_set1_ps(exp::MAX), _mm512_max_ps(_mm512_set1_ps(exp::MIN), a));
             let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm512_mul_ps(
                 a,
                 _mm512_set1_ps(exp::LOG2_E),

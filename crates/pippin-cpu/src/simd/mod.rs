@@ -32,13 +32,15 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// The larger one; NaN where `b` is.
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`, rounded once where the instruction set can.
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// The sum of all lanes, in an order that depends on the instruction set only.
     unsafe fn sum(a: Self::F) -> f32;
-    /// The largest lane.
+    /// The largest lane. Of a vector with NaN it may be any.
     unsafe fn max_lane(a: Self::F) -> f32;
+    /// The exponential, of NaN a NaN; see [`exp`] for its range.
     unsafe fn exp(a: Self::F) -> Self::F;
 
     /// Widens `LANES` IEEE half-precision numbers.

@@ -51,7 +51,8 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
-        map2(a, b, f32::max)
+        // `f32::max` would take the other number for a NaN.
+        map2(a, b, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F {

@@ -1,7 +1,7 @@
 //! The places in which values are looked for.
 
 use std::collections::HashMap;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use pippin_hub::config_folder;
@@ -102,7 +102,8 @@ pub(super) fn read(path: &Path, is_named: bool) -> Result<Option<String>, Config
     let failed = |reason: String| Err(ConfigError::Read { path: path.to_owned(), reason, named: is_named });
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => return Ok(None),
+        // A default place out of reach (another user's home, a home that is a file) holds nothing for this user.
+        Err(error) if !is_named && is_out_of_reach(error.kind()) => return Ok(None),
         Err(error) => return failed(error.to_string()),
     };
     let mut text = String::new();
@@ -111,4 +112,8 @@ pub(super) fn read(path: &Path, is_named: bool) -> Result<Option<String>, Config
         Ok(_) if text.len() as u64 > MAX_FILE_BYTES => failed("it is larger than 1 MB".to_owned()),
         Ok(_) => Ok(Some(text)),
     }
+}
+
+fn is_out_of_reach(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory)
 }

@@ -27,7 +27,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let length = fields.count_or("sliding_window", 4096, limits::CONTEXT)?;
     let pattern = fields.count_or("sliding_window_pattern", 4, limits::LAYERS)?;
     let windows = windowed_layers(fields, sizes.layers, |layer| layer % pattern != pattern - 1)?;
-    let theta = f64::from(fields.positive_or("rope_theta", 50_000.0)?);
+    let theta = rope::setting(fields, "rope_theta")?.unwrap_or(50_000.0);
     let rope = rope::plain(theta, sizes.head_dim, true);
     let network = Dense::gated(sizes.intermediate_size, activation(fields, "hidden_act", Activation::Silu)?);
     let layer = |windowed: bool| {

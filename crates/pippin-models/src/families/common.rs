@@ -5,7 +5,7 @@ use pippin_tensor::{Activation, Reach};
 use crate::config::Fields;
 use crate::parts::NormSpec;
 use crate::spec::{DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
-use crate::{Result, limits};
+use crate::{Result, limits, rope};
 
 /// The sizes that every decoder has.
 pub(crate) struct Sizes {
@@ -33,7 +33,7 @@ impl Sizes {
             head_dim: fields.count_or("head_dim", hidden_size / heads, limits::HEAD_DIM)?,
             intermediate_size: fields.limited_count("intermediate_size", limits::INTERMEDIATE)?,
             vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
-            context_length: fields.count_or("max_position_embeddings", context_length, limits::CONTEXT)?,
+            context_length: rope::context_length(fields, context_length)?,
         })
     }
 
@@ -79,7 +79,7 @@ pub(crate) fn head_weights(fields: Fields<'_>) -> Result<HeadWeights> {
 
 /// An activation by the name that configurations have for it.
 pub(crate) fn activation(fields: Fields<'_>, field: &str, default: Activation) -> Result<Activation> {
-    Ok(match fields.text(field)? {
+    Ok(match fields.text(field)?.map(str::to_ascii_lowercase).as_deref() {
         None => default,
         Some("silu" | "swish") => Activation::Silu,
         Some("gelu") => Activation::Gelu,

@@ -20,7 +20,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         head_dim: fields.count_or("qk_nope_head_dim", 128, limits::HEAD_DIM)?,
         intermediate_size: fields.count_or("intermediate_size", 11_008, limits::INTERMEDIATE)?,
         vocab_size: fields.count_or("vocab_size", 102_400, limits::VOCAB)?,
-        context_length: fields.count_or("max_position_embeddings", 2048, limits::CONTEXT)?,
+        context_length: rope::context_length(fields, 2048)?,
     };
     let eps = fields.positive_or("rms_norm_eps", 1e-6)?;
     let attention = Part::Latent(latent(fields, &sizes)?);
@@ -51,7 +51,7 @@ fn latent(fields: Fields<'_>, sizes: &Sizes) -> Result<Latent> {
     let (key_dim, rope_dim) = (sizes.head_dim, fields.count_or("qk_rope_head_dim", 64, limits::HEAD_DIM)?);
     let mut scale = ((key_dim + rope_dim) as f32).powf(-0.5);
     // YaRN's factor, which the rotation has for a part of a head only, is that of the whole score.
-    if let Some(scaling) = fields.object("rope_scaling.")?
+    if let Some(scaling) = rope::scaling(fields)?
         && let (Some(all), Some(factor)) = (scaling.finite("mscale_all_dim")?, scaling.positive("factor")?)
         && all != 0.0
         && factor > 1.0

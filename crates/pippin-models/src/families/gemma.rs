@@ -3,7 +3,9 @@
 //!
 //! mlx-lm gives no layer of Gemma 2 a window; here the even ones have it, as the model was trained.
 
-use pippin_tensor::Activation;
+use std::sync::Arc;
+
+use pippin_tensor::{Activation, RopeSpec};
 
 use super::common::{Sizes, activation, head_weights, window, windowed_layers};
 use crate::config::Fields;
@@ -63,10 +65,7 @@ pub(crate) fn gemma3(config: &Config) -> Result<DecoderSpec> {
     let length = fields.count_or("sliding_window", 512, limits::CONTEXT)?;
     let pattern = fields.count_or("sliding_window_pattern", 6, limits::LAYERS)?;
     let windows = windowed_layers(fields, sizes.layers, |layer| layer % pattern != pattern - 1)?;
-    let local = fields.positive_or("rope_local_base_freq", 10_000.0)?;
-    let local = rope::plain(f64::from(local), sizes.head_dim, false);
-    let defaults = RopeDefaults { dims: sizes.head_dim, theta: Some(1_000_000.0), traditional: false };
-    let global = rope::read(fields, &defaults)?;
+    let [local, global] = rotations(fields, sizes.head_dim)?;
     let attention = Attention {
         query_norm: Some(NormSpec::plus_one("self_attn.q_norm", eps)),
         key_norm: Some(NormSpec::plus_one("self_attn.k_norm", eps)),
@@ -90,6 +89,23 @@ pub(crate) fn gemma3(config: &Config) -> Result<DecoderSpec> {
         embedding_scale: EmbeddingScale { factor, as_stored: false },
         ..sizes.decoder(layers, NormSpec::plus_one(norm, eps), Head::new(head))
     })
+}
+
+/// The rotary positions of layers with a window, and of those without.
+pub(crate) fn rotations(fields: Fields<'_>, head_dim: usize) -> Result<[Arc<RopeSpec>; 2]> {
+    let defaults = |theta: f64| RopeDefaults { dims: head_dim, theta: Some(theta), traditional: false };
+    let local = match rope::of_layers(fields, "sliding_attention")? {
+        Some(own) => rope::read_of_layers(fields, own, &defaults(10_000.0))?,
+        None => {
+            let base = fields.positive_or("rope_local_base_freq", 10_000.0)?;
+            rope::plain(f64::from(base), head_dim, false)
+        }
+    };
+    let global = match rope::of_layers(fields, "full_attention")? {
+        Some(own) => rope::read_of_layers(fields, own, &defaults(1_000_000.0))?,
+        None => rope::read(fields, &defaults(1_000_000.0))?,
+    };
+    Ok([local, global])
 }
 
 fn eps(fields: Fields<'_>) -> Result<f32> {

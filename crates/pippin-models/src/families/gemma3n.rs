@@ -9,9 +9,9 @@ use std::sync::Arc;
 use pippin_tensor::Activation;
 
 use super::common::{activation, window, windowed_layers};
+use super::gemma;
 use crate::config::Fields;
 use crate::parts::{Attention, Dense, DenseForm, NormSpec, Part};
-use crate::rope::{self, RopeDefaults};
 use crate::spec::{DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
 use crate::{AltUp, Config, Result, Streams, limits};
 
@@ -39,10 +39,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     }
     let windows = windowed_layers(fields, layers, |_| false)?;
     let length = fields.limited_count("sliding_window", limits::CONTEXT)?;
-    let local = fields.positive_or("rope_local_base_freq", 10_000.0)?;
-    let local = rope::plain(f64::from(local), head_dim, false);
-    let defaults = RopeDefaults { dims: head_dim, theta: None, traditional: false };
-    let global = rope::read(fields, &defaults)?;
+    let [local, global] = gemma::rotations(fields, head_dim)?;
     let attention = Attention {
         query_norm: Some(NormSpec::rms("self_attn.q_norm", eps)),
         key_norm: Some(NormSpec::rms("self_attn.k_norm", eps)),

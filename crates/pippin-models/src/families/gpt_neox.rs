@@ -20,14 +20,12 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         head_dim: hidden_size / heads,
         intermediate_size: fields.count_or("intermediate_size", 4 * hidden_size, limits::INTERMEDIATE)?,
         vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
-        context_length: fields.count_or("max_position_embeddings", 2048, limits::CONTEXT)?,
+        context_length: rope::context_length(fields, 2048)?,
     };
     let eps = fields.positive_or("layer_norm_eps", 1e-5)?;
-    // Newer configurations have the two numbers in an object.
-    let newer = fields.object("rope_parameters.")?;
+    // Newer configurations have the two numbers under the names that they have elsewhere.
     let number = |old: &str, new: &str, default: f64| -> Result<f64> {
-        let newer = newer.map(|newer| newer.positive(new)).transpose()?.flatten();
-        Ok(fields.positive(old)?.or(newer).unwrap_or(default))
+        Ok(rope::setting(fields, new)?.or(fields.positive(old)?).unwrap_or(default))
     };
     let theta = number("rotary_emb_base", "rope_theta", 10_000.0)?;
     let share = number("rotary_pct", "partial_rotary_factor", 0.25)?;

@@ -20,7 +20,8 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         vocab_size: 201_088,
         context_length: 131_072,
     };
-    let sizes = Sizes::read_or(fields, &default)?;
+    let context_length = rope::context_length(fields, default.context_length)?;
+    let sizes = Sizes { context_length, ..Sizes::read_or(fields, &default)? };
     let eps = fields.positive_or("rms_norm_eps", 1e-5)?;
     let length = fields.count_or("sliding_window", 128, limits::CONTEXT)?;
     let windows = windowed_layers(fields, sizes.layers, |layer| layer % 2 == 0)?;

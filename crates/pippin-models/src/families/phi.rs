@@ -20,11 +20,11 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         head_dim: hidden_size / heads,
         intermediate_size: fields.count_or("intermediate_size", 10_240, limits::INTERMEDIATE)?,
         vocab_size: fields.count_or("vocab_size", 51_200, limits::VOCAB)?,
-        context_length: fields.count_or("max_position_embeddings", 2048, limits::CONTEXT)?,
+        context_length: rope::context_length(fields, 2048)?,
     };
     let eps = fields.positive_or("layer_norm_eps", 1e-5)?;
-    let theta = f64::from(fields.positive_or("rope_theta", 10_000.0)?);
-    let share = fields.positive("partial_rotary_factor")?.unwrap_or(0.4);
+    let theta = rope::setting(fields, "rope_theta")?.unwrap_or(10_000.0);
+    let share = rope::share(fields, 0.4)?;
     let attention = Attention {
         qkv_bias: true,
         output: "self_attn.dense",

@@ -13,7 +13,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
     let sizes = Sizes::read(fields, 131_072)?;
     let eps = fields.required_positive("rms_norm_eps")? as f32;
-    let share = fields.positive("partial_rotary_factor")?.unwrap_or(1.0);
+    let share = rope::share(fields, 1.0)?;
     let defaults = RopeDefaults {
         dims: rope::partial(sizes.head_dim, share),
         theta: Some(10_000.0),

@@ -18,7 +18,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let sizes = Sizes::read(fields, 32_768)?;
     let eps = fields.required_positive("rms_norm_eps")? as f32;
     let bias = fields.flag_or("attention_bias", false)?;
-    let dims = rope::partial(sizes.head_dim, rotated_share(fields)?);
+    let dims = rope::partial(sizes.head_dim, rope::share(fields, 0.25)?);
     let attention = Attention {
         projections: Projections::Gated(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
         qkv_bias: bias,
@@ -65,13 +65,6 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let mixtures = layers_of_experts(fields, sizes.layers)?;
     let layers = attention_layers(fields, sizes.layers)?.into_iter().zip(mixtures).map(layer).collect();
     Ok(sizes.decoder(layers, NormSpec::rms("model.norm", eps), Head::new(head_weights(fields)?)))
-}
-
-/// The share of each head that is rotated; newer configurations have it among the rope parameters.
-fn rotated_share(fields: Fields<'_>) -> Result<f64> {
-    let within = fields.object("rope_parameters.")?;
-    let within = within.map(|rope| rope.positive("partial_rotary_factor")).transpose()?.flatten();
-    Ok(fields.positive("partial_rotary_factor")?.or(within).unwrap_or(0.25))
 }
 
 /// Which layers have attention: those that `layer_types` says, or every `full_attention_interval`-th.

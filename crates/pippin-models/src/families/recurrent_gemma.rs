@@ -20,7 +20,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         ..Sizes::read(fields, 8192)?
     };
     let eps = fields.positive_or("rms_norm_eps", 1e-6)?;
-    let share = fields.positive("partial_rotary_factor")?.unwrap_or(0.5);
+    let share = rope::share(fields, 0.5)?;
     let defaults = RopeDefaults {
         dims: rope::partial(sizes.head_dim, share),
         theta: Some(10_000.0),

@@ -122,7 +122,7 @@ impl Standard {
         Ok(DecoderSpec {
             vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
             hidden_size,
-            context_length: fields.count("max_position_embeddings")?.unwrap_or(self.default_context_length),
+            context_length: rope::context_length(fields, self.default_context_length)?,
             names: ModelNames::default(),
             embedding_scale: EmbeddingScale::NONE,
             embedding_norm: None,

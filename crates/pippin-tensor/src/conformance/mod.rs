@@ -29,6 +29,7 @@ mod experts;
 mod heads;
 mod linears;
 mod matrices;
+mod nan;
 mod norms;
 mod paged;
 mod positions;
@@ -50,6 +51,7 @@ pub use experts::{route, routers_are_checked, ties};
 pub use heads::{heads_are_checked, write_heads};
 pub use linears::{fused_products, linears_are_checked, mixed_linears};
 pub use matrices::{data_is_checked, embedding, gathered_products, large_products, matmul};
+pub use nan::{nan_elements, nan_scores};
 pub use norms::{norm, reduce, weighted_sum};
 pub use positions::{position_scale, rope, rope_angles};
 pub use recurrence::{causal_convolution, recurrences_are_checked, scan};
@@ -66,13 +68,13 @@ macro_rules! conformance_suite {
     ($name:ident, $make:expr, $tolerance:expr) => {
         $crate::conformance_suite!(@ $name, $make, $tolerance,
             transfers lend indices step_inputs
-            add_and_mul scale activate gated
+            add_and_mul scale activate gated nan_elements
             norm reduce weighted_sum
             reshape columns join select_rows
             matmul large_products gathered_products embedding data_is_checked
             fused_products mixed_linears linears_are_checked
             rope_angles position_scale rope
-            attention long_attention cache_groups extreme_scores attention_over spans_are_checked
+            attention long_attention cache_groups extreme_scores attention_over spans_are_checked nan_scores
             eight_bit_kv non_finite_kv kv_bounds duplicated_kv_rows kv_shapes_are_checked
             write_heads heads_are_checked
             route ties routers_are_checked

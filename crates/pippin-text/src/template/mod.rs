@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json};
 use crate::error::{Result, TextError};
 use crate::files::{self, kind};
 use crate::message::{Content, ContentPart, Message};
-use crate::tokenizer::SpecialTokens;
+use crate::special_tokens::SpecialTokens;
 
 use eval::{Fault, Interpreter, Outcome};
 use parse::Block;

@@ -1,12 +1,17 @@
 //! The line editor of the interactive mode, and its history file.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 
+use rustyline::completion::Completer;
 use rustyline::config::{Behavior, BellStyle};
 use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
-use rustyline::{Config, EditMode};
+use rustyline::validate::Validator;
+use rustyline::{Config, Context, EditMode, Helper};
 
 use super::lines::{Line, Lines};
 use crate::error::{CliError, Result};
@@ -17,10 +22,45 @@ const HISTORY: usize = 1000;
 
 /// A line editor with history.
 pub(super) struct Editor {
-    editor: rustyline::Editor<(), FileHistory>,
+    editor: rustyline::Editor<Recorder, FileHistory>,
     /// Where the history is kept.
     path: Option<PathBuf>,
 }
+
+/// Knows the line that is being typed, before and behind the cursor: the editor gives it to nobody when it gives up.
+#[derive(Default)]
+struct Recorder(RefCell<(String, String)>);
+
+impl Recorder {
+    fn record(&self, line: &str, position: usize) {
+        let (left, right) = line.split_at_checked(position).unwrap_or((line, ""));
+        *self.0.borrow_mut() = (left.to_owned(), right.to_owned());
+    }
+}
+
+impl Hinter for Recorder {
+    type Hint = String;
+
+    fn hint(&self, line: &str, position: usize, _: &Context<'_>) -> Option<String> {
+        self.record(line, position);
+        None
+    }
+}
+
+impl Highlighter for Recorder {
+    fn highlight_char(&self, line: &str, position: usize, _: CmdKind) -> bool {
+        self.record(line, position);
+        false
+    }
+}
+
+impl Completer for Recorder {
+    type Candidate = String;
+}
+
+impl Validator for Recorder {}
+
+impl Helper for Recorder {}
 
 impl Editor {
     /// An editor at this terminal, with the history of earlier conversations.
@@ -41,6 +81,7 @@ impl Editor {
             .bracketed_paste(true)
             .build();
         let mut editor = rustyline::Editor::with_config(config).map_err(|error| unusable(&error))?;
+        editor.set_helper(Some(Recorder::default()));
         let path = path.filter(|path| match load(&mut editor, path) {
             Ok(()) => true,
             Err(error) => {
@@ -58,7 +99,7 @@ fn unusable(error: &ReadlineError) -> CliError {
 
 /// Reads the history file. Where there is none, makes an empty one that nobody else may read: what is typed may be
 /// private.
-fn load(editor: &mut rustyline::Editor<(), FileHistory>, path: &PathBuf) -> rustyline::Result<()> {
+fn load(editor: &mut rustyline::Editor<Recorder, FileHistory>, path: &PathBuf) -> rustyline::Result<()> {
     if !path.exists() {
         if let Some(folder) = path.parent() {
             private_folder(folder)?;
@@ -94,7 +135,26 @@ fn private_file(path: &std::path::Path) -> io::Result<()> {
 
 impl Lines for Editor {
     fn read(&mut self, prompt: &str) -> io::Result<Line> {
-        match self.editor.readline(prompt) {
+        let mut typed = (String::new(), String::new());
+        let outcome = loop {
+            if let Some(recorder) = self.editor.helper() {
+                recorder.0.borrow_mut().clone_from(&typed);
+            }
+            match self.editor.readline_with_initial(prompt, (&typed.0, &typed.1)) {
+                // A byte of another encoding. What was typed before it is kept.
+                Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                    if let Some(recorder) = self.editor.helper() {
+                        typed = recorder.0.take();
+                    }
+                    typed.0.push(char::REPLACEMENT_CHARACTER);
+                    output::note(
+                        "\nwhat was typed is not UTF-8 and became \u{fffd}: look the line over, and the terminal's encoding",
+                    );
+                }
+                outcome => break outcome,
+            }
+        };
+        match outcome {
             Ok(line) => Ok(Line::Text(line)),
             Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
             Err(ReadlineError::Eof) => Ok(Line::End),
