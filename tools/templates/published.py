@@ -15,6 +15,7 @@ rest. Forms that are not those of transformers itself are named; see `docs/templ
 import argparse
 import json
 import pathlib
+import re
 
 import jinja2
 import transformers
@@ -23,6 +24,9 @@ import forms
 
 GOLDENS = pathlib.Path(__file__).resolve().parents[2] / "crates/pippin-text/tests/goldens"
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+# Where pippin-text means to differ: `safe` gives a plain string. In Jinja2 it marks one as HTML, and whatever this model's
+# template then appends is escaped (`&#34;`), which the model has never seen. See docs/templates.md.
+WITHOUT_SAFE = {"meetkai-functionary-medium-v3.1"}
 BLOCK = 128
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
@@ -39,7 +43,8 @@ def fingerprint(text):
 
 
 def templates():
-    return {path.stem: path.read_text(encoding="utf-8") for path in sorted((GOLDENS / "published").glob("*.jinja"))}
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted((GOLDENS / "published").glob("*.jinja"))}
+    return {name: re.sub(r"\|\s*safe\b", "", text) if name in WITHOUT_SAFE else text for name, text in sources.items()}
 
 
 def conversations():
