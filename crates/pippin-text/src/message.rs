@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::error::{Result, TextError};
@@ -115,6 +115,22 @@ impl Content {
                 parts.iter().map(|part| Value::Object(part.fields.clone())).collect::<Vec<_>>().into()
             }
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let content = match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self::Text(text)),
+            Value::Array(parts) => {
+                parts.into_iter().map(ContentPart::try_from).collect::<Result<_, _>>().map(Self::Parts)
+            }
+            other => {
+                let problem = format!("must be a string or a list of parts, found {}", kind(&other));
+                Err(MessageError::new("content", problem))
+            }
+        };
+        content.map_err(serde::de::Error::custom)
     }
 }
 
@@ -281,6 +297,20 @@ impl ToolCall {
                 arguments: function.get("arguments").cloned().unwrap_or_default(),
             },
         })
+    }
+}
+
+impl Serialize for ToolCall {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ToolCall {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let call = Value::deserialize(deserializer)?;
+        check_call(&call).map_err(serde::de::Error::custom)?;
+        Self::from_json(&call).ok_or_else(|| serde::de::Error::custom("is not a tool call"))
     }
 }
 

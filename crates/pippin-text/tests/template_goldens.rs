@@ -212,11 +212,20 @@ fn snippets_render_as_in_jinja() {
     report(differences, cases.len());
 }
 
+/// Every filter with every kind of value: see `tools/templates/filters.py`.
+#[test]
+fn filters_take_what_jinjas_take() {
+    compare_with_jinja(&goldens().join("filters.json"));
+}
+
 /// Random templates: see `tools/templates/random_templates.py`, which also makes files of many more.
 #[test]
 fn random_templates_render_as_in_jinja() {
     let path = std::env::var_os("PIPPIN_RANDOM_TEMPLATES");
-    let path = path.map_or_else(|| goldens().join("random.json"), PathBuf::from);
+    compare_with_jinja(&path.map_or_else(|| goldens().join("random.json"), PathBuf::from));
+}
+
+fn compare_with_jinja(path: &Path) {
     let document: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let cases = document["cases"].as_array().unwrap();
     let messages = [Message::user("")];
