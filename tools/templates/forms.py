@@ -94,7 +94,7 @@ def message_in(form, message):
     missing, objects, bare = form
     message = copy.deepcopy(message)
     if is_data(message):
-        if objects == "text":
+        if objects != "object":
             message["content"] = json.dumps(message["content"], ensure_ascii=False)
     elif message.get("content") is not None:
         message["content"] = joined(message["content"])
@@ -113,7 +113,9 @@ def other_forms(messages, template, refused):
     missing, objects, bare = ["absent"], ["object"], [False]
     if not refused and any(message.get("content") is None for message in messages):
         missing += ["none", "empty"] if "none" in template or "None" in template else ["empty"]
-    if not refused and any(message.get("tool_calls") or is_data(message) for message in messages):
+    if not refused and any(is_data(message) for message in messages):
+        objects.append("data")
+    if not refused and any(message.get("tool_calls") for message in messages):
         objects.append("text")
     if any(is_unreadable(function) for message in messages for function in functions(message)):
         objects.append("wrapped")

@@ -35,6 +35,15 @@ fn fields_keep_their_order_and_form() {
 }
 
 #[test]
+fn numbers_keep_every_digit() {
+    let text = r#"{"role": "user", "content": "", "n": [0.1, 47.376886500000005, 8.589973e-09, 1.7976931348623157e+308, 5e-324, 9007199254740993.0, 18446744073709551615, -9223372036854775808, 0.30000000000000004, 122.416294033786585]}"#;
+    let expected = text
+        .replace("9007199254740993.0", "9007199254740992.0")
+        .replace("122.416294033786585", "122.41629403378658");
+    assert_eq!(seen(serde_json::from_str(text).unwrap()), expected);
+}
+
+#[test]
 fn nulls_are_absent() {
     let value =
         json!({"role": "user", "content": "x", "name": null, "tool_calls": null, "more": {"a": null}});

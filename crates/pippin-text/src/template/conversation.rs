@@ -42,10 +42,12 @@ enum Objects {
     /// Arguments are objects, if they can be, and data is as it was given.
     #[default]
     AsGiven,
-    /// Both are JSON text: some templates append them to a string.
+    /// Data is JSON text: most templates append it to a string.
+    DataAsText,
+    /// Arguments and data are JSON text: some templates append both.
     Text,
-    /// Arguments that are a text but no object stand in one, under the name `arguments`, for templates that look into
-    /// them.
+    /// As [`DataAsText`](Self::DataAsText), and arguments that are a text but no object stand in one, under the name
+    /// `arguments`, for templates that look into them.
     Wrapped,
 }
 
@@ -66,11 +68,14 @@ impl Form {
             }
             missing.push(Missing::Empty);
         }
-        let has_objects = |message: &Message| {
+        let has_data = |message: &Message| matches!(message.joined_content(&[]), Ok(JoinedContent::AsGiven));
+        let has_calls = |message: &Message| {
             field(message, "tool_calls").as_array().is_some_and(|calls| !calls.is_empty())
-                || matches!(message.joined_content(&[]), Ok(JoinedContent::AsGiven))
         };
-        if !refused && messages.iter().any(has_objects) {
+        if !refused && messages.iter().any(has_data) {
+            objects.push(Objects::DataAsText);
+        }
+        if !refused && messages.iter().any(has_calls) {
             objects.push(Objects::Text);
         }
         if unreadable_arguments(messages).is_some() {
@@ -147,10 +152,8 @@ fn message_fields(message: &Message, index: usize, form: Form, media: &[&str]) -
                 JoinedContent::AsGiven => {
                     let value = json(name, value)?;
                     Some(match form.objects {
-                        Objects::Text => {
-                            as_text(&value).map_err(|fault| invalid(name.clone(), super::problem(fault)))?
-                        }
-                        _ => value,
+                        Objects::AsGiven => value,
+                        _ => as_text(&value).map_err(|fault| invalid(name.clone(), super::problem(fault)))?,
                     })
                 }
             },
