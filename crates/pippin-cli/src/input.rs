@@ -136,10 +136,7 @@ fn decoded(bytes: Vec<u8>) -> Result<String, String> {
 
 /// Reads messages in the form of the OpenAI API.
 pub(crate) fn messages(values: Vec<Value>) -> Result<Vec<Message>, String> {
-    let read = |(index, value)| {
-        serde_json::from_value(value).map_err(|error| format!("messages[{index}] is not a message: {error}"))
-    };
-    values.into_iter().enumerate().map(read).collect()
+    Message::from_values(values).map_err(|error| error.to_string())
 }
 
 /// Checks that a value is an array of objects.

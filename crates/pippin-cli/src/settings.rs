@@ -255,7 +255,7 @@ fn is_model(argument: &str) -> bool {
 /// The messages before the first turn, and whether they hold instructions: a `--system` wins over theirs.
 pub(crate) fn with_system(mut messages: Vec<Message>, system: Option<&str>) -> Vec<Message> {
     if let Some(system) = system {
-        if messages.first().is_some_and(|first| first.role == pippin::Role::System) {
+        if messages.first().is_some_and(|first| first.role() == pippin::Role::System) {
             messages.remove(0);
         }
         if !system.is_empty() {

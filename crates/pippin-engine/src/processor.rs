@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::{EngineError, Result};
 
 /// A conversation, and what else its chat template may show.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ChatInput {
     /// The conversation; at least one message.
     pub messages: Vec<Message>,
@@ -16,6 +16,23 @@ pub struct ChatInput {
     pub tools: Vec<Value>,
     /// Further variables for the template (`enable_thinking` and the like).
     pub template_kwargs: Map<String, Value>,
+    /// Ends the prompt with the header of an answer, so that the model answers. On by default; without effect where the last
+    /// message is continued.
+    pub add_generation_prompt: bool,
+    /// Ends the prompt inside the text of the last message, so that the model continues it instead of answering.
+    pub continue_final_message: bool,
+}
+
+impl Default for ChatInput {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            tools: Vec::new(),
+            template_kwargs: Map::new(),
+            add_generation_prompt: true,
+            continue_final_message: false,
+        }
+    }
 }
 
 impl ChatInput {
@@ -30,6 +47,20 @@ impl ChatInput {
     #[must_use]
     pub fn with_template_kwargs(mut self, template_kwargs: Map<String, Value>) -> Self {
         self.template_kwargs = template_kwargs;
+        self
+    }
+
+    /// With or without the header of an answer at the end of the prompt.
+    #[must_use]
+    pub fn with_add_generation_prompt(mut self, add_generation_prompt: bool) -> Self {
+        self.add_generation_prompt = add_generation_prompt;
+        self
+    }
+
+    /// With the last message continued, or answered.
+    #[must_use]
+    pub fn with_continue_final_message(mut self, continue_final_message: bool) -> Self {
+        self.continue_final_message = continue_final_message;
         self
     }
 }
@@ -91,9 +122,14 @@ impl TextProcessor {
             .chat_template
             .as_ref()
             .ok_or_else(|| EngineError::NoChatTemplate { model: model.to_owned() })?;
-        let mut inputs = RenderInputs::new(&input.messages)
-            .with_special_tokens(self.tokenizer.special_tokens())
-            .with_extra(&input.template_kwargs);
+        // No kind of media is taken: a part that is not text is an error that names it.
+        let mut inputs = RenderInputs {
+            add_generation_prompt: input.add_generation_prompt && !input.continue_final_message,
+            continue_final_message: input.continue_final_message,
+            ..RenderInputs::new(&input.messages)
+        }
+        .with_special_tokens(self.tokenizer.special_tokens())
+        .with_extra(&input.template_kwargs);
         if !input.tools.is_empty() {
             inputs = inputs.with_tools(&input.tools);
         }

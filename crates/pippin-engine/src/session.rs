@@ -169,8 +169,9 @@ impl ChatSession {
         lock(&self.conversation).last_info = None;
         let mut messages = self.messages();
         messages.push(message.clone());
-        let input =
-            ChatInput { messages, tools: self.tools.clone(), template_kwargs: self.template_kwargs.clone() };
+        let input = ChatInput::from(messages)
+            .with_tools(self.tools.clone())
+            .with_template_kwargs(self.template_kwargs.clone());
         let events = self.container.generate_chat(&input, &self.parameters)?;
         let mut conversation = lock(&self.conversation);
         conversation.turns += 1;

@@ -613,6 +613,7 @@ fn tools_and_variables_reach_the_template() {
         messages: vec![Message::user("w3")],
         tools: vec![json!({"name": "w1"})],
         template_kwargs: [("mood".to_owned(), json!("w2"))].into_iter().collect(),
+        ..ChatInput::default()
     };
     assert_eq!(container.apply_chat_template(&input).expect("rendered"), "w1 w2 w3");
     assert_eq!(container.prepare(&input).expect("prepared"), [1, 2, 3]);
@@ -621,6 +622,33 @@ fn tools_and_variables_reach_the_template() {
         .with_template_kwargs(input.template_kwargs)
         .with_parameters(greedy(4));
     assert_eq!(chat.respond("w3").expect("an answer"), words(&continuation(&[1, 2, 3], 4)));
+}
+
+#[test]
+fn prompts_end_with_a_header_or_inside_the_last_message() {
+    let mut processor = processor();
+    let source =
+        "{% for m in messages %}{{ m.content }} w9 {% endfor %}{% if add_generation_prompt %}w8{% endif %}";
+    let template = pippin_text::ChatTemplate::from_source("test", source).expect("valid");
+    processor.chat_template = Some(Arc::new(template));
+    let (container, _) = with_processor(256, processor);
+    let input = ChatInput::from(vec![Message::user("w3"), Message::assistant("w4")]);
+    let rendered = |input: &ChatInput| container.apply_chat_template(input).expect("rendered");
+    assert_eq!(rendered(&input), "w3 w9 w4 w9 w8");
+    assert_eq!(rendered(&input.clone().with_add_generation_prompt(false)), "w3 w9 w4 w9 ");
+    assert_eq!(rendered(&input.with_continue_final_message(true)), "w3 w9 w4");
+}
+
+#[test]
+fn parts_that_are_not_text_are_refused() {
+    let (container, _) = with_processor(256, processor());
+    let parts =
+        json!([{"type": "input_text", "text": "w1"}, {"type": "image_url", "image_url": {"url": "x"}}]);
+    let message: Message =
+        serde_json::from_value(json!({"role": "user", "content": parts})).expect("a message");
+    let input = ChatInput::from(vec![Message::user("w1"), message]);
+    let error = container.apply_chat_template(&input).expect_err("an image").to_string();
+    assert!(error.contains("messages[1].content[1]") && error.contains("image_url"), "{error}");
 }
 
 #[test]

@@ -124,11 +124,11 @@ pub enum TextError {
         name: String,
     },
     /// A message of the conversation cannot be rendered.
-    #[error("messages[{index}].{field}: {problem}")]
+    #[error("messages[{index}]{}{field}: {problem}", if field.is_empty() { "" } else { "." })]
     InvalidMessage {
         /// Position in the conversation.
         index: usize,
-        /// The offending field.
+        /// The offending field; empty when the message as a whole is meant.
         field: String,
         /// What is wrong.
         problem: String,

@@ -78,7 +78,7 @@ mod template;
 mod tokenizer;
 
 pub use error::{Result, TextError};
-pub use message::{Content, ContentPart, FunctionCall, Message, Role, ToolCall};
+pub use message::{Content, ContentPart, FunctionCall, Message, MessageError, Role, ToolCall};
 pub use special_tokens::SpecialTokens;
 pub use stop_strings::{StopOutput, StopStrings};
 pub use stop_tokens::StopTokens;

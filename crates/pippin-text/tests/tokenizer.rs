@@ -394,48 +394,6 @@ fn damaged_templates_are_named() {
 }
 
 #[test]
-fn messages_read_and_write_the_openai_form() {
-    let text = r#"{"role":"assistant","content":null,"refusal":null,"reasoning":"hm","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"a\": 1}"},"index":0}]}"#;
-    let message: Message = serde_json::from_str(text).unwrap();
-    assert_eq!(message.reasoning(), Some("hm"));
-    assert_eq!(message.tool_calls[0].function.name, "f");
-    let template = ChatTemplate::from_source("t", "{{ messages[0] | tojson }}").unwrap();
-    let rendered = template.render(&RenderInputs::new(&[message])).unwrap();
-    let seen: Value = serde_json::from_str(&rendered).unwrap();
-    let expected = json!({"role": "assistant", "reasoning": "hm", "reasoning_content": "hm", "thinking": "hm",
-        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}, "index": 0}]});
-    assert_eq!(seen, expected);
-
-    let message: Message = serde_json::from_value(json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "tool_calls": null})).unwrap();
-    assert_eq!(
-        template.render(&RenderInputs::new(&[message])).unwrap(),
-        r#"{"role": "user", "content": "ab"}"#
-    );
-    let message: Message = serde_json::from_value(
-        json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}),
-    )
-    .unwrap();
-    assert_eq!(message.text(), None);
-    let again = serde_json::to_value(&message).unwrap();
-    assert_eq!(again, json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}));
-}
-
-#[test]
-fn arguments_that_are_no_object_are_named() {
-    let template = ChatTemplate::from_source("t", "{{ messages | length }}").unwrap();
-    for arguments in [json!("{\"a\": "), json!("[1]"), json!(5), json!("nonsense")] {
-        let call = pippin_text::ToolCall::new("1", "f", arguments);
-        let messages = [Message::user("x"), Message::assistant_calls([call])];
-        let error = template.render(&RenderInputs::new(&messages)).unwrap_err().to_string();
-        assert!(error.starts_with("messages[1].tool_calls[0].function.arguments"), "{error}");
-    }
-    for arguments in [json!(""), json!(null), json!("{}"), json!({})] {
-        let call = pippin_text::ToolCall::new("1", "f", arguments);
-        assert!(template.render(&RenderInputs::new(&[Message::assistant_calls([call])])).is_ok());
-    }
-}
-
-#[test]
 fn conversations_that_cannot_be_rendered_are_refused() {
     let template = ChatTemplate::from_source("t", "{{ messages[0].content | trim }}").unwrap();
     assert!(matches!(template.render(&RenderInputs::new(&[])), Err(TextError::InvalidConversation { .. })));

@@ -28,4 +28,4 @@
 #[doc(inline)]
 pub use pippin_engine::{ChatInput, ChatSession, ResponseStream};
 #[doc(inline)]
-pub use pippin_text::{Content, ContentPart, FunctionCall, Message, Role, ToolCall};
+pub use pippin_text::{Content, ContentPart, FunctionCall, Message, MessageError, Role, ToolCall};

@@ -199,7 +199,7 @@ fn request(
         (None, Some(_)) if chat.raw => return Err("with --raw a line has a prompt, not messages".to_owned()),
         (None, Some(messages)) => {
             // The line's own instructions stand; --system is for those that have none.
-            let has_system = messages.first().is_some_and(|first| first.role == pippin::Role::System);
+            let has_system = messages.first().is_some_and(|first| first.role() == pippin::Role::System);
             let system = if has_system { None } else { chat.system.as_deref() };
             chat.input.messages = settings::with_system(messages, system);
             Request::Chat(chat.input)

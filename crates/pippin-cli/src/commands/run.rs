@@ -63,7 +63,11 @@ impl Conversation {
         let messages = messages.as_ref().map(Source::messages).transpose()?.unwrap_or_default();
         let tools = tools.as_ref().map(Source::tools).transpose()?.unwrap_or_default();
         let messages = with_system(messages, system.as_deref());
-        Ok(Self { raw, system, input: ChatInput { messages, tools, template_kwargs: template_args } })
+        Ok(Self {
+            raw,
+            system,
+            input: ChatInput { messages, tools, template_kwargs: template_args, ..ChatInput::default() },
+        })
     }
 
     /// The conversation with a message of the user at its end.
@@ -98,7 +102,7 @@ impl Request {
         match prompt {
             Some(prompt) if chat.raw => Ok(Self::Raw(prompt)),
             Some(prompt) => Ok(Self::Chat(chat.with_prompt(prompt))),
-            None if chat.input.messages.iter().any(|message| message.role != pippin::Role::System) => {
+            None if chat.input.messages.iter().any(|message| message.role() != pippin::Role::System) => {
                 Ok(Self::Chat(chat.input))
             }
             None => Err(CliError::input_with_hint("the prompt is empty", "give a prompt, or pipe one in")),

@@ -157,10 +157,11 @@ impl Args {
 }
 
 impl Interpreter {
-    pub(crate) fn new(limits: TemplateLimits, now: Option<i64>) -> Self {
+    /// An interpreter in which so many steps are taken already.
+    pub(crate) fn new(limits: TemplateLimits, now: Option<i64>, steps: u64) -> Self {
         Self {
             limits,
-            steps: 0,
+            steps,
             memory: 0,
             depth: 0,
             line: 1,
@@ -188,12 +189,17 @@ impl Interpreter {
     }
 
     /// Runs a whole template. An error comes with the line it happened in.
-    pub(crate) fn run(mut self, block: &Block) -> Result<String, (u32, Fault)> {
-        match (self.block(block), self.out_fault) {
-            (Ok(_), None) => Ok(self.out),
+    pub(crate) fn run(&mut self, block: &Block) -> Result<String, (u32, Fault)> {
+        match (self.block(block), self.out_fault.take()) {
+            (Ok(_), None) => Ok(std::mem::take(&mut self.out)),
             (Ok(_), Some(fault)) => Err(fault),
             (Err(fault), _) => Err((self.line, fault)),
         }
+    }
+
+    /// Steps taken so far.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
     }
 
     // Accounting.

@@ -1,8 +1,10 @@
 //! Chat templates.
 
 mod builtins;
+mod conversation;
 mod eval;
 mod format;
+mod json;
 mod names;
 mod ops;
 mod parse;
@@ -14,12 +16,13 @@ use serde_json::{Map, Value as Json};
 
 use crate::error::{Result, TextError};
 use crate::files::{self, kind};
-use crate::message::{Content, ContentPart, Message};
+use crate::message::Message;
 use crate::special_tokens::SpecialTokens;
 
+use conversation::{Fields, Form};
 use eval::{Fault, Interpreter, Outcome};
 use parse::Block;
-use value::Value;
+use value::{Key, Value};
 
 /// Template files may have this many bytes; the longest published ones have 40,000.
 const SOURCE_LIMIT: u64 = 1 << 20;
@@ -67,10 +70,15 @@ pub struct RenderInputs<'a> {
     pub tools: Option<&'a [Json]>,
     /// Ends the prompt with the header of an assistant message, so that the model answers.
     pub add_generation_prompt: bool,
-    /// Ends the prompt inside the last message, so that the model continues it. Excludes `add_generation_prompt`.
+    /// Ends the prompt inside the text of the last message, so that the model continues it. Excludes
+    /// `add_generation_prompt`.
     pub continue_final_message: bool,
     /// Further variables for the template (`enable_thinking` and the like). Names the engine sets itself are refused.
     pub extra: Option<&'a Map<String, Json>>,
+    /// The kinds of content part besides text that the model takes (`image`, `image_url`, …), as the `type` of a part names
+    /// them. Any other part that is not text is an error: nothing of a message is left out silently. Empty, as it is by
+    /// default, means text only.
+    pub media: &'a [&'a str],
     /// The special tokens of the model: templates use `bos_token` and `eos_token`.
     pub special_tokens: Option<&'a SpecialTokens>,
     /// The time that `strftime_now` shows, in seconds since 1970, in UTC. Without it, the present time in the local
@@ -94,6 +102,12 @@ impl<'a> RenderInputs<'a> {
     #[must_use]
     pub fn with_tools(self, tools: &'a [Json]) -> Self {
         Self { tools: Some(tools), ..self }
+    }
+
+    /// With the kinds of content part besides text that the model takes.
+    #[must_use]
+    pub fn with_media(self, media: &'a [&'a str]) -> Self {
+        Self { media, ..self }
     }
 
     /// With further variables for the template.
@@ -251,36 +265,90 @@ impl ChatTemplate {
                            one; set only one of them";
             return Err(TextError::InvalidConversation { problem: problem.to_owned() });
         }
-        let render = || match inputs.continue_final_message {
-            true => self.continue_final(inputs),
-            false => self.run(inputs, inputs.messages),
-        };
+        let render = || self.render_forms(inputs);
         on_own_stack(render).unwrap_or_else(|problem| Err(TextError::InvalidConversation { problem }))
     }
 
+    /// Renders the first form of the conversation that the template takes.
+    ///
+    /// Nearly always that is the very first one. Others are tried only after an error, and share its budget of steps.
+    fn render_forms(&self, inputs: &RenderInputs<'_>) -> Result<String> {
+        let tools = inputs.tools.filter(|tools| !tools.is_empty());
+        let program = self.program(tools.is_some());
+        let mut steps = 0;
+        let mut attempt = |form| match inputs.continue_final_message {
+            true => self.continue_final(program, inputs, form, &mut steps),
+            false => {
+                let messages = conversation::fields(inputs.messages, form, inputs.media)?;
+                self.run(program, inputs, messages, &mut steps)
+            }
+        };
+        let error = match attempt(Form::default()) {
+            Err(error @ (TextError::Template { .. } | TextError::TemplateRefused { .. })) => error,
+            other => return other,
+        };
+        let refused = matches!(error, TextError::TemplateRefused { .. });
+        for form in Form::others(inputs.messages, &program.source, refused) {
+            match attempt(form) {
+                Err(TextError::Template { .. } | TextError::TemplateRefused { .. }) => {}
+                other => return other,
+            }
+        }
+        Err(match (error, conversation::unreadable_arguments(inputs.messages)) {
+            // Most templates can do something with objects only.
+            (TextError::Template { line, problem: failure, .. }, Some((index, field, problem))) => {
+                let problem =
+                    format!("{problem}; and the chat template fails on text here (line {line}: {failure})");
+                TextError::InvalidMessage { index, field, problem }
+            }
+            (error, _) => error,
+        })
+    }
+
     /// As `transformers` does it: marks the end of the last message's text, renders, and cuts at the mark.
-    fn continue_final(&self, inputs: &RenderInputs<'_>) -> Result<String> {
+    fn continue_final(
+        &self,
+        program: &Program,
+        inputs: &RenderInputs<'_>,
+        form: Form,
+        steps: &mut u64,
+    ) -> Result<String> {
         const MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
-        let mut messages = inputs.messages.to_vec();
+        let mut messages = conversation::fields(inputs.messages, form, inputs.media)?;
         let index = messages.len() - 1;
         let invalid = |problem: &str| TextError::InvalidMessage {
             index,
             field: "content".to_owned(),
             problem: format!("{problem}, so it cannot be continued"),
         };
-        let text = match messages.last_mut().and_then(|message| message.content.as_mut()) {
-            Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) => parts
-                .iter_mut()
-                .rev()
-                .find_map(|part: &mut ContentPart| part.text.as_mut())
-                .ok_or_else(|| invalid("has no text"))?,
-            None => return Err(invalid("is absent")),
+        let is_absent = inputs.messages[index].fields().get("content").is_none_or(Json::is_null);
+        let content = messages.last_mut().and_then(|message| message.get_mut("content"));
+        let Some(content) = content.filter(|_| !is_absent) else { return Err(invalid("is absent")) };
+        let original = match content {
+            Value::Str(text) => {
+                let original = text.clone();
+                *content = Value::str([text.as_ref(), MARK].concat());
+                original
+            }
+            Value::List(parts) => {
+                let mut parts = parts.items.clone();
+                let found = parts.iter_mut().rev().find_map(|part| {
+                    let Value::Dict(dict) = part else { return None };
+                    let text = dict.map.get("text")?.as_str()?;
+                    let original: std::sync::Arc<str> = text.into();
+                    let mut fields = dict.map.clone();
+                    fields.insert(Key::Str("text".into()), Value::str([text, MARK].concat()));
+                    Some((part, original, fields))
+                });
+                let Some((part, original, fields)) = found else { return Err(invalid("has no text")) };
+                *part = convert(Value::dict(fields), || format!("messages[{index}]"))?;
+                *content = convert(Value::list(parts), || format!("messages[{index}]"))?;
+                original
+            }
+            _ => return Err(invalid("is not text")),
         };
-        let original = text.trim().to_owned();
-        text.push_str(MARK);
-        let mut prompt = self.run(inputs, &messages)?;
-        let Some(end) = prompt.rfind(MARK.trim_end()).filter(|_| prompt.contains(&original)) else {
+        let mut prompt = self.run(program, inputs, messages, steps)?;
+        let Some(end) = prompt.rfind(MARK.trim_end()).filter(|_| prompt.contains(original.trim())) else {
             return Err(invalid("is not rendered unchanged by the chat template"));
         };
         let spacing_kept = prompt[end..].starts_with(MARK);
@@ -291,10 +359,15 @@ impl ChatTemplate {
         Ok(prompt)
     }
 
-    fn run(&self, inputs: &RenderInputs<'_>, messages: &[Message]) -> Result<String> {
-        let tools = inputs.tools.filter(|tools| !tools.is_empty());
-        let program = self.program(tools.is_some());
-        let mut interpreter = Interpreter::new(self.limits, inputs.now);
+    /// Runs the template once. `steps` are those that other runs have taken, and then this one, too.
+    fn run(
+        &self,
+        program: &Program,
+        inputs: &RenderInputs<'_>,
+        messages: Vec<Fields>,
+        steps: &mut u64,
+    ) -> Result<String> {
+        let mut interpreter = Interpreter::new(self.limits, inputs.now, *steps);
         // Extra variables first: whatever the engine sets itself stands above them.
         for (name, value) in inputs.extra.into_iter().flatten() {
             let special = inputs.special_tokens.is_some_and(|tokens| tokens.get(name).is_some());
@@ -305,12 +378,11 @@ impl ChatTemplate {
             interpreter.define(name, value);
         }
         let mut list = Vec::with_capacity(messages.len());
-        for (index, message) in messages.iter().enumerate() {
-            let object = message.for_template(index)?;
-            list.push(convert(Value::from_object(&object), || format!("messages[{index}]"))?);
+        for (index, message) in messages.into_iter().enumerate() {
+            list.push(convert(Value::dict(message), || format!("messages[{index}]"))?);
         }
         interpreter.define("messages", convert(Value::list(list), || "messages".to_owned())?);
-        let tools = match tools {
+        let tools = match inputs.tools.filter(|tools| !tools.is_empty()) {
             Some(tools) => {
                 let tools: Outcome<Vec<Value>> = tools.iter().map(Value::from_json).collect();
                 convert(tools.and_then(Value::list), || "tools".to_owned())?
@@ -325,7 +397,9 @@ impl ChatTemplate {
         for (name, token) in inputs.special_tokens.into_iter().flat_map(SpecialTokens::iter) {
             interpreter.define(name, Value::str(token));
         }
-        interpreter.run(&program.block).map_err(|(line, fault)| {
+        let outcome = interpreter.run(&program.block);
+        *steps = interpreter.steps();
+        outcome.map_err(|(line, fault)| {
             let origin = program.origin.clone();
             match fault {
                 Fault::Refused(message) => TextError::TemplateRefused { origin, line, message },
@@ -352,13 +426,17 @@ fn on_own_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, String> {
 
 /// Reports a value that is too deep or too large to be given to a template.
 fn convert(value: Outcome<Value>, what: impl Fn() -> String) -> Result<Value> {
-    value.map_err(|fault| {
-        let problem = match fault {
-            Fault::Error(problem) | Fault::Refused(problem) => problem,
-            Fault::Limit(unit, limit) => format!("exceeds the limit of {limit} {unit}"),
-        };
-        TextError::InvalidConversation { problem: format!("{}: {problem}", what()) }
+    value.map_err(|fault| TextError::InvalidConversation {
+        problem: format!("{}: {}", what(), problem(fault)),
     })
+}
+
+/// A fault in words.
+fn problem(fault: Fault) -> String {
+    match fault {
+        Fault::Error(problem) | Fault::Refused(problem) => problem,
+        Fault::Limit(unit, limit) => format!("exceeds the limit of {limit} {unit}"),
+    }
 }
 
 /// Names that callers may not set: the engine's own, those of the language, and arguments of `transformers` that would

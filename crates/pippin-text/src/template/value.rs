@@ -330,10 +330,6 @@ impl Value {
         })
     }
 
-    pub(crate) fn from_object(map: &serde_json::Map<String, serde_json::Value>) -> Outcome<Self> {
-        Self::object_at(map, 0)
-    }
-
     fn object_at(map: &serde_json::Map<String, serde_json::Value>, depth: u32) -> Outcome<Self> {
         let entries = map
             .iter()
@@ -662,6 +658,15 @@ pub(crate) struct JsonStyle<'a> {
 }
 
 impl JsonStyle<'_> {
+    /// What `json.dumps(value, ensure_ascii=False)` writes.
+    pub(crate) const PYTHON: JsonStyle<'static> = JsonStyle {
+        indent: None,
+        item_separator: ", ",
+        key_separator: ": ",
+        ensure_ascii: false,
+        sort_keys: false,
+    };
+
     /// Appends Python's `json.dumps(value)`. Stops with an error once `out` exceeds `limit` bytes.
     pub(crate) fn write(&self, value: &Value, out: &mut String, level: usize, limit: usize) -> Outcome<()> {
         if out.len() > limit {

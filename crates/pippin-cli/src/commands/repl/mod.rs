@@ -71,9 +71,13 @@ impl<'a, W: Write> Repl<'a, W> {
         let Conversation { raw, input, .. } = conversation;
         let mut messages = input.messages;
         let instructions = match messages.first() {
-            Some(first) if first.role == Role::System => messages.remove(0).text(),
+            // What is not text stays where it is, for the template to take or refuse.
+            Some(first) if first.role() == Role::System => first.text(),
             _ => None,
         };
+        if instructions.is_some() {
+            messages.remove(0);
+        }
         let mut session = ChatSession::new(model)
             .with_parameters(parameters)
             .with_history(messages)

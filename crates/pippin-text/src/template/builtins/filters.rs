@@ -2,12 +2,14 @@
 
 use std::cmp::Ordering;
 use std::fmt::Write;
+use std::sync::Arc;
 
-use super::super::eval::{Args, Interpreter, Outcome, describe, fail};
+use super::super::eval::{Args, Fault, Interpreter, Outcome, describe, fail};
 use super::super::format;
 use super::super::parse::Operator;
 use super::super::value::{JsonStyle, Key, Value};
 use super::common::*;
+use super::methods::has_method;
 use super::predicates::test;
 
 /// Applies a filter.
@@ -39,6 +41,10 @@ pub(crate) fn filter(vm: &mut Interpreter, name: &str, value: Value, args: Args)
         "attr" => {
             let [name] = args.take(name, ["name"])?;
             match required(name, "attr")? {
+                // Attributes only: of a dict, its methods and not its items.
+                Value::Str(name) if matches!(value, Value::Dict(_)) && !has_method(&value, &name) => {
+                    Ok(Value::undefined(format!("'dict object' has no attribute '{name}'")))
+                }
                 Value::Str(name) => vm.attribute(&value, &name),
                 other => fail(format!("attr needs a name, not {}", describe(&other))),
             }
@@ -211,6 +217,25 @@ fn number_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> 
 }
 
 fn text_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Outcome<Value> {
+    match (name, &value) {
+        // Of the text filters these two do not make text of what they are given.
+        ("indent", value) => _ = text(value, name)?,
+        ("truncate", value) if !matches!(value, Value::Str(_)) => return truncate_other(vm, value, args),
+        (
+            "urlencode",
+            Value::List(_)
+            | Value::Tuple(_)
+            | Value::Group(_)
+            | Value::Dict(_)
+            | Value::View(_)
+            | Value::Range(_)
+            | Value::Generator(_),
+        ) => {
+            let [] = args.take(name, [])?;
+            return query(vm, &value);
+        }
+        _ => {}
+    }
     let source = vm.string(&value)?;
     vm.work(source.len() as u64 / 64)?;
     let result = match name {
@@ -227,7 +252,7 @@ fn text_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
                     let count = source.split(|c| !word(c)).filter(|word| !word.is_empty()).count();
                     return Ok(Value::Int(count as i128));
                 }
-                "urlencode" => urlencode(&source),
+                "urlencode" => urlencode(&source, true),
                 _ => escape(&source),
             }
         }
@@ -276,20 +301,13 @@ fn text_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
             center(&source, width(size, 80, name)?, ' ')
         }
         "truncate" => {
-            let [length, killwords, end, leeway] =
-                args.take(name, ["length", "killwords", "end", "leeway"])?;
-            let length = length.map_or(Ok(255), |length| integer(&length, name))?;
-            let leeway = leeway.map_or(Ok(5), |leeway| integer(&leeway, name))?;
-            let end = end.unwrap_or_else(|| Value::str("..."));
-            let end = vm.string(&end)?;
+            let Truncation { length, killwords, end, leeway } = truncation(vm, args)?;
             if source.chars().count() as i128 <= length.saturating_add(leeway) {
                 return Ok(Value::Str(source));
             }
             let keep = usize::try_from(length - end.chars().count() as i128).unwrap_or(0);
             let mut kept: String = source.chars().take(keep).collect();
-            if !killwords.is_some_and(|flag| flag.is_true())
-                && let Some(space) = kept.rfind(' ')
-            {
+            if !killwords && let Some(space) = kept.rfind(' ') {
                 kept.truncate(space);
             }
             kept + &end
@@ -309,6 +327,37 @@ fn text_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
     vm.text(result)
 }
 
+struct Truncation {
+    length: i128,
+    killwords: bool,
+    end: Arc<str>,
+    leeway: i128,
+}
+
+fn truncation(vm: &mut Interpreter, args: Args) -> Outcome<Truncation> {
+    let name = "truncate";
+    let [length, killwords, end, leeway] = args.take(name, ["length", "killwords", "end", "leeway"])?;
+    let length = length.map_or(Ok(255), |length| integer(&length, name))?;
+    let leeway = match leeway {
+        None | Some(Value::None) => 5,
+        Some(leeway) => integer(&leeway, name)?,
+    };
+    let end = vm.string(&end.unwrap_or_else(|| Value::str("...")))?;
+    if length < end.chars().count() as i128 || leeway < 0 {
+        return fail("truncate: the length must have room for the end, and leeway must not be negative");
+    }
+    Ok(Truncation { length, killwords: killwords.is_some_and(|flag| flag.is_true()), end, leeway })
+}
+
+/// As in Jinja, whatever is short enough stays what it is; only strings can be cut.
+fn truncate_other(vm: &mut Interpreter, value: &Value, args: Args) -> Outcome<Value> {
+    let Truncation { length: limit, leeway, .. } = truncation(vm, args)?;
+    match length(value)?.as_int() {
+        Some(count) if count <= limit.saturating_add(leeway) => Ok(value.clone()),
+        _ => fail(format!("truncate needs a string, not {}", describe(value))),
+    }
+}
+
 fn escape(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     for c in source.chars() {
@@ -324,16 +373,34 @@ fn escape(source: &str) -> String {
     out
 }
 
-fn urlencode(source: &str) -> String {
+fn urlencode(source: &str, keeps_slash: bool) -> String {
     let mut out = String::with_capacity(source.len());
     for byte in source.bytes() {
-        if byte.is_ascii_alphanumeric() || b"_.-~/".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            _ = write!(out, "%{byte:02X}");
+        match byte {
+            b'_' | b'.' | b'-' | b'~' => out.push(char::from(byte)),
+            b'/' if keeps_slash => out.push('/'),
+            byte if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            byte => _ = write!(out, "%{byte:02X}"),
         }
     }
     out
+}
+
+/// The query of a URL: the pairs of a dict, or of anything that has pairs.
+fn query(vm: &mut Interpreter, value: &Value) -> Outcome<Value> {
+    let pairs = if let Value::Dict(_) = value { items(vm, value)? } else { vm.iterate(value)? };
+    let mut parts = Vec::new();
+    for pair in pairs {
+        let pair = vm.iterate(&pair)?;
+        let [key, value] = pair.as_slice() else { return fail("urlencode needs pairs") };
+        let mut encoded = |value: &Value| {
+            let text = vm.string(value)?;
+            vm.reserve(text.len() as u64 * 3)?;
+            Ok::<_, Fault>(urlencode(&text, false).replace("%20", "+"))
+        };
+        parts.push(format!("{}={}", encoded(key)?, encoded(value)?));
+    }
+    vm.text(parts.join("&"))
 }
 
 /// A dotted path of attributes and indices.
