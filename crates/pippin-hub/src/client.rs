@@ -12,7 +12,9 @@ use crate::http::{Answer, Ask, Http, encode, same_origin};
 use crate::{HubError, Patience, Result, Token};
 
 /// The server that is asked when `HF_ENDPOINT` is not set.
-const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+pub(crate) const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+/// The short name of its host, which leads to the same models.
+pub(crate) const SHORT_HOST: &str = "hf.co";
 /// The longest answer of the API that is read.
 const MAX_API_BYTES: u64 = 64 << 20;
 
@@ -77,7 +79,7 @@ fn token_file(get: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
         .or_else(|| Some(get("HF_HOME")?.join("token")))
         .or_else(|| Some(get("XDG_CACHE_HOME")?.join("huggingface").join("token")))
         .or_else(|| Some(std::env::home_dir()?.join(".cache").join("huggingface").join("token")))
-        .map(crate::cache::expand_home)
+        .map(crate::expand_path)
 }
 
 /// A model as the hub describes it.

@@ -596,6 +596,16 @@ impl Root {
     }
 }
 
+/// The file behind a name in a model's folder, without links, if it is one that links of that folder may lead to: any, but in
+/// a folder of a Hugging Face cache only the model's own blobs, as [`Checkpoint::open`](crate::Checkpoint::open) has it.
+///
+/// # Errors
+///
+/// [`WeightsError::UnsafeShard`] for a link that leads elsewhere, [`WeightsError::Io`] for one that leads nowhere.
+pub fn resolve_link(folder: &Path, name: &str) -> Result<PathBuf, WeightsError> {
+    Root::new(folder)?.resolve(name)
+}
+
 impl Allowed {
     fn holds(&self, target: &Path) -> bool {
         let is_hash = |name: &Path, length: usize| {
