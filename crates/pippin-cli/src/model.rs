@@ -124,6 +124,9 @@ pub(crate) fn keep(
 
 impl Loaded {
     fn new(container: ModelContainer, time: Duration, kept: Kept, is_verbose: bool) -> Self {
+        for warning in &container.info().warnings {
+            output::note(&format!("warning: {warning}"));
+        }
         if is_verbose {
             for warning in container.processor().stop_tokens.warnings() {
                 output::note(&format!("warning: {warning}"));

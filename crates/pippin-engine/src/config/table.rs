@@ -1,7 +1,5 @@
 //! The list of the settings. A new one stands here, and has its field in [`EngineConfig`](super::EngineConfig).
 
-use std::path::Path;
-
 use pippin_tensor::{KvFormat, Numerics};
 use serde_json::json;
 
