@@ -60,6 +60,9 @@ impl Display {
             PullEvent::Retry { path, reason, wait } => {
                 self.note(&format!("{path}: {reason}; again in {:.1} s", wait.as_secs_f64()));
             }
+            PullEvent::Skipped { path, reason } => {
+                self.note(&format!("{path}: {reason}; the model does without it"));
+            }
             PullEvent::Waiting { path } => {
                 self.note(&format!("{path}: another process is downloading it; waiting"));
             }

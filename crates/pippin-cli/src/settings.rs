@@ -68,7 +68,8 @@ impl Surroundings {
 
 /// Where programs keep what is worth keeping but not worth saving: the XDG state folder, or its like.
 fn state_folder() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let variable =
+        |name| std::env::var_os(name).map(pippin::hub::expand_path).filter(|path| path.is_absolute());
     let home = || std::env::home_dir().filter(|home| home.is_absolute());
     variable("XDG_STATE_HOME").or_else(|| {
         if cfg!(windows) { variable("LOCALAPPDATA") } else { Some(home()?.join(".local").join("state")) }

@@ -117,7 +117,8 @@ impl ModelContainer {
         directory: Option<PathBuf>,
     ) -> Result<Self> {
         let vocab = built.info.vocab_size;
-        let mut warnings = processor.warnings.clone();
+        let mut warnings = built.info.warnings.clone();
+        warnings.extend(processor.warnings.iter().cloned());
         let known = processor.tokenizer.vocab_size();
         if known > vocab {
             warnings.push(format!(

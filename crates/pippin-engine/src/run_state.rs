@@ -222,7 +222,8 @@ impl RunningModel {
 /// Where processes publish their models: `$XDG_RUNTIME_DIR/pippin/run`, else `pippin/run` in `$XDG_CACHE_HOME` or
 /// `~/.cache`; on Windows in `%LOCALAPPDATA%`.
 pub fn run_folder() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let variable =
+        |name| std::env::var_os(name).map(pippin_hub::expand_path).filter(|path| path.is_absolute());
     let home = || std::env::home_dir().filter(|home| home.is_absolute());
     let parent = variable("XDG_RUNTIME_DIR")
         .or_else(|| variable("XDG_CACHE_HOME"))

@@ -1,14 +1,15 @@
-use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use pippin_weights::{WeightFiles, WeightsError};
 use serde_json::Value;
 
 use crate::{HubError, Result};
 
-/// The largest shard index that is read; the biggest real ones have a few megabytes.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
+/// The largest `config.json` that is read.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// The largest ref file: a commit hash and a newline.
 const MAX_REF_BYTES: u64 = 256;
 
@@ -27,7 +28,8 @@ impl HubCache {
     }
 
     /// The cache that the environment describes, in the order in which `huggingface_hub` looks at it: `HF_HUB_CACHE`,
-    /// `HUGGINGFACE_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, and the home folder.
+    /// `HUGGINGFACE_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, and the home folder. As there, `~` and variables in their
+    /// values stand for what they mean to a shell ([`expand_path`]).
     ///
     /// # Errors
     ///
@@ -46,7 +48,7 @@ impl HubCache {
             .or_else(|| get("HF_HOME").map(|folder| folder.join("hub")))
             .or_else(|| get("XDG_CACHE_HOME").map(|folder| folder.join("huggingface").join("hub")))
             .or_else(|| home().map(|home| home.join(".cache").join("huggingface").join("hub")))?;
-        Some(Self { root: expand_home(root) })
+        Some(Self { root: expand_path(root) })
     }
 
     /// The folder that holds the cache.
@@ -75,12 +77,7 @@ impl HubCache {
             .filter(|commit| is_revision(commit) && !commit.contains('/'));
         let snapshot = repository.join("snapshots").join(commit.as_deref().unwrap_or(revision));
         if !snapshot.is_dir() {
-            return Err(HubError::NotCached {
-                id: id.to_owned(),
-                revision: revision.to_owned(),
-                cache: self.root.clone(),
-                registered: crate::ModelRegistry::shared().get(id).is_some(),
-            });
+            return Err(self.not_cached(id, revision));
         }
         let problem = match missing(&snapshot)? {
             None => crate::store::damage(&repository, &snapshot)?,
@@ -120,63 +117,97 @@ pub(crate) fn check_inside(folder: &Path, path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// `~` reaches a program unexpanded when a variable was set in a file rather than by a shell.
-pub(crate) fn expand_home(path: PathBuf) -> PathBuf {
-    match (path.strip_prefix("~"), std::env::home_dir()) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => path,
-    }
+/// Where a file of a model's folder is, when that is where one may be.
+pub(crate) fn check_link(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    pippin_weights::resolve_link(folder, name).map_err(|error| match error {
+        WeightsError::Io { source, .. } => HubError::Read { path, source },
+        _ => HubError::ForeignLink { target: path.canonicalize().unwrap_or_default(), path },
+    })
 }
 
-/// What a model folder lacks: `None` when `config.json` and every weight file that its index names are there.
+/// A path in which `~` at its beginning stands for the home folder and `$NAME` or `${NAME}` for a variable, as in a shell and as
+/// `huggingface_hub` has it: they reach a program as they are when a setting was made in a file or in quotes. Variables
+/// that are not set stay.
+///
+/// ```
+/// use pippin_hub::expand_path;
+///
+/// let home = std::env::home_dir().expect("a home folder");
+/// assert_eq!(expand_path("~/models"), home.join("models"));
+/// assert_eq!(expand_path("/data/$PIPPIN_NO_SUCH_VARIABLE"), std::path::Path::new("/data/$PIPPIN_NO_SUCH_VARIABLE"));
+/// ```
+pub fn expand_path(path: impl Into<PathBuf>) -> PathBuf {
+    expand(path.into(), std::env::home_dir(), |name| std::env::var_os(name))
+}
+
+fn expand(path: PathBuf, home: Option<PathBuf>, variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let path = match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => home,
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path,
+    };
+    let Some(mut rest) = path.to_str().filter(|text| text.contains('$')) else { return path };
+    let mut expanded = OsString::new();
+    while let Some((before, after)) = rest.split_once('$') {
+        expanded.push(before);
+        let braced = after.strip_prefix('{').and_then(|after| after.split_once('}'));
+        let (name, others) = braced.unwrap_or_else(|| {
+            let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            after.split_at(after.bytes().position(|byte| !is_part(byte)).unwrap_or(after.len()))
+        });
+        // Some systems do not like to be asked about such names.
+        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+        match is_name.then(|| variable(name)).flatten() {
+            Some(value) => {
+                expanded.push(value);
+                rest = others;
+            }
+            None => {
+                expanded.push("$");
+                rest = after;
+            }
+        }
+    }
+    expanded.push(rest);
+    PathBuf::from(expanded)
+}
+
+/// What a model folder lacks: `None` when `config.json` and all files are there that hold its weights.
 pub(crate) fn missing(folder: &Path) -> Result<Option<String>> {
     if !folder.join("config.json").is_file() {
         return Ok(Some("no config.json".to_owned()));
     }
-    let index = folder.join("model.safetensors.index.json");
-    if index.is_file() {
-        return Ok(missing_shards(folder, &index));
-    }
-    let entries = folder.read_dir().map_err(|source| HubError::Read { path: folder.to_owned(), source })?;
-    // `metadata` follows links, so that a link to a blob that is gone does not count.
-    let has_weights = entries.flatten().any(|entry| {
-        let path = entry.path();
-        path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file()
-    });
-    Ok((!has_weights).then(|| "no *.safetensors file".to_owned()))
-}
-
-fn missing_shards(folder: &Path, index: &Path) -> Option<String> {
-    let Some(text) = read_limited(index, MAX_INDEX_BYTES) else {
-        return Some("an unreadable model.safetensors.index.json".to_owned());
+    let files = match WeightFiles::of_folder(folder) {
+        Ok(files) => files,
+        Err(WeightsError::Io { path, source, .. }) => return Err(HubError::Read { path, source }),
+        // What the loader would refuse.
+        Err(error) => return Ok(Some(error.to_string())),
     };
-    let Ok(Value::Object(index)) = serde_json::from_str::<Value>(&text) else {
-        return Some("a model.safetensors.index.json that is not valid JSON".to_owned());
-    };
-    let Some(Value::Object(map)) = index.get("weight_map") else {
-        return Some("a model.safetensors.index.json without weight_map".to_owned());
-    };
-    let shards: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-    // A name that leaves the folder is the loader's to refuse; here it only must not be looked at.
-    let absent: Vec<&str> = shards
-        .into_iter()
-        .filter(|name| !is_plain(Path::new(name)) || !folder.join(name).is_file())
-        .collect();
-    match absent.as_slice() {
+    Ok(match files.missing.as_slice() {
+        [] if files.files.is_empty() => Some("no model*.safetensors file".to_owned()),
         [] => None,
         [one] => Some(format!("no {one:?}")),
-        [first, ..] => Some(format!("no {first:?} and {} more", absent.len() - 1)),
+        [first, ..] => Some(format!("no {first:?} and {} more", files.missing.len() - 1)),
+    })
+}
+
+/// The `config.json` of a folder, as far as it can be read.
+pub(crate) fn read_config(folder: &Path) -> Value {
+    let path = folder.join("config.json");
+    // Opening a pipe would wait for its other end.
+    if !path.is_file() {
+        return Value::Null;
     }
+    read_limited(&path, MAX_CONFIG_BYTES)
+        .and_then(|text| pippin_weights::json::parse(text.as_bytes()).ok())
+        .unwrap_or_default()
 }
 
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Option<String> {
     let mut text = String::new();
     File::open(path).ok()?.take(limit + 1).read_to_string(&mut text).ok()?;
     (text.len() as u64 <= limit).then_some(text)
-}
-
-fn is_plain(path: &Path) -> bool {
-    path.components().all(|component| matches!(component, Component::Normal(_)))
 }
 
 /// Whether a text has the form of a hub id: two names of letters, digits, `.`, `_` and `-`.
@@ -259,18 +290,49 @@ mod tests {
             Err(HubError::Incomplete { problem, .. }) => problem,
             other => panic!("unexpected: {other:?}"),
         };
-        assert_eq!(problem(&cache), "no *.safetensors file");
+        assert_eq!(problem(&cache), "no model*.safetensors file");
         let snapshot = root.path().join("models--org--name/snapshots/0123abcd");
         let index = snapshot.join("model.safetensors.index.json");
-        fs::write(
-            &index,
-            r#"{"weight_map": {"a": "x-1.safetensors", "b": "x-2.safetensors", "c": "../../k"}}"#,
-        )
-        .expect("written");
-        fs::write(snapshot.join("x-1.safetensors"), "").expect("written");
-        assert_eq!(problem(&cache), r#"no "../../k" and 1 more"#);
+        let map =
+            |text: &str| fs::write(&index, format!(r#"{{"weight_map": {{{text}}}}}"#)).expect("written");
+        map(r#""a": "x-1.safetensors", "b": "x-2.safetensors", "c": "x-3.safetensors""#);
+        fs::write(snapshot.join("x-1.safetensors"), b"\x02\0\0\0\0\0\0\0{}").expect("written");
+        assert_eq!(problem(&cache), r#"no "x-2.safetensors" and 1 more"#);
+        map(r#""a": "../../k.safetensors""#);
+        assert!(problem(&cache).contains("refusing"), "{}", problem(&cache));
+        // An index that cannot be read is not needed, and the numbers of shards tell what is missing.
         fs::write(&index, "[").expect("written");
-        assert!(problem(&cache).contains("not valid JSON"));
+        assert_eq!(problem(&cache), "no model*.safetensors file");
+        fs::write(snapshot.join("model-00002-of-00002.safetensors"), b"\x02\0\0\0\0\0\0\0{}")
+            .expect("written");
+        assert_eq!(problem(&cache), r#"no "model-00001-of-00002.safetensors""#);
+    }
+
+    #[test]
+    fn paths_are_expanded_as_by_a_shell() {
+        let variable = |name: &str| match name {
+            "A" => Some(OsString::from("/a")),
+            "LONG_1" => Some(OsString::from("long $A")),
+            _ => None,
+        };
+        for (path, expected) in [
+            ("~", "/home/me"),
+            ("~/x/~", "/home/me/x/~"),
+            ("~other/x", "~other/x"),
+            ("x/~", "x/~"),
+            ("$A/x", "/a/x"),
+            ("${A}b/$LONG_1/$A", "/ab/long $A//a"),
+            ("$B/$A", "$B//a"),
+            ("$", "$"),
+            ("a$$A", "a$/a"),
+            ("${A", "${A"),
+            ("${}$=", "${}$="),
+            ("$AB", "$AB"),
+        ] {
+            let found = expand(PathBuf::from(path), Some(PathBuf::from("/home/me")), variable);
+            assert_eq!(found.to_str(), Some(expected), "{path}");
+        }
+        assert_eq!(expand(PathBuf::from("~/x"), None, variable), Path::new("~/x"));
     }
 
     #[test]
@@ -289,6 +351,7 @@ mod tests {
         if let Some(home) = std::env::home_dir() {
             assert_eq!(with(&[]), home.join(".cache/huggingface/hub"));
             assert_eq!(with(&[("HF_HOME", "~/models")]), home.join("models/hub"));
+            assert_eq!(with(&[("HUGGINGFACE_HUB_CACHE", "~")]), home);
         }
     }
 }

@@ -12,7 +12,9 @@ use crate::http::{Answer, Ask, Http, encode, same_origin};
 use crate::{HubError, Patience, Result, Token};
 
 /// The server that is asked when `HF_ENDPOINT` is not set.
-const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+pub(crate) const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+/// The short name of its host, which leads to the same models.
+pub(crate) const SHORT_HOST: &str = "hf.co";
 /// The longest answer of the API that is read.
 const MAX_API_BYTES: u64 = 64 << 20;
 
@@ -77,10 +79,11 @@ fn token_file(get: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
         .or_else(|| Some(get("HF_HOME")?.join("token")))
         .or_else(|| Some(get("XDG_CACHE_HOME")?.join("huggingface").join("token")))
         .or_else(|| Some(std::env::home_dir()?.join(".cache").join("huggingface").join("token")))
-        .map(crate::cache::expand_home)
+        .map(crate::expand_path)
 }
 
-/// A model as the hub describes it.
+/// A model as the hub describes it. What is of another kind than it should be counts as not said: many servers speak like the
+/// hub, and one odd number is no reason to show nothing.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -88,40 +91,44 @@ pub struct RemoteModel {
     /// `organisation/name`.
     pub id: String,
     /// The commit.
+    #[serde(default, deserialize_with = "odd::text")]
     pub sha: Option<String>,
     /// The files. Searches leave sizes and hashes out.
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "odd::files")]
     pub siblings: Vec<RemoteFile>,
     /// Whether only some see it.
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "odd::flag")]
     pub private: bool,
     /// Whether a licence has to be accepted.
     #[serde(default, deserialize_with = "gated")]
     pub gated: bool,
     /// Downloads of the last 30 days.
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "odd::number")]
     pub downloads: u64,
     /// Likes.
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "odd::number")]
     pub likes: u64,
     /// Tags: library, quantization, languages, base models.
-    #[serde(default, deserialize_with = "null_is_default")]
+    #[serde(default, deserialize_with = "odd::texts")]
     pub tags: Vec<String>,
     /// When it was changed, in the form of ISO 8601.
+    #[serde(default, deserialize_with = "odd::text")]
     pub last_modified: Option<String>,
     /// When it was created, in the form of ISO 8601.
+    #[serde(default, deserialize_with = "odd::text")]
     pub created_at: Option<String>,
     /// What it is for, such as `text-generation`.
-    #[serde(rename = "pipeline_tag")]
+    #[serde(rename = "pipeline_tag", default, deserialize_with = "odd::text")]
     pub pipeline_tag: Option<String>,
     /// What runs it, such as `mlx`.
-    #[serde(rename = "library_name")]
+    #[serde(rename = "library_name", default, deserialize_with = "odd::text")]
     pub library_name: Option<String>,
     /// What the hub read from the headers of the weights: `total` and `parameters` by dtype.
     pub safetensors: Option<Value>,
     /// What the hub keeps of `config.json`: `model_type`, `architectures`, and a little more.
     pub config: Option<Value>,
     /// Bytes of all files of all revisions.
+    #[serde(default, deserialize_with = "odd::size")]
     pub used_storage: Option<u64>,
 }
 
@@ -178,8 +185,9 @@ impl FileHash {
 #[derive(Deserialize)]
 struct RawFile {
     rfilename: String,
+    #[serde(default, deserialize_with = "odd::size")]
     size: Option<u64>,
-    #[serde(rename = "blobId")]
+    #[serde(rename = "blobId", default, deserialize_with = "odd::text")]
     blob_id: Option<String>,
     lfs: Option<RawLfs>,
 }
@@ -204,10 +212,35 @@ impl From<RawFile> for RemoteFile {
     }
 }
 
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// Fields that are read whatever they hold.
+mod odd {
+    use super::{Deserialize, Deserializer, RemoteFile, Value};
+
+    pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        Ok(crate::estimate::whole_number(&Value::deserialize(deserializer)?))
+    }
+
+    pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Ok(size(deserializer)?.unwrap_or_default())
+    }
+
+    pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+        Ok(Value::deserialize(deserializer)?.as_bool().unwrap_or_default())
+    }
+
+    pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+        Ok(Value::deserialize(deserializer)?.as_str().map(str::to_owned))
+    }
+
+    pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+        let Value::Array(values) = Value::deserialize(deserializer)? else { return Ok(Vec::new()) };
+        Ok(values.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    }
+
+    pub(super) fn files<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RemoteFile>, D::Error> {
+        let Value::Array(values) = Value::deserialize(deserializer)? else { return Ok(Vec::new()) };
+        Ok(values.into_iter().filter_map(|file| serde_json::from_value(file).ok()).collect())
+    }
 }
 
 /// `false`, `"auto"` or `"manual"`.
@@ -401,7 +434,14 @@ impl HubClient {
         self.retried(|| {
             let answer = self.ask(next, Ask::default())?;
             let following = answer.header("link").and_then(next_link);
-            let models = parse(next, &answer.bytes(MAX_API_BYTES)?)?;
+            let models: Vec<Value> = parse(next, &answer.bytes(MAX_API_BYTES)?)?;
+            // One that has not even a name is none; but where none has, this is no list of models.
+            let (models, failed): (Vec<_>, Vec<_>) =
+                models.into_iter().map(serde_json::from_value).partition(Result::is_ok);
+            if let (true, Some(Err(error))) = (models.is_empty(), failed.into_iter().next()) {
+                return Err(no_sense(next, &error));
+            }
+            let models = models.into_iter().flatten().collect();
             Ok(SearchPage { models, next: following })
         })
     }
@@ -492,10 +532,12 @@ pub(crate) fn check_names(id: &str, revision: &str) -> Result<()> {
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(url: &str, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| HubError::Protocol {
-        url: url.split('?').next().unwrap_or_default().to_owned(),
-        problem: error.to_string(),
-    })
+    pippin_weights::json::parse(bytes).and_then(serde_json::from_value).map_err(|error| no_sense(url, &error))
+}
+
+fn no_sense(url: &str, error: &serde_json::Error) -> HubError {
+    let url = url.split('?').next().unwrap_or_default().to_owned();
+    HubError::Protocol { url, problem: error.to_string() }
 }
 
 /// The address of `rel="next"` in a `Link` header.

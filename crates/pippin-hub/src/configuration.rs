@@ -290,7 +290,7 @@ impl From<Entry> for ModelConfiguration {
     fn from(entry: Entry) -> Self {
         let base = match (entry.id, entry.path) {
             (Some(id), _) => Self::hub(id).with_revision(entry.revision.as_deref().unwrap_or("main")),
-            (None, path) => Self::directory(path.unwrap_or_default()),
+            (None, path) => Self::directory(crate::expand_path(path.unwrap_or_default())),
         };
         let weights = entry.bits.map(|bits| {
             let stored = StoredWeights::new(bits, entry.group_size);

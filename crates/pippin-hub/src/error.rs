@@ -20,6 +20,22 @@ pub enum HubError {
         /// The path.
         path: PathBuf,
     },
+    /// A path to a file that is no model, nor in the folder of one.
+    #[error("{} is a file, and a model is a folder: {problem}", path.display())]
+    NotAFolder {
+        /// The path.
+        path: PathBuf,
+        /// What kind of file it is.
+        problem: &'static str,
+    },
+    /// The address of something else than a model of the hub.
+    #[error("{address:?} is not the address of a model: {problem}")]
+    Address {
+        /// The address as given, shortened.
+        address: String,
+        /// What it is instead.
+        problem: String,
+    },
     /// A folder that holds no model.
     #[error("{} is not a model folder: {problem}", path.display())]
     NotAModel {
@@ -39,6 +55,8 @@ pub enum HubError {
         cache: PathBuf,
         /// Whether the id stands in the registry.
         registered: bool,
+        /// The commits of the model that the cache does hold.
+        there: Vec<String>,
     },
     /// A hub model whose download was not finished.
     #[error("{id} is incomplete in the cache: {problem} in {}", path.display())]
@@ -292,13 +310,31 @@ impl HubError {
                 several => format!("did you mean one of {}?", several.join(", ")),
             },
             Self::NoFolder { .. } => "check the spelling of the path".to_owned(),
-            Self::NotAModel { .. } => {
-                "a model folder holds config.json and *.safetensors files in MLX or Hugging Face form".to_owned()
+            Self::NotAFolder { .. } => {
+                "give the folder that holds config.json and model*.safetensors files; pippin search NAME finds versions of a \
+                 model in that form"
+                    .to_owned()
             }
-            Self::NotCached { id, revision, .. } => {
+            Self::Address { problem, .. } if problem.contains("no tags") => {
+                "see which there are: pippin search NAME".to_owned()
+            }
+            Self::Address { .. } => {
+                "give ORGANISATION/NAME, or the address of a model's page; HF_ENDPOINT names another server".to_owned()
+            }
+            Self::NotAModel { problem, .. } if problem.starts_with("no \"") => {
+                "the download is incomplete: download the model again".to_owned()
+            }
+            Self::NotAModel { .. } => {
+                "a model folder holds config.json and model*.safetensors files in MLX or Hugging Face form".to_owned()
+            }
+            Self::NotCached { id, revision, there, .. } => {
                 let revision =
                     if revision == "main" { String::new() } else { format!(" --revision {revision}") };
-                format!("download it first: pippin pull {id}{revision}")
+                let there = match there.as_slice() {
+                    [] => String::new(),
+                    [commit, ..] => format!("; what is here is {id}@{commit}"),
+                };
+                format!("download it first: pippin pull {id}{revision}{there}")
             }
             Self::Incomplete { id, .. } => format!("download what is missing: pippin pull {id}"),
             Self::InvalidName { .. } => "a hub id is ORGANISATION/NAME or ORGANISATION/NAME@REVISION".to_owned(),

@@ -140,6 +140,17 @@ pub struct ModelShape {
 /// The largest number of a configuration that is believed.
 const MAX_NUMBER: u64 = 1 << 40;
 
+/// A whole number that is not negative, be it written as a fraction without one (`4.0`) or as a text (`"4"`).
+pub(crate) fn whole_number(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => text.trim().parse().ok(),
+        value => value.as_u64().or_else(|| {
+            let number = value.as_f64()?;
+            (number >= 0.0 && number.fract() == 0.0 && number < u64::MAX as f64).then_some(number as u64)
+        }),
+    }
+}
+
 impl ModelShape {
     /// Reads a `config.json`, or what the hub keeps of it.
     pub fn from_config(config: &Value) -> Self {
@@ -148,7 +159,7 @@ impl ModelShape {
         let number = |names: &[&str]| {
             names
                 .iter()
-                .find_map(|name| inner.get(name).or_else(|| config.get(name))?.as_u64())
+                .find_map(|name| [inner, config].iter().find_map(|of| whole_number(of.get(name)?)))
                 .filter(|value| (1..=MAX_NUMBER).contains(value))
         };
         let text = |name: &str| {
@@ -185,9 +196,13 @@ impl ModelShape {
                 layers.checked_mul(heads)?.checked_mul(dim)?.checked_mul(2 * KV_ELEMENT)
             }),
         };
-        let quantization = ["quantization", "quantization_config"].iter().find_map(|name| config.get(name));
+        let quantization = ["quantization", "quantization_config"]
+            .iter()
+            .flat_map(|name| [config.get(name), inner.get(name)])
+            .flatten()
+            .find(|value| value.is_object());
         let of_quantization =
-            |name: &str| quantization?.get(name)?.as_u64().filter(|value| (1..=1024).contains(value));
+            |name: &str| whole_number(quantization?.get(name)?).filter(|value| (1..=1024).contains(value));
         let experts = number(&["num_experts", "num_local_experts", "n_routed_experts"]);
         let used = number(&["num_experts_per_tok", "num_experts_per_token", "moe_topk"]);
         Self {
@@ -297,6 +312,34 @@ mod tests {
         assert_eq!(ModelShape::from_config(&huge).kv_bytes_per_token, None);
         let most = MemoryEstimate::new(u64::MAX, Some(u64::MAX), u64::MAX);
         assert_eq!(most.total(), u64::MAX);
+    }
+
+    #[test]
+    fn numbers_are_read_as_they_come() {
+        for (bits, expected) in [
+            (json!(4), Some(4)),
+            (json!("4"), Some(4)),
+            (json!(4.0), Some(4)),
+            (json!(null), None),
+            (json!(4.5), None),
+            (json!(-4), None),
+            (json!(1e300), None),
+            (json!("four"), None),
+            (json!({"__float__": "NaN"}), None),
+            (json!(18_446_744_073_709_551_615_u64), None),
+        ] {
+            let config =
+                json!({"quantization": {"bits": bits, "group_size": "64"}, "num_hidden_layers": "2"});
+            let shape = ModelShape::from_config(&config);
+            assert_eq!((shape.bits, shape.group_size, shape.layers), (expected, Some(64), Some(2)), "{bits}");
+            let estimate = shape.stored_weights().map(|stored| stored.bytes(u64::MAX));
+            assert_eq!(estimate.is_some(), expected.is_some());
+        }
+        // What is null hides nothing.
+        let config = json!({"quantization": null, "quantization_config": {"bits": 8}, "text_config": {"head_dim": null},
+            "head_dim": 64});
+        let shape = ModelShape::from_config(&config);
+        assert_eq!((shape.bits, shape.head_dim), (Some(8), Some(64)));
     }
 
     #[test]

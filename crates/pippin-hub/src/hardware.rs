@@ -332,7 +332,7 @@ fn store(path: &Path, remembered: &Remembered) -> std::io::Result<()> {
 }
 
 fn cache_file() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let variable = |name| std::env::var_os(name).map(crate::expand_path).filter(|path| path.is_absolute());
     let home = || std::env::home_dir().filter(|home| home.is_absolute());
     let folder = variable("XDG_CACHE_HOME")
         .or_else(|| if cfg!(windows) { variable("LOCALAPPDATA") } else { Some(home()?.join(".cache")) })?;

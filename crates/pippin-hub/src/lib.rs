@@ -1,11 +1,12 @@
 //! Finds models on this machine.
 //!
-//! A model is named in one of four ways, and [`resolve`] turns each into a folder that holds `config.json` and
+//! A model is named in one of five ways, and [`resolve`] turns each into a folder that holds `config.json` and
 //! weights:
 //!
 //! - a **folder**: `./my-model`, `/data/models/qwen3`;
 //! - a **hub id**, with an optional revision: `mlx-community/Qwen3-4B-4bit`, `mlx-community/Qwen3-4B-4bit@main`; it is
 //!   looked up in the standard Hugging Face cache, where Python tools put it too;
+//! - the **address** of its page, as it is copied from a browser, with or without `/tree/REVISION`;
 //! - an **alias** of the registry: `qwen3-4b`;
 //! - **`pippin-nano`**, the small model that comes with Pippin.
 //!
@@ -34,6 +35,7 @@
 //! `~/.cache/huggingface/hub`. The shipped model is `$PIPPIN_NANO_DIR`, or `pippin-nano-4bit` in one of the folders
 //! that [`Resolver::from_env`] lists.
 
+mod address;
 mod cache;
 mod client;
 mod configuration;
@@ -51,7 +53,7 @@ mod search;
 mod store;
 mod verify;
 
-pub use cache::HubCache;
+pub use cache::{HubCache, expand_path};
 pub use client::{FileHash, HubClient, HubOptions, RemoteFile, RemoteModel, SearchPage, SearchQuery};
 pub use configuration::{ModelConfiguration, ModelKind, ModelLocation, ReasoningMarkers, StoredWeights};
 pub use download::plan::{PlannedFile, PullPlan};

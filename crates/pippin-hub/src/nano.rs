@@ -16,7 +16,7 @@ pub(crate) fn candidates() -> Vec<PathBuf> {
     };
     if let Some(folder) = std::env::var_os("PIPPIN_NANO_DIR").filter(|value| !value.is_empty()) {
         // Whoever sets the variable means this folder and no other.
-        return vec![PathBuf::from(folder)];
+        return vec![crate::expand_path(folder)];
     }
     if let Ok(executable) = std::env::current_exe().and_then(|path| path.canonicalize())
         && let Some(folder) = executable.parent()

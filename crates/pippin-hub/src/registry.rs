@@ -173,7 +173,7 @@ impl ModelRegistry {
 /// The folder of Pippin's configuration: `$XDG_CONFIG_HOME/pippin`, else `~/.config/pippin`; on Windows
 /// `%APPDATA%\\pippin`.
 pub fn config_folder() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let variable = |name| std::env::var_os(name).map(crate::expand_path).filter(|path| path.is_absolute());
     let home = || std::env::home_dir().filter(|home| home.is_absolute());
     let parent = variable("XDG_CONFIG_HOME")
         .or_else(|| if cfg!(windows) { variable("APPDATA") } else { Some(home()?.join(".config")) })?;

@@ -1,7 +1,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::cache::{is_hub_id, missing};
-use crate::{HubCache, HubError, ModelConfiguration, ModelLocation, ModelRegistry, Result, nano};
+use crate::{
+    HubCache, HubError, ModelConfiguration, ModelLocation, ModelRegistry, Result, address, expand_path, nano,
+};
 
 /// A model that is on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +39,8 @@ pub fn resolve(model: &str) -> Result<ResolvedModel> {
     Resolver::from_env().resolve(model)
 }
 
-/// Whether an argument names a model rather than being a prompt: an existing folder, something written like a path or
-/// a hub id, or a name of the registry.
+/// Whether an argument names a model rather than being a prompt: an existing folder, something written like a path, a hub
+/// id or an address of the hub, or a name of the registry.
 ///
 /// ```
 /// use pippin_hub::looks_like_model;
@@ -55,10 +57,26 @@ pub fn looks_like_model(argument: &str) -> bool {
     if Path::new(argument).is_dir() {
         return true;
     }
+    let argument = address::trimmed(argument);
     if argument.contains(char::is_whitespace) {
         return false;
     }
-    is_path(argument) || is_hub_id(split_revision(argument).0) || local_registry().get(argument).is_some()
+    // An address of another server may be a question about it.
+    let is_address = || match address::parse(argument, environment_endpoint().as_deref()) {
+        Ok(found) => found.is_some(),
+        Err(error) => {
+            !matches!(error, HubError::Address { problem, .. } if problem.contains("another server"))
+        }
+    };
+    is_path(argument)
+        || is_hub_id(split_revision(argument).0)
+        || local_registry().get(argument).is_some()
+        || is_address()
+}
+
+/// The server that the environment names.
+fn environment_endpoint() -> Option<String> {
+    std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.trim().is_empty())
 }
 
 /// Whether a text can only be meant as a path.
@@ -86,6 +104,8 @@ pub struct Resolver {
     pub cache: Option<HubCache>,
     /// The folders that may hold the shipped model, in order.
     pub shipped: Vec<PathBuf>,
+    /// The server whose addresses are models besides those of the hub itself, where another one is asked.
+    pub endpoint: Option<String>,
 }
 
 impl Resolver {
@@ -97,12 +117,14 @@ impl Resolver {
             registry: local_registry().clone(),
             cache: HubCache::from_env().ok(),
             shipped: nano::candidates(),
+            endpoint: environment_endpoint(),
         }
     }
 
-    /// Finds a model by folder, hub id, alias, or the name of the shipped model.
+    /// Finds a model by folder, hub id, address, alias, or the name of the shipped model.
     ///
-    /// An existing folder wins over a name of the same spelling.
+    /// An existing folder wins over a name of the same spelling. A file of a model stands for its folder. Spaces and quotes
+    /// around a name do not count.
     ///
     /// # Errors
     ///
@@ -115,16 +137,30 @@ impl Resolver {
     ///
     /// # Errors
     ///
-    /// [`HubError::UnknownModel`], or [`HubError::NoFolder`] for a path that does not exist.
+    /// [`HubError::UnknownModel`]; [`HubError::NoFolder`] for a path that does not exist, [`HubError::NotAFolder`] for a file;
+    /// [`HubError::Address`] for an address of something else.
     pub fn configuration(&self, model: &str) -> Result<ModelConfiguration> {
         if !model.is_empty() && Path::new(model).is_dir() {
             return Ok(ModelConfiguration::directory(model));
         }
+        let model = address::trimmed(model);
         if let Some(configuration) = self.registry.get(model) {
             return Ok(configuration.clone());
         }
-        if is_path(model) {
-            return Err(HubError::NoFolder { path: PathBuf::from(model) });
+        let path = expand_path(model.strip_prefix("file://").unwrap_or(model));
+        if !model.is_empty() && path.is_dir() {
+            return Ok(ModelConfiguration::directory(path));
+        }
+        if path.is_file() {
+            return Ok(ModelConfiguration::directory(folder_of(path)?));
+        }
+        if is_path(model) || model.starts_with("file://") {
+            return Err(HubError::NoFolder { path });
+        }
+        if let Some((id, revision)) = address::parse(model, self.endpoint.as_deref())? {
+            // What the registry knows of the model holds for it by this name, too.
+            let known = self.registry.get(&id).cloned();
+            return Ok(known.unwrap_or_else(|| ModelConfiguration::hub(id)).with_revision(revision));
         }
         let (id, revision) = split_revision(model);
         if let Some(configuration) = self.registry.get(id) {
@@ -132,6 +168,10 @@ impl Resolver {
         }
         if is_hub_id(id) {
             return Ok(ModelConfiguration::hub(id).with_revision(revision));
+        }
+        if let Some((id, tag)) = model.split_once(':').filter(|(id, _)| is_hub_id(id)) {
+            let problem = address::tag_problem(id, tag);
+            return Err(HubError::Address { address: model.chars().take(200).collect(), problem });
         }
         Err(HubError::UnknownModel { name: model.to_owned(), suggestions: self.registry.suggest(model) })
     }
@@ -191,13 +231,63 @@ pub(crate) fn snapshot(path: &Path) -> Option<(String, String)> {
     (snapshots.file_name()? == "snapshots" && is_hub_id(&id)).then(|| (id, commit.to_owned()))
 }
 
+/// The model's folder that a file is in.
+fn folder_of(path: PathBuf) -> Result<PathBuf> {
+    let has_extension =
+        |wanted: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted));
+    // `Path::parent` of a plain name is empty, and that is not the name of a folder.
+    let folder =
+        path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+    let is_of_a_model = has_extension("safetensors") || has_extension("json");
+    if let Some(folder) = folder.filter(|folder| is_of_a_model && folder.join("config.json").is_file()) {
+        return Ok(folder.to_owned());
+    }
+    let problem = if has_extension("gguf") {
+        "GGUF files are not read yet"
+    } else if has_extension("safetensors") {
+        "there is no config.json beside it"
+    } else if ["bin", "pt", "pth", "npz", "onnx"].into_iter().any(has_extension) {
+        "only safetensors files are read"
+    } else {
+        "this is no file of one"
+    };
+    Err(HubError::NotAFolder { path, problem })
+}
+
 fn model_folder(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Err(HubError::NoFolder { path: path.to_owned() });
     }
     match missing(path)? {
         None => Ok(path.to_owned()),
-        Some(problem) => Err(HubError::NotAModel { path: path.to_owned(), problem }),
+        Some(problem) => {
+            let problem = format!("{problem}{}", instead(path));
+            Err(HubError::NotAModel { path: path.to_owned(), problem })
+        }
+    }
+}
+
+/// What a folder holds that is no model.
+fn instead(path: &Path) -> &'static str {
+    let names: Vec<String> = path
+        .read_dir()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    let has = |ending: &str| names.iter().any(|name| name.ends_with(ending));
+    let is_cache = |name: &String| name == "snapshots" || name.starts_with("models--");
+    if has("model_index.json") {
+        "; it holds the parts of an image generator"
+    } else if has("adapter_config.json") {
+        "; it holds an adapter: give the folder of the model that it was made for"
+    } else if has(".gguf") {
+        "; GGUF files are not read yet"
+    } else if names.iter().any(is_cache) {
+        "; it is a part of a Hugging Face cache: give the model's hub id"
+    } else {
+        ""
     }
 }
 
@@ -218,6 +308,7 @@ mod tests {
             registry: ModelRegistry::shared().clone(),
             cache: Some(HubCache::new(root.join("hub"))),
             shipped: vec![root.join("first/pippin-nano-4bit"), root.join("second/pippin-nano-4bit")],
+            endpoint: Some("http://127.0.0.1:8080".to_owned()),
         }
     }
 
@@ -311,6 +402,85 @@ mod tests {
         assert_eq!(error.hint().as_deref(), Some("did you mean qwen3-4b?"));
         for name in ["", "hello there", "@", "a/b/c", "\u{0}"] {
             assert!(resolver(root.path()).resolve(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_quotes_are_names() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let resolver = resolver(root.path());
+        let hub = |id: &str, revision: &str| ModelLocation::Hub {
+            id: id.to_owned(),
+            revision: revision.to_owned(),
+        };
+        for (name, expected) in [
+            (" org/name\n", hub("org/name", "main")),
+            ("'org/name@v1'", hub("org/name", "v1")),
+            ("http://127.0.0.1:8080/org/name/tree/v1", hub("org/name", "v1")),
+            ("hf://org/name", hub("org/name", "main")),
+            ("\"qwen3-4b\"", hub("mlx-community/Qwen3-4B-4bit", "main")),
+        ] {
+            assert_eq!(resolver.configuration(name).expect(name).location, expected, "{name}");
+        }
+        // The registry knows the model by its address, too.
+        let known = resolver.configuration("hf://mlx-community/Qwen3-4B-4bit").expect("known");
+        assert!(known.aliases.contains(&"qwen3-4b".to_owned()));
+        for name in
+            ["http://127.0.0.1:8080/datasets/org/name", "https://elsewhere.example/org/name", "org/name:4bit"]
+        {
+            let error = resolver.configuration(name).expect_err(name);
+            assert!(matches!(error, HubError::Address { .. }) && error.hint().is_some(), "{name}: {error}");
+        }
+        for (argument, is_model) in [
+            ("hf://org/name", true),
+            ("hf://datasets/org/name", true),
+            (" org/name ", true),
+            ("https://elsewhere.example/org/name", false),
+            ("\"What is this?\"", false),
+        ] {
+            assert_eq!(looks_like_model(argument), is_model, "{argument}");
+        }
+    }
+
+    #[test]
+    fn files_of_a_model_stand_for_its_folder() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let resolver = resolver(root.path());
+        let folder = root.path().join("m");
+        model_at(&folder);
+        let file = |name: &str| root.path().join(name).to_str().expect("UTF-8").to_owned();
+        for name in ["m/config.json", "m/model.safetensors"] {
+            for text in [file(name), format!("file://{}", file(name)), format!("\"{}\"", file(name))] {
+                assert_eq!(resolver.resolve(&text).expect("found").directory, folder, "{text}");
+            }
+        }
+        for (name, part) in [
+            ("x.gguf", "GGUF files are not read yet"),
+            ("x.GGUF", "GGUF files are not read yet"),
+            ("x.safetensors", "no config.json beside it"),
+            ("x.bin", "only safetensors"),
+            ("m/README.md", "this is no file of one"),
+        ] {
+            fs::write(file(name), "").expect("written");
+            let error = resolver.resolve(&file(name)).expect_err("no model");
+            assert!(matches!(error, HubError::NotAFolder { .. }), "{name}: {error:?}");
+            assert!(error.to_string().contains(part) && error.hint().is_some(), "{name}: {error}");
+        }
+        assert!(matches!(resolver.resolve(&file("absent.gguf")), Err(HubError::NoFolder { .. })));
+        // Folders that hold something else.
+        for (name, part) in [
+            ("model_index.json", "image generator"),
+            ("adapter_config.json", "adapter"),
+            ("x.gguf", "GGUF"),
+            ("snapshots", "hub id"),
+            ("README.md", "no config.json"),
+        ] {
+            let folder = root.path().join(format!("folder of {name}"));
+            fs::create_dir(&folder).expect("created");
+            fs::write(folder.join(name), "").expect("written");
+            let error = resolver.resolve(folder.to_str().expect("UTF-8")).expect_err("no model");
+            assert!(matches!(error, HubError::NotAModel { .. }), "{name}: {error:?}");
+            assert!(error.to_string().contains(part), "{name}: {error}");
         }
     }
 

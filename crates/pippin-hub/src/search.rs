@@ -1,5 +1,6 @@
 //! Searching the hub for models that Pippin can run on this machine.
 
+use pippin_weights::WeightFiles;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -268,12 +269,19 @@ impl RemoteWeights {
                 .collect::<Vec<_>>()
         });
         let of_files = {
-            let sizes: Vec<Option<u64>> = model
-                .siblings
-                .iter()
-                .filter(|file| file.path.ends_with(".safetensors") && !file.path.contains('/'))
-                .map(|file| file.size)
-                .collect();
+            let all = model.siblings.iter().map(|file| (file.path.as_str(), file.size));
+            // The index is not asked for: by their names alone it is nearly always the same files.
+            let chosen =
+                WeightFiles::choose(all.clone(), None).map(|chosen| chosen.files).unwrap_or_default();
+            let is_weight = |path: &str| {
+                if chosen.is_empty() {
+                    path.ends_with(".safetensors") && !path.contains('/')
+                } else {
+                    chosen.iter().any(|chosen| chosen == path)
+                }
+            };
+            let sizes: Vec<Option<u64>> =
+                all.filter(|(path, _)| is_weight(path)).map(|(_, size)| size).collect();
             let known = !sizes.is_empty() && sizes.iter().all(Option::is_some);
             known.then(|| sizes.into_iter().flatten().fold(0_u64, u64::saturating_add))
         };
@@ -481,13 +489,17 @@ pub fn describe_remote(
     let commit = model.sha.as_deref().filter(|commit| crate::cache::is_revision(commit));
     let config = match model.file("config.json") {
         Some(_) => {
-            let bytes = client
-                .fetch_small(id, commit.unwrap_or(revision), "config.json", MAX_CONFIG_BYTES)
-                .map_err(explain)?;
-            serde_json::from_slice::<Value>(&bytes).map_err(|error| HubError::Protocol {
-                url: format!("{}/config.json", client.page(id)),
-                problem: error.to_string(),
-            })?
+            match client.fetch_small(id, commit.unwrap_or(revision), "config.json", MAX_CONFIG_BYTES) {
+                Ok(bytes) => pippin_weights::json::parse(&bytes).map_err(|error| HubError::Protocol {
+                    url: format!("{}/config.json", client.page(id)),
+                    problem: error.to_string(),
+                })?,
+                // Of a model whose licence has to be accepted first, everybody may see what the hub says of it.
+                Err(HubError::Gated { .. } | HubError::NoFile { .. } | HubError::NotOnHub { .. }) => {
+                    model.config.clone().unwrap_or(Value::Null)
+                }
+                Err(error) => return Err(explain(error)),
+            }
         }
         None => model.config.clone().unwrap_or(Value::Null),
     };

@@ -7,15 +7,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::Value;
+use pippin_weights::WeightFiles;
 
-use crate::cache::{check_inside, copy_key, folder_name, missing, read_limited};
+use crate::cache::{check_link, copy_key, folder_name, missing, read_config, read_limited};
 use crate::client::check_names;
 use crate::download::part::{JOURNAL_SUFFIX, PART_SUFFIX};
-use crate::download::plan::{is_file_of_a_model, shards};
+use crate::download::plan::{is_needed, is_optional};
 use crate::lock::{FileLock, POLL, UseLock, lock_folder, own, share};
 use crate::verify::{Records, hash_file, weights_fault};
-use crate::{FileHash, HubCache, HubError, Result};
+use crate::{FileHash, HubCache, HubError, ModelShape, Result};
 
 /// The longest that removing a model is waited for.
 const REMOVAL: Duration = Duration::from_secs(60);
@@ -194,8 +194,12 @@ impl HubCache {
         }
     }
 
-    fn not_cached(&self, id: &str, revision: &str) -> HubError {
+    pub(crate) fn not_cached(&self, id: &str, revision: &str) -> HubError {
         HubError::NotCached {
+            there: folders(&self.repository(id).join("snapshots"))
+                .into_iter()
+                .map(|(commit, _)| commit)
+                .collect(),
             id: id.to_owned(),
             revision: revision.to_owned(),
             cache: self.root().to_owned(),
@@ -218,10 +222,7 @@ impl HubCache {
                 && needed.iter().all(|name| {
                     matches!(check(&path, &snapshot, name, Some(&records), false), Ok((FileState::Right, _)))
                 });
-            let config = read_limited(&snapshot.join("config.json"), 16 << 20);
-            let config: Value = config.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-            let bits =
-                ["quantization", "quantization_config"].iter().find_map(|key| config.get(key)?.get("bits"));
+            let shape = ModelShape::from_config(&read_config(&snapshot));
             revisions.push(CachedRevision {
                 refs: refs
                     .iter()
@@ -233,8 +234,8 @@ impl HubCache {
                 bytes,
                 problem,
                 is_verified,
-                model_type: config.get("model_type").and_then(Value::as_str).map(str::to_owned),
-                bits: bits.and_then(Value::as_u64),
+                model_type: shape.family,
+                bits: shape.bits.map(u64::from),
             });
         }
         let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
@@ -342,10 +343,10 @@ impl HubCache {
                 .iter()
                 .filter(|revision| commits.contains(&revision.commit) == goes)
                 .flat_map(|revision| files(&revision.path))
-                .filter_map(|(_, path)| check_inside(&model.path.join("blobs"), &path).ok())
+                .filter_map(|(_, path)| Some(Path::new("blobs").join(blob_name(&path)?)))
+                .filter(|blob| found.contains_key(blob))
                 .collect()
         };
-        let root = model.path.canonicalize().unwrap_or_else(|_| model.path.clone());
         let mut going: BTreeSet<PathBuf> = refs
             .iter()
             .filter(|(_, commit)| commits.contains(commit))
@@ -353,8 +354,8 @@ impl HubCache {
             .collect();
         let mut bytes = 0;
         for path in blobs_of(true).difference(&blobs_of(false)) {
-            bytes += allocated(path);
-            going.extend(path.strip_prefix(&root).ok().map(Path::to_owned));
+            bytes += allocated(&model.path.join(path));
+            going.insert(path.clone());
         }
         let snapshots: Vec<PathBuf> =
             commits.iter().map(|commit| Path::new("snapshots").join(commit)).collect();
@@ -412,7 +413,12 @@ impl HubCache {
             return Ok(());
         }
         for part in ["refs", "snapshots", "blobs"] {
-            remove_empty(&repository.join(part));
+            let path = repository.join(part);
+            remove_empty(&path);
+            // The blobs were on another disk, from which they have gone.
+            if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) && is_empty(&path) {
+                gone(&path, fs::remove_file(&path))?;
+            }
         }
         // Records of files that are no more. Where something came in this very moment, they stay with it.
         if ["refs", "snapshots", "blobs"].iter().any(|part| repository.join(part).exists()) {
@@ -483,7 +489,9 @@ fn inventory(repository: &Path) -> BTreeMap<PathBuf, Look> {
                 continue;
             }
             let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() {
+            // Somebody may have moved the blobs to another disk.
+            let is_blobs = || path == Path::new("blobs") && entry.path().is_dir();
+            if kind.is_dir() || is_blobs() {
                 // The system bounds how long a path can be.
                 walk(root, &path, found);
                 continue;
@@ -507,6 +515,16 @@ fn remove_empty(folder: &Path) {
         remove_empty(&path);
     }
     let _ = fs::remove_dir(folder);
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// The name of the blob that a file of a snapshot is a link to.
+fn blob_name(path: &Path) -> Option<String> {
+    let target = fs::read_link(path).ok()?;
+    (target.parent()?.file_name()? == "blobs").then(|| target.file_name()?.to_str().map(str::to_owned))?
 }
 
 /// Removing what is not there is no failure.
@@ -590,28 +608,22 @@ fn refs(repository: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The files of a snapshot that Pippin reads: the weights that the index names, and all that is small.
+/// The files of a snapshot that Pippin reads: the weights that are loaded, and all that is small.
 fn needed(snapshot: &Path) -> Vec<String> {
     let mut needed: BTreeSet<String> =
-        files(snapshot).into_iter().map(|(name, _)| name).filter(|name| is_file_of_a_model(name)).collect();
-    let index = read_limited(&snapshot.join("model.safetensors.index.json"), 64 << 20);
-    match index.and_then(|index| shards("", index.as_bytes()).ok()) {
-        Some(shards) => {
-            needed.retain(|name| !name.ends_with(".safetensors"));
-            needed.extend(shards);
-        }
-        None if needed.iter().any(|name| name.starts_with("model") && name.ends_with(".safetensors")) => {
-            needed.retain(|name| !name.ends_with(".safetensors") || name.starts_with("model"));
-        }
-        None => {}
+        files(snapshot).into_iter().map(|(name, _)| name).filter(|name| is_needed(name)).collect();
+    if let Ok(weights) = WeightFiles::of_folder(snapshot) {
+        needed.extend([weights.files, weights.extra, weights.missing].into_iter().flatten());
     }
     needed.into_iter().collect()
 }
 
-/// What is wrong with the files of a snapshot that Pippin reads: `None` when all are right. Those that were not checked
-/// before are hashed, several at once.
+/// What is wrong with the files of a snapshot that Pippin cannot do without: `None` when all are right. Those that were not
+/// checked before are hashed, several at once.
 pub(crate) fn damage(repository: &Path, snapshot: &Path) -> Result<Option<String>> {
-    let names = needed(snapshot);
+    let mut names = needed(snapshot);
+    let has_tokenizer = names.iter().any(|name| name == "tokenizer.json");
+    names.retain(|name| !is_optional(name, has_tokenizer));
     let records = Records::of(repository);
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
@@ -656,13 +668,18 @@ fn check(
     }
     let path = snapshot.join(name);
     let Ok(metadata) = fs::metadata(&path) else { return Ok((FileState::Missing, "")) };
-    let blob = check_inside(repository, &path)?;
-    let link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let blob = check_link(snapshot, name)?;
+    if !metadata.is_file() {
+        return Ok((FileState::Damaged, "it is not a regular file"));
+    }
+    let link = blob_name(&path);
     let stored = records.is_none().then(|| Records::of(repository));
     let known = records.or(stored.as_ref());
     let commit = snapshot.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let (key, expected) = if link {
-        let key = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    // The blob may itself be a link, to one that several models share and that is named otherwise.
+    let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let behind = || blob.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    let (key, expected) = if let Some(key) = link.or_else(|| is_link.then(behind)) {
         let expected = FileHash::from_hex(&key);
         (key, expected)
     } else {

@@ -451,9 +451,10 @@ fn names_with_tricks_are_refused() {
         assert!(matches!(listed.pull(), Err(HubError::UnsafePath { .. })), "{name}");
         assert!(names(place.folder.path()).is_empty() && names(listed.folder.path()).is_empty());
     }
-    // An index that names what is not there.
+    // An index that names what is not there is no trick, but of no use.
     let place = Place::with(Model::small(100).with("model.safetensors.index.json", index("x.safetensors")));
-    assert!(matches!(place.pull(), Err(HubError::NoWeights { .. })));
+    place.pull().expect("pulled");
+    place.is_whole();
     let client = place.client();
     for (id, revision) in
         [("../..", "main"), ("a/b/c", "main"), ("org/model", "../../x"), ("org/model", "a b")]
@@ -486,7 +487,7 @@ fn links_out_of_the_cache_are_refused() {
     assert_eq!(fs::read(&secret).expect("readable"), safetensors(100, 1));
 
     // Folders that lead elsewhere are not written to.
-    for folder in ["blobs", "snapshots", "refs"] {
+    for folder in ["snapshots", "refs"] {
         let place = Place::with(Model::small(MB));
         fs::create_dir_all(place.repository()).expect("created");
         let elsewhere = outside.path().join(folder);
@@ -495,6 +496,303 @@ fn links_out_of_the_cache_are_refused() {
         assert!(matches!(place.pull(), Err(HubError::ForeignLink { .. })), "{folder}");
         assert!(names(&elsewhere).iter().all(|name| name == COMMIT), "{folder}");
     }
+}
+
+/// What a checkpoint is loaded from is what the cache calls complete.
+#[track_caller]
+fn loads(place: &Place) -> Vec<String> {
+    let folder = place.cache().find(ID, "main").expect("found");
+    let checkpoint = pippin_weights::Checkpoint::open(&folder).expect("it loads");
+    let names = checkpoint
+        .files()
+        .iter()
+        .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned());
+    names.collect()
+}
+
+#[test]
+fn the_weights_are_the_files_that_there_are() {
+    let five: serde_json::Map<String, serde_json::Value> = (1..=5)
+        .map(|number| (format!("t{number}"), format!("model-{number:05}-of-00005.safetensors").into()))
+        .collect();
+    let five = serde_json::json!({"metadata": null, "weight_map": five}).to_string().into_bytes();
+    let index = "model.safetensors.index.json";
+    let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let single = ["model.safetensors"];
+
+    // The index of the model that it was converted from.
+    let place = Place::with(Model::sharded(2, 1000).with(index, five.clone()));
+    let plan = place.client().plan(&place.cache(), ID, "main").expect("planned");
+    assert!(
+        plan.warnings.iter().any(|warning| warning.contains("model-00001-of-00005")),
+        "{:?}",
+        plan.warnings
+    );
+    place.pull().expect("pulled");
+    assert_eq!(loads(&place), shards);
+    assert!(place.cache().model(ID).expect("there").revisions[0].is_verified);
+    assert!(
+        place.cache().verify(ID, true, |_, _| {}).expect("read").iter().all(|c| c.state == FileState::Right)
+    );
+
+    let place = Place::with(Model::small(1000).with(index, five.clone()));
+    place.pull().expect("pulled");
+    assert_eq!(loads(&place), single);
+
+    // Indexes that cannot be read, or cannot be had.
+    for text in [
+        "",
+        "[",
+        r#"{"weight_map": {"a": "model-00001-of-00002.safetensors",}}"#,
+        r#"{"weight_map": {}}"#,
+        "{}",
+    ] {
+        let place = Place::with(Model::sharded(2, 1000).with(index, text.into()));
+        place.pull().expect("pulled");
+        assert_eq!(loads(&place), shards, "{text}");
+    }
+    for code in [403, 404] {
+        let place = Place::with(Model::sharded(2, 1000));
+        place.hub.fault(index, usize::MAX, Kind::Status { code, retry_after: None, error_code: "" });
+        place.pull().expect("pulled");
+        assert_eq!(loads(&place), shards);
+    }
+
+    // Strays: not loaded, and so not downloaded.
+    let mut model = Model::sharded(2, 1000);
+    for stray in [
+        "model.fp16.safetensors",
+        "model-00003-of-00005.safetensors",
+        "consolidated.safetensors",
+        "adapters.safetensors",
+        "._model.safetensors",
+        "onnx/model.safetensors",
+    ] {
+        model = model.with_lfs(stray, safetensors(1000, 9));
+    }
+    let place = Place::with(model.clone());
+    let pulled = place.pull().expect("pulled");
+    assert_eq!(loads(&place), shards);
+    assert_eq!(names(&pulled.directory).len(), 5);
+    // Without the index it is the same.
+    model.files.remove(index);
+    let place = Place::with(model);
+    place.pull().expect("pulled");
+    assert_eq!(loads(&place), shards);
+
+    // What is incomplete on the hub is so here, and named.
+    let mut model = Model::sharded(3, 1000);
+    model.files.remove("model-00002-of-00003.safetensors");
+    for has_index in [true, false] {
+        if !has_index {
+            model.files.remove(index);
+        }
+        let error = Place::with(model.clone()).pull().expect_err("incomplete");
+        assert!(
+            matches!(&error, HubError::NoWeights { problem, .. } if problem.contains("model-00002-of-00003")),
+            "{error}"
+        );
+    }
+    for (file, part) in [
+        ("adapter_config.json", "adapter"),
+        ("x.gguf", "GGUF"),
+        ("consolidated.safetensors", "model*.safetensors"),
+        ("weights.npz", "NumPy"),
+    ] {
+        let model = Model::new(COMMIT).with("config.json", b"{}".to_vec()).with(file, b"{}".to_vec());
+        let error = Place::with(model).pull().expect_err("nothing to load").to_string();
+        assert!(error.contains(part), "{file}: {error}");
+    }
+}
+
+#[test]
+fn a_shard_that_is_gone_is_missed_without_an_index() {
+    let mut model = Model::sharded(2, 1000);
+    model.files.remove("model.safetensors.index.json");
+    let place = Place::with(model);
+    let pulled = place.pull().expect("pulled");
+    fs::remove_file(pulled.directory.join("model-00002-of-00002.safetensors")).expect("removed");
+    let error = place.cache().find(ID, "main").expect_err("incomplete");
+    assert!(
+        matches!(&error, HubError::Incomplete { problem, .. } if problem.contains("model-00002")),
+        "{error}"
+    );
+    let list = place.cache().model(ID).expect("there");
+    assert!(list.revisions[0].problem.as_ref().is_some_and(|problem| problem.contains("model-00002")));
+    let checks = place.cache().verify(ID, false, |_, _| {}).expect("readable");
+    assert!(checks.iter().any(|check| check.state == FileState::Missing && check.path.contains("00002")));
+}
+
+#[test]
+fn files_that_a_model_does_without_may_be_refused() {
+    let model = || {
+        Model::small(5 * MB)
+            .with("generation_config.json", vec![b' '; 1000])
+            .with_lfs("special_tokens_map.json", vec![b' '; 9 * MB])
+    };
+    for code in [401, 403, 404] {
+        let place = Place::with(model());
+        for name in ["generation_config.json", "special_tokens_map.json"] {
+            place.hub.fault(
+                &format!("resolve/{COMMIT}/{name}"),
+                usize::MAX,
+                Kind::Status { code, retry_after: None, error_code: "" },
+            );
+        }
+        let mut skipped = Vec::new();
+        let pulled = place
+            .pull_with(&place.client(), |event| {
+                if let PullEvent::Skipped { path, .. } = event {
+                    skipped.push(path.clone());
+                }
+            })
+            .expect("pulled");
+        skipped.sort();
+        assert_eq!(skipped, ["generation_config.json", "special_tokens_map.json"], "{code}");
+        place.is_whole();
+        assert_eq!(names(&pulled.directory).len(), 4);
+        // Once the hub gives them out, they come.
+        place.hub.clear_faults();
+        let pulled = place.pull().expect("pulled");
+        assert_eq!(names(&pulled.directory).len(), 6);
+    }
+    // A server in trouble is another matter, and so is a model that is closed.
+    let place = Place::with(model());
+    place.hub.fault(
+        "generation_config.json",
+        usize::MAX,
+        Kind::Status { code: 500, retry_after: None, error_code: "" },
+    );
+    assert!(matches!(place.pull(), Err(HubError::Status { status: 500, .. })));
+    let place = Place::with(Model { is_gated: true, ..model() });
+    assert!(matches!(place.pull(), Err(HubError::Gated { .. })));
+
+    // Damaged in the cache, or gone from it.
+    let place = Place::with(model());
+    let pulled = place.pull().expect("pulled");
+    let blob = pulled.directory.join("generation_config.json").canonicalize().expect("there");
+    fs::write(&blob, "{").expect("written");
+    assert!(place.cache().find(ID, "main").is_ok());
+    assert!(
+        place
+            .cache()
+            .verify(ID, false, |_, _| {})
+            .expect("read")
+            .iter()
+            .any(|c| c.state == FileState::Damaged)
+    );
+    fs::remove_file(&blob).expect("removed");
+    assert!(place.cache().find(ID, "main").is_ok());
+    place.pull().expect("pulled");
+    assert!(blob.exists());
+    let config = pulled.directory.join("config.json").canonicalize().expect("there");
+    fs::write(config, "{}").expect("written");
+    assert!(matches!(place.cache().find(ID, "main"), Err(HubError::Incomplete { .. })));
+}
+
+#[cfg(unix)]
+#[test]
+fn blobs_may_be_on_another_disk() {
+    use std::os::unix::fs::symlink;
+    let other = tempfile::tempdir().expect("a temporary folder");
+    let place = Place::with(Model::sharded(2, MB));
+    let blobs = place.repository().join("blobs");
+    fs::create_dir_all(place.repository()).expect("created");
+    symlink(other.path(), &blobs).expect("linked");
+    place.pull().expect("pulled");
+    place.is_whole();
+    loads(&place);
+    assert!(place.cache().model(ID).expect("there").revisions[0].is_verified);
+    assert!(
+        place.cache().verify(ID, true, |_, _| {}).expect("read").iter().all(|c| c.state == FileState::Right)
+    );
+    // One revision of two takes its own blobs with it.
+    let next = "89abcdef0123456789abcdef0123456789abcdef";
+    let changed = Model::sharded(2, MB).with("config.json", b"{\"a\": 1}".to_vec());
+    place.hub.add(ID, Model { commit: next.to_owned(), ..changed });
+    place.pull().expect("pulled");
+    let count = names(other.path()).len();
+    let removal = place.cache().plan_removal(ID, Some(COMMIT)).expect("planned");
+    place.cache().remove(&removal).expect("removed");
+    assert_eq!(names(other.path()).len(), count - 1);
+    // The whole model leaves nothing there.
+    let removal = place.cache().plan_removal(ID, None).expect("planned");
+    assert!(removal.bytes > 2 * MB as u64, "{removal:?}");
+    place.cache().remove(&removal).expect("removed");
+    assert!(names(other.path()).is_empty() && !place.repository().exists());
+
+    // The same with the whole model, under another name.
+    let place = Place::with(Model::small(MB));
+    symlink(other.path(), place.repository()).expect("linked");
+    place.pull().expect("pulled");
+    place.is_whole();
+    loads(&place);
+}
+
+/// Newer versions of `huggingface_hub` keep a blob once for several models.
+#[cfg(unix)]
+#[test]
+fn blobs_that_models_share_are_checked_by_their_own_names() {
+    use std::os::unix::fs::symlink;
+    let place = Place::with(Model::small(MB));
+    let pulled = place.pull().expect("pulled");
+    let blob = pulled.directory.join("model.safetensors").canonicalize().expect("there");
+    let shared = place.folder.path().join("blobs/ab").join("ab".repeat(32));
+    fs::create_dir_all(shared.parent().expect("a folder")).expect("created");
+    fs::rename(&blob, &shared).expect("moved");
+    symlink(format!("../../blobs/ab/{}", "ab".repeat(32)), &blob).expect("linked");
+    let _ = fs::remove_file(place.repository().join(".pippin/verified"));
+    place.is_whole();
+    loads(&place);
+    assert!(
+        place.cache().verify(ID, true, |_, _| {}).expect("read").iter().all(|c| c.state == FileState::Right)
+    );
+    assert_eq!(place.pull().expect("pulled").transferred_bytes, 0);
+    // Damage is seen, and mended without a change to what others use.
+    let mut bytes = fs::read(&shared).expect("readable");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&shared, &bytes).expect("written");
+    assert!(matches!(place.cache().find(ID, "main"), Err(HubError::Incomplete { .. })));
+    place.pull().expect("pulled");
+    place.is_whole();
+    assert_eq!(fs::read(&shared).expect("readable"), bytes);
+}
+
+/// What nobody can write to, not even root: there are files where folders would be needed.
+#[test]
+fn a_model_that_is_there_needs_no_writable_cache() {
+    let place = Place::with(Model::sharded(2, MB));
+    place.pull().expect("pulled");
+    for folder in [place.folder.path().join(".locks"), place.repository().join(".pippin")] {
+        fs::remove_dir_all(&folder).expect("removed");
+        fs::write(&folder, "").expect("written");
+    }
+    let folder = place.cache().find(ID, "main").expect("found");
+    place.is_whole();
+    loads(&place);
+    assert!(HubCache::use_lock(&folder).is_none());
+    assert!(place.cache().model(ID).expect("there").revisions[0].problem.is_none());
+    assert!(
+        place.cache().verify(ID, true, |_, _| {}).expect("read").iter().all(|c| c.state == FileState::Right)
+    );
+    let pulled = place.pull().expect("nothing to do");
+    assert_eq!((pulled.transferred_bytes, pulled.directory), (0, folder));
+    // What is not there cannot come.
+    place
+        .hub
+        .add(ID, Model { commit: "89abcdef0123456789abcdef0123456789abcdef".to_owned(), ..Model::small(MB) });
+    assert!(matches!(place.pull(), Err(HubError::Write { .. })));
+}
+
+#[test]
+fn a_revision_that_is_not_there_names_one_that_is() {
+    let place = Place::with(Model::small(MB));
+    let client = place.client();
+    let plan = client.plan(&place.cache(), ID, COMMIT).expect("planned");
+    client.pull(&place.cache(), &plan, &PullOptions::default(), |_| {}).expect("pulled");
+    let error = place.cache().find(ID, "main").expect_err("no such name");
+    assert!(error.hint().is_some_and(|hint| hint.contains(&format!("{ID}@{COMMIT}"))), "{error:?}");
 }
 
 #[test]

@@ -149,6 +149,42 @@ fn the_network_can_be_switched_off() {
 }
 
 #[test]
+fn odd_values_hide_nothing_else() {
+    let hub = FakeHub::start();
+    for (name, extra) in [
+        (
+            "Numbers",
+            json!({"downloads": "17", "likes": 2.0, "usedStorage": -1, "safetensors": {"parameters": {"BF16": 1e40}}}),
+        ),
+        (
+            "Nulls",
+            json!({"downloads": null, "tags": null, "siblings": null, "gated": null, "config": null, "sha": null}),
+        ),
+        (
+            "Kinds",
+            json!({"downloads": {}, "tags": ["mlx", 7], "lastModified": 5, "library_name": ["mlx"], "private": "no",
+            "config": {"model_type": 4, "quantization": {"bits": null}, "quantization_config": {"bits": "4"}}}),
+        ),
+        ("Lists", json!({"config": [1], "safetensors": "none", "tags": "mlx", "pipeline_tag": {}})),
+    ] {
+        let model = Model::new(support::COMMIT).with("config.json", b"\xef\xbb\xbf{\"model_type\": \"qwen3\", \"rope_theta\": NaN, \"head_dim\": \"64\", \"quantization\": {\"bits\": \"4\", \"group_size\": null}}".to_vec());
+        hub.add(&format!("mlx-community/{name}"), model.extra(extra));
+        let id = format!("mlx-community/{name}");
+        let described = describe_remote(&client(&hub), &id, "main", &judge()).expect(name);
+        // Where the list of files is not one, the configuration is not known to be there.
+        if name != "Nulls" {
+            assert_eq!(
+                (described.supported, described.bits, described.shape.head_dim),
+                (Some(true), Some(4), Some(64))
+            );
+        }
+    }
+    let found = search(&client(&hub), &ModelSearch::default(), &judge()).expect("found");
+    assert_eq!(found.models.len(), 4, "{found:?}");
+    assert_eq!(found.models[0].downloads, 17);
+}
+
+#[test]
 fn failures_of_the_hub_are_errors() {
     let hub = hub();
     let status = |code| Kind::Status { code, retry_after: None, error_code: "" };
@@ -196,7 +232,7 @@ fn answers_that_make_no_sense_are_refused() {
         "[1]",
         "[{}]",
         "[{\"id\": 7}]",
-        "[{\"id\": \"a/b\", \"downloads\": \"many\"}]",
+        "[{\"id\": 7}, {\"id\": null}]",
     ] {
         let address = parrot("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", move |stream| {
             stream.write_all(body.as_bytes())
@@ -206,7 +242,7 @@ fn answers_that_make_no_sense_are_refused() {
         assert!(matches!(error, HubError::Protocol { .. }), "{body}: {error}");
     }
     // What is odd but harmless is left out.
-    let odd = r#"[{"id": "../../etc"}, {"id": "a/b", "downloads": null, "safetensors": 3, "config": [], "gated": "auto"}]"#;
+    let odd = r#"[{"id": "../../etc"}, {"id": "a/b", "downloads": null, "safetensors": 3, "config": [], "gated": "auto"}, {"id": 7}, 3]"#;
     let address = parrot("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", move |stream| {
         stream.write_all(odd.as_bytes())
     });

@@ -36,6 +36,17 @@ pub enum ModelError {
         /// The parser's message, with line and column.
         message: String,
     },
+    /// The configuration does not say which kind of model it is of, and so is none of a language model.
+    #[error(
+        "{} has no model_type{}", path.display(),
+        looks_like.map(|kind| format!(": the folder looks like that of {kind}")).unwrap_or_default()
+    )]
+    NoModelType {
+        /// The file.
+        path: PathBuf,
+        /// What the folder is instead, where that can be told.
+        looks_like: Option<&'static str>,
+    },
     /// A field of the configuration is missing, has the wrong type, or holds an impossible value.
     #[error("{file}: field `{field}` {problem}")]
     Field {
@@ -91,6 +102,9 @@ impl ModelError {
             Self::Read { .. } => "a model folder holds config.json and *.safetensors files; check its path",
             Self::TooLarge { .. } | Self::Json { .. } => {
                 "the file is damaged, or is not a model's configuration: download the model again"
+            }
+            Self::NoModelType { .. } => {
+                "a language model's config.json names its family, such as \"model_type\": \"llama\"; give the folder of one"
             }
             Self::Field { .. } => {
                 "the configuration is damaged or of another kind of model: download the model again"

@@ -7,7 +7,7 @@ use pippin_weights::{Checkpoint, QuantizationConfig};
 use crate::config::FILE;
 use crate::source::{Describe, Reader, Sink, Totals, Upload};
 use crate::weights::Weights;
-use crate::{Config, Decoder, DecoderSpec, LanguageModel, ModelInfo, ModelTypeRegistry, Result};
+use crate::{Config, Decoder, DecoderSpec, LanguageModel, ModelError, ModelInfo, ModelTypeRegistry, Result};
 
 /// Loads a model from its folder.
 ///
@@ -16,10 +16,34 @@ use crate::{Config, Decoder, DecoderSpec, LanguageModel, ModelInfo, ModelTypeReg
 /// A file is missing or malformed, the `model_type` is unknown, the checkpoint does not fit the configuration, or the
 /// device has no memory.
 pub fn load<B: Backend>(folder: &Path, backend: Arc<B>) -> Result<Box<dyn LanguageModel>> {
-    let config = Config::read(folder)?;
+    let config = config_of(folder)?;
     // Before the weights: whoever has the wrong model should learn that, not that a shard is missing.
     ModelTypeRegistry::find(&config)?.spec(&config)?;
     load_from(&config, &Checkpoint::open(folder)?, backend)
+}
+
+/// The configuration of a model's folder, if it is one of a model.
+fn config_of(folder: &Path) -> Result<Config> {
+    let config = Config::read(folder)?;
+    if config.fields().get("model_type").is_some() {
+        return Ok(config);
+    }
+    let has = |name: &str| folder.join(name).exists();
+    let looks_like = if has("adapter_config.json") || config.fields().get("lora_parameters").is_some() {
+        Some("an adapter, which is only the difference to a model")
+    } else if has("model_index.json") || config.fields().get("_class_name").is_some() {
+        Some("a part of an image generator")
+    } else if !std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| entry.path().extension().is_some_and(|extension| extension == "safetensors"))
+    {
+        Some("a tokenizer or a configuration without weights")
+    } else {
+        None
+    };
+    Err(ModelError::NoModelType { path: folder.join(FILE), looks_like })
 }
 
 /// Loads a model whose configuration and checkpoint are already at hand.
@@ -55,7 +79,7 @@ impl<B: Backend> Decoder<B> {
 ///
 /// As for [`load`], memory aside: a model that can be described can be loaded.
 pub fn describe(folder: &Path) -> Result<ModelInfo> {
-    let config = Config::read(folder)?;
+    let config = config_of(folder)?;
     ModelTypeRegistry::find(&config)?.spec(&config)?;
     describe_from(&config, &Checkpoint::open(folder)?)
 }
@@ -68,7 +92,8 @@ pub fn describe(folder: &Path) -> Result<ModelInfo> {
 pub fn describe_from(config: &Config, checkpoint: &Checkpoint) -> Result<ModelInfo> {
     let (spec, weights, totals) = read(config, checkpoint, Describe)?;
     let family = ModelTypeRegistry::find(config)?;
-    Ok(ModelInfo::new(config.model_type()?, family.name, &spec, weights.head.is_none(), &totals))
+    let info = ModelInfo::new(config.model_type()?, family.name, &spec, weights.head.is_none(), &totals);
+    Ok(ModelInfo { warnings: checkpoint.warnings().to_vec(), ..info })
 }
 
 /// Reads a model's files into a sink.

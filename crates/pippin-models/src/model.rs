@@ -45,6 +45,9 @@ pub struct ModelInfo {
     pub dtype: Dtype,
     /// The quantization of most weights; `None` for a dense model.
     pub quantization: Option<QuantSpec>,
+    /// What is odd about the model's files but does no harm, in sentences for the user.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Rows of logits.

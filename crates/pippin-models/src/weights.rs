@@ -120,6 +120,7 @@ impl ModelInfo {
                 .max_by_key(|(_, count)| **count)
                 .map_or(pippin_tensor::Dtype::F32, |(dtype, _)| *dtype),
             quantization: most.and_then(|(quantization, _)| *quantization),
+            warnings: Vec::new(),
         }
     }
 }

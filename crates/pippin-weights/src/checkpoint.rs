@@ -4,20 +4,14 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::fs;
-use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
-
-use crate::error::{Quoted, WeightsError};
+use crate::error::{Quoted, QuotedList, WeightsError};
+use crate::files::{Root, WeightFiles, WeightIndex};
 use crate::quantization::{Lookup, MatrixData, QuantizationConfig, QuantizedData, infer_spec};
-use crate::safetensors::{self, MAX_HEADER_LENGTH, MAX_TENSORS, MappedFile, json_offset, json_problem};
+use crate::safetensors::{self, MAX_TENSORS, MappedFile, OpenedFile};
 use crate::tensor::TensorData;
-
-const SINGLE_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
-const EXTENSION: &str = ".safetensors";
 
 /// The tensors of a checkpoint, by name.
 ///
@@ -30,44 +24,48 @@ pub struct Checkpoint {
     mappings: Vec<Arc<MappedFile>>,
     tensors: BTreeMap<Arc<str>, TensorData>,
     metadata: BTreeMap<String, String>,
+    warnings: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Opens the weights in a model folder.
+    /// Opens the weights in a model folder: the files that [`WeightFiles`] chooses. What is odd about them but does no
+    /// harm is told by [`warnings`](Self::warnings).
     ///
-    /// These are, whichever is there first: `model.safetensors`; the shards that
-    /// `model.safetensors.index.json` names; every `model*.safetensors`.
+    /// A tensor may be in several files if it is the same in all of them, byte for byte.
     ///
     /// # Links
     ///
-    /// The Hugging Face cache keeps a snapshot's files as links to `../../blobs/<hash>`. So a weight file may
-    /// be a symbolic link, but only to a file inside the model folder or, for a folder of the form
-    /// `models--<id>/snapshots/<revision>`, inside that `models--<id>` folder. Other links are refused: a
-    /// downloaded model has no business with files elsewhere. `folder` itself may be reached through any
-    /// links. Shards must be named plainly: an index cannot name a path.
+    /// Links that somebody made on his own disk are followed, wherever they lead: the files of the folder may be links, and
+    /// the way to it may lead over some. What was downloaded is another matter. The Hugging Face cache keeps a snapshot's
+    /// files as links to `../../blobs/<hash>`, and no download makes any other. So in a folder of the form
+    /// `models--<id>/snapshots/<revision>` a link may only lead to a file within that `models--<id>` folder, into its
+    /// `blobs`, which may be a link to another disk, or to a blob that the cache keeps for several models
+    /// (`blobs/<2 digits>/<hash>` beside them). Shards must be named plainly: an index cannot name a path.
     ///
     /// # Errors
     ///
-    /// See [`WeightsError`]: no or missing files, refused files, malformed headers and indexes, and
-    /// contradictions between them.
+    /// See [`WeightsError`]: no or missing files, refused files, malformed headers, and contradictions between files.
     pub fn open(folder: &Path) -> Result<Self, WeightsError> {
         let root = Root::new(folder)?;
-        let mut checkpoint = Self { folder: Some(folder.to_owned()), ..Self::default() };
-        if exists(&folder.join(SINGLE_FILE))? {
-            checkpoint.add_file(&root, SINGLE_FILE)?;
-            return Ok(checkpoint);
+        let WeightFiles { files, extra, missing, warnings, links, index } = root.weight_files()?;
+        if !missing.is_empty() {
+            let by_index = index.is_some() || folder.join(WeightFiles::INDEX).exists();
+            let place = if by_index { folder.join(WeightFiles::INDEX) } else { folder.to_owned() };
+            return Err(WeightsError::MissingShards { index: place, missing, links });
         }
-        let index = folder.join(INDEX_FILE);
-        if exists(&index)? {
-            checkpoint.add_indexed(&root, &index)?;
-            return Ok(checkpoint);
+        if files.is_empty() {
+            return Err(WeightsError::NoWeights { folder: folder.to_owned(), others: others(folder) });
         }
-        let names = root.list_weights()?;
-        if names.is_empty() {
-            return Err(WeightsError::NoWeights { folder: folder.to_owned() });
+        let mut checkpoint = Self { folder: Some(folder.to_owned()), warnings, ..Self::default() };
+        for name in files {
+            let target = root.resolve(&name)?;
+            checkpoint.add(&folder.join(&name), &target)?;
         }
-        for name in names {
-            checkpoint.add_file(&root, &name)?;
+        for name in extra {
+            checkpoint.add_extra(&root, &name)?;
+        }
+        if let Some(index) = index {
+            checkpoint.compare(&index);
         }
         Ok(checkpoint)
     }
@@ -91,13 +89,51 @@ impl Checkpoint {
         Self { tensors, ..Self::default() }
     }
 
-    fn add_file(&mut self, root: &Root, name: &str) -> Result<(), WeightsError> {
-        let target = root.resolve(name)?;
-        self.add(&root.folder.join(name), &target)
-    }
-
     fn add(&mut self, path: &Path, target: &Path) -> Result<(), WeightsError> {
         let opened = safetensors::open(path, target)?;
+        if let Some((tensor, first)) = self.contradiction(&opened) {
+            return Err(WeightsError::DuplicateTensor { tensor, first, second: path.to_owned() });
+        }
+        self.insert(path, opened)
+    }
+
+    /// Takes what a file adds that the index does not name. It is not needed for sure, so what is wrong with it is a warning.
+    fn add_extra(&mut self, root: &Root, name: &str) -> Result<(), WeightsError> {
+        let path = root.folder.join(name);
+        let opened = root.resolve(name).and_then(|target| safetensors::open(&path, &target));
+        let problem = match opened {
+            Ok(opened) => match self.contradiction(&opened) {
+                None => return self.insert(&path, opened),
+                Some((tensor, first)) => format!(
+                    "its {} is another than that in {}, which {} names",
+                    Quoted(&tensor),
+                    Quoted(&file_name(&first)),
+                    WeightFiles::INDEX
+                ),
+            },
+            Err(error @ WeightsError::UnsafeShard { .. }) => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        self.warnings.push(format!("{} is left out: {problem}", Quoted(name)));
+        Ok(())
+    }
+
+    /// A tensor of a file that another file has with other contents, and that file.
+    fn contradiction(&self, opened: &OpenedFile) -> Option<(String, PathBuf)> {
+        let differs = |tensor: &&TensorData| {
+            self.get(tensor.name()).is_some_and(|known| {
+                (known.dtype(), known.shape(), known.bytes())
+                    != (tensor.dtype(), tensor.shape(), tensor.bytes())
+            })
+        };
+        let tensor = opened.tensors.iter().find(differs)?;
+        let first = self.get(tensor.name()).and_then(TensorData::file).unwrap_or(Path::new(""));
+        Some((tensor.name().to_owned(), first.to_owned()))
+    }
+
+    fn insert(&mut self, path: &Path, opened: OpenedFile) -> Result<(), WeightsError> {
+        let (mut repeated, mut added) = (Vec::new(), 0);
+        let is_empty = opened.tensors.is_empty();
         for tensor in opened.tensors {
             if self.tensors.len() == MAX_TENSORS {
                 return Err(WeightsError::TooManyTensors { path: path.to_owned(), limit: MAX_TENSORS });
@@ -105,57 +141,48 @@ impl Checkpoint {
             match self.tensors.entry(tensor.name().into()) {
                 Entry::Vacant(vacant) => {
                     vacant.insert(tensor);
+                    added += 1;
                 }
-                Entry::Occupied(occupied) => {
-                    return Err(WeightsError::DuplicateTensor {
-                        tensor: occupied.key().to_string(),
-                        first: occupied.get().file().unwrap_or(Path::new("")).to_owned(),
-                        second: path.to_owned(),
-                    });
-                }
+                Entry::Occupied(occupied) => repeated.extend(occupied.get().file().map(file_name)),
             }
+        }
+        if !repeated.is_empty() {
+            let count = repeated.len();
+            repeated.sort_unstable();
+            repeated.dedup();
+            self.warnings.push(format!(
+                "{} repeats {count} tensor{} of {}",
+                Quoted(&file_name(path)),
+                if count == 1 { "" } else { "s" },
+                QuotedList(&repeated)
+            ));
         }
         for (key, value) in opened.metadata {
             self.metadata.entry(key).or_insert(value);
         }
-        self.files.push(path.to_owned());
-        self.mappings.push(opened.file);
+        if added > 0 || is_empty {
+            self.files.push(path.to_owned());
+            self.mappings.push(opened.file);
+        }
         Ok(())
     }
 
-    fn add_indexed(&mut self, root: &Root, index: &Path) -> Result<(), WeightsError> {
-        let weight_map = read_index(root, index)?;
-        let mut shards: Vec<&str> = weight_map.values().map(String::as_str).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let mut missing = Vec::new();
-        for &shard in &shards {
-            check_plain_name(index, shard)?;
-            if !exists(&root.folder.join(shard))? {
-                missing.push(shard.to_owned());
-            }
+    /// Says what an index names that there is not. Conversions drop tensors that nobody reads, and the model that is
+    /// loaded will say what it lacks.
+    fn compare(&mut self, index: &WeightIndex) {
+        let absent: Vec<String> =
+            index.tensors().filter(|name| !self.contains(name)).map(str::to_owned).collect();
+        if !absent.is_empty() {
+            let warning =
+                format!("{} names tensors that no file has: {}", WeightFiles::INDEX, QuotedList(&absent));
+            self.warnings.push(warning);
         }
-        if !missing.is_empty() {
-            return Err(WeightsError::MissingShards { index: index.to_owned(), missing });
-        }
-        for shard in shards {
-            self.add_file(root, shard)?;
-        }
-        for (tensor, shard) in &weight_map {
-            let holder = self.tensors.get(tensor.as_str()).and_then(TensorData::file);
-            if holder != Some(&root.folder.join(shard)) {
-                let elsewhere = match holder.and_then(Path::file_name) {
-                    Some(holder) => format!("; it is in {}", Quoted(&holder.to_string_lossy())),
-                    None => String::new(),
-                };
-                return Err(WeightsError::Index {
-                    path: index.to_owned(),
-                    field: format!("weight_map.{tensor}"),
-                    problem: format!("{} has no such tensor{elsewhere}", Quoted(shard)),
-                });
-            }
-        }
-        Ok(())
+    }
+
+    /// What is odd about the files, in sentences for the user: an index that is not used, files that are left out.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The names of all tensors, sorted.
@@ -203,7 +230,8 @@ impl Checkpoint {
                         || (present.contains('.') && is_dotted_suffix(name, present))
                 })
                 .map(str::to_owned);
-            WeightsError::MissingTensor { tensor: name.to_owned(), location, closest }
+            let warning = self.warnings.first().cloned();
+            WeightsError::MissingTensor { tensor: name.to_owned(), location, closest, warning }
         })
     }
 
@@ -355,187 +383,18 @@ fn is_dotted_suffix(long: &str, short: &str) -> bool {
     long.strip_suffix(short).is_some_and(|prefix| prefix.ends_with('.'))
 }
 
-/// Whether there is something of that name, be it a link to nothing.
-fn exists(path: &Path) -> Result<bool, WeightsError> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(WeightsError::io(path, "open", error)),
-    }
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Refuses names that are anything but the plain name of a safetensors file.
-fn check_plain_name(index: &Path, shard: &str) -> Result<(), WeightsError> {
-    let refuse = |problem: &str| {
-        Err(WeightsError::UnsafeShard {
-            path: index.to_owned(),
-            shard: shard.to_owned(),
-            problem: problem.to_owned(),
-        })
-    };
-    if shard.contains(['/', '\\', ':', '\0']) || Path::new(shard).is_absolute() {
-        return refuse("an index may only name files of its own folder, without a path");
-    }
-    if shard.contains("..") {
-        return refuse("the name contains `..`");
-    }
-    if shard.len() <= EXTENSION.len() || !shard.ends_with(EXTENSION) {
-        return refuse("not a .safetensors file");
-    }
-    Ok(())
-}
-
-/// The model folder and the places that links in it may lead to.
-struct Root {
-    /// As the caller gave it; errors show this.
-    folder: PathBuf,
-    /// Without links.
-    allowed: Vec<PathBuf>,
-}
-
-impl Root {
-    fn new(folder: &Path) -> Result<Self, WeightsError> {
-        let real = fs::canonicalize(folder).map_err(|error| WeightsError::io(folder, "open", error))?;
-        if !real.is_dir() {
-            return Err(WeightsError::NotAFolder { path: folder.to_owned() });
-        }
-        let mut allowed = vec![real.clone()];
-        allowed.extend(hub_repository(&real));
-        Ok(Self { folder: folder.to_owned(), allowed })
-    }
-
-    /// The file behind a plain name in the folder, without links, if it is in an allowed place.
-    fn resolve(&self, name: &str) -> Result<PathBuf, WeightsError> {
-        let path = self.folder.join(name);
-        let target = fs::canonicalize(&path).map_err(|error| WeightsError::io(&path, "open", error))?;
-        if self.allowed.iter().any(|place| target.starts_with(place)) {
-            Ok(target)
-        } else {
-            Err(WeightsError::UnsafeShard {
-                path: self.folder.clone(),
-                shard: name.to_owned(),
-                problem: format!("it is a link to {}, outside the model folder", target.display()),
-            })
-        }
-    }
-
-    /// The names of all `model*.safetensors`, sorted.
-    fn list_weights(&self) -> Result<Vec<String>, WeightsError> {
-        let failed = |error| WeightsError::io(&self.folder, "list", error);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(failed)? {
-            // A name that is not UTF-8 is none of ours.
-            if let Ok(name) = entry.map_err(failed)?.file_name().into_string()
-                && name.starts_with("model")
-                && name.ends_with(EXTENSION)
-            {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
-    }
-}
-
-/// The repository folder `…/models--<id>` of a folder `…/models--<id>/snapshots/<revision>[/…]`.
-fn hub_repository(folder: &Path) -> Option<PathBuf> {
-    let components: Vec<Component<'_>> = folder.components().collect();
-    let name = |index: usize| match components[index] {
-        Component::Normal(name) => name.to_str(),
-        _ => None,
-    };
-    let position = (0..components.len().saturating_sub(2)).rev().find(|&index| {
-        name(index).is_some_and(|name| name.starts_with("models--")) && name(index + 1) == Some("snapshots")
-    })?;
-    Some(components[..=position].iter().collect())
-}
-
-/// Reads the `weight_map` of an index: tensor name to shard name.
-fn read_index(root: &Root, index: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
-    let target = root.resolve(INDEX_FILE)?;
-    let failed = |error| WeightsError::io(index, "read", error);
-    let metadata = fs::metadata(&target).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(WeightsError::NotAFile { path: index.to_owned() });
-    }
-    let bad =
-        |problem| WeightsError::Index { path: index.to_owned(), field: "weight_map".to_owned(), problem };
-    if metadata.len() > MAX_HEADER_LENGTH {
-        return Err(bad(format!("the file is longer than {MAX_HEADER_LENGTH} bytes")));
-    }
-    let text = fs::read(&target).map_err(failed)?;
-    let Index(weight_map) = serde_json::from_slice(&text)
-        .map_err(|error| bad(format!("{} (byte {})", json_problem(&error), json_offset(&text, &error))))?;
-    if weight_map.is_empty() {
-        return Err(bad("names no tensor".to_owned()));
-    }
-    Ok(weight_map)
-}
-
-/// The index file; only `weight_map` is of interest.
-struct Index(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Index {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct IndexVisitor;
-        impl<'de> Visitor<'de> for IndexVisitor {
-            type Value = Index;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with `weight_map`")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut weight_map = None;
-                while let Some(key) = map.next_key::<String>()? {
-                    if key != "weight_map" {
-                        map.next_value::<IgnoredAny>()?;
-                    } else if weight_map.is_some() {
-                        return Err(A::Error::custom("`weight_map` occurs twice"));
-                    } else {
-                        weight_map = Some(map.next_value::<WeightMap>()?);
-                    }
-                }
-                match weight_map {
-                    Some(WeightMap(map)) => Ok(Index(map)),
-                    None => Err(A::Error::custom("`weight_map` is missing")),
-                }
-            }
-        }
-        deserializer.deserialize_map(IndexVisitor)
-    }
-}
-
-struct WeightMap(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for WeightMap {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WeightMapVisitor;
-        impl<'de> Visitor<'de> for WeightMapVisitor {
-            type Value = WeightMap;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`weight_map` as an object of file names")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut shards = BTreeMap::new();
-                while let Some(tensor) = map.next_key::<String>()? {
-                    if shards.contains_key(&tensor) {
-                        return Err(A::Error::custom(format_args!(
-                            "tensor {} occurs twice",
-                            Quoted(&tensor)
-                        )));
-                    }
-                    if shards.len() == MAX_TENSORS {
-                        return Err(A::Error::custom(format_args!("more than {MAX_TENSORS} tensors")));
-                    }
-                    let shard = map.next_value::<String>()?;
-                    shards.insert(tensor, shard);
-                }
-                Ok(WeightMap(shards))
-            }
-        }
-        deserializer.deserialize_map(WeightMapVisitor)
-    }
+/// Files of a folder that look like weights, but are not those of an MLX model.
+fn others(folder: &Path) -> Vec<String> {
+    let endings = [".safetensors", ".gguf", ".bin", ".pt", ".pth", ".npz", ".part", ".incomplete"];
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| endings.iter().any(|ending| name.ends_with(ending)))
+        .collect();
+    names.sort_unstable();
+    names
 }

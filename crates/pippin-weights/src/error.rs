@@ -37,10 +37,12 @@ pub enum WeightsError {
         path: PathBuf,
     },
     /// The folder holds no safetensors file of a model.
-    #[error("no model*.safetensors in {}", folder.display())]
+    #[error("no model*.safetensors in {}{}", folder.display(), There(others))]
     NoWeights {
         /// The folder that was searched.
         folder: PathBuf,
+        /// Files that look like weights of another kind.
+        others: Vec<String>,
     },
     /// The file is shorter than the smallest safetensors file.
     #[error("{} is truncated: {length} bytes, but the header length alone takes 8", path.display())]
@@ -116,16 +118,21 @@ pub enum WeightsError {
         /// Why it is refused.
         problem: String,
     },
-    /// The index names weight files that are not there.
-    #[error("{}: missing weight files: {}", index.display(), QuotedList(missing))]
+    /// Weight files are not there that the index names, or that belong to a set of which others are there.
+    #[error("{}: missing weight files: {}{}", index.display(), QuotedList(missing), Sentences(links))]
     MissingShards {
-        /// The index file.
+        /// The index file, or the folder where there is none.
         index: PathBuf,
         /// The names of the missing files.
         missing: Vec<String>,
+        /// Of those that are links to nothing: where they lead, in words.
+        links: Vec<String>,
     },
-    /// Two files hold a tensor of the same name.
-    #[error("tensor {} is both in {} and in {}", Quoted(tensor), first.display(), second.display())]
+    /// Two files hold different tensors of the same name.
+    #[error(
+        "tensor {} is both in {} and in {}, and not the same",
+        Quoted(tensor), first.display(), second.display()
+    )]
     DuplicateTensor {
         /// The name of the tensor.
         tensor: String,
@@ -151,6 +158,8 @@ pub enum WeightsError {
         location: String,
         /// A tensor of the checkpoint whose name differs only by a prefix, if there is one.
         closest: Option<String>,
+        /// What is odd about the checkpoint's files, if anything is.
+        warning: Option<String>,
     },
     /// A tensor has another shape than the caller expects.
     #[error("{place}: expected shape {expected:?}, found {found:?}")]
@@ -260,6 +269,9 @@ impl WeightsError {
             Self::Io { .. } | Self::Size { .. } | Self::View { .. } => return None,
             Self::NotAFile { .. } => "put the weights there as a plain file",
             Self::NotAFolder { .. } => "give the folder that holds config.json and model.safetensors",
+            Self::NoWeights { others, .. } if others.iter().any(|name| name.starts_with("adapter")) => {
+                "an adapter is only the difference to a model: give the folder of the model that it was made for"
+            }
             Self::NoWeights { .. } => {
                 "a model folder holds model.safetensors, or model.safetensors.index.json and its shards; \
                  PyTorch .bin and GGUF files are not read"
@@ -281,12 +293,14 @@ impl WeightsError {
                 return Some(format!("known dtypes: {}; convert the tensor to one of them", Dtype::list()));
             }
             Self::Index { .. } => {
-                "the index and the weight files do not belong together: download both again; deleting the index \
-                 makes Pippin load every model*.safetensors in the folder"
+                "download the index again, or delete it: then every model*.safetensors in the folder is loaded"
             }
             Self::UnsafeShard { .. } => {
-                "keep the weight files in the model folder itself, or in the Hugging Face cache as the \
-                 hub client lays it out"
+                "in a folder of the Hugging Face cache, links lead to the model's own blobs: download the model again; \
+                 links of your own are followed in any other folder"
+            }
+            Self::MissingShards { links, .. } if !links.is_empty() => {
+                "put the files back to where the links lead, or download the model again"
             }
             Self::MissingShards { .. } => "the download is incomplete: download the model again",
             Self::DuplicateTensor { .. } => {
@@ -301,6 +315,9 @@ impl WeightsError {
                     "the checkpoint has {}: is it for another model type than config.json says?",
                     Quoted(closest)
                 ));
+            }
+            Self::MissingTensor { warning: Some(warning), .. } => {
+                return Some(format!("a weight file may be missing: {warning}"));
             }
             Self::MissingTensor { .. } => {
                 "the weights and config.json do not belong together, or a shard is missing"
@@ -395,7 +412,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// Displays a list of untrusted strings, the first ten of them.
-struct QuotedList<'a>(&'a [String]);
+pub(crate) struct QuotedList<'a>(pub(crate) &'a [String]);
 
 impl fmt::Display for QuotedList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -408,6 +425,24 @@ impl fmt::Display for QuotedList<'_> {
             write!(f, " and {} more", self.0.len() - SHOWN)?;
         }
         Ok(())
+    }
+}
+
+/// Displays what is there instead, if anything is.
+struct There<'a>(&'a [String]);
+
+impl fmt::Display for There<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "; there is {}", QuotedList(self.0)) }
+    }
+}
+
+/// Displays sentences, each after a semicolon.
+struct Sentences<'a>(&'a [String]);
+
+impl fmt::Display for Sentences<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(3).try_for_each(|sentence| write!(f, "; {sentence}"))
     }
 }
 

@@ -79,6 +79,7 @@ and [`quantize_affine`] and [`quantize_minifloat`] are `mlx.core.quantize`, bit 
 mod checkpoint;
 mod dtype;
 mod error;
+mod files;
 pub mod json;
 pub mod minifloat;
 mod quantization;
@@ -88,6 +89,7 @@ mod tensor;
 pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use error::{TensorPlace, WeightsError};
+pub use files::{WeightFiles, WeightIndex, resolve_link};
 pub use quantization::{
     Lookup, MatrixData, QuantMode, QuantSpec, QuantizationConfig, QuantizedData, quantize_affine,
     quantize_minifloat,

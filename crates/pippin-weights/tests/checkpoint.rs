@@ -101,15 +101,182 @@ fn what_could_not_be_read_is_not_written() {
     ));
 }
 
+#[track_caller]
+fn warnings(folder: &Path) -> String {
+    Checkpoint::open(folder).unwrap().warnings().join("\n")
+}
+
+#[track_caller]
+fn value(folder: &Path, name: &str) -> f32 {
+    Checkpoint::open(folder).unwrap().require(name).unwrap().to_f32().unwrap()[0]
+}
+
+/// One shard of a set, with one tensor.
+fn shard(folder: &Path, number: usize, count: usize, value: f32) -> String {
+    let name = format!("model-{number:05}-of-{count:05}.safetensors");
+    write(folder, &name, &[numbers(&format!("t{number}"), &[value])]);
+    name
+}
+
 #[test]
-fn the_single_file_wins_over_the_index() {
+fn a_file_beside_the_index_has_to_agree_with_it() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "model.safetensors", &[numbers("a", &[1.0])]);
     write(folder.path(), "model-2.safetensors", &[numbers("a", &[2.0])]);
     write_index(folder.path(), json!({"a": "model-2.safetensors"}));
+    let message = refusal(folder.path());
+    assert_contains(&message, &["tensor `a` is both in", "model-2.safetensors", "model.safetensors"]);
+    write(folder.path(), "model-2.safetensors", &[numbers("a", &[1.0])]);
+    assert_eq!(value(folder.path(), "a"), 1.0);
+    assert_contains(
+        &warnings(folder.path()),
+        &["`model.safetensors` repeats 1 tensor of `model-2.safetensors`"],
+    );
+}
+
+#[test]
+fn an_index_of_another_model_counts_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let source: serde_json::Map<String, Value> = (1..=5)
+        .map(|number| (format!("t{number}"), json!(format!("model-{number:05}-of-00005.safetensors"))))
+        .collect();
+    write_index(folder.path(), Value::Object(source));
+    // Two shards of the five: what is missing is named.
+    shard(folder.path(), 1, 5, 1.0);
+    shard(folder.path(), 3, 5, 3.0);
+    let parts = ["missing weight files: `model-00002-of-00005.safetensors`, `model-00004", "00005-of-00005"];
+    assert_contains(&refusal(folder.path()), &parts);
+    // A whole file beside them is a model.
+    write(folder.path(), "model.safetensors", &[numbers("t1", &[7.0])]);
+    assert_eq!(value(folder.path(), "t1"), 7.0);
+    assert_contains(
+        &warnings(folder.path()),
+        &["names `model-00002-of-00005.safetensors`", "not there", "and not `model-00001"],
+    );
+    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    // So is a whole set.
+    shard(folder.path(), 1, 2, 8.0);
+    assert_contains(&refusal(folder.path()), &["missing weight files", "model-00002-of-00005"]);
+    shard(folder.path(), 2, 2, 9.0);
+    assert_eq!((value(folder.path(), "t1"), value(folder.path(), "t2")), (8.0, 9.0));
+    // The usual case: nothing of what the index names.
+    for number in [1, 3] {
+        fs::remove_file(folder.path().join(format!("model-{number:05}-of-00005.safetensors"))).unwrap();
+    }
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().names().collect::<Vec<_>>(), ["t1", "t2"]);
+    assert_contains(
+        &warnings(folder.path()),
+        &["and 1 more"].map(|_| "which are not there: using `model-00001-of-00002"),
+    );
+    // Of that set, too, all must be there.
+    fs::remove_file(folder.path().join("model-00001-of-00002.safetensors")).unwrap();
+    assert_contains(&refusal(folder.path()), &["missing weight files: `model-00001-of-00002.safetensors`"]);
+    // A tensor that the model needs and nobody has: the odd index is mentioned.
+    write(folder.path(), "model-00001-of-00002.safetensors", &[]);
+    let hint = Checkpoint::open(folder.path()).unwrap().require("t1").unwrap_err().hint().unwrap();
+    assert_contains(&hint, &["weight file may be missing", "index.json"]);
+}
+
+#[test]
+fn numbers_tell_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    shard(folder.path(), 2, 3, 2.0);
+    let expected = "`model-00001-of-00003.safetensors`, `model-00003-of-00003.safetensors`";
+    assert_contains(&refusal(folder.path()), &[expected]);
+    // An old shard beside the whole file.
+    write(folder.path(), "model.safetensors", &[numbers("t2", &[5.0])]);
+    assert_eq!(value(folder.path(), "t2"), 5.0);
+    assert_contains(&warnings(folder.path()), &["`model-00002-of-00003.safetensors` is left out"]);
+    // A whole set and a file: they have to agree.
+    shard(folder.path(), 1, 3, 1.0);
+    shard(folder.path(), 3, 3, 3.0);
+    assert_contains(&refusal(folder.path()), &["`t2` is both in", "not the same"]);
+    write(folder.path(), "model.safetensors", &[numbers("t2", &[2.0]), numbers("t3", &[3.0])]);
+    assert_contains(&warnings(folder.path()), &["`model.safetensors` repeats 2 tensors of"]);
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().files().len(), 3, "nothing new in it");
+    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    // A part of another set.
+    shard(folder.path(), 4, 5, 9.0);
+    assert_contains(&warnings(folder.path()), &["`model-00004-of-00005.safetensors` is left out"]);
+    assert!(!Checkpoint::open(folder.path()).unwrap().contains("t4"));
+
+    // Counted from 0; fewer digits; an impossible number; a set too large to be believed.
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["model-0-of-2", "model-1-of-2", "model-part-00007-of-00002", "model-1-of-4000000000"] {
+        write(folder.path(), &format!("{name}.safetensors"), &[numbers(name, &[1.0])]);
+    }
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().files().len(), 4);
+}
+
+#[test]
+fn strays_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "model.safetensors", &[numbers("a", &[1.0])]);
+    for stray in [
+        "consolidated.safetensors",
+        "adapters.safetensors",
+        "weights.00.safetensors",
+        "model.fp16.safetensors",
+        "model-bf16-00001-of-00001.safetensors",
+    ] {
+        write(folder.path(), stray, &[numbers("a", &[9.0])]);
+    }
+    for name in ["._model.safetensors", "model.safetensors.part", "model.safetensors.index.json.lock"] {
+        fs::write(folder.path().join(name), "Mac OS X").unwrap();
+    }
+    fs::write(folder.path().join("model-extra.safetensors"), "").unwrap();
+    assert_eq!(value(folder.path(), "a"), 1.0);
+    let text = warnings(folder.path());
+    assert_contains(
+        &text,
+        &["`model-bf16-00001-of-00001.safetensors`, `model.fp16.safetensors` are left out"],
+    );
+    assert_contains(&text, &["`model-extra.safetensors` is left out: no bytes"]);
+    // Alone, a variant is the model; two of them are not.
+    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    fs::remove_file(folder.path().join("model-bf16-00001-of-00001.safetensors")).unwrap();
+    assert_eq!(value(folder.path(), "a"), 9.0);
+    write(folder.path(), "model.fp32.safetensors", &[numbers("a", &[8.0])]);
+    assert_contains(&refusal(folder.path()), &["`a` is both in", "fp16", "fp32"]);
+    // Conversions by the first versions of mlx-lm.
+    for name in ["model.fp16.safetensors", "model.fp32.safetensors", "model-extra.safetensors"] {
+        fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    assert_eq!(value(folder.path(), "a"), 9.0);
+    fs::remove_file(folder.path().join("weights.00.safetensors")).unwrap();
+    let message = refusal(folder.path());
+    assert_contains(&message, &["no model*.safetensors", "there is", "`consolidated.safetensors`"]);
+    // The only file is empty: damaged, not absent.
+    fs::write(folder.path().join("model.safetensors"), "").unwrap();
+    assert_contains(&refusal(folder.path()), &["model.safetensors is truncated: 0 bytes"]);
+}
+
+#[test]
+fn what_the_index_does_not_name_may_add_but_not_contradict() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (shard(folder.path(), 1, 2, 1.0), shard(folder.path(), 2, 2, 2.0));
+    write_index(folder.path(), json!({"t1": first, "rotary.inv_freq": first}));
+    // Of the same set.
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
-    assert_eq!(checkpoint.require("a").unwrap().to_f32().unwrap(), [1.0]);
-    assert_eq!(checkpoint.files().len(), 1);
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["t1", "t2"]);
+    assert_contains(&checkpoint.warnings().join(""), &["names tensors that no file has: `rotary.inv_freq`"]);
+    // Of another set, whole or not, and in another form.
+    write_index(folder.path(), json!({"t1": first, "t2": second}));
+    shard(folder.path(), 1, 1, 9.0);
+    shard(folder.path(), 4, 5, 9.0);
+    write(folder.path(), "model.bf16.safetensors", &[numbers("t1", &[9.0])]);
+    write(folder.path(), "model-mtp.safetensors", &[numbers("mtp", &[3.0])]);
+    write(folder.path(), "model-old.safetensors", &[numbers("t1", &[9.0]), numbers("t1.scales", &[3.0])]);
+    fs::write(folder.path().join("model-cut.safetensors"), "cut").unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["mtp", "t1", "t2"]);
+    assert_eq!(value(folder.path(), "t1"), 1.0);
+    let text = warnings(folder.path());
+    assert_contains(
+        &text,
+        &["`model.bf16.safetensors` are left out", "`model-old.safetensors` is left out: its `t1`"],
+    );
+    assert_contains(&text, &["`model-cut.safetensors` is left out", "truncated"]);
 }
 
 #[test]
@@ -118,7 +285,7 @@ fn shards_with_an_index() {
     let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
     write(folder.path(), shards[0], &[numbers("a", &[1.0]), numbers("b", &[2.0])]);
     write(folder.path(), shards[1], &[numbers("c", &[3.0]), numbers("unlisted", &[4.0])]);
-    // Not in the index: not opened.
+    // Not in the index, and another than the one that is.
     write(folder.path(), "model-extra.safetensors", &[numbers("a", &[5.0])]);
     write_index(folder.path(), json!({"a": shards[0], "b": shards[0], "c": shards[1]}));
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
@@ -126,11 +293,9 @@ fn shards_with_an_index() {
     assert_eq!(checkpoint.files().len(), 2);
     assert_eq!(checkpoint.total_bytes(), 16);
 
-    write_index(folder.path(), json!({"a": shards[1]}));
-    assert_contains(&refusal(folder.path()), &["index.json", "`weight_map.a`", shards[1], "no such tensor"]);
-    write_index(folder.path(), json!({"a": shards[0], "c": shards[0], "unlisted": shards[1]}));
-    let message = refusal(folder.path());
-    assert_contains(&message, &["`weight_map.c`", shards[0], "it is in `model-00002-of-00002.safetensors`"]);
+    // In which file a tensor is, the files say.
+    write_index(folder.path(), json!({"a": shards[1], "b": shards[0]}));
+    assert_eq!(value(folder.path(), "a"), 1.0);
 
     write_index(
         folder.path(),
@@ -156,14 +321,14 @@ fn without_an_index_all_model_files_count() {
     write(folder.path(), "model_a.safetensors", &[numbers("a", &[1.0])]);
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a", "b"]);
-    write(folder.path(), "model.c.safetensors", &[numbers("a", &[1.0])]);
+    write(folder.path(), "model.c.safetensors", &[numbers("a", &[2.0])]);
     assert_contains(&refusal(folder.path()), &["tensor `a` is both in"]);
     let adapters = Checkpoint::open_file(&folder.path().join("adapters.safetensors")).unwrap();
     assert!(adapters.contains("x"));
 }
 
 #[test]
-fn malformed_indexes() {
+fn an_index_that_cannot_be_read_is_not_needed() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "model-1.safetensors", &[numbers("a", &[1.0])]);
     let path = folder.path().join("model.safetensors.index.json");
@@ -171,20 +336,41 @@ fn malformed_indexes() {
         ("", &["EOF"][..]),
         ("[]", &["expected an object with `weight_map`"]),
         ("{}", &["`weight_map` is missing"]),
+        (r#"{"weight_map":null}"#, &["object of file names"]),
         (r#"{"weight_map":{}}"#, &["names no tensor"]),
         (r#"{"weight_map":[]}"#, &["object of file names"]),
         (r#"{"weight_map":{"a":1}}"#, &["expected a string", "byte"]),
+        (r#"{"weight_map":{"a":"model-1.safetensors",}}"#, &["trailing comma"]),
         (r#"{"weight_map":{"a":"m"}} x"#, &["trailing characters"]),
+        (
+            r#"{"weight_map":{"a":"pytorch_model.bin"}}"#,
+            &["`pytorch_model.bin`, which is not a .safetensors"],
+        ),
+        (r#"{"weight_map":{"a":""}}"#, &["is not a .safetensors"]),
         (r#"{"weight_map":{"a":"model-1.safetensors"},"weight_map":{}}"#, &["`weight_map` occurs twice"]),
         (
             r#"{"weight_map":{"a":"model-1.safetensors","a":"model-1.safetensors"}}"#,
             &["tensor `a` occurs twice"],
         ),
+        (r#"{"weight_map":{"a":"sub/model-1.safetensors"}}"#, &["which is not there"]),
     ] {
         fs::write(&path, text).unwrap();
-        let message = refusal(folder.path());
-        assert_contains(&message, &["model.safetensors.index.json"]);
-        assert_contains(&message, parts);
+        let text = warnings(folder.path());
+        assert_contains(&text, &["model.safetensors.index.json"]);
+        assert_contains(&text, parts);
+    }
+    // A folder in its place.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_contains(&warnings(folder.path()), &["not a regular file"]);
+    fs::remove_dir(&path).unwrap();
+    // Nothing is wrong with these.
+    for text in [
+        "\u{feff}{\"weight_map\":{\"a\":\"model-1.safetensors\"}}",
+        r#"{"metadata":null,"weight_map":{"a":"model-1.safetensors"}}"#,
+    ] {
+        fs::write(&path, text).unwrap();
+        assert_eq!(warnings(folder.path()), "");
     }
 }
 
@@ -199,7 +385,6 @@ fn shard_names_that_lead_elsewhere() {
     let absolute = model.join("model-1.safetensors");
     for shard in [
         "../model-1.safetensors",
-        "sub/model-1.safetensors",
         "./model-1.safetensors",
         "sub\\model-1.safetensors",
         "C:model-1.safetensors",
@@ -208,9 +393,7 @@ fn shard_names_that_lead_elsewhere() {
         absolute.to_str().unwrap(),
         "..",
         ".",
-        "",
-        ".safetensors",
-        "pytorch_model.bin",
+        "sub/../model-1.safetensors",
         "/etc/passwd",
     ] {
         write_index(&model, json!({"a": shard}));
@@ -254,8 +437,66 @@ mod links {
 
         fs::remove_file(blobs.join("aaaa")).unwrap();
         let error = Checkpoint::open(&snapshot).unwrap_err();
-        assert_contains(&error.to_string(), &["cannot open", "model-1.safetensors"]);
+        let parts =
+            ["missing weight files: `model-1.safetensors`", "a link to ../../blobs/aaaa", "not there"];
+        assert_contains(&error.to_string(), &parts);
         assert_contains(&error.hint().unwrap(), &["download the model again"]);
+    }
+
+    #[test]
+    fn a_cache_that_was_moved_by_links_works() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = root.path().join("disk");
+        fs::create_dir_all(&disk).unwrap();
+        let repository = root.path().join("hub/models--org--name");
+        let snapshot = repository.join("snapshots/0123abc");
+        // The blobs, the whole model under another name, the whole cache, a snapshot that is a name elsewhere.
+        for what in ["blobs", "model", "cache", "snapshot"] {
+            let _ = fs::remove_dir_all(root.path().join("hub"));
+            let elsewhere = disk.join(what);
+            hub_cache(&root.path().join("hub"));
+            write(&repository.join("blobs"), "aaaa", &[numbers("a", &[1.0])]);
+            symlink("../../blobs/aaaa", snapshot.join("model.safetensors")).unwrap();
+            let moved = match what {
+                "blobs" => repository.join("blobs"),
+                "model" => repository.clone(),
+                "cache" => root.path().join("hub"),
+                _ => snapshot.clone(),
+            };
+            if what == "snapshot" {
+                symlink(&moved, &elsewhere).unwrap();
+                assert!(Checkpoint::open(&elsewhere).unwrap().contains("a"));
+                continue;
+            }
+            fs::rename(&moved, &elsewhere).unwrap();
+            symlink(&elsewhere, &moved).unwrap();
+            assert!(Checkpoint::open(&snapshot).unwrap().contains("a"), "{what}");
+            // What leads elsewhere is still refused.
+            write(root.path(), "secret", &[numbers("a", &[1.0])]);
+            fs::remove_file(snapshot.join("model.safetensors")).unwrap();
+            symlink(root.path().join("secret"), snapshot.join("model.safetensors")).unwrap();
+            assert_contains(&refusal(&snapshot), &["outside the model's folder in the cache"]);
+            let _ = fs::remove_file(&moved);
+        }
+    }
+
+    #[test]
+    fn blobs_that_models_share() {
+        let root = tempfile::tempdir().unwrap();
+        let snapshot = hub_cache(root.path());
+        let hash = "ab".repeat(32);
+        let store = root.path().join("blobs/ab");
+        fs::create_dir_all(&store).unwrap();
+        write(&store, &hash, &[numbers("a", &[1.0])]);
+        let blob = root.path().join("models--org--name/blobs/cccc");
+        symlink(format!("../../blobs/ab/{hash}"), &blob).unwrap();
+        symlink("../../blobs/cccc", snapshot.join("model.safetensors")).unwrap();
+        assert!(Checkpoint::open(&snapshot).unwrap().contains("a"));
+        // Anything else in that folder is none.
+        fs::rename(store.join(&hash), store.join("other")).unwrap();
+        fs::remove_file(&blob).unwrap();
+        symlink("../../blobs/ab/other", &blob).unwrap();
+        assert_contains(&refusal(&snapshot), &["outside the model's folder"]);
     }
 
     #[test]
@@ -270,7 +511,7 @@ mod links {
         let message = refusal(&snapshot);
         assert_contains(
             &message,
-            &["`model.safetensors`", "link to", "models--other", "outside the model folder"],
+            &["`model.safetensors`", "link to", "models--other", "outside the model's folder"],
         );
 
         // The user who names the file decides.
@@ -278,29 +519,63 @@ mod links {
 
         // Also by way of an index, or of no index, and also for the index itself.
         fs::rename(&link, snapshot.join("model-1.safetensors")).unwrap();
-        assert_contains(&refusal(&snapshot), &["outside the model folder"]);
+        assert_contains(&refusal(&snapshot), &["outside the model's folder"]);
         write_index(&snapshot, json!({"a": "model-1.safetensors"}));
-        assert_contains(&refusal(&snapshot), &["outside the model folder"]);
+        assert_contains(&refusal(&snapshot), &["outside the model's folder"]);
         let index = snapshot.join("model.safetensors.index.json");
         fs::rename(&index, other.join("index")).unwrap();
         symlink(other.join("index"), &index).unwrap();
-        assert_contains(&refusal(&snapshot), &["index.json", "outside the model folder"]);
+        assert_contains(&refusal(&snapshot), &["index.json", "outside the model's folder"]);
     }
 
     #[test]
-    fn plain_folders_may_link_within_themselves() {
+    fn links_of_ones_own_are_followed() {
         let root = tempfile::tempdir().unwrap();
-        let model = root.path().join("model");
-        fs::create_dir_all(model.join("weights")).unwrap();
-        write(&model.join("weights"), "w.safetensors", &[numbers("a", &[1.0])]);
-        symlink("weights/w.safetensors", model.join("model.safetensors")).unwrap();
-        assert!(Checkpoint::open(&model).is_ok());
-        // A name that merely begins like the folder's is another folder.
-        fs::create_dir(root.path().join("model-2")).unwrap();
-        write(&root.path().join("model-2"), "w.safetensors", &[numbers("a", &[1.0])]);
-        fs::remove_file(model.join("model.safetensors")).unwrap();
-        symlink("../model-2/w.safetensors", model.join("model.safetensors")).unwrap();
-        assert_contains(&refusal(&model), &["outside the model folder"]);
+        let (model, data) = (root.path().join("model"), root.path().join("data"));
+        fs::create_dir_all(&model).unwrap();
+        fs::create_dir_all(&data).unwrap();
+        write(&data, "w", &[numbers("a", &[1.0])]);
+        let link = model.join("model.safetensors");
+        let set = |target: &Path| {
+            let _ = fs::remove_file(&link);
+            symlink(target, &link).unwrap();
+        };
+        set(Path::new("../data/w"));
+        assert!(Checkpoint::open(&model).unwrap().contains("a"));
+        // A link to a link, into a cache.
+        let snapshot = hub_cache(&root.path().join("hub"));
+        write(&root.path().join("hub/models--org--name/blobs"), "aaaa", &[numbers("b", &[1.0])]);
+        symlink("../../blobs/aaaa", snapshot.join("model.safetensors")).unwrap();
+        set(&snapshot.join("model.safetensors"));
+        assert!(Checkpoint::open(&model).unwrap().contains("b"));
+
+        // To nothing; in a circle; to what is no file.
+        set(Path::new("/no/such/place/w"));
+        let parts =
+            ["missing weight files: `model.safetensors`", "link to /no/such/place/w, which is not there"];
+        assert_contains(&refusal(&model), &parts);
+        set(Path::new("model.safetensors"));
+        assert_contains(&refusal(&model), &["missing", "`model.safetensors` is a link to", "leads nowhere"]);
+        set(&data);
+        assert_contains(&refusal(&model), &["model.safetensors is not a regular file"]);
+        set(Path::new("/dev/zero"));
+        assert_contains(&refusal(&model), &["model.safetensors is not a regular file"]);
+        let pipe = root.path().join("pipe");
+        if std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()) {
+            set(&pipe);
+            assert_contains(&refusal(&model), &["model.safetensors is not a regular file"]);
+            set(&data.join("w"));
+            fs::rename(&pipe, model.join("model.safetensors.index.json")).unwrap();
+            assert_contains(&super::warnings(&model), &["index.json is not a regular file"]);
+        }
+
+        // What is not needed may lead nowhere.
+        set(&data.join("w"));
+        symlink("nowhere", model.join("model-extra.safetensors")).unwrap();
+        assert_contains(
+            &super::warnings(&model),
+            &["`model-extra.safetensors` is a link to nowhere", "left out"],
+        );
     }
 }
 

@@ -1,6 +1,8 @@
 //! `pippin pull`: models of the hub, brought to this machine.
 
-use pippin::hub::{HubCache, HubClient, ModelLocation, PullOptions, PullPlan, PulledModel};
+use std::path::Path;
+
+use pippin::hub::{HubCache, HubClient, HubError, ModelLocation, PullOptions, PullPlan, PulledModel};
 use pippin::{EngineConfig, EngineError};
 use serde::Serialize;
 
@@ -15,7 +17,21 @@ pub(super) fn run(settings: &PullSettings) -> Result<()> {
     let cache = settings.config.hub_cache().map_err(EngineError::from)?;
     for model in &settings.models {
         let (id, revision) = hub_name(model, settings.revision.as_deref(), &settings.config)?;
-        let plan = client.plan(&cache, &id, &revision).map_err(EngineError::from)?;
+        let plan = match client.plan(&cache, &id, &revision) {
+            Err(error @ (HubError::Offline { .. } | HubError::Network { .. })) => {
+                // What is here needs no network, though nobody can tell whether the hub has something newer.
+                let Ok(directory) = cache.find(&id, &revision) else {
+                    return Err(EngineError::from(error).into());
+                };
+                output::note(&format!("{error}; {id} is here already"));
+                output::data(&Summary::present(&id, &revision, &directory).to_text(settings.json))?;
+                continue;
+            }
+            plan => plan.map_err(EngineError::from)?,
+        };
+        for warning in &plan.warnings {
+            output::warning(warning);
+        }
         let summary = if settings.dry_run {
             Summary::planned(&cache, &plan)
         } else {
@@ -92,6 +108,24 @@ impl Summary {
             transferred_bytes: None,
             missing_bytes: None,
             files: plan.files.iter().map(|file| File { path: file.path.clone(), bytes: file.size }).collect(),
+        }
+    }
+
+    /// Of a model that is here, where the hub cannot be asked.
+    fn present(id: &str, revision: &str, directory: &Path) -> Self {
+        let commit =
+            directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let files: Vec<File> =
+            super::show::files_of(directory).into_iter().map(|(path, bytes)| File { path, bytes }).collect();
+        Self {
+            model: id.to_owned(),
+            revision: revision.to_owned(),
+            commit,
+            directory: Some(directory.display().to_string()),
+            total_bytes: files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.bytes)),
+            transferred_bytes: Some(0),
+            missing_bytes: None,
+            files,
         }
     }
 

@@ -27,6 +27,9 @@ pub(super) fn run(settings: &ShowSettings) -> Result<()> {
         found => found.map_err(EngineError::from)?,
     };
     let info = pippin::models::describe(&found.directory).map_err(EngineError::from)?;
+    for warning in &info.warnings {
+        output::warning(warning);
+    }
     let processor = TextProcessor::from_dir(&found.directory, &found.configuration)?;
     let options = settings.config.load_options(&found.configuration.name());
     let format = options.kv_format_of(info.dtype);
@@ -256,7 +259,7 @@ impl Description {
             special_tokens: special.map(|(name, token)| (name.to_owned(), token.to_owned())).collect(),
             stop_tokens: stop.map(|id| StopToken { id, token: tokenizer.id_to_token(id) }).collect(),
             stop_strings: processor.stop_strings.clone(),
-            files: files(directory),
+            files: files_of(directory).into_iter().map(|(name, bytes)| File { name, bytes }).collect(),
         }
     }
 
@@ -342,8 +345,8 @@ fn list(items: impl Iterator<Item = String>) -> String {
 }
 
 /// The files of a folder with their sizes, by name. The hub's cache is made of links: sizes are those of their targets.
-fn files(directory: &Path) -> Vec<File> {
-    let mut files: Vec<File> = directory
+pub(super) fn files_of(directory: &Path) -> Vec<(String, u64)> {
+    let mut files: Vec<(String, u64)> = directory
         .read_dir()
         .into_iter()
         .flatten()
@@ -351,10 +354,10 @@ fn files(directory: &Path) -> Vec<File> {
         .filter_map(|entry| {
             let metadata = std::fs::metadata(entry.path()).ok()?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            (metadata.is_file() && !name.starts_with('.')).then_some(File { name, bytes: metadata.len() })
+            (metadata.is_file() && !name.starts_with('.')).then_some((name, metadata.len()))
         })
         .collect();
-    files.sort_by(|a, b| a.name.cmp(&b.name));
+    files.sort();
     files
 }
 

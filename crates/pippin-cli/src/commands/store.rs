@@ -137,8 +137,9 @@ pub(super) fn rm(args: &RmArgs, config: &EngineConfig) -> Result<()> {
     let cache = cache(config)?;
     for model in &args.models {
         let (id, own) = hub_name(model, None, config)?;
-        // A revision that stands behind the name (`@v1`) is meant as much as one in the flag.
-        let named = model.contains('@').then_some(own);
+        // A revision that stands behind the name (`@v1`) is meant as much as one in the flag. The address of a page shows the main
+        // one whether that is meant or not.
+        let named = (model.contains('@') || (model.contains("/tree/") && own != "main")).then_some(own);
         let revision = args.revision.clone().or(named);
         let removal = cache.plan_removal(&id, revision.as_deref()).map_err(EngineError::from)?;
         let what = match (&revision, removal.is_all) {

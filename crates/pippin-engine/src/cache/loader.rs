@@ -100,6 +100,7 @@ impl LoadReporter<'_> {
 #[derive(Clone, Debug, Default)]
 pub struct LocalLoader {
     hub_cache: Option<PathBuf>,
+    endpoint: Option<String>,
 }
 
 impl LocalLoader {
@@ -117,13 +118,16 @@ impl LocalLoader {
 
     /// Looks for hub models where a configuration says.
     pub fn from_config(config: &EngineConfig) -> Self {
-        Self { hub_cache: config.hub.cache_dir.clone() }
+        Self { hub_cache: config.hub.cache_dir.clone(), endpoint: config.hub.endpoint.clone() }
     }
 
     fn resolver(&self) -> Resolver {
         let mut resolver = Resolver::from_env();
         if let Some(folder) = &self.hub_cache {
             resolver.cache = Some(HubCache::new(folder));
+        }
+        if self.endpoint.is_some() {
+            resolver.endpoint.clone_from(&self.endpoint);
         }
         resolver
     }

@@ -37,7 +37,7 @@ impl ConfigInputs {
     /// Variables that are empty or not Unicode count as not set.
     pub fn from_env() -> Self {
         let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let named = get(Self::FILE_VARIABLE).map(PathBuf::from);
+        let named = get(Self::FILE_VARIABLE).map(pippin_hub::expand_path);
         Self {
             is_file_named: named.is_some(),
             file: named.or_else(|| Some(config_folder()?.join("config.toml"))),

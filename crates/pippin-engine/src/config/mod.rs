@@ -294,6 +294,9 @@ impl EngineConfig {
         let mut resolver = Resolver::from_env();
         // Without a cache, models in folders are found all the same.
         resolver.cache = self.hub_cache().ok();
+        if let Some(endpoint) = &self.hub.endpoint {
+            resolver.endpoint = Some(endpoint.clone());
+        }
         Ok(resolver)
     }
 

@@ -1,7 +1,5 @@
 //! The list of the settings. A new one stands here, and has its field in [`EngineConfig`](super::EngineConfig).
 
-use std::path::{Path, PathBuf};
-
 use pippin_tensor::{KvFormat, Numerics};
 use serde_json::json;
 
@@ -210,7 +208,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         unset: Some("where its other tools keep it"),
         expected: "a folder",
         kind: SettingKind::Text,
-        set: |config, raw| raw.text().map(|value| config.hub.cache_dir = Some(home_relative(&value))),
+        set: |config, raw| {
+            raw.text().map(|value| config.hub.cache_dir = Some(pippin_hub::expand_path(value)))
+        },
         show: |config| json!(config.hub.cache_dir),
     },
     Setting {
@@ -243,11 +243,3 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| json!(config.hub.offline),
     },
 ];
-
-/// A path whose `~` stands for the home folder, as in a shell.
-fn home_relative(text: &str) -> PathBuf {
-    match (Path::new(text).strip_prefix("~"), std::env::home_dir()) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => PathBuf::from(text),
-    }
-}

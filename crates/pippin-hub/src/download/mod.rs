@@ -82,6 +82,13 @@ pub enum PullEvent {
         /// The file.
         path: String,
     },
+    /// A file that the model does without could not be had, and is left out.
+    Skipped {
+        /// The file.
+        path: String,
+        /// What the hub says.
+        reason: String,
+    },
     /// A file is there, and is what it should be.
     Finished {
         /// The file.
@@ -111,7 +118,9 @@ impl HubClient {
     /// Downloads what a plan says, or what is missing of it.
     ///
     /// Files appear in the cache whole and checked, or not at all. Whatever ends a download, the next one goes on where
-    /// it stopped. When another process downloads a file, it is waited for and its file is used.
+    /// it stopped. When another process downloads a file, it is waited for and its file is used. Where everything is there
+    /// already, the cache need not be writable. A file that the model does without (`generation_config.json`, say) may be
+    /// refused by the hub: that is [`PullEvent::Skipped`].
     ///
     /// # Errors
     ///
@@ -127,6 +136,27 @@ impl HubClient {
         if self.options().is_offline {
             return Err(HubError::Offline { what: format!("downloading {}", plan.id) });
         }
+        match self.pull_into(cache, plan, options, &mut progress) {
+            // A cache that others fill, or on a disk that is not to be written to, may hold it all.
+            Err(HubError::Write { path, source }) => match whole(cache, plan) {
+                Some(model) => {
+                    let total = model.total_bytes;
+                    progress(&PullEvent::Progress { done: total, total, transferred: 0 });
+                    Ok(model)
+                }
+                None => Err(HubError::Write { path, source }),
+            },
+            pulled => pulled,
+        }
+    }
+
+    fn pull_into(
+        &self,
+        cache: &HubCache,
+        plan: &PullPlan,
+        options: &PullOptions,
+        progress: &mut dyn FnMut(&PullEvent),
+    ) -> Result<PulledModel> {
         let store = cache.store(&plan.id);
         let _in_use = crate::lock::share(cache.root(), &store.folder_name)?
             .ok_or_else(|| HubError::InUse { id: plan.id.clone() })?;
@@ -207,6 +237,18 @@ impl HubClient {
             transferred_bytes: transferred,
         })
     }
+}
+
+/// The model, where the cache holds it under the name that was asked for and at the commit that the hub has.
+fn whole(cache: &HubCache, plan: &PullPlan) -> Option<PulledModel> {
+    let directory = cache.find(&plan.id, &plan.revision).ok()?;
+    (directory.file_name()? == plan.commit.as_str()).then(|| PulledModel {
+        id: plan.id.clone(),
+        commit: plan.commit.clone(),
+        directory,
+        total_bytes: plan.total_bytes(),
+        transferred_bytes: 0,
+    })
 }
 
 fn check_space(folder: &Path, plan: &PullPlan) -> Result<()> {

@@ -129,6 +129,12 @@ impl Part {
         journal.write_all(format!("pippin-journal 1 {size}\n").as_bytes()).map_err(failed)
     }
 
+    /// Removes what there is, where nothing will come of it.
+    pub(crate) fn discard(&self) {
+        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(&self.journal_path);
+    }
+
     /// Makes the file durable, and gives it its name.
     pub(crate) fn publish(&self, to: &Path, size: u64) -> Result<()> {
         let failed = |source| HubError::Write { path: self.path.clone(), source };

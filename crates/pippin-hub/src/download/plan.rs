@@ -1,8 +1,9 @@
 //! Which files of a model are needed, and which of them are missing.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use serde_json::Value;
+use pippin_weights::{WeightFiles, WeightIndex, WeightsError};
 
 use super::ranges::Ranges;
 use crate::http::Ask;
@@ -10,9 +11,7 @@ use crate::store::{check_file_name, is_trick};
 use crate::{FileHash, HubCache, HubClient, HubError, RemoteModel, Result};
 
 /// The index of weights in several files.
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
-/// The largest index that is read.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
+const INDEX: &str = WeightFiles::INDEX;
 
 /// What a download will do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +25,8 @@ pub struct PullPlan {
     pub commit: String,
     /// The files that the model needs.
     pub files: Vec<PlannedFile>,
+    /// What is odd about the model's files, in sentences for the user.
+    pub warnings: Vec<String>,
 }
 
 /// A file that a model needs.
@@ -64,13 +65,13 @@ impl PullPlan {
 impl HubClient {
     /// Finds out what a download has to do, and downloads nothing but the file list and the index of the weights.
     ///
-    /// Needed are the configuration, the tokenizer, templates, and the weights that the index names; or, without an
-    /// index, `model*.safetensors`.
+    /// Needed are the configuration, the tokenizer, templates, and the weights: the files that
+    /// [`WeightFiles`] chooses, which are those that a model is loaded from.
     ///
     /// # Errors
     ///
     /// The names are invalid, the hub cannot be reached, it has no such model or does not show it, the model has no
-    /// weights in safetensors files, or names files that would leave their folder.
+    /// weights in safetensors files or not all of them, or names files that would leave their folder.
     pub fn plan(&self, cache: &HubCache, id: &str, revision: &str) -> Result<PullPlan> {
         let model = self.model_info(id, revision)?;
         let commit = model
@@ -79,59 +80,83 @@ impl HubClient {
             .filter(|sha| is_commit(sha))
             .ok_or_else(|| HubError::Protocol { url: self.page(id), problem: "no commit".to_owned() })?;
         // A renamed model is kept under the name that it was asked for, as the Python tools do.
-        let names = self.needed(id, &commit, &model)?;
+        let (names, warnings) = self.needed(id, &commit, &model)?;
         let mut files = Vec::with_capacity(names.len());
         for path in names {
             check_file_name(id, &path)?;
-            let (size, hash) = match model.file(&path) {
-                Some(file) => match (file.size, file.hash.clone()) {
-                    (Some(size), Some(hash)) => (size, hash),
-                    _ => self.ask_about(id, &commit, &path)?,
-                },
-                None => {
-                    let problem = format!("its index names {path:?}, which it does not have");
-                    return Err(HubError::NoWeights { id: id.to_owned(), problem });
-                }
+            let (size, hash) = match model.file(&path).map(|file| (file.size, file.hash.clone())) {
+                Some((Some(size), Some(hash))) => (size, hash),
+                _ => self.ask_about(id, &commit, &path)?,
             };
             let present = cache.present_bytes(id, &hash, size);
             files.push(PlannedFile { path, size, hash, present });
         }
-        Ok(PullPlan { id: id.to_owned(), revision: revision.to_owned(), commit, files })
+        Ok(PullPlan { id: id.to_owned(), revision: revision.to_owned(), commit, files, warnings })
     }
 
-    fn needed(&self, id: &str, commit: &str, model: &RemoteModel) -> Result<BTreeSet<String>> {
+    fn needed(&self, id: &str, commit: &str, model: &RemoteModel) -> Result<(BTreeSet<String>, Vec<String>)> {
         let names: Vec<&str> = model.siblings.iter().map(|file| file.path.as_str()).collect();
         // Nobody writes such a name by accident.
         if let Some(name) = names.iter().find(|name| is_trick(name)) {
             check_file_name(id, name)?;
         }
-        let mut needed: BTreeSet<String> =
-            names.iter().filter(|name| is_needed(name)).map(|&name| name.to_owned()).collect();
-        if model.file(INDEX).is_some() {
-            let bytes = self.fetch_small(id, commit, INDEX, MAX_INDEX_BYTES)?;
-            needed.extend(shards(id, &bytes)?);
-            return Ok(needed);
-        }
-        let in_root = |name: &&&str| !name.contains('/') && name.ends_with(".safetensors");
-        let mut weights: Vec<&&str> = names.iter().filter(in_root).collect();
-        if weights.iter().any(|name| name.starts_with("model")) {
-            weights.retain(|name| name.starts_with("model"));
-        }
-        if weights.is_empty() {
-            let has = |suffix: &str| names.iter().any(|name| name.ends_with(suffix));
-            let problem = match (has(".gguf"), has(".bin")) {
-                (true, _) => "it has GGUF files only",
-                (_, true) => "it has PyTorch files only",
-                _ => "it has no *.safetensors files",
+        let has_index = names.contains(&INDEX);
+        let index = if has_index { Some(self.index(id, commit)?) } else { None };
+        let sizes = model.siblings.iter().map(|file| (file.path.as_str(), file.size));
+        let weights = WeightFiles::choose(sizes, index).map_err(|error| unsafe_path(id, &error))?;
+        let nothing = |problem: String| Err(HubError::NoWeights { id: id.to_owned(), problem });
+        if let Some(first) = weights.missing.first() {
+            let others = match weights.missing.len() - 1 {
+                0 => String::new(),
+                others => format!(" and {others} more"),
             };
-            return Err(HubError::NoWeights { id: id.to_owned(), problem: problem.to_owned() });
+            return nothing(format!(
+                "{first:?}{others} belongs to its weights, but the hub does not have it"
+            ));
+        }
+        if weights.files.is_empty() {
+            let has = |suffix: &str| names.iter().any(|name| name.ends_with(suffix));
+            let kinds = [
+                (has("model_index.json"), "it has the parts of an image generator"),
+                (has("adapter_config.json"), "it is an adapter, the difference to a model"),
+                (has(".gguf"), "it has GGUF files only"),
+                (has(".safetensors"), "none of its *.safetensors files is called model*.safetensors"),
+                (has(".bin"), "it has PyTorch files only"),
+                (has(".npz"), "it has NumPy files only"),
+            ];
+            let kind = kinds.into_iter().find(|(is_so, _)| *is_so);
+            return nothing(kind.map_or("it has no *.safetensors files", |(_, kind)| kind).to_owned());
         }
         if !names.contains(&"config.json") {
-            let problem = "it has no config.json".to_owned();
-            return Err(HubError::NoWeights { id: id.to_owned(), problem });
+            return nothing("it has no config.json".to_owned());
         }
-        needed.extend(weights.into_iter().map(|&name| name.to_owned()));
-        Ok(needed)
+        let mut needed: BTreeSet<String> =
+            names.iter().filter(|name| is_needed(name)).map(|&name| name.to_owned()).collect();
+        needed.extend(weights.files);
+        needed.extend(weights.extra);
+        Ok((needed, weights.warnings))
+    }
+
+    /// What the index says. One that the hub lists but does not give out is as good as none.
+    fn index(&self, id: &str, commit: &str) -> Result<Result<WeightIndex, WeightsError>> {
+        let unread = |problem: String| WeightsError::Index {
+            path: Path::new(INDEX).to_owned(),
+            field: "weight_map".to_owned(),
+            problem,
+        };
+        let index = match self.fetch_small(id, commit, INDEX, WeightIndex::MAX_BYTES) {
+            Ok(bytes) => WeightIndex::parse(&bytes, Path::new(INDEX)),
+            Err(
+                error @ (HubError::NoFile { .. } | HubError::NotOnHub { .. } | HubError::TooLarge { .. }),
+            ) => Err(unread(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        if let Ok(index) = &index {
+            for shard in index.shards() {
+                check_file_name(id, shard)?;
+            }
+        }
+        Ok(index)
     }
 
     /// Size and hash of a file, of a server whose list does not have them.
@@ -149,29 +174,16 @@ impl HubClient {
     }
 }
 
-/// The files that an index names.
-pub(crate) fn shards(id: &str, index: &[u8]) -> Result<BTreeSet<String>> {
-    let unusable = |problem: &str| HubError::NoWeights {
-        id: id.to_owned(),
-        problem: format!("its model.safetensors.index.json {problem}"),
+fn unsafe_path(id: &str, error: &WeightsError) -> HubError {
+    let path = match error {
+        WeightsError::UnsafeShard { shard, .. } => shard.chars().take(200).collect(),
+        _ => INDEX.to_owned(),
     };
-    let index: Value = serde_json::from_slice(index).map_err(|_| unusable("is not valid JSON"))?;
-    let map =
-        index.get("weight_map").and_then(Value::as_object).ok_or_else(|| unusable("has no weight_map"))?;
-    let mut names = BTreeSet::new();
-    for name in map.values() {
-        let name = name.as_str().ok_or_else(|| unusable("names files that are no text"))?;
-        check_file_name(id, name)?;
-        if !name.ends_with(".safetensors") {
-            return Err(unusable("names files that are not *.safetensors"));
-        }
-        names.insert(name.to_owned());
-    }
-    if names.is_empty() { Err(unusable("names no files")) } else { Ok(names) }
+    HubError::UnsafePath { id: id.to_owned(), path, problem: "it leads out of its folder" }
 }
 
 /// Whether a file, weights aside, is one that some part of Pippin reads.
-fn is_needed(name: &str) -> bool {
+pub(crate) fn is_needed(name: &str) -> bool {
     if let Some((folder, file)) = name.split_once('/') {
         return folder.ends_with("chat_templates") && !file.contains('/') && file.ends_with(".jinja");
     }
@@ -187,9 +199,20 @@ fn is_needed(name: &str) -> bool {
     }
 }
 
-/// Whether a file, weights included, is one that some part of Pippin reads.
-pub(crate) fn is_file_of_a_model(name: &str) -> bool {
-    is_needed(name) || (!name.contains('/') && name.ends_with(".safetensors"))
+/// Whether a needed file is one without which a model runs all the same. `has_tokenizer`: whether `tokenizer.json` is there,
+/// which says everything that older forms of a tokenizer do.
+pub(crate) fn is_optional(name: &str, has_tokenizer: bool) -> bool {
+    match name {
+        "config.json" | "tokenizer_config.json" => false,
+        INDEX | "added_tokens.json" | "special_tokens_map.json" => true,
+        "tokenizer.model" | "merges.txt" | "vocab.txt" | "vocab.json" => has_tokenizer,
+        _ => {
+            name.contains('/')
+                || name.ends_with("config.json")
+                || (has_tokenizer && name.ends_with(".tiktoken"))
+                || (has_tokenizer && name.starts_with("tokenizer.") && name != "tokenizer.json")
+        }
+    }
 }
 
 /// Whether a text is the hash of a commit, in full.
@@ -269,27 +292,20 @@ mod tests {
     }
 
     #[test]
-    fn indexes_with_tricks_are_refused() {
-        let index = |name: &str| serde_json::json!({"weight_map": {"a": name}}).to_string().into_bytes();
-        assert_eq!(shards("o/n", &index("model-1.safetensors")).expect("fine").len(), 1);
-        for name in [
-            "../x.safetensors",
-            "/x.safetensors",
-            "a\\x.safetensors",
-            "a/../../x.safetensors",
-            "",
-            "x\0.safetensors",
-        ] {
-            assert!(matches!(shards("o/n", &index(name)), Err(HubError::UnsafePath { .. })), "{name:?}");
+    fn what_is_optional() {
+        for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+            assert!(!is_optional(name, true) && !is_optional(name, false), "{name}");
         }
-        for text in [
-            "[",
-            "{}",
-            r#"{"weight_map": {}}"#,
-            r#"{"weight_map": {"a": 1}}"#,
-            r#"{"weight_map": {"a": "x.bin"}}"#,
+        for name in [
+            "generation_config.json",
+            "preprocessor_config.json",
+            INDEX,
+            "additional_chat_templates/rag.jinja",
         ] {
-            assert!(matches!(shards("o/n", text.as_bytes()), Err(HubError::NoWeights { .. })), "{text}");
+            assert!(is_optional(name, true) && is_optional(name, false), "{name}");
+        }
+        for name in ["tokenizer.model", "vocab.json", "merges.txt", "qwen.tiktoken", "tokenizer.model.v3"] {
+            assert!(is_optional(name, true) && !is_optional(name, false), "{name}");
         }
     }
 }

@@ -78,6 +78,8 @@ struct FileState {
     /// Ranges of it that are being fetched.
     active: u64,
     wrong: u32,
+    /// The hub does not give it out, and the model does without.
+    is_skipped: bool,
     /// Released as soon as the file is there.
     lock: Option<FileLock>,
 }
@@ -234,6 +236,11 @@ impl<'a> Round<'a> {
                         {
                             store.mark_missing(&plan.commit, &file.path);
                         }
+                        if self.may_skip(&error, file) {
+                            self.skip(claim, &error);
+                            (failures, progress) = (0, 0);
+                            continue;
+                        }
                         return Err(client.explain(error, &plan.id, &plan.commit, Some(&file.path)));
                     }
                     let wait = patience.wait(failures, &error);
@@ -251,6 +258,29 @@ impl<'a> Round<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the model does without a file that the hub refuses. What passes, or is damaged on the way, is no refusal.
+    fn may_skip(&self, error: &HubError, file: &PlannedFile) -> bool {
+        let has_tokenizer = self.plan.files.iter().any(|file| file.path == "tokenizer.json");
+        matches!(error, HubError::Status { status: 401 | 403 | 404 | 410 | 451, .. })
+            && super::plan::is_optional(&file.path, has_tokenizer)
+    }
+
+    fn skip(&self, claim: Claim, error: &HubError) {
+        let FileWork { file, part, .. } = &self.files[claim.file];
+        let mut state = lock(&self.state);
+        let now = &mut state.files[claim.file];
+        now.todo.clear();
+        // Another connection may have met the same.
+        if !std::mem::replace(&mut now.is_skipped, true) {
+            now.lock = None;
+            part.discard();
+            state.unfinished -= 1;
+            let reason = error.to_string();
+            state.events.push(PullEvent::Skipped { path: file.path.clone(), reason });
+        }
+        self.changed.notify_all();
     }
 
     /// The next range; waits while others may still hand one back. `None` when all is over.
@@ -304,7 +334,9 @@ impl<'a> Round<'a> {
 
     fn give_back_to(&self, state: &mut State, claim: Claim, at: u64) {
         let file = &mut state.files[claim.file];
-        if file.is_sequential {
+        if file.is_skipped {
+            // Nobody is to take it again.
+        } else if file.is_sequential {
             file.has_reader &= !claim.is_reader;
             if !file.has_reader {
                 file.todo = file.done.missing(self.files[claim.file].file.size).into();
@@ -508,6 +540,9 @@ impl<'a> Round<'a> {
                     loop {
                         if self.is_over(&state) {
                             return Ok(false);
+                        }
+                        if state.files[index].is_skipped {
+                            return Ok(true);
                         }
                         let frontier = state.files[index].done.frontier();
                         if frontier > hashed {
