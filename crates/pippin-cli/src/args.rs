@@ -39,6 +39,8 @@ fn reference() -> String {
 pub(crate) enum Command {
     /// Answer a prompt, or hold a conversation.
     Run(Box<RunArgs>),
+    /// Show the prompt and the tokens that a model sees.
+    Tokenize(TokenizeArgs),
     /// Show what a model is.
     Show(ShowArgs),
     /// Download a model of the hub.
@@ -86,27 +88,13 @@ pub(crate) struct RunArgs {
     /// What to answer.
     pub(crate) prompt: Option<String>,
 
-    /// Instructions for the model.
-    #[arg(long, value_name = "TEXT", help_heading = "Prompt")]
-    pub(crate) system: Option<String>,
-
     /// Take the prompt as it stands, without the model's chat template.
     #[arg(long, help_heading = "Prompt")]
-    #[arg(conflicts_with_all = ["system", "tools", "messages", "template_args"])]
+    #[arg(conflicts_with_all = ["system", "tools", "messages", "template_args", "no_generation_prompt", "continue_message"])]
     pub(crate) raw: bool,
 
-    /// Begin with the messages of a JSON file, `-` for standard input. A prompt comes after them.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
-    pub(crate) messages: Option<Source>,
-
-    /// Tools that the model may call: a JSON array in the form of the OpenAI API.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
-    pub(crate) tools: Option<Source>,
-
-    /// Further variables for the chat template, as a JSON object: {"enable_thinking": false}.
-    #[arg(long, value_name = "JSON", value_parser = input::object, help_heading = "Prompt")]
-    #[arg(alias = "chat-template-args")]
-    pub(crate) template_args: Option<Map<String, Value>>,
+    #[command(flatten)]
+    pub(crate) chat: ChatArgs,
 
     /// Answer every line of a file of JSON lines, `-` for standard input, several at once.
     ///
@@ -132,6 +120,16 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
+    /// With --json or --batch, report the prompt as the model sees it ("prompt", "prompt_token_ids") and the answer's
+    /// tokens ("tokens": "id", "token").
+    #[arg(long, help_heading = "Output")]
+    pub(crate) tokens: bool,
+
+    /// With --json or --batch, report the tokens of the answer with their log-probabilities ("tokens": "id", "token",
+    /// "logprob").
+    #[arg(long, help_heading = "Output")]
+    pub(crate) logprobs: bool,
+
     /// Keep no history of what is typed in a conversation.
     #[arg(long, help_heading = "Output")]
     pub(crate) no_history: bool,
@@ -139,6 +137,70 @@ pub(crate) struct RunArgs {
     /// Download the model without asking when it is not on this machine.
     #[arg(short = 'y', long, help_heading = "Loading")]
     pub(crate) yes: bool,
+}
+
+/// What stands around a prompt in a chat.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct ChatArgs {
+    /// Instructions for the model.
+    #[arg(long, value_name = "TEXT", help_heading = "Prompt")]
+    pub(crate) system: Option<String>,
+
+    /// Begin with the messages of a JSON file, `-` for standard input. A prompt comes after them.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
+    pub(crate) messages: Option<Source>,
+
+    /// Tools that the model may call: a JSON array in the form of the OpenAI API.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
+    pub(crate) tools: Option<Source>,
+
+    /// Further variables for the chat template, as a JSON object: {"enable_thinking": false}.
+    #[arg(long, value_name = "JSON", value_parser = input::object, help_heading = "Prompt")]
+    #[arg(alias = "chat-template-args")]
+    pub(crate) template_args: Option<Map<String, Value>>,
+
+    /// End the prompt behind the last message, without the header of an answer.
+    #[arg(long, help_heading = "Prompt")]
+    pub(crate) no_generation_prompt: bool,
+
+    /// Continue the last message instead of answering it: the beginning of an answer, given with --messages.
+    #[arg(long = "continue", help_heading = "Prompt")]
+    #[arg(alias = "continue-final-message", conflicts_with = "no_generation_prompt")]
+    pub(crate) continue_message: bool,
+}
+
+/// Show the prompt and the tokens that a model sees: their ids, and how the vocabulary writes them.
+///
+/// Only the model's tokenizer and chat template are read. A single argument that names no model is the text for the default
+/// model.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_long_help = "Examples:
+  pippin tokenize qwen3-4b \"Hello, world!\"
+  pippin tokenize qwen3-4b \"Hello\" --chat
+  pippin tokenize qwen3-4b --messages chat.json --tools tools.json --json")]
+pub(crate) struct TokenizeArgs {
+    /// Folder, hub id or alias of the model [default: pippin-nano].
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) model: Option<String>,
+
+    /// The text.
+    pub(crate) text: Option<String>,
+
+    /// Apply the chat template, with the text as a message of the user, and print what it makes of it. Flags that belong to
+    /// a chat imply it.
+    #[arg(long, help_heading = "Prompt")]
+    pub(crate) chat: bool,
+
+    #[command(flatten)]
+    pub(crate) surroundings: ChatArgs,
+
+    /// Take the text as it stands: no beginning-of-sequence token is added.
+    #[arg(long, help_heading = "Prompt", conflicts_with = "chat")]
+    pub(crate) no_special: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Show what a model is: family, size, quantization, context, template, files.

@@ -76,7 +76,7 @@ impl Source {
     /// Its text, read as JSON.
     pub(crate) fn json(&self) -> Result<Value> {
         let text = self.text()?;
-        serde_json::from_str(&text)
+        pippin::weights::json::parse(text.as_bytes())
             .map_err(|error| CliError::input(format!("{self} is not valid JSON: {error}")))
     }
 

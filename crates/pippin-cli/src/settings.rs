@@ -10,8 +10,10 @@ use pippin::{EngineConfig, EngineError, GenerateParameters, LoadOptions, Message
 use serde_json::{Map, Value};
 
 use crate::args::{
-    BenchArgs, BenchFormat, Counts, PullArgs, RecommendArgs, RunArgs, SearchArgs, ShowArgs, SortBy,
+    BenchArgs, BenchFormat, ChatArgs, Counts, PullArgs, RecommendArgs, RunArgs, SearchArgs, ShowArgs, SortBy,
+    TokenizeArgs,
 };
+use crate::commands::Detail;
 use crate::env;
 use crate::error::{CliError, Result};
 use crate::input::Source;
@@ -85,6 +87,8 @@ pub(crate) struct RunSettings {
     pub(crate) chat: ChatSettings,
     pub(crate) mode: Mode,
     pub(crate) stats: bool,
+    /// What is reported besides the text.
+    pub(crate) detail: Detail,
     /// What to tell the user about the decisions.
     pub(crate) hint: Option<String>,
     pub(crate) config: EngineConfig,
@@ -125,6 +129,93 @@ pub(crate) struct ChatSettings {
     pub(crate) messages: Option<Source>,
     pub(crate) tools: Option<Source>,
     pub(crate) template_args: Map<String, Value>,
+    pub(crate) add_generation_prompt: bool,
+    pub(crate) continue_message: bool,
+}
+
+impl ChatSettings {
+    fn new(args: ChatArgs, raw: bool) -> Self {
+        let ChatArgs { system, messages, tools, template_args, no_generation_prompt, continue_message } =
+            args;
+        Self {
+            raw,
+            system,
+            messages,
+            tools,
+            template_args: template_args.unwrap_or_default(),
+            add_generation_prompt: !no_generation_prompt,
+            continue_message,
+        }
+    }
+
+    /// The sources that are read.
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        [&self.messages, &self.tools].into_iter().flatten()
+    }
+
+    /// Whether anything here is not as it is by default.
+    fn is_given(&self) -> bool {
+        self.system.is_some()
+            || self.sources().next().is_some()
+            || !self.template_args.is_empty()
+            || !self.add_generation_prompt
+            || self.continue_message
+    }
+}
+
+/// Refuses what would read standard input twice.
+fn check_stdin<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Result<usize> {
+    let readers = sources.into_iter().filter(|source| **source == Source::Stdin).count();
+    if readers > 1 {
+        return Err(CliError::usage("standard input can be read only once", "give `-` to one flag only"));
+    }
+    Ok(readers)
+}
+
+/// What `pippin tokenize` does.
+#[derive(Debug)]
+pub(crate) struct TokenizeSettings {
+    pub(crate) model: String,
+    pub(crate) text: Option<String>,
+    /// Standard input joins the text.
+    pub(crate) reads_stdin: bool,
+    pub(crate) is_chat: bool,
+    /// Whether the tokens are added that stand around a bare text.
+    pub(crate) adds_special: bool,
+    pub(crate) chat: ChatSettings,
+    pub(crate) json: bool,
+    pub(crate) config: EngineConfig,
+}
+
+impl TokenizeSettings {
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// The flags contradict each other, or there is nothing to tokenize.
+    pub(crate) fn new(args: TokenizeArgs, surroundings: &Surroundings) -> Result<Self> {
+        let TokenizeArgs { model, text, chat: is_chat, surroundings: chat, no_special, json } = args;
+        let config = surroundings.config()?;
+        let chat = ChatSettings::new(chat, false);
+        let stdin_readers = check_stdin(chat.sources())?;
+        let is_chat = is_chat || chat.is_given();
+        if no_special && is_chat {
+            return Err(CliError::usage(
+                "--no-special is for a bare text",
+                "a chat template writes its own tokens",
+            ));
+        }
+        let Choice { model, prompt: text, .. } = Choice::new(model, text, &config.model);
+        // As with `run`, what is piped joins the text; but where there is one, nothing is waited for.
+        let reads_stdin = text.is_none()
+            && chat.messages.is_none()
+            && stdin_readers == 0
+            && !surroundings.stdin_is_terminal;
+        if text.is_none() && chat.messages.is_none() && !reads_stdin {
+            return Err(CliError::usage("there is no text", "give one, or pipe one in"));
+        }
+        Ok(Self { model, text, reads_stdin, is_chat, adds_special: !no_special, chat, json, config })
+    }
 }
 
 /// The ways to run.
@@ -153,25 +244,29 @@ impl RunSettings {
         let RunArgs {
             model,
             prompt,
-            system,
             raw,
-            messages,
-            tools,
-            template_args,
+            chat,
             batch,
             parameters,
             load,
             stats,
             json,
+            tokens,
+            logprobs,
             no_history,
             yes,
         } = args;
         let parameters = parameters.into_parameters()?;
         let config = surroundings.configured(|inputs| load.add_to(inputs))?;
-        let stdin_readers =
-            [&messages, &tools, &batch].into_iter().flatten().filter(|s| **s == Source::Stdin).count();
-        if stdin_readers > 1 {
-            return Err(CliError::usage("standard input can be read only once", "give `-` to one flag only"));
+        let chat = ChatSettings::new(chat, raw);
+        let stdin_readers = check_stdin(chat.sources().chain(&batch))?;
+        let detail = Detail { tokens, logprobs };
+        if detail != Detail::default() && !json && batch.is_none() {
+            let flag = if tokens { "--tokens" } else { "--logprobs" };
+            return Err(CliError::usage(
+                format!("{flag} needs --json or --batch"),
+                "an answer's text has no place for them",
+            ));
         }
         let choice = if batch.is_some() {
             Choice { model: model.unwrap_or_else(|| config.model.clone()), prompt: None, hint: None }
@@ -182,10 +277,16 @@ impl RunSettings {
             Some(source) => Mode::Batch(source),
             None => {
                 let reads_stdin = !surroundings.stdin_is_terminal && stdin_readers == 0;
-                if choice.prompt.is_some() || reads_stdin || messages.is_some() {
+                if choice.prompt.is_some() || reads_stdin || chat.messages.is_some() {
                     Mode::Once { prompt: choice.prompt, reads_stdin, json }
                 } else if json {
                     return Err(CliError::usage("--json needs a prompt", "give one, or pipe one in"));
+                } else if chat.continue_message || !chat.add_generation_prompt {
+                    let flag = if chat.continue_message { "--continue" } else { "--no-generation-prompt" };
+                    return Err(CliError::usage(
+                        format!("{flag} needs messages"),
+                        "give --messages or a prompt",
+                    ));
                 } else if surroundings.stdin_is_terminal && surroundings.stdout_is_terminal {
                     let history = if no_history { None } else { surroundings.history() };
                     Mode::Interactive { history }
@@ -197,7 +298,6 @@ impl RunSettings {
                 }
             }
         };
-        let template_args = template_args.unwrap_or_default();
         let mut load = config.load_options(&choice.model);
         if let ConfigSource::Flag(_) = config.source("context") {
             // The flag of this call wins over what the file says of the model.
@@ -207,9 +307,10 @@ impl RunSettings {
             model: choice.model,
             load,
             parameters,
-            chat: ChatSettings { raw, system, messages, tools, template_args },
+            chat,
             mode,
             stats,
+            detail,
             hint: choice.hint,
             config,
             yes,

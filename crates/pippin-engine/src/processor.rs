@@ -117,7 +117,11 @@ impl TextProcessor {
     }
 
     /// The prompt of a conversation, as text. `model` is the name for the error.
-    pub(crate) fn render(&self, input: &ChatInput, model: &str) -> Result<String> {
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoChatTemplate`], or the template refuses the conversation.
+    pub fn render(&self, input: &ChatInput, model: &str) -> Result<String> {
         let template = self
             .chat_template
             .as_ref()

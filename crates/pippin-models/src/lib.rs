@@ -89,7 +89,7 @@ pub use decoder::Decoder;
 pub use error::{ModelError, Result};
 pub use families::{Family, ModelTypeRegistry};
 pub use load::{describe, describe_from, load, load_from};
-pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
+pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted};
 pub use parts::{
     Attention, ChannelMix, Dense, DenseForm, Experts, GatedDelta, Latent, NormSpec, Part, Projections, RgLru,
     SharedExpert, ShortConv, StateSpace, TimeMix,

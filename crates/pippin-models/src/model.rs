@@ -45,9 +45,20 @@ pub struct ModelInfo {
     pub dtype: Dtype,
     /// The quantization of most weights; `None` for a dense model.
     pub quantization: Option<QuantSpec>,
+    /// All weights by how they are stored, the most first.
+    pub stored: Vec<StoredWeights>,
     /// What is odd about the model's files but does no harm, in sentences for the user.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// Weights that are stored alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StoredWeights {
+    /// Their quantization; `None` where they are dense.
+    pub quantization: Option<QuantSpec>,
+    /// How many they are.
+    pub weights: u64,
 }
 
 /// Rows of logits.

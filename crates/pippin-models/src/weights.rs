@@ -6,7 +6,7 @@ use crate::altup::{AltUpWeights, StreamsWeights};
 use crate::parts::PartWeights;
 use crate::source::{Cut, Source, Totals};
 use crate::spec::{DecoderSpec, HeadWeights, LayerSpec};
-use crate::{ModelInfo, Result};
+use crate::{ModelInfo, Result, StoredWeights};
 
 /// A decoder's weights; `L` is a linear layer, `V` a small parameter.
 #[derive(Debug)]
@@ -120,6 +120,15 @@ impl ModelInfo {
                 .max_by_key(|(_, count)| **count)
                 .map_or(pippin_tensor::Dtype::F32, |(dtype, _)| *dtype),
             quantization: most.and_then(|(quantization, _)| *quantization),
+            stored: {
+                let mut stored: Vec<StoredWeights> = totals
+                    .quantizations
+                    .iter()
+                    .map(|&(quantization, weights)| StoredWeights { quantization, weights })
+                    .collect();
+                stored.sort_by_key(|stored| std::cmp::Reverse(stored.weights));
+                stored
+            },
             warnings: Vec::new(),
         }
     }

@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use pippin::{GenerateParameters, ModelContainer};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::answer::{Collected, Detail, Details};
 use super::run::{Conversation, Request};
 use crate::error::{self, CliError, Result};
 use crate::exit::Exit;
@@ -30,6 +31,7 @@ pub(super) fn run(
     parameters: &GenerateParameters,
     lines: Box<dyn BufRead + Send>,
     concurrency: usize,
+    detail: Detail,
     stats: bool,
 ) -> Result<()> {
     let started = Instant::now();
@@ -39,7 +41,7 @@ pub(super) fn run(
     for _ in 0..concurrency {
         let (queue, model) = (Arc::clone(&queue), model.clone());
         let (chat, parameters) = (chat.clone(), parameters.clone());
-        spawn("pippin-batch", move || work(&queue, &model, &chat, &parameters))?;
+        spawn("pippin-batch", move || work(&queue, &model, &chat, &parameters, detail))?;
     }
     let (report, reading) = channel();
     spawn("pippin-lines", move || {
@@ -114,11 +116,12 @@ fn work(
     model: &ModelContainer,
     chat: &Conversation,
     parameters: &GenerateParameters,
+    detail: Detail,
 ) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((line, sender)) = job else { return };
-        let outcome = line.and_then(|line| answer(&line, model, chat, parameters));
+        let outcome = line.and_then(|line| answer(&line, model, chat, parameters, detail));
         if sender.send(outcome).is_err() {
             return;
         }
@@ -141,6 +144,8 @@ struct Answer {
     finish_reason: &'static str,
     prompt_tokens: usize,
     generated_tokens: usize,
+    #[serde(flatten)]
+    details: Details,
 }
 
 #[derive(Serialize)]
@@ -153,17 +158,21 @@ fn answer(
     model: &ModelContainer,
     chat: &Conversation,
     parameters: &GenerateParameters,
+    detail: Detail,
 ) -> Outcome {
     let (request, parameters) = request(line, chat, parameters)?;
     let describe = |error: pippin::EngineError| error::describe(&error);
+    let prompt = detail.prompt(&request, model).map_err(describe)?;
     let stream = request.generate(model, &parameters).map_err(describe)?;
-    let (text, info) = stream.collect_text().map_err(describe)?;
-    let info = info.ok_or("the answer did not come to its end")?;
+    let mut answer = Collected::read(stream, model).map_err(describe)?;
+    let info = answer.info.take().ok_or("the answer did not come to its end")?;
+    let details = answer.detail(prompt, detail);
     Ok(Answer {
-        text,
+        text: answer.text,
         finish_reason: info.finish_reason.as_str(),
         prompt_tokens: info.prompt_tokens,
         generated_tokens: info.generated_tokens,
+        details,
     })
 }
 
@@ -173,8 +182,11 @@ fn request(
     chat: &Conversation,
     defaults: &GenerateParameters,
 ) -> Result<(Request, GenerateParameters), String> {
-    let object: Map<String, Value> =
-        serde_json::from_str(line).map_err(|error| format!("the line is not a JSON object: {error}"))?;
+    let object = match pippin::weights::json::parse(line.as_bytes()) {
+        Ok(Value::Object(object)) => object,
+        Ok(_) => return Err("the line is not a JSON object".to_owned()),
+        Err(error) => return Err(format!("the line is not a JSON object: {error}")),
+    };
     let (mut chat, mut parameters) = (chat.clone(), defaults.clone());
     let (mut prompt, mut messages) = (None, None);
     for (name, value) in object {
@@ -190,6 +202,13 @@ fn request(
                 chat.input.template_kwargs.extend(object);
             }
             ("template_args" | "chat_template_kwargs", _) => return Err(format!("{name} must be an object")),
+            ("add_generation_prompt", Value::Bool(adds)) => chat.input.add_generation_prompt = adds,
+            ("continue_final_message", Value::Bool(continues)) => {
+                chat.input.continue_final_message = continues
+            }
+            ("add_generation_prompt" | "continue_final_message", _) => {
+                return Err(format!("{name} must be true or false"));
+            }
             (_, value) => parameters = parameters::set(&parameters, &name, value)?,
         }
     }

@@ -70,7 +70,18 @@ fn roofline(rows: &[Row], limits: &MachineLimits) -> String {
     let mut text = String::from("\n");
     for row in rows {
         // A test is held up by what it asks more of.
-        let _ = if row.bandwidth_share >= row.peak_share {
+        let _ = if row.bandwidth_share > 1.0 && row.bandwidth_share >= row.peak_share {
+            writeln!(
+                text,
+                "{}: {} read per token, {:.1} GB/s: more than the {:.1} GB/s that this machine reads from memory, so the \
+                 weights come from the processor's caches (or the memory was busy when it was measured: pippin bench \
+                 --machine)",
+                row.test,
+                output::bytes(row.bytes_per_token as u64),
+                row.bytes_per_second / 1e9,
+                limits.bytes_per_second / 1e9,
+            )
+        } else if row.bandwidth_share >= row.peak_share {
             writeln!(
                 text,
                 "{}: {} read per token, {:.1} GB/s, {:.0} % of the {:.1} GB/s this machine reads",

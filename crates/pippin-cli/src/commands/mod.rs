@@ -1,5 +1,6 @@
 //! The commands: each acts on its settings.
 
+mod answer;
 mod batch;
 mod bench;
 mod completions;
@@ -12,12 +13,16 @@ mod run;
 mod search;
 mod show;
 mod store;
+mod tokenize;
+
+pub(crate) use answer::Detail;
 
 use crate::args::{Args, Command};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::settings::{
     BenchSettings, PullSettings, RecommendSettings, RunSettings, SearchSettings, ShowSettings, Surroundings,
+    TokenizeSettings,
 };
 
 /// Runs a command.
@@ -33,6 +38,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Run(args) => {
             run::run(RunSettings::new(*args, &surroundings)?, verbose, &Interrupt::install())
         }
+        Command::Tokenize(args) => tokenize::run(TokenizeSettings::new(args, &surroundings)?),
         Command::Show(args) => show::run(&ShowSettings::new(args, &surroundings)?),
         Command::Pull(args) => {
             let _interrupt = Interrupt::install();

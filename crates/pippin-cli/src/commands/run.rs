@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use pippin::chat::ChatInput;
-use pippin::{
-    FinishReason, GenerateInfo, GenerateParameters, GenerationEvent, GenerationStream, Message,
-    ModelContainer,
-};
+use pippin::{FinishReason, GenerateInfo, GenerateParameters, GenerationStream, Message, ModelContainer};
 use serde::Serialize;
 
+use super::answer::{Collected, Detail, Details};
 use super::{batch, repl};
 use crate::error::{CliError, Result};
 use crate::input::Source;
@@ -19,7 +17,7 @@ use crate::settings::{ChatSettings, Mode, RunSettings, with_system};
 
 /// Runs in the mode that was decided on.
 pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt) -> Result<()> {
-    let RunSettings { model, load, parameters, chat, mode, stats, hint, config, yes } = settings;
+    let RunSettings { model, load, parameters, chat, mode, stats, detail, hint, config, yes } = settings;
     if let Some(hint) = hint {
         output::hint(&hint);
     }
@@ -32,7 +30,9 @@ pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt
             let prompt = join(prompt, reads_stdin, chat.raw)?;
             let request = Request::new(chat, prompt)?;
             let loaded = model::keep(&model, &load, &config, is_verbose)?;
-            once(&loaded, &request, &parameters, json, stats, interrupt)
+            tell_of_tools(&request, &loaded.container);
+            let parameters = detail.ask(&parameters);
+            once(&loaded, &request, &parameters, json.then_some(detail), stats, interrupt)
         }
         Mode::Interactive { history } => {
             let loaded = model::keep(&model, &load, &config, is_verbose)?;
@@ -43,7 +43,7 @@ pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt
             let lines = source.open()?;
             let concurrency = load.max_sequences;
             let loaded = model::keep(&model, &load, &config, is_verbose)?;
-            batch::run(&loaded.container, &chat, &parameters, lines, concurrency, stats)
+            batch::run(&loaded.container, &chat, &detail.ask(&parameters), lines, concurrency, detail, stats)
         }
     }
 }
@@ -58,15 +58,22 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    fn read(settings: ChatSettings) -> Result<Self> {
-        let ChatSettings { raw, system, messages, tools, template_args } = settings;
+    pub(super) fn read(settings: ChatSettings) -> Result<Self> {
+        let ChatSettings { raw, system, messages, tools, template_args, .. } = settings;
+        let (adds, continues) = (settings.add_generation_prompt, settings.continue_message);
         let messages = messages.as_ref().map(Source::messages).transpose()?.unwrap_or_default();
         let tools = tools.as_ref().map(Source::tools).transpose()?.unwrap_or_default();
         let messages = with_system(messages, system.as_deref());
         Ok(Self {
             raw,
             system,
-            input: ChatInput { messages, tools, template_kwargs: template_args, ..ChatInput::default() },
+            input: ChatInput {
+                messages,
+                tools,
+                template_kwargs: template_args,
+                add_generation_prompt: adds,
+                continue_final_message: continues,
+            },
         })
     }
 
@@ -78,7 +85,7 @@ impl Conversation {
 }
 
 /// The prompt and what is piped in.
-fn join(prompt: Option<String>, reads_stdin: bool, raw: bool) -> Result<Option<String>> {
+pub(super) fn join(prompt: Option<String>, reads_stdin: bool, raw: bool) -> Result<Option<String>> {
     let piped = if reads_stdin { Source::Stdin.text()? } else { String::new() };
     // A raw prompt is taken as it stands; in a message, the line end that every file has would only mislead.
     let piped = if raw { piped.as_str() } else { piped.trim_end_matches(['\n', '\r']) };
@@ -109,6 +116,14 @@ impl Request {
         }
     }
 
+    /// The prompt as the model sees it, and its token ids.
+    pub(super) fn prompt(&self, model: &ModelContainer) -> pippin::Result<(String, Vec<u32>)> {
+        match self {
+            Self::Raw(prompt) => Ok((prompt.clone(), model.encode(prompt)?)),
+            Self::Chat(input) => Ok((model.apply_chat_template(input)?, model.prepare(input)?)),
+        }
+    }
+
     /// Has the model answer.
     pub(super) fn generate(
         &self,
@@ -122,39 +137,59 @@ impl Request {
     }
 }
 
+/// Says so when the chat template shows nothing of the tools that were given.
+fn tell_of_tools(request: &Request, model: &ModelContainer) {
+    let Request::Chat(input) = request else { return };
+    if input.tools.is_empty() {
+        return;
+    }
+    let without = model.apply_chat_template(&input.clone().with_tools([]));
+    if without.is_ok_and(|without| model.apply_chat_template(input).is_ok_and(|with| with == without)) {
+        output::warning(&format!(
+            "the chat template of {} has no place for tools: it is not told of them",
+            model.name()
+        ));
+    }
+}
+
 /// Answers a request on standard output.
 fn once(
     loaded: &Loaded,
     request: &Request,
     parameters: &GenerateParameters,
-    json: bool,
+    json: Option<Detail>,
     stats: bool,
     interrupt: &Interrupt,
 ) -> Result<()> {
+    let prompt = json.map(|detail| detail.prompt(request, &loaded.container)).transpose()?.flatten();
     let stream = request.generate(&loaded.container, parameters)?;
     let _watch = interrupt.watch(stream.cancel_handle());
     let mut writer = AnswerWriter::stdout();
-    let (mut text, mut info) = (String::new(), None);
+    let mut collected = Collected::default();
     for event in stream {
         match event {
-            Ok(GenerationEvent::Info(last)) => info = Some(last),
-            Ok(event) if json => text.push_str(event.text()),
-            Ok(event) => writer.piece(event.text())?,
+            Ok(event) => {
+                if json.is_none() {
+                    writer.piece(event.text())?;
+                }
+                collected.add(event, &loaded.container);
+            }
             Err(error) => {
-                if !json {
+                if json.is_none() {
                     writer.end()?;
                 }
                 return Err(error.into());
             }
         }
     }
-    if !json {
+    if json.is_none() {
         writer.end()?;
     }
     // A stream ends with its numbers or with an error.
-    let Some(info) = info else { return Ok(()) };
-    if json {
-        let answer = Answer::new(text, loaded, &info);
+    let Some(info) = collected.info.take() else { return Ok(()) };
+    if let Some(detail) = json {
+        let details = collected.detail(prompt, detail);
+        let answer = Answer::new(collected.text, details, loaded, &info);
         output::data(&format!("{}\n", output::json_line(&answer)))?;
     }
     if stats {
@@ -179,6 +214,8 @@ struct Answer {
     usage: Usage,
     timings: Timings,
     peak_memory_bytes: Option<u64>,
+    #[serde(flatten)]
+    details: Details,
 }
 
 #[derive(Serialize)]
@@ -197,7 +234,7 @@ struct Timings {
 }
 
 impl Answer {
-    fn new(text: String, loaded: &Loaded, info: &GenerateInfo) -> Self {
+    fn new(text: String, details: Details, loaded: &Loaded, info: &GenerateInfo) -> Self {
         Self {
             text,
             finish_reason: info.finish_reason.as_str(),
@@ -218,6 +255,7 @@ impl Answer {
                 decode_tokens_per_second: info.tokens_per_second(),
             },
             peak_memory_bytes: info.peak_memory,
+            details,
         }
     }
 }

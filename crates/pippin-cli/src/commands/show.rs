@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pippin::EngineError;
 use pippin::hub::{Fit, Hardware, HubError, RemoteDescription};
 use pippin::loading::TextProcessor;
-use pippin::models::{CacheLayout, ModelInfo};
+use pippin::models::{CacheLayout, ModelInfo, StoredWeights};
 use pippin::tensor::KvFormat;
 use serde::Serialize;
 
@@ -267,10 +267,15 @@ impl Description {
         let ModelInfo { model_type, family, layers, hidden_size, heads, kv_heads, head_dim, .. } = &self.info;
         let family =
             if model_type == family { family.to_string() } else { format!("{family} ({model_type})") };
-        let quantization = match &self.info.quantization {
-            Some(quantization) => quantization.to_string(),
-            None => format!("none ({})", self.info.dtype),
-        };
+        let dense = || format!("none ({})", self.info.dtype);
+        let mut quantization =
+            self.info.quantization.map_or_else(dense, |quantization| quantization.to_string());
+        let all: u64 = self.info.stored.iter().map(|stored| stored.weights).sum();
+        for StoredWeights { quantization: other, weights } in self.info.stored.iter().skip(1) {
+            let name = other.map_or_else(|| self.info.dtype.to_string(), |other| other.to_string());
+            let share = 100.0 * *weights as f64 / all.max(1) as f64;
+            let _ = write!(quantization, "; {name} of {share:.1} % of the weights");
+        }
         let template = match &self.chat_template {
             None => "none".to_owned(),
             Some(template) => {
