@@ -1,8 +1,7 @@
 //! The paged KV cache of one layer.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-
 use half::{bf16, f16, slice::HalfFloatSliceExt};
+use memmap2::MmapMut;
 use pippin_tensor::{AttentionSpec, KvCacheSpec, KvFormat, Result, TensorError, ValueStore};
 
 use crate::{kernels::attention::KvView, tensor::CpuTensor};
@@ -20,35 +19,31 @@ pub struct CpuKvCache {
     values: Zeroed,
 }
 
-/// Zeroed bytes, allocated fallibly.
+/// Zeroed bytes of a mapping of their own: a page costs memory once it is written, and all go back to the system when they are
+/// dropped. (An allocator may keep a cache of some megabytes for the next one, which then counts twice: once as free for
+/// other models, and once as memory of this process.)
 #[derive(Debug)]
 struct Zeroed {
     bytes: *mut u8,
-    layout: Layout,
+    _mapping: Option<MmapMut>,
 }
 
-// SAFETY: the allocation is owned; access goes through borrows of the owner.
+// SAFETY: the mapping is owned; access goes through borrows of the owner.
 unsafe impl Send for Zeroed {}
 // SAFETY: as above.
 unsafe impl Sync for Zeroed {}
 
 impl Zeroed {
     fn new(len: usize) -> Result<Self> {
-        let failed =
-            || TensorError::OutOfMemory { device: "cpu".into(), bytes: len as u64, what: "the KV cache" };
-        // An allocation must not be empty. The alignment is the most for which the allocator asks the system for zeroed
-        // memory; beyond it, it would write the zeros itself and so commit all of it.
-        let layout = Layout::from_size_align(len.max(16), 16).map_err(|_| failed())?;
-        // SAFETY: the size is not zero.
-        let bytes = unsafe { alloc_zeroed(layout) };
-        if bytes.is_null() { Err(failed()) } else { Ok(Self { bytes, layout }) }
-    }
-}
-
-impl Drop for Zeroed {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout and not freed before.
-        unsafe { dealloc(self.bytes, self.layout) };
+        if len == 0 {
+            return Ok(Self { bytes: std::ptr::dangling_mut(), _mapping: None });
+        }
+        let mut mapping = MmapMut::map_anon(len).map_err(|_| TensorError::OutOfMemory {
+            device: "cpu".into(),
+            bytes: len as u64,
+            what: "the KV cache",
+        })?;
+        Ok(Self { bytes: mapping.as_mut_ptr(), _mapping: Some(mapping) })
     }
 }
 

@@ -90,7 +90,12 @@ pub struct TextProcessor {
 impl TextProcessor {
     /// A processor from its parts.
     pub fn new(tokenizer: Tokenizer, chat_template: Option<ChatTemplate>, stop_tokens: StopTokens) -> Self {
-        let warnings = tokenizer.warnings().iter().chain(stop_tokens.warnings()).cloned().collect();
+        let template = chat_template.as_ref().map_or(&[][..], ChatTemplate::warnings);
+        let all = tokenizer.warnings().iter().chain(stop_tokens.warnings()).chain(template);
+        let mut warnings: Vec<String> = all.cloned().collect();
+        if stop_tokens.is_empty() {
+            warnings.push("no token of the model ends an answer: only a limit of tokens or a stop string does".to_owned());
+        }
         let chat_template = chat_template.map(Arc::new);
         Self { tokenizer, chat_template, stop_tokens, stop_strings: Vec::new(), warnings }
     }
@@ -126,6 +131,9 @@ impl TextProcessor {
             .chat_template
             .as_ref()
             .ok_or_else(|| EngineError::NoChatTemplate { model: model.to_owned() })?;
+        // As mlx-lm: a model with tokens for thinking thinks, unless it is told not to.
+        let mut variables = input.template_kwargs.clone();
+        variables.entry("enable_thinking").or_insert_with(|| self.tokenizer.can_think().into());
         // No kind of media is taken: a part that is not text is an error that names it.
         let mut inputs = RenderInputs {
             add_generation_prompt: input.add_generation_prompt && !input.continue_final_message,
@@ -133,7 +141,7 @@ impl TextProcessor {
             ..RenderInputs::new(&input.messages)
         }
         .with_special_tokens(self.tokenizer.special_tokens())
-        .with_extra(&input.template_kwargs);
+        .with_extra(&variables);
         if !input.tools.is_empty() {
             inputs = inputs.with_tools(&input.tools);
         }

@@ -139,7 +139,13 @@ fn loading_again_and_again_takes_no_more_memory() {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        (HEAP.0.load(Ordering::Relaxed), resident(), threads(), files())
+        // The least of several readings: what the system takes back, it takes back when it likes.
+        let readings = (0..20).map(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            resident()
+        });
+        let least = readings.reduce(|a, b| (a.0.min(b.0), a.1.min(b.1))).expect("readings");
+        (HEAP.0.load(Ordering::Relaxed), least, threads(), files())
     };
     for _ in 0..100 {
         ask(&cache);
@@ -166,6 +172,6 @@ fn loading_again_and_again_takes_no_more_memory() {
     // What is mapped from files, and what other languages allocate: 32 kB lost in each cycle would show.
     let mapped = |(written, all): (u64, u64)| all - written;
     assert!(mapped(ram) as f64 <= mapped(ram_before) as f64 * 1.05, "{before:?} -> {after:?}");
-    assert!(ram.0 <= ram_before.0 + (32 << 20), "{before:?} -> {after:?}");
+    assert!(ram.0 <= ram_before.0 + (16 << 20), "{before:?} -> {after:?}");
     assert!(threads <= threads_before && files <= files_before, "{before:?} -> {after:?}");
 }

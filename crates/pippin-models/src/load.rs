@@ -93,7 +93,9 @@ pub fn describe_from(config: &Config, checkpoint: &Checkpoint) -> Result<ModelIn
     let (spec, weights, totals) = read(config, checkpoint, Describe)?;
     let family = ModelTypeRegistry::find(config)?;
     let info = ModelInfo::new(config.model_type()?, family.name, &spec, weights.head.is_none(), &totals);
-    Ok(ModelInfo { warnings: checkpoint.warnings().to_vec(), ..info })
+    let mut warnings = checkpoint.warnings().to_vec();
+    warnings.extend_from_slice(QuantizationConfig::from_config(config.value(), FILE)?.warnings());
+    Ok(ModelInfo { warnings, ..info })
 }
 
 /// Reads a model's files into a sink.

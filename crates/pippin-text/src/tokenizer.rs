@@ -203,6 +203,19 @@ impl Tokenizer {
         &self.inner.warnings
     }
 
+    /// Whether the vocabulary has tokens between which a model thinks before it answers. The list is mlx-lm's.
+    pub fn can_think(&self) -> bool {
+        let pairs = [
+            ["<think>", "</think>"],
+            ["<longcat_think>", "</longcat_think>"],
+            ["<|think:start|>", "<|think:end|>"],
+            ["<|channel>", "<channel|>"],
+        ];
+        let marks = ["<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"];
+        let has = |tokens: &[&str]| tokens.iter().all(|token| self.token_to_id(token).is_some());
+        pairs.iter().any(|pair| has(pair)) || has(&marks)
+    }
+
     /// The id of a token as it is written in the vocabulary.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.tokenizer.token_to_id(token)

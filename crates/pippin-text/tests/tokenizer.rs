@@ -371,26 +371,58 @@ fn templates_are_found_in_order() {
     assert_eq!(find(&[("tokenizer_config.json", "{}")]), None);
     assert_eq!(find(&[("tokenizer_config.json", r#"{"chat_template": null}"#)]), None);
     assert_eq!(find(&[config]).as_deref(), Some("config/config"));
-    assert_eq!(find(&[config, processor]).as_deref(), Some("json/json"));
+    assert_eq!(find(&[processor]).as_deref(), Some("json/json"));
+    assert_eq!(find(&[config, processor]).as_deref(), Some("config/config"));
     assert_eq!(find(&[config, processor, jinja]).as_deref(), Some("jinja/jinja"));
     assert_eq!(find(&[named]).as_deref(), Some("d/t"));
-    assert_eq!(
-        find(&[jinja, ("additional_chat_templates/tool_use.jinja", "more")]).as_deref(),
-        Some("jinja/more")
-    );
+    let object = ("tokenizer_config.json", r#"{"chat_template": {"tool_use": "t", "default": "d", "other": 5}}"#);
+    assert_eq!(find(&[object]).as_deref(), Some("d/t"));
+    let with_tools = ("additional_chat_templates/tool_use.jinja", "more");
+    assert_eq!(find(&[jinja, with_tools]).as_deref(), Some("jinja/more"));
+    assert_eq!(find(&[config, with_tools]).as_deref(), Some("config/more"));
+    assert_eq!(find(&[named, with_tools]).as_deref(), Some("d/more"));
+    let alone = ("additional_chat_templates/default.jinja", "alone");
+    assert_eq!(find(&[alone]).as_deref(), Some("alone/alone"));
+    assert_eq!(find(&[alone, config]).as_deref(), Some("config/config"));
+}
+
+/// A place that cannot be read is passed over, and a template with a mistake is an error of whoever renders it.
+#[test]
+fn damaged_templates_are_passed_over() {
+    let processor = ("chat_template.json", r#"{"chat_template": "json"}"#);
+    for (text, part) in [
+        (r#"{"chat_template": 5}"#, "field `chat_template`: must be a string"),
+        (r#"{"chat_template": [{"name": "default"}]}"#, "a name and a template"),
+        (r#"{"chat_template": [{"name": "rag", "template": ""}]}"#, "named \"default\""),
+        (r#"{"chat_template": {"default": null}}"#, "a name and a template"),
+    ] {
+        let dir = folder(&[("tokenizer_config.json", text), processor]);
+        let template = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
+        assert_eq!(template.source(false), "json");
+        let warning = &template.warnings()[0];
+        assert!(warning.contains("tokenizer_config.json") && warning.contains(part), "{warning}");
+    }
+    assert_eq!(template(&[("chat_template.json", "{")]).unwrap(), None);
+    let dir = folder(&[
+        ("tokenizer_config.json", r#"{"chat_template": "fine"}"#),
+        ("additional_chat_templates/tool_use.jinja", "a\n{{ 1 +"),
+    ]);
+    let template = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
+    assert!(template.warnings()[0].contains("tool_use.jinja, line 2: "), "{:?}", template.warnings());
+    let (messages, tools) = ([Message::user("x")], [json!({"name": "f"})]);
+    let inputs = RenderInputs::new(&messages);
+    assert_eq!(template.render(&inputs).unwrap(), "fine");
+    let error = template.render(&inputs.with_tools(&tools)).unwrap_err().to_string();
+    assert!(error.contains("tool_use.jinja, line 2"), "{error}");
 }
 
 #[test]
-fn damaged_templates_are_named() {
-    for (text, part) in [
-        (r#"{"chat_template": 5}"#, "field `chat_template`: must be a string"),
-        (r#"{"chat_template": [{"name": "default"}]}"#, "chat_template[0].template"),
-        (r#"{"chat_template": [{"name": "tool_use", "template": ""}]}"#, "no template named"),
-        (r#"{"chat_template": "a\n{{ 1 +"}"#, "line 2"),
-    ] {
-        let error = template(&[("tokenizer_config.json", text)]).unwrap_err().to_string();
-        assert!(error.contains("tokenizer_config.json") && error.contains(part), "{error}");
-    }
+fn a_token_may_be_named_like_a_variable() {
+    let template = ChatTemplate::from_source("t", "{{ messages[0].content }}{{ image_token }}").unwrap();
+    let tokens = [("messages", "<m>"), ("tools", "<t>"), ("image_token", "<i>")].into_iter().collect();
+    let messages = [Message::user("x")];
+    let inputs = RenderInputs::new(&messages).with_special_tokens(&tokens);
+    assert_eq!(template.render(&inputs).unwrap(), "x<i>");
 }
 
 #[test]

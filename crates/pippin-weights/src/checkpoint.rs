@@ -269,7 +269,7 @@ impl Checkpoint {
         cols: usize,
         quantization: &QuantizationConfig,
     ) -> Result<MatrixData, WeightsError> {
-        self.read_matrix(path, &[rows, cols], quantization)
+        self.read_matrix(path, &[rows, cols], quantization).map_err(|error| quantization.explain(error))
     }
 
     /// The weight matrices of the module at `path` that are stored as one tensor of three axes, `[count, rows, cols]`: the
@@ -284,7 +284,8 @@ impl Checkpoint {
         [count, rows, cols]: [usize; 3],
         quantization: &QuantizationConfig,
     ) -> Result<MatrixData, WeightsError> {
-        self.read_matrix(path, &[count, rows, cols], quantization)
+        let shape = [count, rows, cols];
+        self.read_matrix(path, &shape, quantization).map_err(|error| quantization.explain(error))
     }
 
     fn read_matrix(

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -499,6 +499,18 @@ pub struct QuantizationConfig {
     /// `true` in the overrides; the loader does not trust it for paths that are not listed.
     pub default: Option<QuantSpec>,
     overrides: HashMap<String, Lookup>,
+    /// The method of another tool that the section names, with its place. Weights may be dense nevertheless: conversions
+    /// leave the section of their source.
+    foreign: Option<Foreign>,
+    warnings: Vec<String>,
+}
+
+/// A method of another tool: the file and the field that name it, and its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Foreign {
+    file: PathBuf,
+    field: String,
+    method: String,
 }
 
 impl QuantizationConfig {
@@ -510,8 +522,9 @@ impl QuantizationConfig {
     ///
     /// # Errors
     ///
-    /// [`WeightsError::UnsupportedMethod`] for the formats of other tools (`gptq`, `awq`, `fp8`, `bitnet`,
-    /// `compressed-tensors`, …); [`WeightsError::Config`] for a malformed section, naming the field.
+    /// [`WeightsError::Config`] for a malformed section, naming the field. The formats of other tools (`gptq`, `awq`, `fp8`,
+    /// `bitnet`, `compressed-tensors`, …) are none here: their weights are refused where they are read
+    /// ([`WeightsError::UnsupportedMethod`]), and weights that are dense after all are not.
     pub fn from_config(config: &Value, file: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let file = file.as_ref();
         for parent in [None, Some("text_config")] {
@@ -550,17 +563,17 @@ impl QuantizationConfig {
         // mlx-lm does not look for a method in the section that is its own.
         let is_own = field.ends_with("quantization") && is_mlx;
         let method = section.get("quant_method").filter(|method| !method.is_null() && !is_own);
-        let default: Option<QuantSpec> = match method {
-            None => read_spec(section, file, field, true)?,
+        check_supported(section, file, field)?;
+        let mut warnings = Vec::new();
+        let default = match method {
+            None => read_default(section, file, field, &mut warnings),
             Some(Value::String(method)) => match QuantMode::from_name(method) {
                 Some(mode) => Some(mode.default_spec()),
-                None if is_mlx && method == "mlx" => read_spec(section, file, field, true)?,
+                None if is_mlx && method == "mlx" => read_default(section, file, field, &mut warnings),
                 None => {
-                    return Err(WeightsError::UnsupportedMethod {
-                        file: file.to_owned(),
-                        field: format!("{field}.quant_method"),
-                        method: method.clone(),
-                    });
+                    let field = format!("{field}.quant_method");
+                    let foreign = Foreign { file: file.to_owned(), field, method: method.clone() };
+                    return Ok(Self { foreign: Some(foreign), ..Self::default() });
                 }
             },
             Some(_) => {
@@ -583,13 +596,13 @@ impl QuantizationConfig {
             };
             overrides.insert(path.clone(), lookup);
         }
-        Ok(Self { default, overrides })
+        Ok(Self { default, overrides, foreign: None, warnings })
     }
 
     /// A configuration in which every path has the same spec unless overridden.
     #[must_use]
     pub fn uniform(spec: QuantSpec) -> Self {
-        Self { default: Some(spec), overrides: HashMap::new() }
+        Self { default: Some(spec), ..Self::default() }
     }
 
     /// Adds an override; [`Lookup::Infer`] removes one.
@@ -608,10 +621,58 @@ impl QuantizationConfig {
         self.overrides.get(path).copied().unwrap_or(Lookup::Infer)
     }
 
+    /// What is odd about the section but does no harm.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Why a matrix could not be read: where the section names the method of another tool, for that.
+    pub(crate) fn explain(&self, error: WeightsError) -> WeightsError {
+        match self.foreign.clone() {
+            Some(Foreign { file, field, method }) => WeightsError::UnsupportedMethod { file, field, method },
+            None => error,
+        }
+    }
+
     /// The listed paths, in no particular order.
     pub fn overrides(&self) -> impl Iterator<Item = (&str, Lookup)> {
         self.overrides.iter().map(|(path, &lookup)| (path.as_str(), lookup))
     }
+}
+
+/// Refuses what would make other numbers of the weights than those that are computed here.
+fn check_supported(
+    object: &serde_json::Map<String, Value>,
+    file: &Path,
+    field: &str,
+) -> Result<(), WeightsError> {
+    for (key, problem) in [
+        // Activations are rounded before they are multiplied.
+        ("quantize_input", "quantized activations are not supported"),
+        // mlx-lm writes it for the experts of a mixture, each of which then has a factor of its own.
+        ("global_scale", "weights with a global scale are not supported"),
+    ] {
+        if object.get(key).is_some_and(|value| !value.is_null() && flag(value) != Some(false)) {
+            let field = format!("{field}.{key}");
+            return Err(WeightsError::Config { file: file.to_owned(), field, problem: problem.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Reads what the section says of all matrices. No matrix is read by it, as in MLX (their shapes say what they are), so
+/// numbers that cannot be are a warning.
+fn read_default(
+    section: &serde_json::Map<String, Value>,
+    file: &Path,
+    field: &str,
+    warnings: &mut Vec<String>,
+) -> Option<QuantSpec> {
+    read_spec(section, file, field, true).unwrap_or_else(|error| {
+        warnings.push(format!("{error}; the weights themselves say how they are stored"));
+        None
+    })
 }
 
 /// Reads `{bits, group_size, mode}`. In an override, MLX takes what is missing from the mode. The section itself that leaves
@@ -648,21 +709,9 @@ fn read_spec(
         bits: bits.unwrap_or(mode_default.bits),
         group_size: group_size.map_or(mode_default.group_size, |size| size as usize),
     };
-    // Products with rounded activations are other numbers than what is computed here.
-    if let Some(value) =
-        object.get("quantize_input").filter(|value| !value.is_null() && flag(value) != Some(false))
-    {
-        return Err(bad("quantize_input", format!("quantized activations are not supported; found {value}")));
-    }
+    check_supported(object, file, field)?;
     if is_section && mode.is_none() && (bits.is_none() || group_size.is_none()) {
         return Ok(None);
-    }
-    match object.get("global_scale") {
-        None | Some(Value::Null | Value::Bool(false)) => {}
-        // mlx-lm writes it for the experts of a mixture, each of which then has a factor of its own.
-        Some(_) => {
-            return Err(bad("global_scale", "weights with a global scale are not supported".to_owned()));
-        }
     }
     if let Err(error) = spec.validate() {
         let default = spec.mode.default_spec();

@@ -95,6 +95,8 @@ fn waiting_for_input_can_be_interrupted() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("starts");
+    // `wait` would close it, and the end of the input is no interruption.
+    let _stdin = child.stdin.take();
     let mut stderr = child.stderr.take().expect("piped");
     let mut byte = [0];
     // Something was said, so the signal is in our hands.

@@ -27,7 +27,10 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
 
 /// The mixture of each layer that has one.
 pub(crate) fn experts(fields: Fields<'_>) -> Result<Experts> {
-    let experts = fields.limited_count("num_experts", limits::EXPERTS)?;
+    // transformers 5 writes the latter in place of the former.
+    let names = ["num_experts", "num_local_experts"];
+    let name = names.into_iter().find(|name| fields.get(name).is_some()).unwrap_or(names[0]);
+    let experts = fields.limited_count(name, limits::EXPERTS)?;
     let top_k = fields.limited_count("num_experts_per_tok", experts)?;
     let choice = RouterSpec {
         normalize: fields.flag_or("norm_topk_prob", false)?,

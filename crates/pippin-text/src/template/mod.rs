@@ -3,6 +3,7 @@
 mod builtins;
 mod conversation;
 mod eval;
+mod folder;
 mod format;
 mod json;
 mod names;
@@ -10,12 +11,9 @@ mod ops;
 mod parse;
 mod value;
 
-use std::path::Path;
-
 use serde_json::{Map, Value as Json};
 
 use crate::error::{Result, TextError};
-use crate::files::{self, kind};
 use crate::message::Message;
 use crate::special_tokens::SpecialTokens;
 
@@ -135,18 +133,34 @@ impl<'a> RenderInputs<'a> {
 /// step is counted and operations on large values count as many, every byte made is counted *before* it is made, the depth
 /// and the unshared size of each value are bounded, recursion is bounded, and no value can contain itself. Templates have no
 /// access to files, other templates, or anything but their variables. See [`TemplateLimits`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ChatTemplate {
     default: Program,
     tool_use: Option<Program>,
     limits: TemplateLimits,
+    warnings: Vec<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Program {
     origin: String,
     source: String,
-    block: Block,
+    block: Result<Block, Mistake>,
+}
+
+/// A template that cannot be run.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{origin}, line {line}: chat template error: {problem}")]
+struct Mistake {
+    origin: String,
+    line: u32,
+    problem: String,
+}
+
+impl From<Mistake> for TextError {
+    fn from(Mistake { origin, line, problem }: Mistake) -> Self {
+        Self::Template { origin, line, problem }
+    }
 }
 
 impl Program {
@@ -156,87 +170,29 @@ impl Program {
             let limit = SOURCE_LIMIT;
             return Err(TextError::TemplateLimit { origin, line: 1, what: "bytes of source", limit });
         }
-        let parsed = on_own_stack(|| parse::parse(&source)).unwrap_or_else(|problem| Err((1, problem)));
-        match parsed {
-            Ok(block) => Ok(Self { origin, source, block }),
-            Err((line, problem)) => Err(TextError::Template { origin, line, problem }),
+        let program = Self::parse(origin, source);
+        match &program.block {
+            Ok(_) => Ok(program),
+            Err(mistake) => Err(mistake.clone().into()),
         }
+    }
+
+    fn parse(origin: String, source: String) -> Self {
+        let parsed = on_own_stack(|| parse::parse(&source)).unwrap_or_else(|problem| Err((1, problem)));
+        let block = parsed.map_err(|(line, problem)| Mistake { origin: origin.clone(), line, problem });
+        Self { origin, source, block }
     }
 }
 
 impl ChatTemplate {
     /// A template from its source; `origin` is the name used in errors.
     pub fn from_source(origin: impl Into<String>, source: impl Into<String>) -> Result<Self> {
-        Ok(Self { default: Program::new(origin, source)?, tool_use: None, limits: TemplateLimits::default() })
+        Ok(Self { default: Program::new(origin, source)?, ..Self::default() })
     }
 
-    /// Looks for the template of a model folder; `None` when the model has none.
-    ///
-    /// As in `transformers`, files of their own come before `tokenizer_config.json`:
-    ///
-    /// 1. `chat_template.jinja`, with `additional_chat_templates/tool_use.jinja` for prompts with tools;
-    /// 2. `chat_template.json`, the older form for models with a processor;
-    /// 3. `chat_template` in `tokenizer_config.json`.
-    ///
-    /// In the two JSON files the template is a string, or a list of named ones: then `tool_use`, if it exists, is used
-    /// for prompts with tools, and `default` for all others.
-    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Option<Self>> {
-        let dir = dir.as_ref();
-        let path = dir.join("chat_template.jinja");
-        if let Some(source) = files::read_text(&path, SOURCE_LIMIT)? {
-            let mut template = Self::from_source(path.display().to_string(), source)?;
-            let path = dir.join("additional_chat_templates").join("tool_use.jinja");
-            if let Some(source) = files::read_text(&path, SOURCE_LIMIT)? {
-                template.tool_use = Some(Program::new(path.display().to_string(), source)?);
-            }
-            return Ok(Some(template));
-        }
-        for name in ["chat_template.json", "tokenizer_config.json"] {
-            let path = dir.join(name);
-            let config = files::read_object(&path)?.unwrap_or_default();
-            if let Some(template) = Self::from_config(&path, &config)? {
-                return Ok(Some(template));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Reads the field `chat_template` of a configuration object; `path` is for errors.
-    fn from_config(path: &Path, config: &Map<String, Json>) -> Result<Option<Self>> {
-        let field =
-            |field: String, problem: String| TextError::Field { path: path.to_owned(), field, problem };
-        let origin = path.display();
-        let entries = match config.get("chat_template") {
-            None | Some(Json::Null) => return Ok(None),
-            Some(Json::String(source)) => {
-                return Self::from_source(format!("{origin}: chat_template"), source.as_str()).map(Some);
-            }
-            Some(Json::Array(entries)) => entries,
-            Some(other) => {
-                let problem = format!("must be a string or a list of named templates; found {}", kind(other));
-                return Err(field("chat_template".to_owned(), problem));
-            }
-        };
-        let (mut default, mut tool_use) = (None, None);
-        for (index, entry) in entries.iter().enumerate() {
-            let text = |key: &str| {
-                entry.get(key).and_then(Json::as_str).ok_or_else(|| {
-                    field(format!("chat_template[{index}].{key}"), "must be a string".to_owned())
-                })
-            };
-            let (name, source) = (text("name")?, text("template")?);
-            let slot = match name {
-                "default" => &mut default,
-                "tool_use" => &mut tool_use,
-                // Templates for other purposes (retrieval and the like) are chosen by name; nothing here does.
-                _ => continue,
-            };
-            *slot = Some(Program::new(format!("{origin}: chat_template {name:?}"), source)?);
-        }
-        let default = default.ok_or_else(|| {
-            field("chat_template".to_owned(), "the list has no template named \"default\"".to_owned())
-        })?;
-        Ok(Some(Self { default, tool_use, limits: TemplateLimits::default() }))
+    /// What was left out of a folder's files and why, one line each; worth showing once when a model is loaded.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The same template with other limits.
@@ -367,6 +323,7 @@ impl ChatTemplate {
         messages: Vec<Fields>,
         steps: &mut u64,
     ) -> Result<String> {
+        let block = program.block.as_ref().map_err(|mistake| mistake.clone())?;
         let mut interpreter = Interpreter::new(self.limits, inputs.now, *steps);
         // Extra variables first: whatever the engine sets itself stands above them.
         for (name, value) in inputs.extra.into_iter().flatten() {
@@ -394,10 +351,12 @@ impl ChatTemplate {
             interpreter.define("documents", Value::None);
         }
         interpreter.define("add_generation_prompt", Value::Bool(inputs.add_generation_prompt));
-        for (name, token) in inputs.special_tokens.into_iter().flat_map(SpecialTokens::iter) {
+        // A model may name a token as it likes; what was just defined stands.
+        let tokens = inputs.special_tokens.into_iter().flat_map(SpecialTokens::iter);
+        for (name, token) in tokens.filter(|(name, _)| !is_reserved(name)) {
             interpreter.define(name, Value::str(token));
         }
-        let outcome = interpreter.run(&program.block);
+        let outcome = interpreter.run(block);
         *steps = interpreter.steps();
         outcome.map_err(|(line, fault)| {
             let origin = program.origin.clone();

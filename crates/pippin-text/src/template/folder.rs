@@ -1,0 +1,126 @@
+//! Which of a model's files holds its chat template.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value as Json};
+
+use super::{ChatTemplate, Program, SOURCE_LIMIT};
+use crate::error::Result;
+use crate::files::{self, kind};
+
+/// The templates of a folder by what they are for, in the place that counts, and what was left out.
+#[derive(Default)]
+struct Found {
+    default: Option<(String, String)>,
+    tool_use: Option<(String, String)>,
+    warnings: Vec<String>,
+}
+
+impl ChatTemplate {
+    /// Looks for the template of a model folder; `None` when the model has none.
+    ///
+    /// As in `transformers`, files of their own come first:
+    ///
+    /// 1. `chat_template.jinja`;
+    /// 2. `chat_template` in `tokenizer_config.json`: a string; a list of objects with `name` and `template`; or an object
+    ///    whose fields are the names;
+    /// 3. `chat_template.json`, an older form for models with a processor, which mlx-lm does not read;
+    /// 4. `additional_chat_templates/default.jinja`.
+    ///
+    /// For prompts with tools, `additional_chat_templates/tool_use.jinja` counts, or the template named `tool_use` where the
+    /// chosen place has several; without either, the same as for all others, which is the one named `default`.
+    ///
+    /// A place that cannot be read is passed over, with a [warning](Self::warnings). A template with a mistake is an error
+    /// of whoever renders it: prompts that need no template do not need it to be right either.
+    ///
+    /// # Errors
+    ///
+    /// `tokenizer_config.json` cannot be read.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Option<Self>> {
+        let dir = dir.as_ref();
+        let mut found = Found::default();
+        found.default = found.file(dir.join("chat_template.jinja"));
+        found.tool_use = found.file(dir.join("additional_chat_templates").join("tool_use.jinja"));
+        if found.default.is_none() {
+            let path = dir.join("tokenizer_config.json");
+            let config = files::read_object(&path)?.unwrap_or_default();
+            found.field(&path, &config);
+        }
+        if found.default.is_none() {
+            let path = dir.join("chat_template.json");
+            let config = files::read_optional_object(&path, &mut found.warnings);
+            found.field(&path, &config);
+        }
+        if found.default.is_none() {
+            found.default = found.file(dir.join("additional_chat_templates").join("default.jinja"));
+        }
+        let Found { default, tool_use, mut warnings } = found;
+        let Some(default) = default else { return Ok(None) };
+        let mut program = |(origin, source): (String, String)| {
+            let program = Program::parse(origin, source);
+            if let Err(error) = &program.block {
+                warnings.push(format!("{error}: prompts that need it will fail"));
+            }
+            program
+        };
+        let (default, tool_use) = (program(default), tool_use.map(&mut program));
+        Ok(Some(Self { default, tool_use, warnings, ..Self::default() }))
+    }
+}
+
+impl Found {
+    /// The template in a file of its own, if it is there.
+    fn file(&mut self, path: PathBuf) -> Option<(String, String)> {
+        match files::read_text(&path, SOURCE_LIMIT) {
+            Ok(source) => Some((path.display().to_string(), source?)),
+            Err(error) => {
+                self.warnings.push(format!("{error}; going on without the file"));
+                None
+            }
+        }
+    }
+
+    /// Takes what a field `chat_template` says; `path` is that of its file.
+    fn field(&mut self, path: &Path, config: &Map<String, Json>) {
+        let named: Vec<(Option<&str>, Option<&str>)> = match config.get("chat_template") {
+            None | Some(Json::Null) => return,
+            Some(Json::String(source)) => vec![(Some("default"), Some(source.as_str()))],
+            Some(Json::Object(templates)) => {
+                templates.iter().map(|(name, source)| (Some(name.as_str()), source.as_str())).collect()
+            }
+            Some(Json::Array(entries)) => {
+                entries
+                    .iter()
+                    .map(|entry| {
+                        let text = |key: &str| entry.get(key).and_then(Json::as_str);
+                        (text("name"), text("template"))
+                    })
+                    .collect()
+            }
+            Some(other) => {
+                self.ignored(path, "must be a string or a list of named templates", &format!("found {}", kind(other)));
+                return;
+            }
+        };
+        for (name, source) in named {
+            let (Some(name), Some(source)) = (name, source) else {
+                self.ignored(path, "must have a name and a template in each entry", "one has not");
+                continue;
+            };
+            let slot = match name {
+                "default" => &mut self.default,
+                "tool_use" if self.tool_use.is_none() => &mut self.tool_use,
+                // Templates for other purposes (retrieval and the like) are chosen by name; nothing here does.
+                _ => continue,
+            };
+            *slot = Some((format!("{}: chat_template {name:?}", path.display()), source.to_owned()));
+        }
+        if self.default.is_none() {
+            self.ignored(path, "must have a template named \"default\"", "there is none");
+        }
+    }
+
+    fn ignored(&mut self, path: &Path, expected: &str, found: &str) {
+        self.warnings.push(format!("{}: field `chat_template`: {expected}; {found}; ignored", path.display()));
+    }
+}
