@@ -161,8 +161,9 @@ pub struct ContentPart {
 const TEXT_KINDS: &[(&str, &str)] =
     &[("text", "text"), ("input_text", "text"), ("output_text", "text"), ("refusal", "refusal")];
 
-/// Fields that name the kind of a part without `type`, as templates of vision models know them.
-const UNTYPED_KINDS: &[&str] = &["image", "image_url", "audio", "input_audio", "video", "video_url"];
+/// Fields that name the kind of a part without `type`, as templates of vision models know them. Text comes last: what
+/// stands beside it would be lost.
+const UNTYPED_KINDS: &[&str] = &["image", "image_url", "audio", "input_audio", "video", "video_url", "text"];
 
 /// Kinds of part that no tool result has by chance: these are media, whoever speaks.
 const MEDIA_KINDS: &[&str] = &[
@@ -193,9 +194,7 @@ impl ContentPart {
 
     /// The text of a text part: of kind `text`, `input_text` or `output_text`, or a `refusal`.
     pub fn as_text(&self) -> Option<&str> {
-        let kind = self.kind();
-        let (_, field) = TEXT_KINDS.iter().find(|(name, _)| *name == kind)?;
-        self.fields.get(*field).and_then(Value::as_str)
+        text_field(&self.fields)
     }
 
     /// Every field, as it was given.
@@ -209,16 +208,11 @@ impl TryFrom<Value> for ContentPart {
     type Error = MessageError;
 
     fn try_from(value: Value) -> Result<Self, MessageError> {
-        match value {
-            Value::String(text) => Ok(Self::text(text)),
-            Value::Object(fields) => {
-                check_part(&fields)?;
-                Ok(Self { fields })
-            }
-            other => {
-                Err(MessageError::new("", format!("must be an object or a string, found {}", kind(&other))))
-            }
-        }
+        part_text(&value)?;
+        Ok(match value {
+            Value::Object(fields) => Self { fields },
+            other => Self::text(other.as_str().unwrap_or_default()),
+        })
     }
 }
 
@@ -233,9 +227,15 @@ fn part_kind(fields: &Map<String, Value>) -> Option<&str> {
     match fields.get("type") {
         Some(Value::String(kind)) => Some(kind),
         Some(_) => None,
-        None if fields.contains_key("text") => Some("text"),
         None => UNTYPED_KINDS.iter().find(|kind| fields.contains_key(**kind)).copied(),
     }
+}
+
+/// The text of a text part.
+fn text_field(fields: &Map<String, Value>) -> Option<&str> {
+    let kind = part_kind(fields)?;
+    let (_, field) = TEXT_KINDS.iter().find(|(name, _)| *name == kind)?;
+    fields.get(*field)?.as_str()
 }
 
 /// Checks a part; the field of an error is within the part.
@@ -324,7 +324,7 @@ pub struct FunctionCall {
 }
 
 /// The object that has the name and the arguments of a call: its `function`, or the call itself in the flat form
-/// (`{"name": …, "arguments": …}`) that `transformers` documents beside the OpenAI API's.
+/// (`{"name": …, "arguments": …}`), which some templates take.
 pub(crate) fn function_of(call: &Map<String, Value>) -> &Map<String, Value> {
     call.get("function").and_then(Value::as_object).unwrap_or(call)
 }
@@ -476,21 +476,24 @@ impl Message {
     /// What is said. `None` when content is absent or null, and for a tool's result that is neither text nor parts;
     /// [`fields`](Self::fields) has it.
     pub fn content(&self) -> Option<Content> {
-        match self.fields.get("content")? {
-            Value::String(text) => Some(Content::Text(text.clone())),
-            Value::Array(parts) => {
+        match self.content_form(&[]).ok()? {
+            ContentForm::Nothing | ContentForm::Data => None,
+            ContentForm::Text(text) => Some(text.into()),
+            ContentForm::TextParts(parts) | ContentForm::Parts { parts, .. } => {
                 let parts = parts.iter().cloned().map(ContentPart::try_from);
                 parts.collect::<Result<_, _>>().ok().map(Content::Parts)
             }
-            _ => None,
         }
     }
 
     /// The text of the message. `None` without content, or when there is a part that is not text.
     pub fn text(&self) -> Option<String> {
-        match self.fields.get("content")? {
-            Value::String(text) => Some(text.clone()),
-            _ => self.content()?.as_text(),
+        match self.content_form(&[]) {
+            Ok(ContentForm::Text(text)) => Some(text.to_owned()),
+            Ok(ContentForm::TextParts(parts)) => {
+                Some(parts.iter().filter_map(|part| part_text(part).ok().flatten()).collect())
+            }
+            _ => None,
         }
     }
 
@@ -541,7 +544,7 @@ impl Message {
                 }
             }
         }
-        self.joined_content(&[])?;
+        self.content_form(&[])?;
         let calls = match self.fields.get("tool_calls") {
             None | Some(Value::Null) => return Ok(()),
             Some(Value::Array(calls)) => calls,
@@ -557,13 +560,13 @@ impl Message {
         })
     }
 
-    /// The content as templates see it: text parts as one string, and the kinds of part in `media` as they are.
-    pub(crate) fn joined_content(&self, media: &[&str]) -> Result<JoinedContent, MessageError> {
+    /// What the content is. `media` are the kinds of part besides text that the model takes.
+    pub(crate) fn content_form(&self, media: &[&str]) -> Result<ContentForm<'_>, MessageError> {
         let parts = match self.fields.get("content") {
-            None | Some(Value::Null) => return Ok(JoinedContent::Nothing),
-            Some(Value::String(text)) => return Ok(JoinedContent::Text(text.clone())),
+            None | Some(Value::Null) => return Ok(ContentForm::Nothing),
+            Some(Value::String(text)) => return Ok(ContentForm::Text(text)),
             Some(Value::Array(parts)) => parts,
-            Some(_) if self.holds_data() => return Ok(JoinedContent::AsGiven),
+            Some(_) if self.holds_data() => return Ok(ContentForm::Data),
             Some(other) => {
                 let problem = format!("must be a string or a list of parts, found {}", kind(other));
                 return Err(MessageError::new("content", problem));
@@ -577,57 +580,68 @@ impl Message {
         // A list that a tool returns need not be one of parts. It is one if each of its items looks like a part.
         let is_part = |part: &Value| part.as_object().and_then(part_kind).is_some_and(is_known);
         if self.holds_data() && !parts.iter().all(is_part) {
-            return Ok(JoinedContent::AsGiven);
+            return Ok(ContentForm::Data);
         }
-        let (mut text, mut list, mut foreign) = (String::new(), Vec::new(), None);
-        let mut is_text = true;
-        for (number, value) in parts.iter().enumerate() {
-            let part = ContentPart::try_from(value.clone()).map_err(|error| {
+        let (mut has_media, mut foreign) = (false, None);
+        for (number, part) in parts.iter().enumerate() {
+            let error = |error: MessageError| {
                 MessageError::new(format!("content[{number}]{}", error.field), error.problem)
-            })?;
-            match part.as_text() {
-                Some(piece) => {
-                    text.push_str(piece);
-                    // Templates that take lists look for the type `text`.
-                    let plain = part.fields.get("type").is_none_or(|kind| kind == "text");
-                    list.push(Value::Object(if plain && value.is_object() {
-                        part.fields.clone()
-                    } else {
-                        ContentPart::text(piece).fields
-                    }));
-                }
-                None => {
-                    is_text = false;
-                    let part_kind = part.kind();
-                    if foreign.is_none() && !media.contains(&part_kind) {
-                        foreign = Some((number, part_kind.to_owned()));
-                    }
-                    list.push(Value::Object(part.fields));
+            };
+            if part_text(part).map_err(error)?.is_none() {
+                has_media = true;
+                let kind = part.as_object().and_then(part_kind).unwrap_or_default();
+                if foreign.is_none() && !media.contains(&kind) {
+                    foreign = Some((number, kind));
                 }
             }
         }
-        Ok(if is_text { JoinedContent::Text(text) } else { JoinedContent::Parts { list, foreign } })
+        Ok(if has_media { ContentForm::Parts { parts, foreign } } else { ContentForm::TextParts(parts) })
+    }
+}
+
+/// The text of a part, `None` if it is not one of text. The field of an error is within the part.
+pub(crate) fn part_text(part: &Value) -> Result<Option<&str>, MessageError> {
+    match part {
+        Value::String(text) => Ok(Some(text)),
+        Value::Object(fields) => {
+            check_part(fields)?;
+            Ok(text_field(fields))
+        }
+        other => Err(MessageError::new("", format!("must be an object or a string, found {}", kind(other)))),
+    }
+}
+
+/// A part as templates see it that take lists: they look for the type `text`.
+pub(crate) fn part_for_template(part: &Value) -> Value {
+    match (part_text(part), part) {
+        (Ok(Some(_)), Value::Object(fields)) if fields.get("type").is_none_or(|kind| kind == "text") => {
+            part.clone()
+        }
+        (Ok(Some(text)), _) => Value::Object(ContentPart::text(text).fields),
+        _ => part.clone(),
     }
 }
 
 /// The names under which reasoning is known. The first one that is there counts.
 pub(crate) const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// The content of a message, as templates see it.
-pub(crate) enum JoinedContent {
+/// What the content of a message is.
+pub(crate) enum ContentForm<'a> {
     /// Absent or null.
     Nothing,
-    /// A string, or text parts as one string.
-    Text(String),
-    /// Parts, of which some are not text.
+    /// A string.
+    Text(&'a str),
+    /// Parts that are all text.
+    TextParts(&'a [Value]),
+    /// Parts of which some are not text.
     Parts {
-        /// The parts.
-        list: Vec<Value>,
+        /// All of them.
+        parts: &'a [Value],
         /// The first that is no text and no medium that the model takes: where it is, and its kind.
-        foreign: Option<(usize, String)>,
+        foreign: Option<(usize, &'a str)>,
     },
     /// Data of a tool.
-    AsGiven,
+    Data,
 }
 
 /// Checks a tool call; the field of an error is within the call.

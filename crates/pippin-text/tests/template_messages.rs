@@ -183,7 +183,12 @@ fn parts_that_the_model_does_not_take_are_named() {
     let error =
         template.render(&RenderInputs::new(&messages).with_media(&["audio"])).unwrap_err().to_string();
     assert!(error.contains("takes text and audio"), "{error}");
-    for part in [json!({"image": "x.png"}), json!({"type": "input_audio"}), json!({"type": "surprise"})] {
+    for part in [
+        json!({"image": "x.png"}),
+        json!({"text": "a", "image": "x.png"}),
+        json!({"type": "input_audio"}),
+        json!({"type": "surprise"}),
+    ] {
         let error =
             render("", &[message(json!({"role": "user", "content": [part]}))]).unwrap_err().to_string();
         assert!(error.starts_with("messages[0].content[0]: is a part of type"), "{error}");

@@ -11,7 +11,7 @@ use super::eval::{Fault, Outcome};
 use super::json;
 use super::value::{JsonStyle, Key, Value};
 use crate::error::{Result, TextError};
-use crate::message::{JoinedContent, Message, REASONING, function_of};
+use crate::message::{ContentForm, Message, REASONING, function_of, part_for_template, part_text};
 
 /// One way to show a conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,38 +53,35 @@ enum Objects {
 
 impl Form {
     /// All forms to try after the first one has failed, in this order. Only forms in which something of this conversation
-    /// looks different are among them. If the template did not fail but refused the conversation, content and calls are what
-    /// it has seen: then only what was added is taken away.
+    /// looks different are among them. A template that did not fail but refused the conversation has understood it; then only
+    /// what was added is taken away, and arguments that are no object are wrapped.
     ///
     /// `None` comes before the empty string, because a template that asks for it renders calls nowhere else; and a template
     /// that does not ask for it would print it.
     pub(super) fn others(messages: &[Message], source: &str, refused: bool) -> Vec<Self> {
-        let field = |message: &Message, name: &str| message.fields().get(name).cloned().unwrap_or_default();
+        let any = |test: &dyn Fn(&Message) -> bool| messages.iter().any(test);
+        let calls = |message: &Message| message.fields().get("tool_calls")?.as_array().map(Vec::len);
         let mut missing = vec![Missing::Absent];
         let mut objects = vec![Objects::AsGiven];
-        if !refused && messages.iter().any(|message| field(message, "content").is_null()) {
-            if source.contains("none") || source.contains("None") {
-                missing.push(Missing::None);
+        let mut bare = vec![false];
+        if !refused {
+            if any(&|message| message.fields().get("content").is_none_or(Json::is_null)) {
+                if source.contains("none") || source.contains("None") {
+                    missing.push(Missing::None);
+                }
+                missing.push(Missing::Empty);
             }
-            missing.push(Missing::Empty);
-        }
-        let has_data = |message: &Message| matches!(message.joined_content(&[]), Ok(JoinedContent::AsGiven));
-        let has_calls = |message: &Message| {
-            field(message, "tool_calls").as_array().is_some_and(|calls| !calls.is_empty())
-        };
-        if !refused && messages.iter().any(has_data) {
-            objects.push(Objects::DataAsText);
-        }
-        if !refused && messages.iter().any(has_calls) {
-            objects.push(Objects::Text);
+            if any(&|message| matches!(message.content_form(&[]), Ok(ContentForm::Data))) {
+                objects.push(Objects::DataAsText);
+            }
+            if any(&|message| calls(message).is_some_and(|count| count > 0)) {
+                objects.push(Objects::Text);
+            }
         }
         if unreadable_arguments(messages).is_some() {
             objects.push(Objects::Wrapped);
         }
-        let mut bare = vec![false];
-        if messages.iter().any(|message| {
-            reasoning(message).is_some() || field(message, "tool_calls").as_array().is_some_and(Vec::is_empty)
-        }) {
+        if any(&|message| reasoning(message).is_some() || calls(message) == Some(0)) {
             bare.push(true);
         }
         let mut forms = Vec::new();
@@ -137,10 +134,14 @@ fn message_fields(message: &Message, index: usize, form: Form, media: &[&str]) -
     }
     for (name, value) in message.fields() {
         let value = match name.as_str() {
-            "content" => match message.joined_content(media).map_err(|error| error.at(index))? {
-                JoinedContent::Nothing => missing.clone(),
-                JoinedContent::Text(text) => Some(Value::str(text)),
-                JoinedContent::Parts { foreign: Some((number, kind)), .. } => {
+            "content" => match message.content_form(media).map_err(|error| error.at(index))? {
+                ContentForm::Nothing => missing.clone(),
+                ContentForm::Text(text) => Some(Value::str(text)),
+                ContentForm::TextParts(parts) => {
+                    let texts = parts.iter().filter_map(|part| part_text(part).ok().flatten());
+                    Some(Value::str(texts.collect::<String>()))
+                }
+                ContentForm::Parts { foreign: Some((number, kind)), .. } => {
                     let takes = match media {
                         [] => "text only".to_owned(),
                         media => format!("text and {}", media.join(", ")),
@@ -148,8 +149,10 @@ fn message_fields(message: &Message, index: usize, form: Form, media: &[&str]) -
                     let problem = format!("is a part of type {kind:?}; this model takes {takes}");
                     return Err(invalid(format!("content[{number}]"), problem));
                 }
-                JoinedContent::Parts { list, .. } => Some(json(name, &Json::Array(list))?),
-                JoinedContent::AsGiven => {
+                ContentForm::Parts { parts, .. } => {
+                    Some(json(name, &parts.iter().map(part_for_template).collect())?)
+                }
+                ContentForm::Data => {
                     let value = json(name, value)?;
                     Some(match form.objects {
                         Objects::AsGiven => value,

@@ -125,6 +125,13 @@ impl<'a> RenderInputs<'a> {
 /// prints as `True`, dicts keep their order, strings, lists and dicts have their Python methods, an undefined variable
 /// is empty until it is used, `map`, `select` and their like return something that can be read once. Goldens made with `transformers` and Jinja2 hold the two together.
 ///
+/// # Conversations that a template does not expect
+///
+/// Templates disagree about messages without content, about the arguments of calls and about reasoning. One that fails on the
+/// conversation as `transformers` shows it sees it in other forms, in a fixed order, until one renders; `docs/templates.md` in
+/// the repository lists them. What a template refuses through `raise_exception` stays refused, unless it is something that
+/// was added for it.
+///
 /// # Untrusted templates
 ///
 /// A template comes with the model, so it is untrusted code. Existing engines bound the number of instructions, but a
