@@ -78,6 +78,15 @@ impl HubCache {
             .filter(|commit| is_revision(commit) && !commit.contains('/'));
         let snapshot = repository.join("snapshots").join(commit.as_deref().unwrap_or(revision));
         if !snapshot.is_dir() {
+            // What may not be looked at may be there all the same.
+            for path in [&self.root, &repository, &snapshot] {
+                match path.read_dir() {
+                    Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                        return Err(HubError::Read { path: path.clone(), source });
+                    }
+                    _ => {}
+                }
+            }
             return Err(self.not_cached(id, revision));
         }
         let problem = match missing(&snapshot)? {
@@ -196,10 +205,6 @@ pub(crate) fn missing(folder: &Path) -> Result<Option<String>> {
 /// The `config.json` of a folder, as far as it can be read.
 pub(crate) fn read_config(folder: &Path) -> Value {
     let path = folder.join("config.json");
-    // Opening a pipe would wait for its other end.
-    if !path.is_file() {
-        return Value::Null;
-    }
     read_limited(&path, MAX_CONFIG_BYTES)
         .and_then(|text| parse_json(text.as_bytes()).ok())
         .unwrap_or_default()
@@ -214,6 +219,10 @@ pub(crate) fn parse_json(text: &[u8]) -> Result<Value, serde_json::Error> {
 
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Option<String> {
     let mut text = String::new();
+    // Opening a pipe would wait for its other end.
+    if !path.is_file() {
+        return None;
+    }
     File::open(path).ok()?.take(limit + 1).read_to_string(&mut text).ok()?;
     (text.len() as u64 <= limit).then_some(text)
 }

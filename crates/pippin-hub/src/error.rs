@@ -366,7 +366,22 @@ impl HubError {
             Self::Offline { .. } => "unset HF_HUB_OFFLINE, or hub.offline in the configuration file".to_owned(),
             Self::Setting { variable, .. } => format!("correct {variable}, or unset it"),
             Self::UnsafePath { .. } => "do not use this model; report it to the hub".to_owned(),
-            Self::ForeignLink { .. } => "remove the model from the cache, and download it again".to_owned(),
+            Self::ForeignLink { .. } => {
+                "downloads make no such links: remove the model from the cache, and download it again; what you link yourself \
+                 belongs into a folder outside of the cache, or is the model's folder blobs as a whole"
+                    .to_owned()
+            }
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                "give the current user permission to this path, or set HF_HUB_CACHE to another cache".to_owned()
+            }
+            Self::Write { source, .. }
+                if matches!(
+                    source.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                "give the current user permission to write there, or set HF_HUB_CACHE to another folder".to_owned()
+            }
             Self::NoWeights { .. } => {
                 "look for a version with *.safetensors files: pippin search NAME".to_owned()
             }
