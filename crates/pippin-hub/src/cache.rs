@@ -7,6 +7,7 @@ use pippin_weights::json::tag_numbers;
 use pippin_weights::{WeightFiles, WeightsError};
 use serde_json::Value;
 
+use crate::download::plan::is_needed;
 use crate::{HubError, Result};
 
 /// The largest `config.json` that is read.
@@ -187,6 +188,14 @@ fn expand(path: PathBuf, home: Option<PathBuf>, variable: impl Fn(&str) -> Optio
 pub(crate) fn missing(folder: &Path) -> Result<Option<String>> {
     if !folder.join("config.json").is_file() {
         return Ok(Some("no config.json".to_owned()));
+    }
+    // Reading a pipe would wait for its other end.
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let is_special = || entry.path().metadata().is_ok_and(|metadata| !metadata.is_file());
+        if is_needed(&name) && name != WeightFiles::INDEX && is_special() {
+            return Ok(Some(format!("{name} is not a regular file")));
+        }
     }
     let files = match WeightFiles::of_folder(folder) {
         Ok(files) => files,

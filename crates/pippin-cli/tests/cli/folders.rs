@@ -69,6 +69,24 @@ fn a_folder_of_links_is_a_model() {
     pippin(&["show", folder]).answer();
     fs::remove_file(model.file("model.safetensors")).expect("removed");
     pippin(&["run", folder, "hello"]).fails(4, &["model.safetensors"]);
+
+    // Nobody waits for the other end of a pipe.
+    for name in [
+        "generation_config.json",
+        "chat_template.jinja",
+        "tokenizer.json",
+        "config.json",
+        "model.safetensors",
+    ] {
+        let model = TinyModel::new();
+        let folder = model.write();
+        let _ = fs::remove_file(model.file(name));
+        let made = std::process::Command::new("mkfifo").arg(model.file(name)).status();
+        if made.is_ok_and(|status| status.success()) {
+            pippin(&["run", folder, "hello"]).fails(4, &[name]);
+            pippin(&["show", folder]).fails(4, &[name]);
+        }
+    }
 }
 
 #[test]

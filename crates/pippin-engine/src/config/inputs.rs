@@ -103,6 +103,9 @@ pub(super) fn read(path: &Path, is_named: bool) -> Result<Option<String>, Config
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => return Ok(None),
+        // The home folder of somebody else, whose settings are not meant: `sudo -u` keeps HOME. A file of the user's own that
+        // cannot be read is another matter.
+        Err(_) if !is_named && path.metadata().is_err() => return Ok(None),
         Err(error) => return failed(error.to_string()),
     };
     let mut text = String::new();
