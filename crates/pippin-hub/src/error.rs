@@ -53,10 +53,8 @@ pub enum HubError {
         revision: String,
         /// The cache that was searched.
         cache: PathBuf,
-        /// Whether the id stands in the registry.
-        registered: bool,
-        /// The commits of the model that the cache does hold.
-        there: Vec<String>,
+        /// A commit of the model that the cache does hold, if there is one. Behind a pointer, so that results stay small.
+        there: Option<std::sync::Arc<String>>,
     },
     /// A hub model whose download was not finished.
     #[error("{id} is incomplete in the cache: {problem} in {}", path.display())]
@@ -330,9 +328,9 @@ impl HubError {
             Self::NotCached { id, revision, there, .. } => {
                 let revision =
                     if revision == "main" { String::new() } else { format!(" --revision {revision}") };
-                let there = match there.as_slice() {
-                    [] => String::new(),
-                    [commit, ..] => format!("; what is here is {id}@{commit}"),
+                let there = match there {
+                    None => String::new(),
+                    Some(commit) => format!("; what is here is {id}@{commit}"),
                 };
                 format!("download it first: pippin pull {id}{revision}{there}")
             }

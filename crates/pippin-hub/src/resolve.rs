@@ -350,7 +350,7 @@ mod tests {
             assert_eq!(found.configuration.aliases, ["qwen3-4b", "qwen3"]);
         }
         let error = resolver.resolve("qwen3-8b").expect_err("not downloaded");
-        assert!(matches!(&error, HubError::NotCached { registered: true, .. }));
+        assert!(matches!(&error, HubError::NotCached { there: None, .. }));
         assert!(error.hint().expect("a hint").contains("mlx-community/Qwen3-8B-4bit"));
     }
 
