@@ -149,7 +149,8 @@ impl WeightFiles {
                 return chosen;
             }
         }
-        Self { files: owned(there), missing: owned(missing), ..Self::default() }
+        let index = Some(index.clone());
+        Self { files: owned(there), missing: owned(missing), index, ..Self::default() }
     }
 
     fn by_index(index: &WeightIndex, shards: &BTreeSet<&str>, pool: &BTreeSet<&str>) -> Self {
