@@ -62,7 +62,7 @@ impl Surroundings {
     fn history(&self) -> Option<PathBuf> {
         match self.history.as_deref() {
             Some("" | "off") => None,
-            Some(path) => Some(PathBuf::from(path)),
+            Some(path) => Some(pippin::hub::expand_path(path)),
             None => Some(self.state_folder.as_ref()?.join("pippin").join("history")),
         }
     }

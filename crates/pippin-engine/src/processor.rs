@@ -94,7 +94,10 @@ impl TextProcessor {
         let all = tokenizer.warnings().iter().chain(stop_tokens.warnings()).chain(template);
         let mut warnings: Vec<String> = all.cloned().collect();
         if stop_tokens.is_empty() {
-            warnings.push("no token of the model ends an answer: only a limit of tokens or a stop string does".to_owned());
+            warnings.push(
+                "no token of the model ends an answer: only a limit of tokens or a stop string does"
+                    .to_owned(),
+            );
         }
         let chat_template = chat_template.map(Arc::new);
         Self { tokenizer, chat_template, stop_tokens, stop_strings: Vec::new(), warnings }

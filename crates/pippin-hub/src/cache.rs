@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use pippin_weights::{WeightFiles, WeightsError};
 use serde_json::Value;
 
+use crate::download::plan::is_needed;
 use crate::{HubError, Result};
 
 /// The largest `config.json` that is read.
@@ -77,6 +78,15 @@ impl HubCache {
             .filter(|commit| is_revision(commit) && !commit.contains('/'));
         let snapshot = repository.join("snapshots").join(commit.as_deref().unwrap_or(revision));
         if !snapshot.is_dir() {
+            // What may not be looked at may be there all the same.
+            for path in [&self.root, &repository, &snapshot] {
+                match path.read_dir() {
+                    Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                        return Err(HubError::Read { path: path.clone(), source });
+                    }
+                    _ => {}
+                }
+            }
             return Err(self.not_cached(id, revision));
         }
         let problem = match missing(&snapshot)? {
@@ -178,6 +188,14 @@ pub(crate) fn missing(folder: &Path) -> Result<Option<String>> {
     if !folder.join("config.json").is_file() {
         return Ok(Some("no config.json".to_owned()));
     }
+    // Reading a pipe would wait for its other end.
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let is_special = || entry.path().metadata().is_ok_and(|metadata| !metadata.is_file());
+        if is_needed(&name) && name != WeightFiles::INDEX && is_special() {
+            return Ok(Some(format!("{name} is not a regular file")));
+        }
+    }
     let files = match WeightFiles::of_folder(folder) {
         Ok(files) => files,
         Err(WeightsError::Io { path, source, .. }) => return Err(HubError::Read { path, source }),
@@ -195,10 +213,6 @@ pub(crate) fn missing(folder: &Path) -> Result<Option<String>> {
 /// The `config.json` of a folder, as far as it can be read.
 pub(crate) fn read_config(folder: &Path) -> Value {
     let path = folder.join("config.json");
-    // Opening a pipe would wait for its other end.
-    if !path.is_file() {
-        return Value::Null;
-    }
     read_limited(&path, MAX_CONFIG_BYTES)
         .and_then(|text| pippin_weights::json::parse(text.as_bytes()).ok())
         .unwrap_or_default()
@@ -206,6 +220,10 @@ pub(crate) fn read_config(folder: &Path) -> Value {
 
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Option<String> {
     let mut text = String::new();
+    // Opening a pipe would wait for its other end.
+    if !path.is_file() {
+        return None;
+    }
     File::open(path).ok()?.take(limit + 1).read_to_string(&mut text).ok()?;
     (text.len() as u64 <= limit).then_some(text)
 }

@@ -53,10 +53,8 @@ pub enum HubError {
         revision: String,
         /// The cache that was searched.
         cache: PathBuf,
-        /// Whether the id stands in the registry.
-        registered: bool,
-        /// The commits of the model that the cache does hold.
-        there: Vec<String>,
+        /// A commit of the model that the cache does hold, if there is one. Behind a pointer, so that results stay small.
+        there: Option<std::sync::Arc<String>>,
     },
     /// A hub model whose download was not finished.
     #[error("{id} is incomplete in the cache: {problem} in {}", path.display())]
@@ -330,9 +328,9 @@ impl HubError {
             Self::NotCached { id, revision, there, .. } => {
                 let revision =
                     if revision == "main" { String::new() } else { format!(" --revision {revision}") };
-                let there = match there.as_slice() {
-                    [] => String::new(),
-                    [commit, ..] => format!("; what is here is {id}@{commit}"),
+                let there = match there {
+                    None => String::new(),
+                    Some(commit) => format!("; what is here is {id}@{commit}"),
                 };
                 format!("download it first: pippin pull {id}{revision}{there}")
             }
@@ -366,7 +364,22 @@ impl HubError {
             Self::Offline { .. } => "unset HF_HUB_OFFLINE, or hub.offline in the configuration file".to_owned(),
             Self::Setting { variable, .. } => format!("correct {variable}, or unset it"),
             Self::UnsafePath { .. } => "do not use this model; report it to the hub".to_owned(),
-            Self::ForeignLink { .. } => "remove the model from the cache, and download it again".to_owned(),
+            Self::ForeignLink { .. } => {
+                "downloads make no such links: remove the model from the cache, and download it again; what you link yourself \
+                 belongs into a folder outside of the cache, or is the model's folder blobs as a whole"
+                    .to_owned()
+            }
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                "give the current user permission to this path, or set HF_HUB_CACHE to another cache".to_owned()
+            }
+            Self::Write { source, .. }
+                if matches!(
+                    source.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                "give the current user permission to write there, or set HF_HUB_CACHE to another folder".to_owned()
+            }
             Self::NoWeights { .. } => {
                 "look for a version with *.safetensors files: pippin search NAME".to_owned()
             }

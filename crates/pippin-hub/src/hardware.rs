@@ -332,11 +332,16 @@ fn store(path: &Path, remembered: &Remembered) -> std::io::Result<()> {
 }
 
 fn cache_file() -> Option<PathBuf> {
+    Some(user_folder()?.join("bandwidth.json"))
+}
+
+/// Where Pippin keeps what it would otherwise have to find out again: `pippin` in the XDG cache folder, or its like.
+pub(crate) fn user_folder() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).map(crate::expand_path).filter(|path| path.is_absolute());
     let home = || std::env::home_dir().filter(|home| home.is_absolute());
     let folder = variable("XDG_CACHE_HOME")
         .or_else(|| if cfg!(windows) { variable("LOCALAPPDATA") } else { Some(home()?.join(".cache")) })?;
-    Some(folder.join("pippin").join("bandwidth.json"))
+    Some(folder.join("pippin"))
 }
 
 /// Reads memory that is too much for the caches, on all cores at once, and tells how many bytes per second that were.

@@ -261,7 +261,8 @@ fn model_folder(path: &Path) -> Result<PathBuf> {
     match missing(path)? {
         None => Ok(path.to_owned()),
         Some(problem) => {
-            let problem = format!("{problem}{}", instead(path));
+            let is_absent = matches!(problem.as_str(), "no config.json" | "no model*.safetensors file");
+            let problem = format!("{problem}{}", if is_absent { instead(path) } else { "" });
             Err(HubError::NotAModel { path: path.to_owned(), problem })
         }
     }
@@ -278,12 +279,17 @@ fn instead(path: &Path) -> &'static str {
         .collect();
     let has = |ending: &str| names.iter().any(|name| name.ends_with(ending));
     let is_cache = |name: &String| name == "snapshots" || name.starts_with("models--");
+    let is_adapter = |name: &String| name.starts_with("adapter");
     if has("model_index.json") {
         "; it holds the parts of an image generator"
-    } else if has("adapter_config.json") {
+    } else if names.iter().any(is_adapter) {
         "; it holds an adapter: give the folder of the model that it was made for"
     } else if has(".gguf") {
         "; GGUF files are not read yet"
+    } else if has(".safetensors") {
+        "; *.safetensors files of other names are not read"
+    } else if has(".bin") || has(".npz") {
+        "; only safetensors files are read"
     } else if names.iter().any(is_cache) {
         "; it is a part of a Hugging Face cache: give the model's hub id"
     } else {
@@ -344,7 +350,7 @@ mod tests {
             assert_eq!(found.configuration.aliases, ["qwen3-4b", "qwen3"]);
         }
         let error = resolver.resolve("qwen3-8b").expect_err("not downloaded");
-        assert!(matches!(&error, HubError::NotCached { registered: true, .. }));
+        assert!(matches!(&error, HubError::NotCached { there: None, .. }));
         assert!(error.hint().expect("a hint").contains("mlx-community/Qwen3-8B-4bit"));
     }
 
@@ -471,7 +477,10 @@ mod tests {
         for (name, part) in [
             ("model_index.json", "image generator"),
             ("adapter_config.json", "adapter"),
+            ("adapters.safetensors", "adapter"),
             ("x.gguf", "GGUF"),
+            ("consolidated.safetensors", "of other names"),
+            ("pytorch_model.bin", "only safetensors"),
             ("snapshots", "hub id"),
             ("README.md", "no config.json"),
         ] {

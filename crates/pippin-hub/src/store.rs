@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use pippin_weights::WeightFiles;
@@ -199,11 +199,11 @@ impl HubCache {
             there: folders(&self.repository(id).join("snapshots"))
                 .into_iter()
                 .map(|(commit, _)| commit)
-                .collect(),
+                .min()
+                .map(Arc::new),
             id: id.to_owned(),
             revision: revision.to_owned(),
             cache: self.root().to_owned(),
-            registered: crate::ModelRegistry::shared().get(id).is_some(),
         }
     }
 

@@ -99,9 +99,14 @@ fn stamp(metadata: &Metadata) -> (u64, u128) {
 
 /// Which files of a model had the right hash, and how they looked then.
 ///
-/// Lines are only ever added, so that several processes can write: the last about a file counts. A file that is lost
-/// or cannot be written costs another hashing, nothing else.
+/// Lines are only ever added, so that several processes can write: the last about a file counts. They stand beside the model;
+/// where the cache cannot be written, in a folder of the user's. A file that is lost or cannot be written costs another
+/// hashing, nothing else.
 pub(crate) struct Records {
+    places: Vec<Place>,
+}
+
+struct Place {
     path: PathBuf,
     known: HashMap<String, (String, u64, u128)>,
 }
@@ -112,7 +117,39 @@ const MAX_RECORDS: u64 = 16 << 20;
 impl Records {
     /// Those of a model's folder in the cache.
     pub(crate) fn of(repository: &Path) -> Self {
-        let path = repository.join(".pippin").join("verified");
+        let mut paths = vec![repository.join(".pippin").join("verified")];
+        // By where it is, because two caches may hold the same model.
+        if let (Some(folder), Ok(real)) = (crate::hardware::user_folder(), repository.canonicalize()) {
+            let name = FileHash::sha256(real.as_os_str().as_encoded_bytes());
+            paths.push(folder.join("verified").join(name.as_hex()));
+        }
+        Self { places: paths.into_iter().map(Place::read).collect() }
+    }
+
+    /// Whether this file was checked, and has not changed since. `expected`: against that hash.
+    pub(crate) fn holds(&self, key: &str, metadata: &Metadata, expected: Option<&FileHash>) -> bool {
+        self.places.iter().filter_map(|place| place.known.get(key)).any(|(hash, size, time)| {
+            (*size, *time) == stamp(metadata) && expected.is_none_or(|expected| expected.as_hex() == hash)
+        })
+    }
+
+    /// The hash that a file had, whatever has become of it.
+    pub(crate) fn hash(&self, key: &str) -> Option<FileHash> {
+        FileHash::from_hex(&self.places.iter().find_map(|place| place.known.get(key))?.0)
+    }
+
+    /// Remembers that a file is right, in the first place that can be written.
+    pub(crate) fn add(&mut self, key: &str, metadata: &Metadata, hash: &FileHash) {
+        let (size, time) = stamp(metadata);
+        let line = format!("{} {size} {time} {key}\n", hash.as_hex());
+        if let Some(place) = self.places.iter_mut().find(|place| place.write(&line).is_ok()) {
+            place.known.insert(key.to_owned(), (hash.as_hex().to_owned(), size, time));
+        }
+    }
+}
+
+impl Place {
+    fn read(path: PathBuf) -> Self {
         let mut known = HashMap::new();
         for line in crate::cache::read_limited(&path, MAX_RECORDS).unwrap_or_default().lines() {
             let mut words = line.splitn(4, ' ');
@@ -126,29 +163,11 @@ impl Records {
         Self { path, known }
     }
 
-    /// Whether this file was checked, and has not changed since. `expected`: against that hash.
-    pub(crate) fn holds(&self, key: &str, metadata: &Metadata, expected: Option<&FileHash>) -> bool {
-        self.known.get(key).is_some_and(|(hash, size, time)| {
-            (*size, *time) == stamp(metadata) && expected.is_none_or(|expected| expected.as_hex() == hash)
-        })
-    }
-
-    /// The hash that a file had, whatever has become of it.
-    pub(crate) fn hash(&self, key: &str) -> Option<FileHash> {
-        FileHash::from_hex(&self.known.get(key)?.0)
-    }
-
-    /// Remembers that a file is right. In a cache that cannot be written, nothing is remembered.
-    pub(crate) fn add(&mut self, key: &str, metadata: &Metadata, hash: &FileHash) {
-        let (size, time) = stamp(metadata);
-        self.known.insert(key.to_owned(), (hash.as_hex().to_owned(), size, time));
-        let line = format!("{} {size} {time} {key}\n", hash.as_hex());
+    fn write(&self, line: &str) -> std::io::Result<()> {
         if let Some(folder) = self.path.parent() {
-            let _ = std::fs::create_dir_all(folder);
+            std::fs::create_dir_all(folder)?;
         }
-        if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(&self.path) {
-            let _ = file.write_all(line.as_bytes());
-        }
+        OpenOptions::new().create(true).append(true).open(&self.path)?.write_all(line.as_bytes())
     }
 }
 
@@ -210,7 +229,7 @@ mod tests {
         assert!(!records.holds("a file", &path.metadata().expect("exists"), None));
         // Lines that make no sense are skipped.
         std::fs::write(root.path().join(".pippin/verified"), "\nx y z\nabc 1 2\n").expect("written");
-        assert!(Records::of(root.path()).known.is_empty());
+        assert!(Records::of(root.path()).places.iter().all(|place| place.known.is_empty()));
     }
 
     #[test]

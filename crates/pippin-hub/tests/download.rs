@@ -759,32 +759,6 @@ fn blobs_that_models_share_are_checked_by_their_own_names() {
     assert_eq!(fs::read(&shared).expect("readable"), bytes);
 }
 
-/// What nobody can write to, not even root: there are files where folders would be needed.
-#[test]
-fn a_model_that_is_there_needs_no_writable_cache() {
-    let place = Place::with(Model::sharded(2, MB));
-    place.pull().expect("pulled");
-    for folder in [place.folder.path().join(".locks"), place.repository().join(".pippin")] {
-        fs::remove_dir_all(&folder).expect("removed");
-        fs::write(&folder, "").expect("written");
-    }
-    let folder = place.cache().find(ID, "main").expect("found");
-    place.is_whole();
-    loads(&place);
-    assert!(HubCache::use_lock(&folder).is_none());
-    assert!(place.cache().model(ID).expect("there").revisions[0].problem.is_none());
-    assert!(
-        place.cache().verify(ID, true, |_, _| {}).expect("read").iter().all(|c| c.state == FileState::Right)
-    );
-    let pulled = place.pull().expect("nothing to do");
-    assert_eq!((pulled.transferred_bytes, pulled.directory), (0, folder));
-    // What is not there cannot come.
-    place
-        .hub
-        .add(ID, Model { commit: "89abcdef0123456789abcdef0123456789abcdef".to_owned(), ..Model::small(MB) });
-    assert!(matches!(place.pull(), Err(HubError::Write { .. })));
-}
-
 #[test]
 fn a_revision_that_is_not_there_names_one_that_is() {
     let place = Place::with(Model::small(MB));

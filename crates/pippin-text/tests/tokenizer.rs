@@ -375,7 +375,8 @@ fn templates_are_found_in_order() {
     assert_eq!(find(&[config, processor]).as_deref(), Some("config/config"));
     assert_eq!(find(&[config, processor, jinja]).as_deref(), Some("jinja/jinja"));
     assert_eq!(find(&[named]).as_deref(), Some("d/t"));
-    let object = ("tokenizer_config.json", r#"{"chat_template": {"tool_use": "t", "default": "d", "other": 5}}"#);
+    let object =
+        ("tokenizer_config.json", r#"{"chat_template": {"tool_use": "t", "default": "d", "other": 5}}"#);
     assert_eq!(find(&[object]).as_deref(), Some("d/t"));
     let with_tools = ("additional_chat_templates/tool_use.jinja", "more");
     assert_eq!(find(&[jinja, with_tools]).as_deref(), Some("jinja/more"));

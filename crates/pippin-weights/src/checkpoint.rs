@@ -49,8 +49,7 @@ impl Checkpoint {
         let root = Root::new(folder)?;
         let WeightFiles { files, extra, missing, warnings, links, index } = root.weight_files()?;
         if !missing.is_empty() {
-            let by_index = index.is_some() || folder.join(WeightFiles::INDEX).exists();
-            let place = if by_index { folder.join(WeightFiles::INDEX) } else { folder.to_owned() };
+            let place = if index.is_some() { folder.join(WeightFiles::INDEX) } else { folder.to_owned() };
             return Err(WeightsError::MissingShards { index: place, missing, links });
         }
         if files.is_empty() {

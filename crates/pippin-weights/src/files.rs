@@ -36,7 +36,7 @@ const VARIANTS: [&str; 14] = [
 ///    `model-00001-of-00002.safetensors` does not come alone. A set that is not whole is left out where another one is, or
 ///    where there is `model.safetensors`.
 ///
-/// An empty file counts as one that is not there if the weights are whole without it. Files of any other name
+/// An empty file (or a folder of that name) counts as one that is not there if the weights are whole without it. Files of any other name
 /// (`consolidated.safetensors`, `adapters.safetensors`, `._model.safetensors`) are not the model's weights unless the index
 /// names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl WeightFiles {
             if chosen.is_complete() {
                 let empty = owned(files.keys().copied().filter(|name| is_empty(name) && is_model_file(name)));
                 if !empty.is_empty() {
-                    chosen.warnings.push(format!("{} left out: no bytes", is_or_are(&empty)));
+                    chosen.warnings.push(format!("{} left out: empty, or not a file", is_or_are(&empty)));
                 }
             } else {
                 // Then an empty file is a damaged one, and opening it says so.
@@ -149,7 +149,8 @@ impl WeightFiles {
                 return chosen;
             }
         }
-        Self { files: owned(there), missing: owned(missing), ..Self::default() }
+        let index = Some(index.clone());
+        Self { files: owned(there), missing: owned(missing), index, ..Self::default() }
     }
 
     fn by_index(index: &WeightIndex, shards: &BTreeSet<&str>, pool: &BTreeSet<&str>) -> Self {
@@ -540,7 +541,10 @@ impl Root {
             }
             let path = self.folder.join(&name);
             match fs::metadata(&path) {
-                Ok(metadata) => names.push((name, metadata.is_file().then_some(metadata.len()))),
+                Ok(metadata) => {
+                    // A folder or a pipe holds no weights either.
+                    names.push((name, Some(if metadata.is_file() { metadata.len() } else { 0 })));
+                }
                 // What may not be looked at is there, and opening it says what is wrong.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => names.push((name, None)),
                 Err(error) => {

@@ -225,19 +225,21 @@ fn strays_are_left_out() {
         fs::write(folder.path().join(name), "Mac OS X").unwrap();
     }
     fs::write(folder.path().join("model-extra.safetensors"), "").unwrap();
+    fs::create_dir(folder.path().join("model-folder.safetensors")).unwrap();
     assert_eq!(value(folder.path(), "a"), 1.0);
     let text = warnings(folder.path());
     assert_contains(
         &text,
         &["`model-bf16-00001-of-00001.safetensors`, `model.fp16.safetensors` are left out"],
     );
-    assert_contains(&text, &["`model-extra.safetensors` is left out: no bytes"]);
+    assert_contains(&text, &["`model-extra.safetensors`, `model-folder.safetensors` are left out: empty"]);
     // Alone, a variant is the model; two of them are not.
     fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     fs::remove_file(folder.path().join("model-bf16-00001-of-00001.safetensors")).unwrap();
     assert_eq!(value(folder.path(), "a"), 9.0);
     write(folder.path(), "model.fp32.safetensors", &[numbers("a", &[8.0])]);
     assert_contains(&refusal(folder.path()), &["`a` is both in", "fp16", "fp32"]);
+    fs::remove_dir(folder.path().join("model-folder.safetensors")).unwrap();
     // Conversions by the first versions of mlx-lm.
     for name in ["model.fp16.safetensors", "model.fp32.safetensors", "model-extra.safetensors"] {
         fs::remove_file(folder.path().join(name)).unwrap();

@@ -3,6 +3,7 @@
 mod bad_models;
 mod bench;
 mod discovery;
+mod folders;
 mod found;
 #[path = "../../../pippin-hub/tests/support/mod.rs"]
 mod hub;

@@ -16,7 +16,7 @@ use crate::support::{Outcome, TinyModel, finish, program};
 /// A hub with a model that answers, and a cache of its own.
 pub(crate) struct Place {
     pub(crate) hub: FakeHub,
-    cache: TempDir,
+    pub(crate) cache: TempDir,
 }
 
 impl Place {

@@ -102,8 +102,10 @@ pub(super) fn read(path: &Path, is_named: bool) -> Result<Option<String>, Config
     let failed = |reason: String| Err(ConfigError::Read { path: path.to_owned(), reason, named: is_named });
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        // A default place out of reach (another user's home, a home that is a file) holds nothing for this user.
-        Err(error) if !is_named && is_out_of_reach(error.kind()) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound && !is_named => return Ok(None),
+        // The home folder of somebody else, whose settings are not meant: `sudo -u` keeps HOME. A file of the user's own that
+        // cannot be read is another matter.
+        Err(_) if !is_named && path.metadata().is_err() => return Ok(None),
         Err(error) => return failed(error.to_string()),
     };
     let mut text = String::new();
@@ -112,8 +114,4 @@ pub(super) fn read(path: &Path, is_named: bool) -> Result<Option<String>, Config
         Ok(_) if text.len() as u64 > MAX_FILE_BYTES => failed("it is larger than 1 MB".to_owned()),
         Ok(_) => Ok(Some(text)),
     }
-}
-
-fn is_out_of_reach(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory)
 }

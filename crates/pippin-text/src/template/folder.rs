@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
-use super::{ChatTemplate, Program, SOURCE_LIMIT};
+use super::{ChatTemplate, Program, SOURCE_LIMIT, TemplateLimits};
 use crate::error::Result;
 use crate::files::{self, kind};
 
@@ -64,7 +64,7 @@ impl ChatTemplate {
             program
         };
         let (default, tool_use) = (program(default), tool_use.map(&mut program));
-        Ok(Some(Self { default, tool_use, warnings, ..Self::default() }))
+        Ok(Some(Self { default, tool_use, limits: TemplateLimits::default(), warnings }))
     }
 }
 
@@ -88,17 +88,19 @@ impl Found {
             Some(Json::Object(templates)) => {
                 templates.iter().map(|(name, source)| (Some(name.as_str()), source.as_str())).collect()
             }
-            Some(Json::Array(entries)) => {
-                entries
-                    .iter()
-                    .map(|entry| {
-                        let text = |key: &str| entry.get(key).and_then(Json::as_str);
-                        (text("name"), text("template"))
-                    })
-                    .collect()
-            }
+            Some(Json::Array(entries)) => entries
+                .iter()
+                .map(|entry| {
+                    let text = |key: &str| entry.get(key).and_then(Json::as_str);
+                    (text("name"), text("template"))
+                })
+                .collect(),
             Some(other) => {
-                self.ignored(path, "must be a string or a list of named templates", &format!("found {}", kind(other)));
+                self.ignored(
+                    path,
+                    "must be a string or a list of named templates",
+                    &format!("found {}", kind(other)),
+                );
                 return;
             }
         };
@@ -121,6 +123,7 @@ impl Found {
     }
 
     fn ignored(&mut self, path: &Path, expected: &str, found: &str) {
-        self.warnings.push(format!("{}: field `chat_template`: {expected}; {found}; ignored", path.display()));
+        self.warnings
+            .push(format!("{}: field `chat_template`: {expected}; {found}; ignored", path.display()));
     }
 }

@@ -140,7 +140,7 @@ impl<'a> RenderInputs<'a> {
 /// step is counted and operations on large values count as many, every byte made is counted *before* it is made, the depth
 /// and the unshared size of each value are bounded, recursion is bounded, and no value can contain itself. Templates have no
 /// access to files, other templates, or anything but their variables. See [`TemplateLimits`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ChatTemplate {
     default: Program,
     tool_use: Option<Program>,
@@ -148,7 +148,7 @@ pub struct ChatTemplate {
     warnings: Vec<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Program {
     origin: String,
     source: String,
@@ -194,7 +194,8 @@ impl Program {
 impl ChatTemplate {
     /// A template from its source; `origin` is the name used in errors.
     pub fn from_source(origin: impl Into<String>, source: impl Into<String>) -> Result<Self> {
-        Ok(Self { default: Program::new(origin, source)?, ..Self::default() })
+        let (default, limits) = (Program::new(origin, source)?, TemplateLimits::default());
+        Ok(Self { default, tool_use: None, limits, warnings: Vec::new() })
     }
 
     /// What was left out of a folder's files and why, one line each; worth showing once when a model is loaded.
