@@ -92,13 +92,7 @@ impl TextProcessor {
     pub fn new(tokenizer: Tokenizer, chat_template: Option<ChatTemplate>, stop_tokens: StopTokens) -> Self {
         let template = chat_template.as_ref().map_or(&[][..], ChatTemplate::warnings);
         let all = tokenizer.warnings().iter().chain(stop_tokens.warnings()).chain(template);
-        let mut warnings: Vec<String> = all.cloned().collect();
-        if stop_tokens.is_empty() {
-            warnings.push(
-                "no token of the model ends an answer: only a limit of tokens or a stop string does"
-                    .to_owned(),
-            );
-        }
+        let warnings = all.cloned().collect();
         let chat_template = chat_template.map(Arc::new);
         Self { tokenizer, chat_template, stop_tokens, stop_strings: Vec::new(), warnings }
     }

@@ -85,6 +85,9 @@ pub struct Drawn<B: Backend> {
 /// Results for one row must not depend on the other rows of the call, bit for bit: greedy output may depend neither on
 /// batch neighbours nor on how a prompt was cut into chunks. The conformance suite checks this for every operation.
 ///
+/// What is computed from a NaN is one: no clamp and no maximum may make a number of it, so that a model that has gone wrong
+/// is noticed by its logits. What no row sees (of a cache, or of other rows) counts for nothing even if it is one.
+///
 /// Indices are checked on the host, where they enter ([`Batch::push`], [`checked_indices`](Self::checked_indices)). A
 /// device is not asked to check those that it computes itself or is handed without: an index beyond its limit reads as
 /// zeros, writes nothing, and touches no memory that is not the operand's.
