@@ -43,7 +43,7 @@ from variant_table import EXPECTED, VARIANTS, Folder  # noqa: E402
 PROMPTS = ["What is 17 plus 25?", "Hello! Who are you?", "Tell me a short story.", "  naïve Café\t<think> 日本 🙂\n\n x<new> <|im_end|>  y "]
 MAX_TOKENS = 28
 # Logits that lie closer together than this are a tie.
-TIE = 0.01
+TIE = 0.001
 
 
 # --- Answers ------------------------------------------------------------------------------------------------------------------------------
