@@ -1226,6 +1226,7 @@ variant("quantization: hf_quant_config.json beside", write("hf_quant_config.json
 
 # Where Pippin is right not to do as mlx-lm does: a pattern that the whole name of a variant matches, what happens, and why.
 NO_CHAT = "a conversation needs a template; the hint names --raw"
+NO_ROW = "mlx-lm makes a token of a word in the prompt, and reads beyond the embedding"
 NO_REFERENCE = "mlx-lm refuses, and the weights are not those of the unchanged model"
 TRUE_ROPE = "mlx-lm's llama does not read rope_parameters; transformers does"
 EXPECTED: list[tuple[str, str, str]] = [
@@ -1243,7 +1244,7 @@ EXPECTED: list[tuple[str, str, str]] = [
     (r"tokenizer_config\.json: (no file|\{\})", "pippin refuses", NO_CHAT),
     (r"tokenizer_config\.json chat_template (null|absent)", "pippin refuses", NO_CHAT),
     (r"tokenizer\.json post_processor adds .*, no template|no template, .*", "pippin refuses", NO_CHAT),
-    (r"chat_template\.jinja2|template\.jinja", "pippin refuses", NO_CHAT),
+    (r"chat_template\.jinja2|template\.jinja|processor_config\.json with a template", "pippin refuses", NO_CHAT),
     (r"(tokenizer_config\.json chat_template|chat_template\.jinja) spaces", "DIFFERS", "mlx-lm drops the first space of an answer"),
     (r"tokenizer\.json pre_tokenizer=.*\"add_prefix_space\": true.*", "DIFFERS", "mlx-lm drops the first space of an answer"),
     (
@@ -1252,6 +1253,8 @@ EXPECTED: list[tuple[str, str, str]] = [
         "a class of mlx-lm's own, which stands for line ends that this model has not",
     ),
     (r"tokenizer_config\.json split_special_tokens=true", "DIFFERS", "transformers takes the template's own special tokens apart, too"),
+    (r'tokenizer_config\.json (additional_special_tokens|extra_special_tokens)=.*"<new>".*', "DIFFERS", NO_ROW),
+    (r"added_tokens\.json beyond, no added_tokens_decoder", "DIFFERS", NO_ROW),
     (r"weights: bytes behind", "pippin refuses", "the format does not allow them"),
     (r"weights: a link out of the folder", "pippin refuses", "a downloaded model has no business with files elsewhere"),
     (
