@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
-use super::{ChatTemplate, Program, SOURCE_LIMIT, TemplateLimits};
+use super::{ChatTemplate, Mistake, Program, SOURCE_LIMIT, TemplateLimits};
 use crate::error::Result;
 use crate::files::{self, kind};
 
@@ -30,7 +30,8 @@ impl ChatTemplate {
     /// For prompts with tools, `additional_chat_templates/tool_use.jinja` counts, or the template named `tool_use` where the
     /// chosen place has several; without either, the same as for all others, which is the one named `default`.
     ///
-    /// A place that cannot be read is passed over, with a [warning](Self::warnings). A template with a mistake is an error
+    /// A place that cannot be read is passed over, with a [warning](Self::warnings); if there is no other, that is the error of
+    /// whoever renders. A template with a mistake is an error
     /// of whoever renders it: prompts that need no template do not need it to be right either.
     ///
     /// # Errors
@@ -55,7 +56,14 @@ impl ChatTemplate {
             found.default = found.file(dir.join("additional_chat_templates").join("default.jinja"));
         }
         let Found { default, tool_use, mut warnings } = found;
-        let Some(default) = default else { return Ok(None) };
+        let Some(default) = default else {
+            // Where there might have been one, whoever needs it should learn what was wrong with it.
+            let Some(problem) = warnings.first().cloned() else { return Ok(None) };
+            let origin = dir.display().to_string();
+            let block = Err(Mistake { origin: origin.clone(), line: 1, problem });
+            let default = Program { origin, source: String::new(), block };
+            return Ok(Some(Self { default, tool_use: None, limits: TemplateLimits::default(), warnings }));
+        };
         let mut program = |(origin, source): (String, String)| {
             let program = Program::parse(origin, source);
             if let Err(error) = &program.block {

@@ -342,6 +342,10 @@ impl ChatTemplate {
             let value = convert(Value::from_json(value), || format!("template variable `{name}`"))?;
             interpreter.define(name, value);
         }
+        // Before the variables that the engine sets: a model may name a token as it likes.
+        for (name, token) in inputs.special_tokens.into_iter().flat_map(SpecialTokens::iter) {
+            interpreter.define(name, Value::str(token));
+        }
         let mut list = Vec::with_capacity(messages.len());
         for (index, message) in messages.into_iter().enumerate() {
             list.push(convert(Value::dict(message), || format!("messages[{index}]"))?);
@@ -359,11 +363,6 @@ impl ChatTemplate {
             interpreter.define("documents", Value::None);
         }
         interpreter.define("add_generation_prompt", Value::Bool(inputs.add_generation_prompt));
-        // A model may name a token as it likes; what was just defined stands.
-        let tokens = inputs.special_tokens.into_iter().flat_map(SpecialTokens::iter);
-        for (name, token) in tokens.filter(|(name, _)| !is_reserved(name)) {
-            interpreter.define(name, Value::str(token));
-        }
         let outcome = interpreter.run(block);
         *steps = interpreter.steps();
         outcome.map_err(|(line, fault)| {
