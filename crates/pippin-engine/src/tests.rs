@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::testing::{Control, FakeModel, Kind, NAN, POISON, STOP, VOCAB, continuation, lock, processor};
+use crate::testing::{
+    Control, FakeModel, Kind, NAN, POISON, STOP, VOCAB, continuation, lock, processor, tokenizer_with,
+};
 use crate::{
     ChatInput, ChatSession, EngineError, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
     LoadOptions, Message, ModelConfiguration, ModelContainer, TextProcessor, TokenEvent, Workload,
@@ -135,6 +137,29 @@ fn the_configurations_stop_strings_count_too() {
     let (container, _) = with_processor(256, processor);
     let stream = container.generate(vec![1, 2, 3], &greedy(20)).expect("accepted");
     assert_eq!(stream.collect_text().expect("no error").0, words(&expected[..2]) + " ");
+}
+
+/// A stray token of a fine-tune: the model has no row for it.
+#[test]
+fn a_tokenizer_may_have_more_tokens_than_the_model() {
+    let processor =
+        || TextProcessor { tokenizer: tokenizer_with(json!({"pad_token": "[PAD]"})), ..processor() };
+    let (container, control) = with_processor(64, processor());
+    let warnings = container.warnings();
+    assert!(warnings.iter().any(|warning| warning.contains("65 tokens, the model 64")), "{warnings:?}");
+    assert_eq!(container.encode("w1 [PAD]").expect("encoded"), [1, VOCAB as u32]);
+    let error = container.generate_text("w1 [PAD]", &greedy(1)).expect_err("refused");
+    assert!(error.to_string().contains("token id 64 (\"[PAD]\")") && error.hint().is_some(), "{error}");
+    assert!(lock(&control).steps.is_empty());
+    assert!(container.generate_text("w1 w2", &greedy(1)).is_ok());
+    // One that the user names is to end answers, and never could.
+    for (token, is_fine) in [("w5", true), ("[PAD]", false)] {
+        let configuration = ModelConfiguration::directory("fake").with_extra_eos_tokens([token]);
+        let (model, _) = FakeModel::new(Kind::full(), 64);
+        let options = LoadOptions::default();
+        let loaded = ModelContainer::from_parts(|| Ok(Box::new(model)), processor(), configuration, &options);
+        assert_eq!(loaded.is_ok(), is_fine, "{token}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 /// A generation parameter out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +37,10 @@ type Result<T> = std::result::Result<T, ParameterError>;
 /// let parameters = GenerateParameters { top_p: f32::NAN, ..Default::default() };
 /// assert!(parameters.validate().unwrap_err().to_string().contains("top_p"));
 /// ```
+///
+/// In JSON a field that is absent, or null, has its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 pub struct GenerateParameters {
     /// Ends the answer after this many tokens (finish reason `length`); `None`: only the context limits it. With 0 the
     /// prompt is read, which fills the cache, and nothing is generated.
@@ -77,6 +80,20 @@ pub struct GenerateParameters {
     pub stop: Vec<String>,
     /// Reports each token's log-probability.
     pub logprobs: bool,
+}
+
+impl Serialize for GenerateParameters {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for GenerateParameters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut fields = Map::deserialize(deserializer)?;
+        fields.retain(|_, value| !value.is_null());
+        Self::deserialize(Value::Object(fields)).map_err(serde::de::Error::custom)
+    }
 }
 
 impl Default for GenerateParameters {
@@ -315,6 +332,14 @@ mod tests {
         assert_eq!(parameters.logit_bias[&42], -1.5);
         assert_eq!(parameters.top_p, 1.0);
         assert!(serde_json::from_str::<GenerateParameters>(r#"{"temprature": 0}"#).is_err());
+        // Many programs write all the fields that they know.
+        let Value::Object(mut nulls) = serde_json::to_value(&parameters).expect("JSON") else { panic!() };
+        nulls.values_mut().for_each(|value| *value = Value::Null);
+        let absent: GenerateParameters = serde_json::from_value(nulls.into()).expect("valid");
+        assert_eq!(absent, GenerateParameters::default());
+        let again: GenerateParameters =
+            serde_json::from_str(&serde_json::to_string(&parameters).expect("JSON")).expect("valid");
+        assert_eq!(again, parameters);
     }
 
     #[test]

@@ -12,6 +12,11 @@ use crate::TextProcessor;
 
 /// A tokenizer of whole words: `w0` to `w59` are those ids, `<stop>` is the stop token.
 pub(crate) fn tokenizer() -> Tokenizer {
+    tokenizer_with(json!({}))
+}
+
+/// The same with a `tokenizer_config.json`.
+pub(crate) fn tokenizer_with(config: serde_json::Value) -> Tokenizer {
     let mut vocab: Map<String, serde_json::Value> =
         (0..VOCAB).map(|id| (format!("w{id}"), json!(id))).collect();
     for (word, id) in [("<user>", 54), ("<assistant>", 55), ("<system>", 56), ("[UNK]", 59), ("<stop>", STOP)]
@@ -30,7 +35,8 @@ pub(crate) fn tokenizer() -> Tokenizer {
         "decoder": null,
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" }
     });
-    Tokenizer::from_json(&json.to_string(), &Map::new()).expect("a valid tokenizer")
+    let config = config.as_object().expect("an object");
+    Tokenizer::from_json(&json.to_string(), config).expect("a valid tokenizer")
 }
 
 /// The processor of the fake model, with a template that writes `<role> text` for every message.
