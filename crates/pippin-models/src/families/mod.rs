@@ -58,7 +58,8 @@ const FAMILIES: &[Family] = &[
     Family { name: "gpt_neox", model_types: &["gpt_neox"], read: gpt_neox::spec },
     Family { name: "gpt_oss", model_types: &["gpt_oss"], read: gpt_oss::spec },
     Family { name: "lfm2", model_types: &["lfm2"], read: lfm2::spec },
-    Family { name: "llama", model_types: &["llama"], read: llama::spec },
+    // mlx-lm takes the other two for llama, too.
+    Family { name: "llama", model_types: &["llama", "iquestcoder", "xverse"], read: llama::spec },
     Family { name: "llama4", model_types: &["llama4"], read: llama4::spec },
     Family { name: "mamba2", model_types: &["mamba2"], read: mamba2::spec },
     Family { name: "mistral", model_types: &["mistral"], read: mistral::spec },

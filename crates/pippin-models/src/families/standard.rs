@@ -179,7 +179,10 @@ impl Windows {
 /// The feed-forward network's activation, which the field may leave to the family.
 fn activation(fields: Fields<'_>) -> Result<Activation> {
     match fields.text("hidden_act")? {
-        None | Some("silu" | "swish") => Ok(Activation::Silu),
+        None => Ok(Activation::Silu),
+        Some(name) if ["silu", "swish"].iter().any(|known| known.eq_ignore_ascii_case(name)) => {
+            Ok(Activation::Silu)
+        }
         Some(other) => Err(fields.unsupported("hidden_act", other, &["silu"])),
     }
 }
