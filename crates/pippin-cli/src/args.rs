@@ -98,8 +98,9 @@ pub(crate) struct RunArgs {
 
     /// Answer every line of a file of JSON lines, `-` for standard input, several at once.
     ///
-    /// A line is an object with "prompt" or "messages", and perhaps "tools", "template_args" and any parameter of
-    /// generation ("max_tokens", "temperature", …), which wins over the flag. For each, in the same order, a line is
+    /// A line is an object with "prompt" or "messages", and perhaps "tools", "template_args", "add_generation_prompt",
+    /// "continue_final_message" and any parameter of generation ("max_tokens", "temperature", …), which wins over the flag.
+    /// Null counts as absent. "model", "user" and the like, which a server's requests have, are passed over. For each, in the same order, a line is
     /// printed with "index", "text", "finish_reason", "prompt_tokens" and "generated_tokens"; or, where it cannot be
     /// answered, "index" and "error". Then the exit code is 1.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
@@ -121,12 +122,12 @@ pub(crate) struct RunArgs {
     pub(crate) json: bool,
 
     /// With --json or --batch, report the prompt as the model sees it ("prompt", "prompt_token_ids") and the answer's
-    /// tokens ("tokens": "id", "token").
+    /// tokens ("tokens": "id", "token" as the vocabulary has it, "text"). The token that ends an answer is not among them.
     #[arg(long, help_heading = "Output")]
     pub(crate) tokens: bool,
 
-    /// With --json or --batch, report the tokens of the answer with their log-probabilities ("tokens": "id", "token",
-    /// "logprob").
+    /// With --json or --batch, report the tokens of the answer with their log-probabilities ("tokens": "id", "token", "text",
+    /// "logprob"): before temperature and filters, with biases and penalties.
     #[arg(long, help_heading = "Output")]
     pub(crate) logprobs: bool,
 
@@ -142,11 +143,11 @@ pub(crate) struct RunArgs {
 /// What stands around a prompt in a chat.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(crate) struct ChatArgs {
-    /// Instructions for the model.
+    /// Instructions for the model, in place of those at the head of --messages. With --batch, for the lines that have none.
     #[arg(long, value_name = "TEXT", help_heading = "Prompt")]
     pub(crate) system: Option<String>,
 
-    /// Begin with the messages of a JSON file, `-` for standard input. A prompt comes after them.
+    /// Answer the messages of a JSON file, `-` for standard input. A prompt comes after them.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
     pub(crate) messages: Option<Source>,
 
@@ -163,7 +164,7 @@ pub(crate) struct ChatArgs {
     #[arg(long, help_heading = "Prompt")]
     pub(crate) no_generation_prompt: bool,
 
-    /// Continue the last message instead of answering it: the beginning of an answer, given with --messages.
+    /// Continue the last message of --messages, the beginning of an answer, instead of answering it.
     #[arg(long = "continue", help_heading = "Prompt")]
     #[arg(alias = "continue-final-message", conflicts_with = "no_generation_prompt")]
     pub(crate) continue_message: bool,
@@ -172,7 +173,7 @@ pub(crate) struct ChatArgs {
 /// Show the prompt and the tokens that a model sees: their ids, and how the vocabulary writes them.
 ///
 /// Only the model's tokenizer and chat template are read. A single argument that names no model is the text for the default
-/// model.
+/// model. Without a text, standard input is read, its last line end included.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_long_help = "Examples:
   pippin tokenize qwen3-4b \"Hello, world!\"

@@ -113,7 +113,9 @@ fn argument(setting: &'static Setting) -> Option<Arg> {
             argument.value_name(flag.value_name).value_parser(PossibleValuesParser::new(names))
         }
         SettingKind::Integer(low, high) => {
-            argument.value_name(flag.value_name).value_parser(value_parser!(u64).range(low..=high))
+            // "-1" is a value here, though a wrong one: it is refused by what it means.
+            let argument = argument.value_name(flag.value_name).allow_negative_numbers(true);
+            argument.value_parser(value_parser!(u64).range(low..=high))
         }
         // -1 is for ever.
         SettingKind::Time => argument.value_name(flag.value_name).allow_negative_numbers(true),

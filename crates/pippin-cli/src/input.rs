@@ -82,11 +82,18 @@ impl Source {
 
     /// The messages of a conversation: a JSON array.
     pub(crate) fn messages(&self) -> Result<Vec<Message>> {
-        match self.json()? {
+        // A file may hold what is sent to a server: an object with the list in it.
+        let value = match self.json()? {
+            Value::Object(mut object) => object.remove("messages").unwrap_or(Value::Null),
+            value => value,
+        };
+        match value {
             Value::Array(values) => {
                 messages(values).map_err(|problem| CliError::input(format!("{self}: {problem}")))
             }
-            _ => Err(CliError::input(format!("{self} must hold a JSON array of messages"))),
+            _ => Err(CliError::input(format!(
+                "{self} must hold a JSON array of messages, or an object with one as \"messages\""
+            ))),
         }
     }
 

@@ -42,7 +42,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         flag: "max-tokens",
         variable: Some("PIPPIN_MAX_TOKENS"),
         value_name: "N",
-        help: "End the answer after this many tokens [default: the context's end]",
+        help: "End the answer after this many tokens; -1: no limit [default: the context's end]",
         set: Set::Count(|parameters, value| parameters.max_tokens = value),
     },
     Parameter {
@@ -66,7 +66,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         flag: "top-k",
         variable: None,
         value_name: "K",
-        help: "Keep this many of the likeliest tokens [default: {}, all]",
+        help: "Keep this many of the likeliest tokens; -1: all [default: {}, all]",
         set: Set::Count(|parameters, value| parameters.top_k = value.unwrap_or(0)),
     },
     Parameter {
@@ -156,7 +156,7 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         flag: "seed",
         variable: None,
         value_name: "N",
-        help: "The same seed gives the same answer [default: another one every time]",
+        help: "The same seed gives the same answer; -1: another one every time [default: another one every time]",
         set: Set::Seed(|parameters, value| parameters.seed = value),
     },
     Parameter {
@@ -323,8 +323,18 @@ pub(crate) fn set(
         (_, value) => value,
     };
     map.insert(name.clone(), value);
-    let changed: GenerateParameters =
-        serde_json::from_value(Value::Object(map)).map_err(|error| format!("{name}: {error}"))?;
+    let shown = map[&name].to_string();
+    let changed: GenerateParameters = serde_json::from_value(Value::Object(map)).map_err(|_| {
+        let expected = match set {
+            Some(Set::Count(_)) => "a whole number, or -1 for no limit",
+            Some(Set::Seed(_)) => "a whole number, or -1 for another one every time",
+            Some(Set::Number(_)) => "a number",
+            Some(Set::Text(_)) => "a text, or a list of texts",
+            Some(Set::Bias(_)) => "an object of token ids and numbers",
+            None => "another value",
+        };
+        format!("{name} is {shown}, but must be {expected}")
+    })?;
     changed.validate().map_err(|error| error.to_string())?;
     Ok(changed)
 }

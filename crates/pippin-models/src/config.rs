@@ -1,10 +1,10 @@
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::LazyLock;
 
 pub(crate) use pippin_weights::json::number;
 use pippin_weights::json::{self, unsigned};
+use pippin_weights::open_file_of_model;
 use serde_json::{Map, Value};
 
 use crate::{ModelError, Result};
@@ -34,12 +34,9 @@ impl Config {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         let read = |source| ModelError::Read { path: path.clone(), source };
-        // Opening a pipe would wait for its other end.
-        let metadata = std::fs::metadata(&path).map_err(read)?;
-        if !metadata.is_file() {
-            return Err(read(std::io::Error::other("not a regular file")));
-        }
-        let file = File::open(&path).map_err(read)?;
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let file = open_file_of_model(&path).and_then(|file| file.ok_or_else(missing)).map_err(read)?;
+        let metadata = file.metadata().map_err(read)?;
         let mut text = Vec::new();
         // One byte over the limit tells a file that is too large, whatever its metadata says.
         let length = file.take(SIZE_LIMIT + 1).read_to_end(&mut text).map_err(read)? as u64;
@@ -327,6 +324,8 @@ fn show(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use serde_json::json;
 
     use super::*;

@@ -94,8 +94,20 @@ pub fn describe_from(config: &Config, checkpoint: &Checkpoint) -> Result<ModelIn
     let family = ModelTypeRegistry::find(config)?;
     let info = ModelInfo::new(config.model_type()?, family.name, &spec, weights.head.is_none(), &totals);
     let mut warnings = checkpoint.warnings().to_vec();
+    warnings.extend(surplus_layers(&spec, checkpoint));
     warnings.extend_from_slice(QuantizationConfig::from_config(config.value(), FILE)?.warnings());
     Ok(ModelInfo { warnings, ..info })
+}
+
+/// Layers of the files beyond those of the configuration: the one or the other is wrong, or they are for training only.
+fn surplus_layers(spec: &DecoderSpec, checkpoint: &Checkpoint) -> Option<String> {
+    let prefix = format!("{}.", spec.names.layers);
+    let layers = spec.layers.len();
+    let of = |name: &str| name.strip_prefix(&prefix)?.split('.').next()?.parse::<usize>().ok();
+    let most = checkpoint.names().filter_map(of).max().filter(|most| *most >= layers)?;
+    Some(format!(
+        "the weights have layers up to {prefix}{most}, but {FILE} says that there are {layers}: those from {layers} on are not used"
+    ))
 }
 
 /// Reads a model's files into a sink.
@@ -109,7 +121,7 @@ fn read<K: Sink>(
     let quantization = &QuantizationConfig::from_config(config.value(), FILE)?;
     // mlx-lm then rounds activations to `nvfp4` or `mxfp8` in every product: other numbers than what is computed here.
     if config.fields().flag("quantize_activations")?.unwrap_or(false) {
-        return Err(config.fields().error("quantize_activations", "quantized activations are not supported"));
+        return Err(config.fields().unsupported("quantize_activations", "true", &["false"]));
     }
     let mut reader = Reader { checkpoint, quantization, totals: Totals::default(), sink };
     let weights = Weights::read(&spec, &mut reader)?;

@@ -48,7 +48,6 @@ pub struct ModelInfo {
     /// All weights by how they are stored, the most first.
     pub stored: Vec<StoredWeights>,
     /// What is odd about the model's files but does no harm, in sentences for the user.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 

@@ -216,6 +216,28 @@ fn tensors_that_no_spec_names_are_ignored() {
 }
 
 #[test]
+fn layers_that_are_not_used_are_told_of() {
+    let config = Config::new(base("llama")).unwrap();
+    let checkpoint = testing::checkpoint(&config, Dtype::F32, 0).unwrap();
+    assert_eq!(describe_from(&config, &checkpoint).unwrap().warnings, Vec::<String>::new());
+    let mut value = base("llama");
+    value["num_hidden_layers"] = 1.into();
+    let warnings = describe_from(&Config::new(value).unwrap(), &checkpoint).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("model.layers.1"), "{warnings:?}");
+}
+
+#[test]
+fn quantized_activations_are_refused_by_name() {
+    let mut value = base("llama");
+    value["quantize_activations"] = true.into();
+    let config = Config::new(value).unwrap();
+    let checkpoint = testing::checkpoint(&config, Dtype::F32, 0).unwrap();
+    let error = describe_from(&config, &checkpoint).unwrap_err();
+    assert!(error.to_string().contains("`quantize_activations`"), "{error}");
+    assert!(matches!(error, ModelError::Unsupported { .. }));
+}
+
+#[test]
 fn an_unspoken_head_is_used_if_it_is_there() {
     let mut value = base("llama");
     value["tie_word_embeddings"] = false.into();

@@ -124,7 +124,7 @@ pub enum TextError {
         name: String,
     },
     /// A message of the conversation cannot be rendered.
-    #[error("messages[{index}]{}{field}: {problem}", if field.is_empty() { "" } else { "." })]
+    #[error("messages[{index}]{}{field} {problem}", if field.is_empty() { "" } else { "." })]
     InvalidMessage {
         /// Position in the conversation.
         index: usize,

@@ -1,10 +1,9 @@
 //! Reading the small text files of a model folder: bounded, and with errors that name the file.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::Path;
 
-use pippin_weights::json;
+use pippin_weights::{json, open_file_of_model};
 use serde_json::{Map, Value};
 
 use crate::error::{Result, TextError};
@@ -17,15 +16,8 @@ pub(crate) const TOKENIZER_LIMIT: u64 = 256 << 20;
 /// Reads a text file of at most `limit` bytes; `None` when there is none.
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
     let io = |source| TextError::Io { path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
+    let Some(file) = open_file_of_model(path).map_err(io)? else { return Ok(None) };
     let metadata = file.metadata().map_err(io)?;
-    if !metadata.is_file() {
-        return Err(TextError::Malformed { path: path.to_owned(), problem: "not a regular file".to_owned() });
-    }
     if metadata.len() > limit {
         return Err(TextError::TooLarge { path: path.to_owned(), size: metadata.len(), limit });
     }

@@ -82,7 +82,7 @@ impl fmt::Display for MessageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.field.as_str() {
             "" => write!(f, "a message {}", self.problem),
-            field => write!(f, "{}: {}", field.trim_start_matches('.'), self.problem),
+            field => write!(f, "{} {}", field.trim_start_matches('.'), self.problem),
         }
     }
 }

@@ -142,7 +142,7 @@ fn arguments_that_are_no_object_are_not_the_end() {
     // Where nothing helps, the error is about the arguments.
     let error =
         render("{{ messages[1].tool_calls[0].function.arguments.a.b }}", &messages).unwrap_err().to_string();
-    assert!(error.starts_with("messages[1].tool_calls[0].function.arguments: is not valid JSON"), "{error}");
+    assert!(error.starts_with("messages[1].tool_calls[0].function.arguments is not valid JSON"), "{error}");
     assert!(error.contains("line 1"), "{error}");
 }
 
@@ -172,7 +172,7 @@ fn parts_that_the_model_does_not_take_are_named() {
     assert_eq!(messages[1].text(), None);
     assert_eq!(serde_json::to_value(&messages[1]).unwrap(), given);
     let error = render("{{ messages | length }}", &messages).unwrap_err().to_string();
-    assert_eq!(error, r#"messages[1].content[1]: is a part of type "image_url"; this model takes text only"#);
+    assert_eq!(error, r#"messages[1].content[1] is a part of type "image_url"; this model takes text only"#);
     // For a model that takes them, they are there, and so is the text beside them.
     let template = ChatTemplate::from_source("t", "{{ messages[1].content | tojson }}").unwrap();
     let rendered = template.render(&RenderInputs::new(&messages).with_media(&["image_url"])).unwrap();
@@ -191,7 +191,7 @@ fn parts_that_the_model_does_not_take_are_named() {
     ] {
         let error =
             render("", &[message(json!({"role": "user", "content": [part]}))]).unwrap_err().to_string();
-        assert!(error.starts_with("messages[0].content[0]: is a part of type"), "{error}");
+        assert!(error.starts_with("messages[0].content[0] is a part of type"), "{error}");
     }
     // What tools return is theirs, but an image in it is still an image.
     let tool = |content: Value| [message(json!({"role": "tool", "content": content}))];
@@ -218,45 +218,45 @@ fn results_of_tools_may_be_any_json() {
 #[test]
 fn wrong_fields_are_named() {
     for (value, expected) in [
-        (json!(5), "messages[1]: must be an object, found a number"),
-        (json!({}), "messages[1].role: is missing"),
-        (json!({"role": 5}), "messages[1].role: must be a string, found a number"),
+        (json!(5), "messages[1] must be an object, found a number"),
+        (json!({}), "messages[1].role is missing"),
+        (json!({"role": 5}), "messages[1].role must be a string, found a number"),
         (
             json!({"role": "user", "content": 5}),
-            "messages[1].content: must be a string or a list of parts, found a number",
+            "messages[1].content must be a string or a list of parts, found a number",
         ),
-        (json!({"role": "user", "content": {}}), "messages[1].content: must be a string or a list"),
-        (json!({"role": "user", "content": [5]}), "messages[1].content[0]: must be an object or a string"),
-        (json!({"role": "user", "content": ["a", {}]}), "messages[1].content[1].type: is missing"),
-        (json!({"role": "user", "content": [{"type": 5}]}), "messages[1].content[0].type: must be a string"),
-        (json!({"role": "user", "content": [{"type": "text"}]}), "messages[1].content[0].text: is missing"),
+        (json!({"role": "user", "content": {}}), "messages[1].content must be a string or a list"),
+        (json!({"role": "user", "content": [5]}), "messages[1].content[0] must be an object or a string"),
+        (json!({"role": "user", "content": ["a", {}]}), "messages[1].content[1].type is missing"),
+        (json!({"role": "user", "content": [{"type": 5}]}), "messages[1].content[0].type must be a string"),
+        (json!({"role": "user", "content": [{"type": "text"}]}), "messages[1].content[0].text is missing"),
         (
             json!({"role": "user", "content": [{"type": "text", "text": 5}]}),
-            "messages[1].content[0].text: must be a string",
+            "messages[1].content[0].text must be a string",
         ),
-        (json!({"role": "user", "name": 5}), "messages[1].name: must be a string"),
-        (json!({"role": "tool", "tool_call_id": 5}), "messages[1].tool_call_id: must be a string"),
+        (json!({"role": "user", "name": 5}), "messages[1].name must be a string"),
+        (json!({"role": "tool", "tool_call_id": 5}), "messages[1].tool_call_id must be a string"),
         (
             json!({"role": "assistant", "tool_calls": {}}),
-            "messages[1].tool_calls: must be a list of tool calls, found an object",
+            "messages[1].tool_calls must be a list of tool calls, found an object",
         ),
-        (json!({"role": "assistant", "tool_calls": [5]}), "messages[1].tool_calls[0]: must be an object"),
-        (json!({"role": "assistant", "tool_calls": [{}]}), "messages[1].tool_calls[0].function: is missing"),
+        (json!({"role": "assistant", "tool_calls": [5]}), "messages[1].tool_calls[0] must be an object"),
+        (json!({"role": "assistant", "tool_calls": [{}]}), "messages[1].tool_calls[0].function is missing"),
         (
             json!({"role": "assistant", "tool_calls": [{"function": 5}]}),
-            "messages[1].tool_calls[0].function: must be an object",
+            "messages[1].tool_calls[0].function must be an object",
         ),
         (
             json!({"role": "assistant", "tool_calls": [{"function": {}}]}),
-            "messages[1].tool_calls[0].function.name: is missing",
+            "messages[1].tool_calls[0].function.name is missing",
         ),
         (
             json!({"role": "assistant", "tool_calls": [{"name": 5}]}),
-            "messages[1].tool_calls[0].name: must be a string",
+            "messages[1].tool_calls[0].name must be a string",
         ),
         (
             json!({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": [1]}}]}),
-            "messages[1].tool_calls[0].function.arguments: must be an object or a string of JSON, found a list",
+            "messages[1].tool_calls[0].function.arguments must be an object or a string of JSON, found a list",
         ),
     ] {
         let error = Message::from_values([json!({"role": "user"}), value]).unwrap_err().to_string();
@@ -267,14 +267,14 @@ fn wrong_fields_are_named() {
     let error = render("", &messages).unwrap_err().to_string();
     assert!(error.starts_with("messages[0].tool_calls[0].function.arguments"), "{error}");
     let error = serde_json::from_str::<Message>(r#"{"role": "user", "content": 5}"#).unwrap_err().to_string();
-    assert!(error.starts_with("content: must be a string or a list of parts"), "{error}");
+    assert!(error.starts_with("content must be a string or a list of parts"), "{error}");
     let mut deep = json!(1);
     for _ in 0..500 {
         deep = json!([deep]);
     }
     let error =
         render("", &[message(json!({"role": "user", "content": "", "deep": deep}))]).unwrap_err().to_string();
-    assert!(error.starts_with("messages[0].deep: "), "{error}");
+    assert!(error.starts_with("messages[0].deep cannot be rendered: "), "{error}");
 }
 
 #[test]

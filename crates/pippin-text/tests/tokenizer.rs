@@ -419,6 +419,71 @@ fn damaged_templates_are_passed_over() {
     assert!(error.contains("tool_use.jinja, line 2"), "{error}");
 }
 
+/// What a download made leads to the model's own blobs; a link that leads elsewhere was planted. No file of a snapshot is read
+/// through one, whichever it is and by whatever path the snapshot was found.
+#[cfg(unix)]
+#[test]
+fn planted_links_of_a_snapshot_are_not_followed() {
+    let outside = folder(&[
+        ("generation_config.json", r#"{"eos_token_id": 1}"#),
+        ("special_tokens_map.json", r#"{"eos_token": "a"}"#),
+        ("tokenizer_config.json", r#"{"chat_template": "evil"}"#),
+        ("chat_template.jinja", "evil"),
+        ("templates/tool_use.jinja", "evil"),
+        ("tokenizer.json", TOKENIZER),
+    ]);
+    let cache = TempDir::new().unwrap();
+    let snapshot = cache.path().join("models--acme--m/snapshots/c0ffee");
+    let link = |name: &str, to: &str| {
+        std::os::unix::fs::symlink(outside.path().join(to), snapshot.join(name)).unwrap()
+    };
+    let fresh = || {
+        let _ = fs::remove_dir_all(cache.path().join("models--acme--m"));
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::write(snapshot.join("tokenizer.json"), TOKENIZER).unwrap();
+    };
+    fresh();
+    for name in ["generation_config.json", "special_tokens_map.json", "chat_template.jinja"] {
+        link(name, name);
+    }
+    link("additional_chat_templates", "templates");
+    let tokenizer = Tokenizer::from_dir(&snapshot).unwrap();
+    assert_eq!(tokenizer.eos_token(), None);
+    assert!(
+        tokenizer.warnings()[0].contains("special_tokens_map.json")
+            && tokenizer.warnings()[0].contains("outside")
+    );
+    let stop = StopTokens::from_dir(&snapshot, &tokenizer).unwrap();
+    assert!(
+        stop.is_empty() && stop.warnings()[0].contains("outside the model's folder"),
+        "{:?}",
+        stop.warnings()
+    );
+    let template = ChatTemplate::from_dir(&snapshot).unwrap().unwrap();
+    assert!(template.source(false).is_empty() && template.warnings().len() == 2, "{:?}", template.warnings());
+    for name in ["tokenizer_config.json", "tokenizer.json"] {
+        fresh();
+        fs::remove_file(snapshot.join("tokenizer.json")).unwrap();
+        if name != "tokenizer.json" {
+            fs::write(snapshot.join("tokenizer.json"), TOKENIZER).unwrap();
+        }
+        link(name, name);
+        let error = Tokenizer::from_dir(&snapshot).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("outside the model's folder"), "{error}");
+    }
+    // In a folder of one's own every link is meant, and one to nothing is told.
+    let own = folder(&[("tokenizer.json", TOKENIZER)]);
+    std::os::unix::fs::symlink(
+        outside.path().join("tokenizer_config.json"),
+        own.path().join("tokenizer_config.json"),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink("/nowhere/x", own.path().join("generation_config.json")).unwrap();
+    assert_eq!(ChatTemplate::from_dir(own.path()).unwrap().unwrap().source(false), "evil");
+    let stop = StopTokens::from_dir(own.path(), &Tokenizer::from_dir(own.path()).unwrap()).unwrap();
+    assert!(stop.warnings()[0].contains("a link to /nowhere/x"), "{:?}", stop.warnings());
+}
+
 #[test]
 fn a_token_may_be_named_like_a_variable() {
     let template = ChatTemplate::from_source("t", "{{ messages[0].content }}{{ image_token }}").unwrap();

@@ -610,6 +610,41 @@ pub fn resolve_link(folder: &Path, name: &str) -> Result<PathBuf, WeightsError> 
     Root::new(folder)?.resolve(name)
 }
 
+/// Opens a file of a model's folder, `None` where there is none: one that [`resolve_link`] lets through, and that is a file.
+/// (Opening a pipe would wait for its other end.)
+///
+/// # Errors
+///
+/// A link that leads nowhere, or out of a folder of a Hugging Face cache; something that is not a file; or what the system says.
+pub fn open_file_of_model(path: &Path) -> io::Result<Option<fs::File>> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        // A name without a folder stands in the current one.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match resolve_link(folder, name) {
+            Err(WeightsError::UnsafeShard { problem, .. }) => return Err(io::Error::other(problem)),
+            Err(WeightsError::Io { source, .. }) if metadata.is_symlink() => {
+                let target = fs::read_link(path)?;
+                return Err(io::Error::new(
+                    source.kind(),
+                    format!("it is a link to {}: {source}", target.display()),
+                ));
+            }
+            _ => {}
+        }
+    }
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    fs::File::open(path).map(Some)
+}
+
 impl Allowed {
     fn holds(&self, target: &Path) -> bool {
         let is_hash = |name: &Path, length: usize| {

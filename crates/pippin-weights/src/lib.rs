@@ -89,7 +89,7 @@ mod tensor;
 pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use error::{TensorPlace, WeightsError};
-pub use files::{WeightFiles, WeightIndex, resolve_link};
+pub use files::{WeightFiles, WeightIndex, open_file_of_model, resolve_link};
 pub use quantization::{
     Lookup, MatrixData, QuantMode, QuantSpec, QuantizationConfig, QuantizedData, quantize_affine,
     quantize_minifloat,

@@ -43,6 +43,8 @@ struct Token {
     id: u32,
     /// As the vocabulary has it.
     token: String,
+    /// What it says by itself; half a character is shown as a mark.
+    text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     logprob: Option<f32>,
 }
@@ -70,7 +72,8 @@ impl Collected {
         match event {
             GenerationEvent::Token { id, logprob, .. } => {
                 let token = model.tokenizer().id_to_token(id).unwrap_or_default();
-                self.tokens.push(Token { id, token, logprob });
+                let text = model.decode(&[id]).unwrap_or_default();
+                self.tokens.push(Token { id, token, text, logprob });
             }
             GenerationEvent::Info(info) => self.info = Some(info),
             _ => {}

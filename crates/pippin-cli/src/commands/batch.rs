@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::{Collected, Detail, Details};
-use super::run::{Conversation, Request};
+use super::run::{Conversation, Request, check_continued};
 use crate::error::{self, CliError, Result};
 use crate::exit::Exit;
 use crate::input::{self, NextLine};
@@ -202,6 +202,10 @@ fn request(
                 chat.input.template_kwargs.extend(object);
             }
             ("template_args" | "chat_template_kwargs", _) => return Err(format!("{name} must be an object")),
+            // What a request to a server has, and means nothing here.
+            ("model" | "user" | "metadata" | "store" | "custom_id", _) => {}
+            ("stream", Value::Bool(false)) => {}
+            ("n", value) if value == 1 => {}
             ("add_generation_prompt", Value::Bool(adds)) => chat.input.add_generation_prompt = adds,
             ("continue_final_message", Value::Bool(continues)) => {
                 chat.input.continue_final_message = continues
@@ -221,6 +225,7 @@ fn request(
             let has_system = messages.first().is_some_and(|first| first.role() == pippin::Role::System);
             let system = if has_system { None } else { chat.system.as_deref() };
             chat.input.messages = settings::with_system(messages, system);
+            check_continued(&chat.input)?;
             Request::Chat(chat.input)
         }
         (Some(_), Some(_)) => return Err("a line has a prompt or messages, not both".to_owned()),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pippin::chat::ChatInput;
+use pippin::loading::TextProcessor;
 use pippin::{FinishReason, GenerateInfo, GenerateParameters, GenerationStream, Message, ModelContainer};
 use serde::Serialize;
 
@@ -30,7 +31,9 @@ pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt
             let prompt = join(prompt, reads_stdin, chat.raw)?;
             let request = Request::new(chat, prompt)?;
             let loaded = model::keep(&model, &load, &config, is_verbose)?;
-            tell_of_tools(&request, &loaded.container);
+            if let Request::Chat(input) = &request {
+                tell_of_tools(input, loaded.container.processor(), &loaded.container.name());
+            }
             let parameters = detail.ask(&parameters);
             once(&loaded, &request, &parameters, json.then_some(detail), stats, interrupt)
         }
@@ -103,8 +106,30 @@ pub(super) enum Request {
     Chat(ChatInput),
 }
 
+/// Refuses to continue what is no answer: a model does not go on with the words of somebody else.
+pub(super) fn check_continued(input: &ChatInput) -> Result<(), String> {
+    let is_answer = input.messages.last().is_some_and(|last| last.role() == pippin::Role::Assistant);
+    if input.continue_final_message && !is_answer {
+        return Err("there is no answer to continue: the last message is not the assistant's".to_owned());
+    }
+    Ok(())
+}
+
 impl Request {
     fn new(chat: Conversation, prompt: Option<String>) -> Result<Self> {
+        let request = Self::asking(chat, prompt)?;
+        if let Self::Chat(input) = &request {
+            check_continued(input).map_err(|problem| {
+                CliError::input_with_hint(
+                    problem,
+                    "end the file of --messages with its beginning, and give no prompt",
+                )
+            })?;
+        }
+        Ok(request)
+    }
+
+    fn asking(chat: Conversation, prompt: Option<String>) -> Result<Self> {
         let prompt = prompt.filter(|prompt| !prompt.is_empty());
         match prompt {
             Some(prompt) if chat.raw => Ok(Self::Raw(prompt)),
@@ -138,16 +163,14 @@ impl Request {
 }
 
 /// Says so when the chat template shows nothing of the tools that were given.
-fn tell_of_tools(request: &Request, model: &ModelContainer) {
-    let Request::Chat(input) = request else { return };
+pub(super) fn tell_of_tools(input: &ChatInput, processor: &TextProcessor, model: &str) {
     if input.tools.is_empty() {
         return;
     }
-    let without = model.apply_chat_template(&input.clone().with_tools([]));
-    if without.is_ok_and(|without| model.apply_chat_template(input).is_ok_and(|with| with == without)) {
+    let without = processor.render(&input.clone().with_tools([]), model);
+    if without.is_ok_and(|without| processor.render(input, model).is_ok_and(|with| with == without)) {
         output::warning(&format!(
-            "the chat template of {} has no place for tools: it is not told of them",
-            model.name()
+            "the chat template of {model} has no place for tools: the model does not see them"
         ));
     }
 }

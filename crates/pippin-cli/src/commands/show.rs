@@ -26,11 +26,12 @@ pub(super) fn run(settings: &ShowSettings) -> Result<()> {
         }
         found => found.map_err(EngineError::from)?,
     };
-    let info = pippin::models::describe(&found.directory).map_err(EngineError::from)?;
+    let mut info = pippin::models::describe(&found.directory).map_err(EngineError::from)?;
+    let processor = TextProcessor::from_dir(&found.directory, &found.configuration)?;
+    info.warnings.extend(processor.warnings.iter().cloned());
     for warning in &info.warnings {
         output::warning(warning);
     }
-    let processor = TextProcessor::from_dir(&found.directory, &found.configuration)?;
     let options = settings.config.load_options(&found.configuration.name());
     let format = options.kv_format_of(info.dtype);
     let description =
@@ -41,9 +42,6 @@ pub(super) fn run(settings: &ShowSettings) -> Result<()> {
         description.to_text()
     };
     output::data(&text)?;
-    for warning in &processor.warnings {
-        output::warning(warning);
-    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use pippin::EngineError;
 use pippin::loading::TextProcessor;
 use serde::Serialize;
 
-use super::run::{Conversation, join};
+use super::run::{Conversation, check_continued, join, tell_of_tools};
 use crate::error::{CliError, Result};
 use crate::output::{self, visible};
 use crate::settings::TokenizeSettings;
@@ -24,6 +24,8 @@ pub(super) fn run(settings: TokenizeSettings) -> Result<()> {
             Some(text) => chat.with_prompt(text),
             None => chat.input,
         };
+        check_continued(&input).map_err(CliError::input)?;
+        tell_of_tools(&input, &processor, &found.configuration.name());
         let prompt = processor.render(&input, &found.configuration.name())?;
         // The template has written the special tokens.
         let ids = processor.tokenizer.encode(&prompt, false).map_err(EngineError::from)?;
@@ -92,7 +94,7 @@ impl Listing {
             // Quoted, so that spaces and line ends are seen.
             let _ = writeln!(text, "{id:>8}  {token:?}{}", if *special { "  (special)" } else { "" });
         }
-        let _ = writeln!(text, "{} tokens", self.count);
+        let _ = writeln!(text, "{} {}", self.count, if self.count == 1 { "token" } else { "tokens" });
         text
     }
 }

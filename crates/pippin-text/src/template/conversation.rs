@@ -120,7 +120,9 @@ fn message_fields(message: &Message, index: usize, form: Form, media: &[&str]) -
     message.check().map_err(|error| error.at(index))?;
     let invalid = |field: String, problem: String| TextError::InvalidMessage { index, field, problem };
     let json = |field: &str, value: &Json| {
-        Value::from_json(value).map_err(|fault| invalid(field.to_owned(), super::problem(fault)))
+        Value::from_json(value).map_err(|fault| {
+            invalid(field.to_owned(), format!("cannot be rendered: {}", super::problem(fault)))
+        })
     };
     let missing = match form.missing {
         Missing::Absent => None,
@@ -156,7 +158,9 @@ fn message_fields(message: &Message, index: usize, form: Form, media: &[&str]) -
                     let value = json(name, value)?;
                     Some(match form.objects {
                         Objects::AsGiven => value,
-                        _ => as_text(&value).map_err(|fault| invalid(name.clone(), super::problem(fault)))?,
+                        _ => as_text(&value).map_err(|fault| {
+                            invalid(name.clone(), format!("cannot be rendered: {}", super::problem(fault)))
+                        })?,
                     })
                 }
             },
@@ -164,11 +168,17 @@ fn message_fields(message: &Message, index: usize, form: Form, media: &[&str]) -
                 Json::Array(calls) if calls.is_empty() && form.is_bare => None,
                 Json::Array(calls) => {
                     let calls = calls.iter().enumerate().map(|(number, call)| {
-                        tool_call(call, form)
-                            .map_err(|fault| invalid(format!("tool_calls[{number}]"), super::problem(fault)))
+                        tool_call(call, form).map_err(|fault| {
+                            invalid(
+                                format!("tool_calls[{number}]"),
+                                format!("cannot be rendered: {}", super::problem(fault)),
+                            )
+                        })
                     });
                     let calls = Value::list(calls.collect::<Result<_>>()?);
-                    Some(calls.map_err(|fault| invalid(name.clone(), super::problem(fault)))?)
+                    Some(calls.map_err(|fault| {
+                        invalid(name.clone(), format!("cannot be rendered: {}", super::problem(fault)))
+                    })?)
                 }
                 _ => None,
             },
