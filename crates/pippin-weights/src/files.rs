@@ -624,9 +624,15 @@ pub fn open_file_of_model(path: &Path) -> io::Result<Option<fs::File>> {
         }
         Err(error) => return Err(error),
     };
-    if let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) {
-        // A name without a folder stands in the current one.
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let absolute = std::path::absolute(path)?;
+    // Of a file in a folder of a snapshot, that folder may be the link.
+    let snapshot = hub_repository(&absolute).and_then(|repository| {
+        let revision = absolute.strip_prefix(repository.join("snapshots")).ok()?.components().next()?;
+        Some(repository.join("snapshots").join(revision))
+    });
+    let folder = snapshot.as_deref().or(absolute.parent());
+    let name = folder.and_then(|folder| absolute.strip_prefix(folder).ok()).and_then(Path::to_str);
+    if let (Some(folder), Some(name)) = (folder, name) {
         match resolve_link(folder, name) {
             Err(WeightsError::UnsafeShard { problem, .. }) => return Err(io::Error::other(problem)),
             Err(WeightsError::Io { source, .. }) if metadata.is_symlink() => {
