@@ -320,7 +320,7 @@ impl HubError {
                 "give ORGANISATION/NAME, or the address of a model's page; HF_ENDPOINT names another server".to_owned()
             }
             Self::NotAModel { problem, .. } if problem.starts_with("no \"") => {
-                "a file is missing: complete the folder, or download the model again".to_owned()
+                "the model is incomplete: complete the folder, or download the model again".to_owned()
             }
             Self::NotAModel { .. } => {
                 "a model folder holds config.json and model*.safetensors files in MLX or Hugging Face form".to_owned()

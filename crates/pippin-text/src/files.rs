@@ -67,6 +67,16 @@ pub(crate) fn read_optional_object(path: &Path, warnings: &mut Vec<String>) -> M
     }
 }
 
+/// Leaves so many warnings as somebody reads.
+pub(crate) fn cut(warnings: &mut Vec<String>) {
+    const MOST: usize = 5;
+    if warnings.len() > MOST + 1 {
+        let rest = warnings.len() - MOST;
+        warnings.truncate(MOST);
+        warnings.push(format!("and {rest} more of the kind"));
+    }
+}
+
 /// The JSON type of a value, for error messages.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {

@@ -70,6 +70,7 @@
 mod error;
 mod files;
 mod message;
+mod normalization;
 mod special_tokens;
 mod stop_strings;
 mod stop_tokens;

@@ -37,7 +37,7 @@ impl<N: Into<String>, T: Into<String>> FromIterator<(N, T)> for SpecialTokens {
     }
 }
 
-/// The names under which every tokenizer may have a special token. Other fields that end like these are for templates.
+/// The names under which every tokenizer may have a special token; a model may have others.
 const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
@@ -66,7 +66,20 @@ impl DeclaredTokens {
             return Self::from_config(&config_path, config);
         }
         let mut merged = config.clone();
-        merged.extend(files::read_optional_object(&dir.join("special_tokens_map.json"), &mut warnings));
+        let mut map = files::read_optional_object(&dir.join("special_tokens_map.json"), &mut warnings);
+        // Its list of further tokens is added to that of the configuration, or nothing, if it has the older name.
+        let own = ["extra_special_tokens", "additional_special_tokens"]
+            .into_iter()
+            .find_map(|name| config.get(name)?.as_array().filter(|list| !list.is_empty()));
+        if let Some(own) = own {
+            map.remove("additional_special_tokens");
+            let mut all = own.clone();
+            if let Some(Value::Array(further)) = map.remove("extra_special_tokens") {
+                all.extend(further.into_iter().filter(|token| !own.contains(token)));
+            }
+            map.insert("extra_special_tokens".to_owned(), all.into());
+        }
+        merged.extend(map);
         let mut declared = Self::from_config(&config_path, &merged);
         let added_path = dir.join("added_tokens.json");
         let special = declared.named.iter().chain(&declared.extra);
@@ -93,8 +106,10 @@ impl DeclaredTokens {
             .into_iter()
             .filter_map(|group| config.get(group)?.as_object())
             .flatten();
-        let own = own.map(|(name, value)| (name, value, NAMES.contains(&name.as_str())));
-        for (name, value, is_added) in own.chain(groups.map(|(name, value)| (name, value, true))) {
+        let mut own: Vec<(&String, &Value)> = own.chain(groups).collect();
+        // In the order in which they get their ids.
+        own.sort_by_key(|(name, _)| NAMES.iter().position(|known| known == name).unwrap_or(NAMES.len()));
+        for (name, value) in own {
             // Null means that there is no such token, and so does false.
             if matches!(value, Value::Null | Value::Bool(_)) {
                 continue;
@@ -102,9 +117,7 @@ impl DeclaredTokens {
             match token(value) {
                 Some(token) => {
                     declared.special.tokens.insert(name.clone(), token.content.clone());
-                    if is_added {
-                        declared.named.push(token);
-                    }
+                    declared.named.push(token);
                 }
                 None => {
                     let problem = "must be a string, an object with `content`, or null";
@@ -112,12 +125,16 @@ impl DeclaredTokens {
                 }
             }
         }
+        // The older name counts where the newer one says nothing.
         for name in ["extra_special_tokens", "additional_special_tokens"] {
             for value in config.get(name).and_then(Value::as_array).into_iter().flatten() {
                 match token(value) {
                     Some(token) => declared.extra.push(token),
                     None => declared.warnings.push(ignored(path, name, "must hold strings", value)),
                 }
+            }
+            if !declared.extra.is_empty() {
+                break;
             }
         }
         let decoder = match config.get("added_tokens_decoder") {
@@ -186,8 +203,7 @@ impl DeclaredTokens {
                 Some(declared) => format!("has the id {declared} in the files beside it and no place there"),
                 None => "is named in the files beside it and not there".to_owned(),
             };
-            self.warnings
-                .push(format!("tokenizer.json: the special token {content:?} {problem}; added as {id}"));
+            self.warnings.push(format!("tokenizer.json: the token {content:?} {problem}; added as {id}"));
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ impl StopTokens {
         {
             stop.add_field(&config_path, "text_config.eos_token_id", text_config, tokenizer);
         }
+        files::cut(&mut stop.warnings);
         if let Some(token) = tokenizer.eos_token() {
             match tokenizer.token_to_id(token) {
                 Some(id) => {

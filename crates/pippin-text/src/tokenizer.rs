@@ -1,16 +1,18 @@
 //! Text to ids and back.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use serde_json::{Map, Value};
 use tokenizers::decoders::byte_level::ByteLevel;
 
 use crate::error::{Result, TextError};
 use crate::files::{self, kind};
+use crate::normalization;
 use crate::special_tokens::{DeclaredTokens, SpecialTokens};
 
 /// The tokenizer of one model: immutable, `Send + Sync`, and cheap to clone (clones share everything).
@@ -84,10 +86,19 @@ impl Tokenizer {
         mut declared: DeclaredTokens,
     ) -> Result<Self> {
         // Parsed twice: the first pass tells damaged JSON, with line and column, from a strange tokenizer.
-        let outline: Outline = serde_json::from_str(json).map_err(|error| TextError::Malformed {
-            path: path.clone(),
-            problem: format!("not valid JSON: {error}"),
+        let outline: Outline = serde_json::from_str(json).map_err(|error| {
+            let problem = match error.is_data() {
+                true => NO_OBJECT.to_owned(),
+                false => format!("not valid JSON: {error}"),
+            };
+            TextError::Malformed { path: path.clone(), problem }
         })?;
+        // A list would do for the outline.
+        if !json.trim_start().starts_with('{') {
+            return Err(TextError::Malformed { path, problem: NO_OBJECT.to_owned() });
+        }
+        let invalid = |problem: String| TextError::InvalidTokenizer { path: path.clone(), problem };
+        normalization::check(&outline.normalizer, &outline.decoder).map_err(invalid)?;
         let built = guard(|| {
             let mut tokenizer = tokenizers::Tokenizer::from_bytes(json.as_bytes())?;
             tokenizer.with_truncation(None)?;
@@ -140,6 +151,7 @@ impl Tokenizer {
                 flag
             }
         };
+        files::cut(&mut warnings);
         // transformers writes 1e30 for "no limit"; everything that is not a plausible length means the same.
         let model_max_length = config
             .get("model_max_length")
@@ -291,6 +303,8 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
+const NO_OBJECT: &str = "not the JSON object of a tokenizer";
+
 /// The parts of `tokenizer.json` that this crate reads itself.
 #[derive(serde::Deserialize)]
 struct Outline {
@@ -328,10 +342,27 @@ pub(crate) fn holds_part(part: &Value, kind: &str) -> bool {
         })
 }
 
+thread_local! {
+    /// Whether this thread is in a call whose panics are errors.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Calls into the tokenizer library. Its code indexes and unwraps in places that only a malformed file or an unusual
-/// text reaches; such a panic ends the request, not the process.
+/// text reaches; such a panic ends the request, not the process, and is reported as an error and not on standard error.
 fn guard<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    static SILENCE: Once = Once::new();
+    SILENCE.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !IS_GUARDED.get() {
+                others(panic);
+            }
+        }));
+    });
+    IS_GUARDED.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    IS_GUARDED.set(false);
+    match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),
         Err(panic) => {

@@ -37,6 +37,31 @@ fn endless_work_ends() {
     }
 }
 
+/// Looks at every character of a long text count as the work that they are.
+#[test]
+fn scans_of_long_texts_are_counted() {
+    for look in [
+        "s is upper",
+        "s is lower",
+        "s | int",
+        "s | float",
+        "s | wordcount",
+        "s.isalpha()",
+        "s.isdigit()",
+        "s.isidentifier()",
+        "s.strip('é')",
+        "s.rfind('x')",
+        "s.count('x')",
+        "s | title",
+        "s.isprintable()",
+    ] {
+        let error = refused(&format!(
+            "{{% set s = 'é' * 1000000 %}}{{% for i in range(1000) %}}{{% set x = {look} %}}{{% endfor %}}"
+        ));
+        assert!(error.contains("limit of 50000000 steps"), "{look}: {error}");
+    }
+}
+
 #[test]
 fn endless_recursion_ends() {
     for source in [

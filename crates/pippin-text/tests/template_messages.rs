@@ -215,6 +215,17 @@ fn results_of_tools_may_be_any_json() {
     }
 }
 
+/// The form before `tool_calls`: no template reads it.
+#[test]
+fn calls_of_the_older_form_are_not_lost() {
+    let call =
+        json!({"role": "assistant", "content": null, "function_call": {"name": "f", "arguments": "{}"}});
+    let error = render("{{ messages[0].content }}", &[message(call)]).unwrap_err().to_string();
+    assert!(error.starts_with("messages[0].function_call is the form of calls before"), "{error}");
+    let null = json!({"role": "assistant", "content": "x", "function_call": null});
+    assert_eq!(render("{{ messages[0].content }}", &[message(null)]).unwrap(), "x");
+}
+
 #[test]
 fn wrong_fields_are_named() {
     for (value, expected) in [

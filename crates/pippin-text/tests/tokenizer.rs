@@ -107,6 +107,77 @@ fn tokens_of_the_configuration_are_added() {
     assert!(warnings[1].contains("\"<x>\" is named"), "{warnings:?}");
 }
 
+/// Compared with transformers 5.24.
+#[test]
+fn further_tokens_are_those_of_transformers() {
+    let encode = |config: &str, map: &str, text: &str| {
+        let files = [
+            ("tokenizer.json", TOKENIZER),
+            ("tokenizer_config.json", config),
+            ("special_tokens_map.json", map),
+        ];
+        load(&files).unwrap().encode(text, false).unwrap()
+    };
+    // Tokens with names of the model's own come after those that every tokenizer may have.
+    let named = r#"{"image_token": "<i>", "eos_token": "<e>", "extra_special_tokens": ["<x>"]}"#;
+    assert_eq!(encode(named, "{}", "<i><e><x>"), [7, 6, 8]);
+    // The older name counts where the newer one says nothing, and what the map says after what the configuration says.
+    let (bar, foo) = ("[\"<bar>\"]", "[\"<foo>\"]");
+    let list = |name: &str, tokens: &str| format!("{{\"{name}_special_tokens\": {tokens}}}");
+    let both = format!("{{\"extra_special_tokens\": {bar}, \"additional_special_tokens\": {foo}}}");
+    let ids = |config: &str, map: &str| {
+        let files = [
+            ("tokenizer.json", TOKENIZER),
+            ("tokenizer_config.json", config),
+            ("special_tokens_map.json", map),
+        ];
+        let tokenizer = load(&files).unwrap();
+        ["<bar>", "<foo>"].map(|token| tokenizer.token_to_id(token))
+    };
+    assert_eq!(ids(&both, "{}"), [Some(6), None]);
+    for (config, map, expected) in [
+        (list("additional", bar), list("additional", foo), [Some(6), None]),
+        (list("extra", bar), list("extra", foo), [Some(6), Some(7)]),
+        (list("extra", bar), list("additional", foo), [Some(6), None]),
+        (list("additional", bar), list("extra", foo), [Some(6), Some(7)]),
+        ("{}".to_owned(), list("additional", foo), [None, Some(6)]),
+    ] {
+        assert_eq!(ids(&config, &map), expected, "{config} {map}");
+    }
+    let many: Map<String, Value> =
+        (0..1000).map(|id| ((1000 + id).to_string(), json!({"content": format!("<{id}>")}))).collect();
+    let tokenizer = load(&[
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", &json!({"added_tokens_decoder": many}).to_string()),
+    ])
+    .unwrap();
+    assert!(
+        tokenizer.warnings().len() < 10 && tokenizer.warnings().last().unwrap().contains("more of the kind")
+    );
+}
+
+/// Four bytes that asked for eight gigabytes, and a normalizer that made them of two letters.
+#[test]
+fn tokenizers_that_grow_without_bound_are_refused() {
+    let tenfold = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaaaa"});
+    for (normalizer, part) in [
+        (json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="}), "shorter than it says"),
+        (json!({"type": "Sequence", "normalizers": vec![tenfold; 9]}), "times longer"),
+    ] {
+        let mut tokenizer: Value = serde_json::from_str(TOKENIZER).unwrap();
+        tokenizer["normalizer"] = normalizer;
+        let error = load(&[("tokenizer.json", &tokenizer.to_string())]).unwrap_err().to_string();
+        assert!(
+            error.contains("tokenizer.json") && error.contains("`normalizer`") && error.contains(part),
+            "{error}"
+        );
+    }
+    for text in ["null", "[]", "5"] {
+        let error = load(&[("tokenizer.json", text)]).unwrap_err().to_string();
+        assert!(error.contains("not the JSON object") && !error.contains("struct"), "{error}");
+    }
+}
+
 #[test]
 fn older_files_count_where_the_configuration_lists_no_tokens() {
     let files = |config| {

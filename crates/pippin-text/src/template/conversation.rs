@@ -124,6 +124,13 @@ fn message_fields(message: &Message, index: usize, form: Form, media: &[&str]) -
             invalid(field.to_owned(), format!("cannot be rendered: {}", super::problem(fault)))
         })
     };
+    // The form before `tool_calls`: no template reads it, and a call must not vanish.
+    let older = message.fields().get("function_call").filter(|call| !call.is_null());
+    if older.is_some() && message.tool_calls().is_empty() {
+        let problem =
+            "is the form of calls before `tool_calls`, which templates do not know: give that instead";
+        return Err(invalid("function_call".to_owned(), problem.to_owned()));
+    }
     let missing = match form.missing {
         Missing::Absent => None,
         Missing::None => Some(Value::None),

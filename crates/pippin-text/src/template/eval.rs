@@ -227,6 +227,11 @@ impl Interpreter {
         self.work(value.weight() / 16)
     }
 
+    /// Counts a look at each character of a text: some nanoseconds for each, as much as a usual step for a few of them.
+    pub(crate) fn scan(&mut self, text: &str) -> Outcome<()> {
+        self.work(text.len() as u64 / 4)
+    }
+
     /// Bytes that may still be made.
     pub(crate) fn memory_left(&self) -> usize {
         usize::try_from(self.limits.memory - self.memory.min(self.limits.memory)).unwrap_or(usize::MAX)

@@ -368,7 +368,14 @@ impl ChatTemplate {
         outcome.map_err(|(line, fault)| {
             let origin = program.origin.clone();
             match fault {
-                Fault::Refused(message) => TextError::TemplateRefused { origin, line, message },
+                Fault::Refused(mut message) => {
+                    // Whoever reads it has seen enough.
+                    if let Some((end, _)) = message.char_indices().nth(2000) {
+                        message.truncate(end);
+                        message.push('…');
+                    }
+                    TextError::TemplateRefused { origin, line, message }
+                }
                 Fault::Limit(what, limit) => TextError::TemplateLimit { origin, line, what, limit },
                 Fault::Error(problem) => TextError::Template { origin, line, problem },
             }

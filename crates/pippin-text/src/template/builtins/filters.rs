@@ -142,6 +142,9 @@ fn tojson(vm: &mut Interpreter, value: &Value, args: Args) -> Outcome<Value> {
 }
 
 fn number_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Outcome<Value> {
+    if let Value::Str(text) = &value {
+        vm.scan(text)?;
+    }
     if let Value::Undefined(reason) = &value {
         return fail(reason.as_ref());
     }
@@ -237,7 +240,7 @@ fn text_filter(vm: &mut Interpreter, name: &str, value: Value, args: Args) -> Ou
         _ => {}
     }
     let source = vm.string(&value)?;
-    vm.work(source.len() as u64 / 64)?;
+    vm.scan(&source)?;
     let result = match name {
         "lower" | "upper" | "title" | "capitalize" | "wordcount" | "escape" | "e" | "forceescape"
         | "urlencode" => {

@@ -171,7 +171,7 @@ pub(crate) fn method(vm: &mut Interpreter, value: &Value, name: &Name, args: Arg
 fn str_method(vm: &mut Interpreter, source: &str, name: &Name, args: Args) -> Outcome<Value> {
     let name = name.as_ref();
     let all = |test: fn(char) -> bool| Value::Bool(!source.is_empty() && source.chars().all(test));
-    vm.work(source.len() as u64 / 64)?;
+    vm.scan(source)?;
     match name {
         "split" | "rsplit" => {
             let [separator, count] = args.take(name, ["sep", "maxsplit"])?;

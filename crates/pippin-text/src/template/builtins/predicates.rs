@@ -71,6 +71,7 @@ pub(crate) fn test(vm: &mut Interpreter, name: &str, value: &Value, args: Args) 
         }
         "lower" | "upper" => {
             let source = vm.string(value)?;
+            vm.scan(&source)?;
             let (upper, lower) =
                 (source.chars().any(char::is_uppercase), source.chars().any(char::is_lowercase));
             if name == "lower" { lower && !upper } else { upper && !lower }
