@@ -323,7 +323,11 @@ pub(crate) fn set(
         (_, value) => value,
     };
     map.insert(name.clone(), value);
-    let shown = map[&name].to_string();
+    // Numbers that JSON cannot write are objects by now.
+    let shown = match pippin::weights::json::number(&map[&name]) {
+        Some(number) if !number.is_finite() => number.to_string(),
+        _ => map[&name].to_string(),
+    };
     let changed: GenerateParameters = serde_json::from_value(Value::Object(map)).map_err(|_| {
         let expected = match set {
             Some(Set::Count(_)) => "a whole number, or -1 for no limit",

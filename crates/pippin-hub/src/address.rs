@@ -28,6 +28,15 @@ fn without_scheme(text: &str) -> &str {
     text.split_once("://").map_or(text, |(_, rest)| rest)
 }
 
+/// An address as errors show it: short, and without the name and the password that may stand before the host.
+fn shown(address: &str) -> String {
+    let without = address.split_once("://").and_then(|(scheme, rest)| {
+        let (user, _) = rest.split('/').next()?.rsplit_once('@')?;
+        Some(format!("{scheme}://{}", &rest[user.len() + 1..]))
+    });
+    without.as_deref().unwrap_or(address).chars().take(200).collect()
+}
+
 /// The id and the revision of an address; `None` for a text that is no address. Any address with a scheme is one; without,
 /// it has to begin with a host that is known.
 ///
@@ -35,7 +44,7 @@ fn without_scheme(text: &str) -> &str {
 ///
 /// [`HubError::Address`]: it is of another server, or of something else than a model.
 pub(crate) fn parse(text: &str, endpoint: Option<&str>) -> Result<Option<(String, String)>> {
-    let failed = |problem: String| HubError::Address { address: text.chars().take(200).collect(), problem };
+    let failed = |problem: String| HubError::Address { address: shown(text), problem };
     let text = trimmed(text);
     let path = match text.split_once("://") {
         Some((scheme, path)) if scheme.eq_ignore_ascii_case("hf") => path,
@@ -235,5 +244,12 @@ mod tests {
         ] {
             assert!(matches!(parse(path, None), Err(HubError::InvalidName { .. })), "{path}");
         }
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(shown("https://user:pw@host.example/a/m"), "https://host.example/a/m");
+        assert_eq!(shown("https://host.example/a@b"), "https://host.example/a@b");
+        assert_eq!(shown("org/name"), "org/name");
     }
 }

@@ -226,8 +226,8 @@ impl<'de> Deserialize<'de> for ContentPart {
 fn part_kind(fields: &Map<String, Value>) -> Option<&str> {
     match fields.get("type") {
         Some(Value::String(kind)) => Some(kind),
+        None | Some(Value::Null) => UNTYPED_KINDS.iter().find(|kind| fields.contains_key(**kind)).copied(),
         Some(_) => None,
-        None => UNTYPED_KINDS.iter().find(|kind| fields.contains_key(**kind)).copied(),
     }
 }
 

@@ -625,12 +625,13 @@ pub fn open_file_of_model(path: &Path) -> io::Result<Option<fs::File>> {
         Err(error) => return Err(error),
     };
     let absolute = std::path::absolute(path)?;
-    // Of a file in a folder of a snapshot, that folder may be the link.
-    let snapshot = hub_repository(&absolute).and_then(|repository| {
-        let revision = absolute.strip_prefix(repository.join("snapshots")).ok()?.components().next()?;
-        Some(repository.join("snapshots").join(revision))
-    });
-    let folder = snapshot.as_deref().or(absolute.parent());
+    // Of a file in a folder of a snapshot, that folder may be the link: the snapshot is looked for above it.
+    let is_snapshot = |folder: &&Path| {
+        let real = fs::canonicalize(folder).ok();
+        [Some(*folder), real.as_deref()].into_iter().flatten().any(|path| hub_repository(path).is_some())
+    };
+    let snapshot = absolute.ancestors().skip(1).take(3).filter(is_snapshot).last();
+    let folder = snapshot.or(absolute.parent());
     let name = folder.and_then(|folder| absolute.strip_prefix(folder).ok()).and_then(Path::to_str);
     if let (Some(folder), Some(name)) = (folder, name) {
         match resolve_link(folder, name) {
