@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Quoted, QuotedList, WeightsError};
-use crate::files::{Root, WeightFiles, WeightIndex};
+use crate::files::WeightFiles;
+use crate::index::WeightIndex;
+use crate::links::Root;
 use crate::quantization::{Lookup, MatrixData, QuantizationConfig, QuantizedData, infer_spec};
 use crate::safetensors::{self, MAX_TENSORS, MappedFile, OpenedFile};
 use crate::tensor::TensorData;

@@ -1,18 +1,16 @@
 //! Which files of a model hold its weights: the one answer that loading, downloading and checking a model share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
-
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use std::path::Path;
 
 use crate::error::{Quoted, QuotedList, WeightsError};
-use crate::safetensors::{MAX_HEADER_LENGTH, MAX_TENSORS, json_offset, json_problem};
+use crate::index::WeightIndex;
+use crate::links::Root;
 
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
-const EXTENSION: &str = ".safetensors";
+pub(crate) const EXTENSION: &str = ".safetensors";
 /// Sets of more files are not believed: each missing one is listed by name.
 const MAX_SHARDS: u32 = 100_000;
 /// What stands in a name beside which there is another form of the same weights: `model.fp16.safetensors`.
@@ -335,199 +333,7 @@ fn sets<'a>(pool: &BTreeSet<&'a str>) -> BTreeMap<Key<'a>, Set<'a>> {
     sets
 }
 
-/// What an index says: which file holds which tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WeightIndex {
-    tensors: BTreeMap<String, String>,
-}
-
-impl WeightIndex {
-    /// The most bytes of an index that are read.
-    pub const MAX_BYTES: u64 = MAX_HEADER_LENGTH;
-
-    /// Reads the text of an index. `path` is its name for errors.
-    ///
-    /// # Errors
-    ///
-    /// [`WeightsError::Index`] when it is no index, which leaves the names of the files to go by;
-    /// [`WeightsError::UnsafeShard`] when it names a file outside the model's folder.
-    pub fn parse(text: &[u8], path: &Path) -> Result<Self, WeightsError> {
-        let bad =
-            |problem| WeightsError::Index { path: path.to_owned(), field: "weight_map".to_owned(), problem };
-        // Some editors begin a file with a mark of its byte order.
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        let Index(tensors) = serde_json::from_slice(text)
-            .map_err(|error| bad(format!("{} (byte {})", json_problem(&error), json_offset(text, &error))))?;
-        let index = Self { tensors };
-        for shard in index.shards() {
-            check_name(path, shard)?;
-        }
-        if index.tensors.is_empty() {
-            return Err(bad("names no tensor".to_owned()));
-        }
-        if let Some(other) = index.shards().into_iter().find(|name| !name.ends_with(EXTENSION)) {
-            return Err(bad(format!("names {}, which is not a {EXTENSION} file", Quoted(other))));
-        }
-        Ok(index)
-    }
-
-    /// The names of the files, in order.
-    #[must_use]
-    pub fn shards(&self) -> BTreeSet<&str> {
-        self.tensors.values().map(String::as_str).collect()
-    }
-
-    /// The names of the tensors, in order.
-    pub fn tensors(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
-    }
-}
-
-/// Refuses names that lead out of the folder.
-fn check_name(index: &Path, shard: &str) -> Result<(), WeightsError> {
-    let problem =
-        if shard.starts_with('/') || shard.contains(['\\', ':', '\0']) || Path::new(shard).is_absolute() {
-            "an index may only name files of its own folder"
-        } else if shard.contains("..") {
-            "the name contains `..`"
-        } else if shard.split('/').any(|part| part == ".") {
-            "the name contains `.` as a folder"
-        } else {
-            return Ok(());
-        };
-    Err(WeightsError::UnsafeShard {
-        path: index.to_owned(),
-        shard: shard.to_owned(),
-        problem: problem.to_owned(),
-    })
-}
-
-/// The index file; only `weight_map` is of interest.
-struct Index(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Index {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct IndexVisitor;
-        impl<'de> Visitor<'de> for IndexVisitor {
-            type Value = Index;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with `weight_map`")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut weight_map = None;
-                while let Some(key) = map.next_key::<String>()? {
-                    if key != "weight_map" {
-                        map.next_value::<IgnoredAny>()?;
-                    } else if weight_map.is_some() {
-                        return Err(A::Error::custom("`weight_map` occurs twice"));
-                    } else {
-                        weight_map = Some(map.next_value::<WeightMap>()?);
-                    }
-                }
-                match weight_map {
-                    Some(WeightMap(map)) => Ok(Index(map)),
-                    None => Err(A::Error::custom("`weight_map` is missing")),
-                }
-            }
-        }
-        deserializer.deserialize_map(IndexVisitor)
-    }
-}
-
-struct WeightMap(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for WeightMap {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct WeightMapVisitor;
-        impl<'de> Visitor<'de> for WeightMapVisitor {
-            type Value = WeightMap;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`weight_map` as an object of file names")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut shards = BTreeMap::new();
-                while let Some(tensor) = map.next_key::<String>()? {
-                    if shards.contains_key(&tensor) {
-                        return Err(A::Error::custom(format_args!(
-                            "tensor {} occurs twice",
-                            Quoted(&tensor)
-                        )));
-                    }
-                    if shards.len() == MAX_TENSORS {
-                        return Err(A::Error::custom(format_args!("more than {MAX_TENSORS} tensors")));
-                    }
-                    let shard = map.next_value::<String>()?;
-                    shards.insert(tensor, shard);
-                }
-                Ok(WeightMap(shards))
-            }
-        }
-        deserializer.deserialize_map(WeightMapVisitor)
-    }
-}
-
-/// A model's folder, and where links in it may lead.
-pub(crate) struct Root {
-    /// As the caller gave it; errors show this.
-    pub(crate) folder: PathBuf,
-    /// Of a folder of a Hugging Face cache: the places that its links may lead to, without links. Of any other: `None`, because
-    /// whoever puts links into a folder of his own means them.
-    allowed: Option<Allowed>,
-}
-
-struct Allowed {
-    folders: Vec<PathBuf>,
-    /// The folders for blobs that several models share, `blobs/<2 digits>/<hash>` beside the models.
-    shared: Vec<PathBuf>,
-}
-
 impl Root {
-    pub(crate) fn new(folder: &Path) -> Result<Self, WeightsError> {
-        let real = fs::canonicalize(folder).map_err(|error| WeightsError::io(folder, "open", error))?;
-        if !real.is_dir() {
-            return Err(WeightsError::NotAFolder { path: folder.to_owned() });
-        }
-        // A repository, or a folder in it, may itself be a link to another disk: then only the way there tells that it is one.
-        let absolute = std::path::absolute(folder).ok();
-        let repositories: Vec<PathBuf> =
-            absolute.iter().chain([&real]).filter_map(|path| hub_repository(path)).collect();
-        let allowed = (!repositories.is_empty()).then(|| {
-            let real_path = |path: PathBuf| fs::canonicalize(path).ok();
-            let mut allowed = Allowed { folders: vec![real.clone()], shared: Vec::new() };
-            for repository in repositories {
-                allowed.folders.extend(real_path(repository.join("blobs")));
-                allowed.shared.extend(repository.parent().and_then(|cache| real_path(cache.join("blobs"))));
-                let Some(repository) = real_path(repository) else { continue };
-                allowed.shared.extend(repository.parent().and_then(|cache| real_path(cache.join("blobs"))));
-                allowed.folders.push(repository);
-            }
-            allowed
-        });
-        Ok(Self { folder: folder.to_owned(), allowed })
-    }
-
-    /// The file behind a plain name in the folder, without links, if it is in an allowed place.
-    pub(crate) fn resolve(&self, name: &str) -> Result<PathBuf, WeightsError> {
-        let path = self.folder.join(name);
-        let target = fs::canonicalize(&path).map_err(|error| WeightsError::io(&path, "open", error))?;
-        if self.allowed.as_ref().is_none_or(|allowed| allowed.holds(&target)) {
-            Ok(target)
-        } else {
-            Err(WeightsError::UnsafeShard {
-                path: self.folder.clone(),
-                shard: name.to_owned(),
-                problem: format!(
-                    "it is a link to {}, outside the model's folder in the cache",
-                    target.display()
-                ),
-            })
-        }
-    }
-
     /// Chooses among the files that are there.
     pub(crate) fn weight_files(&self) -> Result<WeightFiles, WeightsError> {
         let failed = |error| WeightsError::io(&self.folder, "list", error);
@@ -598,90 +404,6 @@ impl Root {
         }
         WeightIndex::parse(&fs::read(&target).map_err(failed)?, &path)
     }
-}
-
-/// The file behind a name in a model's folder, without links, if it is one that links of that folder may lead to: any, but in
-/// a folder of a Hugging Face cache only the model's own blobs, as [`Checkpoint::open`](crate::Checkpoint::open) has it.
-///
-/// # Errors
-///
-/// [`WeightsError::UnsafeShard`] for a link that leads elsewhere, [`WeightsError::Io`] for one that leads nowhere.
-pub fn resolve_link(folder: &Path, name: &str) -> Result<PathBuf, WeightsError> {
-    Root::new(folder)?.resolve(name)
-}
-
-/// Opens a file of a model's folder, `None` where there is none: one that [`resolve_link`] lets through, and that is a file.
-/// (Opening a pipe would wait for its other end.)
-///
-/// # Errors
-///
-/// A link that leads nowhere, or out of a folder of a Hugging Face cache; something that is not a file; or what the system says.
-pub fn open_file_of_model(path: &Path) -> io::Result<Option<fs::File>> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let absolute = std::path::absolute(path)?;
-    // Of a file in a folder of a snapshot, that folder may be the link: the snapshot is looked for above it.
-    let is_snapshot = |folder: &&Path| {
-        let real = fs::canonicalize(folder).ok();
-        [Some(*folder), real.as_deref()].into_iter().flatten().any(|path| hub_repository(path).is_some())
-    };
-    let snapshot = absolute.ancestors().skip(1).take(3).filter(is_snapshot).last();
-    let folder = snapshot.or(absolute.parent());
-    let name = folder.and_then(|folder| absolute.strip_prefix(folder).ok()).and_then(Path::to_str);
-    if let (Some(folder), Some(name)) = (folder, name) {
-        match resolve_link(folder, name) {
-            Err(WeightsError::UnsafeShard { problem, .. }) => return Err(io::Error::other(problem)),
-            Err(WeightsError::Io { source, .. }) if metadata.is_symlink() => {
-                let target = fs::read_link(path)?;
-                return Err(io::Error::new(
-                    source.kind(),
-                    format!("it is a link to {}: {source}", target.display()),
-                ));
-            }
-            _ => {}
-        }
-    }
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    fs::File::open(path).map(Some)
-}
-
-impl Allowed {
-    fn holds(&self, target: &Path) -> bool {
-        let is_hash = |name: &Path, length: usize| {
-            name.to_str().is_some_and(|name| {
-                name.len() == length && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-            })
-        };
-        let is_shared = |folder: &PathBuf| {
-            let Ok(rest) = target.strip_prefix(folder) else { return false };
-            let parts: Vec<Component<'_>> = rest.components().collect();
-            matches!(parts.as_slice(), [group, hash] if is_hash(group.as_ref(), 2) && is_hash(hash.as_ref(), 64))
-        };
-        self.folders.iter().any(|folder| target.starts_with(folder)) || self.shared.iter().any(is_shared)
-    }
-}
-
-/// The repository folder `…/models--<id>` of a folder `…/models--<id>/snapshots/<revision>[/…]`.
-fn hub_repository(folder: &Path) -> Option<PathBuf> {
-    let components: Vec<Component<'_>> = folder.components().collect();
-    if components.contains(&Component::ParentDir) {
-        return None;
-    }
-    let name = |index: usize| match components.get(index) {
-        Some(Component::Normal(name)) => name.to_str(),
-        _ => None,
-    };
-    let position = (0..components.len().saturating_sub(2)).rev().find(|&index| {
-        name(index).is_some_and(|name| name.starts_with("models--")) && name(index + 1) == Some("snapshots")
-    })?;
-    Some(components.iter().take(position + 1).collect())
 }
 
 #[cfg(test)]

@@ -80,7 +80,9 @@ mod checkpoint;
 mod dtype;
 mod error;
 mod files;
+mod index;
 pub mod json;
+mod links;
 pub mod minifloat;
 mod quantization;
 mod safetensors;
@@ -89,7 +91,9 @@ mod tensor;
 pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use error::{TensorPlace, WeightsError};
-pub use files::{WeightFiles, WeightIndex, open_file_of_model, resolve_link};
+pub use files::WeightFiles;
+pub use index::WeightIndex;
+pub use links::{open_file_of_model, resolve_link};
 pub use quantization::{
     Lookup, MatrixData, QuantMode, QuantSpec, QuantizationConfig, QuantizedData, quantize_affine,
     quantize_minifloat,
