@@ -33,6 +33,8 @@ struct Inner {
     highest_id: u32,
     /// Bytes of the longest token, where every byte of a text becomes part of some token.
     longest_token: Option<usize>,
+    /// How many times longer a text may become before it is cut into tokens.
+    growth: f64,
     add_bos_token: Option<bool>,
     model_max_length: Option<u64>,
     decoding: Decoding,
@@ -98,7 +100,9 @@ impl Tokenizer {
             return Err(TextError::Malformed { path, problem: NO_OBJECT.to_owned() });
         }
         let invalid = |problem: String| TextError::InvalidTokenizer { path: path.clone(), problem };
-        normalization::check(&outline.normalizer, &outline.decoder).map_err(invalid)?;
+        let Outline { normalizer, pre_tokenizer, post_processor, decoder, .. } = &outline;
+        let growth =
+            normalization::check(normalizer, pre_tokenizer, post_processor, decoder).map_err(invalid)?;
         let built = guard(|| {
             let mut tokenizer = tokenizers::Tokenizer::from_bytes(json.as_bytes())?;
             tokenizer.with_truncation(None)?;
@@ -166,6 +170,7 @@ impl Tokenizer {
                 special_ids,
                 highest_id,
                 longest_token,
+                growth,
                 add_bos_token,
                 model_max_length,
                 decoding,
@@ -179,6 +184,10 @@ impl Tokenizer {
     /// Special tokens written out in the text are recognised either way.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let tokenizer = &self.inner.tokenizer;
+        if text.len() as f64 * self.inner.growth > MOST_NORMALIZED {
+            let problem = format!("its {} bytes could become too many in this tokenizer", text.len());
+            return Err(TextError::Encode { problem });
+        }
         match guard(|| tokenizer.encode_fast(text, add_special_tokens)) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
             Err(problem) => Err(TextError::Encode { problem }),
@@ -303,6 +312,9 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
+/// The most bytes that a text may become before it is cut into tokens.
+const MOST_NORMALIZED: f64 = (1_u64 << 30) as f64;
+
 const NO_OBJECT: &str = "not the JSON object of a tokenizer";
 
 /// The parts of `tokenizer.json` that this crate reads itself.
@@ -312,6 +324,8 @@ struct Outline {
     normalizer: Value,
     #[serde(default)]
     pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
     #[serde(default)]
     decoder: Value,
     #[serde(default)]

@@ -207,10 +207,10 @@ fn request(
             ("stream", Value::Bool(false)) => {}
             ("n", value) if value == 1 => {}
             ("add_generation_prompt", Value::Bool(adds)) => chat.input.add_generation_prompt = adds,
-            ("continue_final_message", Value::Bool(continues)) => {
+            ("continue" | "continue_final_message", Value::Bool(continues)) => {
                 chat.input.continue_final_message = continues
             }
-            ("add_generation_prompt" | "continue_final_message", _) => {
+            ("add_generation_prompt" | "continue" | "continue_final_message", _) => {
                 return Err(format!("{name} must be true or false"));
             }
             (_, value) => parameters = parameters::set(&parameters, &name, value)?,

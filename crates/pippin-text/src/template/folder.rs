@@ -5,15 +5,21 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value as Json};
 
 use super::{ChatTemplate, Mistake, Program, SOURCE_LIMIT, TemplateLimits};
-use crate::error::Result;
+use crate::error::{Result, TextError};
 use crate::files::{self, kind};
 
 /// The templates of a folder by what they are for, in the place that counts, and what was left out.
 #[derive(Default)]
 struct Found {
-    default: Option<(String, String)>,
-    tool_use: Option<(String, String)>,
+    default: Option<Place>,
+    tool_use: Option<Place>,
     warnings: Vec<String>,
+}
+
+/// Where a template is: its source, or why there is none.
+struct Place {
+    origin: String,
+    source: Result<String, String>,
 }
 
 impl ChatTemplate {
@@ -30,9 +36,9 @@ impl ChatTemplate {
     /// For prompts with tools, `additional_chat_templates/tool_use.jinja` counts, or the template named `tool_use` where the
     /// chosen place has several; without either, the same as for all others, which is the one named `default`.
     ///
-    /// A place that cannot be read is passed over, with a [warning](Self::warnings); if there is no other, that is the error of
-    /// whoever renders. A template with a mistake is an error
-    /// of whoever renders it: prompts that need no template do not need it to be right either.
+    /// A place in a JSON file that makes no sense is passed over, with a [warning](Self::warnings); if there is no other, that is
+    /// the error of whoever renders. So is a template that cannot be read or has a mistake: prompts that need no template do not
+    /// need it to be right.
     ///
     /// # Errors
     ///
@@ -64,8 +70,14 @@ impl ChatTemplate {
             let default = Program { origin, source: String::new(), block };
             return Ok(Some(Self { default, tool_use: None, limits: TemplateLimits::default(), warnings }));
         };
-        let mut program = |(origin, source): (String, String)| {
-            let program = Program::parse(origin, source);
+        let mut program = |Place { origin, source }: Place| {
+            let program = match source {
+                Ok(source) => Program::parse(origin, source),
+                Err(problem) => {
+                    let block = Err(Mistake { origin: origin.clone(), line: 1, problem });
+                    Program { origin, source: String::new(), block }
+                }
+            };
             if let Err(error) = &program.block {
                 warnings.push(format!("{error}: prompts that need it will fail"));
             }
@@ -77,15 +89,14 @@ impl ChatTemplate {
 }
 
 impl Found {
-    /// The template in a file of its own, if it is there.
-    fn file(&mut self, path: PathBuf) -> Option<(String, String)> {
-        match files::read_text(&path, SOURCE_LIMIT) {
-            Ok(source) => Some((path.display().to_string(), source?)),
-            Err(error) => {
-                self.warnings.push(format!("{error}; going on without the file"));
-                None
-            }
-        }
+    /// The template in a file of its own, if it is there. One that cannot be read is no reason to take another one.
+    fn file(&mut self, path: PathBuf) -> Option<Place> {
+        let source = match files::read_text(&path, SOURCE_LIMIT) {
+            Ok(source) => Ok(source?),
+            Err(TextError::Io { source, .. }) => Err(format!("cannot read the file: {source}")),
+            Err(error) => Err(error.to_string()),
+        };
+        Some(Place { origin: path.display().to_string(), source })
     }
 
     /// Takes what a field `chat_template` says; `path` is that of its file.
@@ -123,7 +134,8 @@ impl Found {
                 // Templates for other purposes (retrieval and the like) are chosen by name; nothing here does.
                 _ => continue,
             };
-            *slot = Some((format!("{}: chat_template {name:?}", path.display()), source.to_owned()));
+            let origin = format!("{}: chat_template {name:?}", path.display());
+            *slot = Some(Place { origin, source: Ok(source.to_owned()) });
         }
         if self.default.is_none() {
             self.ignored(path, "must have a template named \"default\"", "there is none");
