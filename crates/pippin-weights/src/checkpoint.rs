@@ -11,7 +11,8 @@ use crate::error::{Quoted, QuotedList, WeightsError};
 use crate::files::WeightFiles;
 use crate::index::WeightIndex;
 use crate::links::Root;
-use crate::quantization::{Lookup, MatrixData, QuantizationConfig, QuantizedData, infer_spec};
+use crate::quantization::{MatrixData, QuantizedData, infer_spec};
+use crate::quantization_config::{Lookup, QuantizationConfig};
 use crate::safetensors::{self, MAX_TENSORS, MappedFile, OpenedFile};
 use crate::tensor::TensorData;
 

@@ -85,6 +85,7 @@ pub mod json;
 mod links;
 pub mod minifloat;
 mod quantization;
+mod quantization_config;
 mod safetensors;
 mod tensor;
 
@@ -95,8 +96,8 @@ pub use files::WeightFiles;
 pub use index::WeightIndex;
 pub use links::{open_file_of_model, resolve_link};
 pub use quantization::{
-    Lookup, MatrixData, QuantMode, QuantSpec, QuantizationConfig, QuantizedData, quantize_affine,
-    quantize_minifloat,
+    MatrixData, QuantMode, QuantSpec, QuantizedData, quantize_affine, quantize_minifloat,
 };
+pub use quantization_config::{Lookup, QuantizationConfig};
 pub use safetensors::write_safetensors;
 pub use tensor::TensorData;
