@@ -213,6 +213,8 @@ struct Template {
     /// The variants: `default`, and `tool_use` where another one is used with tools.
     names: Vec<&'static str>,
     supports_tools: bool,
+    /// Whether it can be used: one that cannot be read, or has a mistake, is told of by a warning.
+    is_sound: bool,
     /// Whether thinking can be switched on and off (`enable_thinking`).
     thinking_switch: bool,
 }
@@ -243,6 +245,7 @@ impl Description {
             Template {
                 names: if plain == with_tools { vec!["default"] } else { vec!["default", "tool_use"] },
                 supports_tools: with_tools.contains("tools"),
+                is_sound: template.is_sound(false),
                 thinking_switch: plain.contains("enable_thinking"),
             }
         });
@@ -279,7 +282,9 @@ impl Description {
             Some(template) => {
                 let mut words = template.names.join(", ");
                 words.push_str(if template.supports_tools { "; supports tools" } else { "; no tools" });
-                if template.thinking_switch {
+                if !template.is_sound {
+                    words = "cannot be used".to_owned();
+                } else if template.thinking_switch {
                     words.push_str("; enable_thinking");
                 }
                 words

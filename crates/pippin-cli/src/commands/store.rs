@@ -168,8 +168,12 @@ pub(super) fn rm(args: &RmArgs, config: &EngineConfig) -> Result<()> {
 /// Checks files against their hashes.
 pub(super) fn verify(args: &VerifyArgs, config: &EngineConfig) -> Result<()> {
     let cache = cache(config)?;
-    let ids = if args.models.is_empty() {
-        cache.models().map_err(EngineError::from)?.into_iter().map(|model| model.id).collect()
+    let ids: Vec<String> = if args.models.is_empty() {
+        let models = cache.models().map_err(EngineError::from)?;
+        if models.is_empty() {
+            output::note("no models in the cache");
+        }
+        models.into_iter().map(|model| model.id).collect()
     } else {
         args.models.iter().map(|model| Ok(hub_name(model, None, config)?.0)).collect::<Result<Vec<_>>>()?
     };

@@ -235,6 +235,20 @@ fn a_message_can_be_continued() {
 }
 
 #[test]
+fn a_template_with_a_mistake_is_told_of() {
+    let mut model = TinyModel::new();
+    model.tokenizer_config["chat_template"] = "{{ messages[0".into();
+    let folder = model.write();
+    let shown = pippin(&["show", folder]);
+    assert!(
+        shown.stdout.contains("cannot be used")
+            && shown.stderr.contains("tokenizer_config.json: chat_template")
+    );
+    answers(&pippin(&["run", folder, "--raw", "hello", "--max-tokens", "2"]));
+    pippin(&["run", folder, "hello"]).fails(5, &["tokenizer_config.json: chat_template", "line 1"]);
+}
+
+#[test]
 fn show_says_how_all_weights_are_stored() {
     let text = pippin(&["show", "pippin-nano"]).answer();
     let line = text.lines().find(|line| line.contains("quantization")).expect("a line");

@@ -198,6 +198,11 @@ impl ChatTemplate {
         Ok(Self { default, tool_use: None, limits, warnings: Vec::new() })
     }
 
+    /// Whether the template for these prompts can be run: it could be read, and has no mistake in its syntax.
+    pub fn is_sound(&self, with_tools: bool) -> bool {
+        self.program(with_tools).block.is_ok()
+    }
+
     /// What was left out of a folder's files and why, one line each; worth showing once when a model is loaded.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
