@@ -50,17 +50,24 @@ struct Token {
 }
 
 /// An answer as it grows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Collected {
     pub(super) text: String,
-    tokens: Vec<Token>,
+    /// `None`: nobody asked for them.
+    tokens: Option<Vec<Token>>,
     pub(super) info: Option<GenerateInfo>,
 }
 
 impl Collected {
+    /// Nothing yet, of an answer whose details will be reported.
+    pub(super) fn new(detail: Detail) -> Self {
+        let tokens = (detail.tokens || detail.logprobs).then(Vec::new);
+        Self { text: String::new(), tokens, info: None }
+    }
+
     /// Reads a stream to its end.
-    pub(super) fn read(stream: GenerationStream, model: &ModelContainer) -> Result<Self> {
-        let mut collected = Self::default();
+    pub(super) fn read(stream: GenerationStream, model: &ModelContainer, detail: Detail) -> Result<Self> {
+        let mut collected = Self::new(detail);
         for event in stream {
             collected.add(event?, model);
         }
@@ -71,9 +78,10 @@ impl Collected {
         self.text.push_str(event.text());
         match event {
             GenerationEvent::Token { id, logprob, .. } => {
+                let Some(tokens) = &mut self.tokens else { return };
                 let token = model.tokenizer().id_to_token(id).unwrap_or_default();
                 let text = model.decode(&[id]).unwrap_or_default();
-                self.tokens.push(Token { id, token, text, logprob });
+                tokens.push(Token { id, token, text, logprob });
             }
             GenerationEvent::Info(info) => self.info = Some(info),
             _ => {}
@@ -81,9 +89,8 @@ impl Collected {
     }
 
     /// What is reported besides the text.
-    pub(super) fn detail(&mut self, prompt: Option<Prompt>, detail: Detail) -> Details {
-        let tokens = (detail.tokens || detail.logprobs).then(|| std::mem::take(&mut self.tokens));
-        Details { prompt, tokens }
+    pub(super) fn detail(&mut self, prompt: Option<Prompt>) -> Details {
+        Details { prompt, tokens: self.tokens.take() }
     }
 }
 

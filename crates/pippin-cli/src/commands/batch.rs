@@ -164,9 +164,9 @@ fn answer(
     let describe = |error: pippin::EngineError| error::describe(&error);
     let prompt = detail.prompt(&request, model).map_err(describe)?;
     let stream = request.generate(model, &parameters).map_err(describe)?;
-    let mut answer = Collected::read(stream, model).map_err(describe)?;
+    let mut answer = Collected::read(stream, model, detail).map_err(describe)?;
     let info = answer.info.take().ok_or("the answer did not come to its end")?;
-    let details = answer.detail(prompt, detail);
+    let details = answer.detail(prompt);
     Ok(Answer {
         text: answer.text,
         finish_reason: info.finish_reason.as_str(),

@@ -188,7 +188,7 @@ fn once(
     let stream = request.generate(&loaded.container, parameters)?;
     let _watch = interrupt.watch(stream.cancel_handle());
     let mut writer = AnswerWriter::stdout();
-    let mut collected = Collected::default();
+    let mut collected = Collected::new(json.unwrap_or_default());
     for event in stream {
         match event {
             Ok(event) => {
@@ -210,8 +210,8 @@ fn once(
     }
     // A stream ends with its numbers or with an error.
     let Some(info) = collected.info.take() else { return Ok(()) };
-    if let Some(detail) = json {
-        let details = collected.detail(prompt, detail);
+    if json.is_some() {
+        let details = collected.detail(prompt);
         let answer = Answer::new(collected.text, details, loaded, &info);
         output::data(&format!("{}\n", output::json_line(&answer)))?;
     }
