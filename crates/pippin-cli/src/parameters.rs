@@ -1,5 +1,7 @@
 //! Parameters of generation by name: flags of `run`, `/set`, and the lines of `--batch`.
 
+use std::str::FromStr;
+
 use clap::error::Error;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use pippin::{EngineError, GenerateParameters};
@@ -33,6 +35,29 @@ enum Set {
     Bias(fn(&mut GenerateParameters, (u32, f32))),
     /// May be given several times.
     Text(fn(&mut GenerateParameters, String)),
+}
+
+impl Set {
+    /// What a value must be.
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Count(_) => "a whole number, or -1 for no limit",
+            Self::Seed(_) => "a whole number, or -1 for another one every time",
+            Self::Number(_) => "a number",
+            Self::Text(_) => "a text, or a list of texts",
+            Self::Bias(_) => "an object of token ids and numbers",
+        }
+    }
+
+    /// The parameters with this one at what -1 stands for, if it stands for anything.
+    fn at_minus_one(self, mut parameters: GenerateParameters) -> Option<GenerateParameters> {
+        match self {
+            Self::Count(set) => set(&mut parameters, None),
+            Self::Seed(set) => set(&mut parameters, None),
+            Self::Number(_) | Self::Text(_) | Self::Bias(_) => return None,
+        }
+        Some(parameters)
+    }
 }
 
 /// The flags, in the order of the help.
@@ -184,11 +209,16 @@ impl Parameter {
             .value_name(self.value_name)
             .help(self.help())
             .help_heading("Generation");
+        let expected = self.set.expected();
         let argument = match self.set {
-            Set::Count(_) => argument.value_parser(count).allow_negative_numbers(true),
+            Set::Count(_) => argument
+                .value_parser(move |text: &str| or_minus_one::<usize>(text, expected))
+                .allow_negative_numbers(true),
             // "-1" is a value here, though a wrong one: it is refused by what it means.
             Set::Number(_) => argument.value_parser(value_parser!(f32)).allow_negative_numbers(true),
-            Set::Seed(_) => argument.value_parser(seed).allow_negative_numbers(true),
+            Set::Seed(_) => argument
+                .value_parser(move |text: &str| or_minus_one::<u64>(text, expected))
+                .allow_negative_numbers(true),
             Set::Bias(_) => argument.value_parser(logit_bias).action(ArgAction::Append),
             Set::Text(_) => argument.action(ArgAction::Append),
         };
@@ -268,15 +298,9 @@ fn flag_error(error: EngineError) -> CliError {
     }
 }
 
-/// A count. Other engines write -1 for "no limit".
-fn count(text: &str) -> Result<Option<usize>, String> {
-    let problem = || format!("{text:?} must be a whole number, or -1 for no limit");
-    if text == "-1" { Ok(None) } else { text.parse().map(Some).map_err(|_| problem()) }
-}
-
-/// A seed. Other engines write -1 for "another one every time".
-fn seed(text: &str) -> Result<Option<u64>, String> {
-    let problem = || format!("{text:?} must be a whole number, or -1 for another one every time");
+/// A whole number, or -1, which other engines write for "no limit" and "another one every time".
+fn or_minus_one<T: FromStr>(text: &str, expected: &str) -> Result<Option<T>, String> {
+    let problem = || format!("{text:?} must be {expected}");
     if text == "-1" { Ok(None) } else { text.parse().map(Some).map_err(|_| problem()) }
 }
 
@@ -309,13 +333,13 @@ pub(crate) fn set(
         return Err(format!("there is no parameter {name:?}"));
     };
     let set = PARAMETERS.iter().find(|parameter| parameter.name == name).map(|parameter| parameter.set);
+    if value == -1
+        && let Some(changed) = set.and_then(|set| set.at_minus_one(parameters.clone()))
+    {
+        return Ok(changed);
+    }
     let value = match (set, value) {
         (Some(Set::Text(_)), Value::String(text)) => Value::Array(vec![Value::String(text)]),
-        (Some(Set::Count(_)), value) if value == -1 => match name.as_str() {
-            "max_tokens" => Value::Null,
-            _ => 0.into(),
-        },
-        (Some(Set::Seed(_)), value) if value == -1 => Value::Null,
         // Python's and JavaScript's programs write whole numbers with a fraction.
         (Some(Set::Count(_) | Set::Seed(_)), value) if value.is_f64() => {
             pippin::weights::json::unsigned(&value).map_or(value, Value::from)
@@ -329,14 +353,7 @@ pub(crate) fn set(
         _ => map[&name].to_string(),
     };
     let changed: GenerateParameters = serde_json::from_value(Value::Object(map)).map_err(|_| {
-        let expected = match set {
-            Some(Set::Count(_)) => "a whole number, or -1 for no limit",
-            Some(Set::Seed(_)) => "a whole number, or -1 for another one every time",
-            Some(Set::Number(_)) => "a number",
-            Some(Set::Text(_)) => "a text, or a list of texts",
-            Some(Set::Bias(_)) => "an object of token ids and numbers",
-            None => "another value",
-        };
+        let expected = set.map_or("another value", Set::expected);
         format!("{name} is {shown}, but must be {expected}")
     })?;
     changed.validate().map_err(|error| error.to_string())?;
