@@ -217,7 +217,7 @@ mod odd {
     use super::{Deserialize, Deserializer, RemoteFile, Value};
 
     pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-        Ok(crate::estimate::whole_number(&Value::deserialize(deserializer)?))
+        Ok(pippin_weights::json::unsigned(&Value::deserialize(deserializer)?))
     }
 
     pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

@@ -1,5 +1,6 @@
 //! What a model will need, told from its configuration: before anything is downloaded.
 
+use pippin_weights::json::unsigned;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -140,17 +141,6 @@ pub struct ModelShape {
 /// The largest number of a configuration that is believed.
 const MAX_NUMBER: u64 = 1 << 40;
 
-/// A whole number that is not negative, be it written as a fraction without one (`4.0`) or as a text (`"4"`).
-pub(crate) fn whole_number(value: &Value) -> Option<u64> {
-    match value {
-        Value::String(text) => text.trim().parse().ok(),
-        value => value.as_u64().or_else(|| {
-            let number = value.as_f64()?;
-            (number >= 0.0 && number.fract() == 0.0 && number < u64::MAX as f64).then_some(number as u64)
-        }),
-    }
-}
-
 impl ModelShape {
     /// Reads a `config.json`, or what the hub keeps of it.
     pub fn from_config(config: &Value) -> Self {
@@ -159,7 +149,7 @@ impl ModelShape {
         let number = |names: &[&str]| {
             names
                 .iter()
-                .find_map(|name| [inner, config].iter().find_map(|of| whole_number(of.get(name)?)))
+                .find_map(|name| [inner, config].iter().find_map(|of| unsigned(of.get(name)?)))
                 .filter(|value| (1..=MAX_NUMBER).contains(value))
         };
         let text = |name: &str| {
@@ -202,7 +192,7 @@ impl ModelShape {
             .flatten()
             .find(|value| value.is_object());
         let of_quantization =
-            |name: &str| whole_number(quantization?.get(name)?).filter(|value| (1..=1024).contains(value));
+            |name: &str| unsigned(quantization?.get(name)?).filter(|value| (1..=1024).contains(value));
         let experts = number(&["num_experts", "num_local_experts", "n_routed_experts"]);
         let used = number(&["num_experts_per_tok", "num_experts_per_token", "moe_topk"]);
         Self {
