@@ -85,6 +85,14 @@ pub(crate) fn scaling(config: Fields<'_>) -> Result<Option<Fields<'_>>> {
     })
 }
 
+/// The kind of a scaling, and the field that names it: `type`, the older one, counts.
+fn scaling_type(scaling: Fields<'_>) -> Result<(&'static str, &str)> {
+    Ok(match (scaling.text("type")?, scaling.text("rope_type")?) {
+        (Some(rope_type), _) => ("type", rope_type),
+        (None, rope_type) => ("rope_type", rope_type.unwrap_or("default")),
+    })
+}
+
 /// The types of layers that newer configurations may have rope parameters of their own for.
 const LAYER_TYPES: [(&str, &str); 2] = [
     ("full_attention", "rope_parameters.full_attention."),
@@ -143,9 +151,9 @@ pub(crate) fn share(config: Fields<'_>, default: f64) -> Result<f64> {
 pub(crate) fn context_length(config: Fields<'_>, default: usize) -> Result<usize> {
     let stated = config.count_or("max_position_embeddings", default, limits::CONTEXT)?;
     let Some(scaling) = scaling(config)? else { return Ok(stated) };
-    let original = match scaling.text("type")?.or(scaling.text("rope_type")?) {
-        Some("yarn") => scaling.positive("original_max_position_embeddings")?,
-        Some("linear" | "dynamic") => {
+    let original = match scaling_type(scaling)?.1 {
+        "yarn" => scaling.positive("original_max_position_embeddings")?,
+        "linear" | "dynamic" => {
             Some(scaling.positive("original_max_position_embeddings")?.unwrap_or(stated as f64))
         }
         _ => None,
@@ -200,10 +208,7 @@ fn read_from(
     };
 
     let Some(scaling) = scaling else { return Ok(Arc::new(spec)) };
-    let (field, rope_type) = match (scaling.text("type")?, scaling.text("rope_type")?) {
-        (Some(rope_type), _) => ("type", rope_type),
-        (None, rope_type) => ("rope_type", rope_type.unwrap_or("default")),
-    };
+    let (field, rope_type) = scaling_type(scaling)?;
     match rope_type {
         // Sections of several axes, which are one in text.
         "default" | "mrope" => {}
