@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
-use super::{ChatTemplate, Mistake, Program, SOURCE_LIMIT, TemplateLimits};
+use super::{ChatTemplate, Program, SOURCE_LIMIT, TemplateLimits};
 use crate::error::{Result, TextError};
 use crate::files::{self, kind};
 
@@ -65,18 +65,13 @@ impl ChatTemplate {
         let Some(default) = default else {
             // Where there might have been one, whoever needs it should learn what was wrong with it.
             let Some(problem) = warnings.first().cloned() else { return Ok(None) };
-            let origin = dir.display().to_string();
-            let block = Err(Mistake { origin: origin.clone(), line: 1, problem });
-            let default = Program { origin, source: String::new(), block };
+            let default = Program::unreadable(dir.display().to_string(), problem);
             return Ok(Some(Self { default, tool_use: None, limits: TemplateLimits::default(), warnings }));
         };
         let mut program = |Place { origin, source }: Place| {
             let program = match source {
                 Ok(source) => Program::parse(origin, source),
-                Err(problem) => {
-                    let block = Err(Mistake { origin: origin.clone(), line: 1, problem });
-                    Program { origin, source: String::new(), block }
-                }
+                Err(problem) => Program::unreadable(origin, problem),
             };
             if let Err(error) = &program.block {
                 warnings.push(format!("{error}: prompts that need it will fail"));

@@ -189,6 +189,12 @@ impl Program {
         let block = parsed.map_err(|(line, problem)| Mistake { origin: origin.clone(), line, problem });
         Self { origin, source, block }
     }
+
+    /// One whose source cannot be had; whoever renders learns why.
+    fn unreadable(origin: String, problem: String) -> Self {
+        let block = Err(Mistake { origin: origin.clone(), line: 1, problem });
+        Self { origin, source: String::new(), block }
+    }
 }
 
 impl ChatTemplate {
