@@ -6,7 +6,7 @@
 
 A golden file holds a tiny model's `config.json`, the salt its weights come from (see weights.py), prompts, and what mlx-lm computes:
 the logits of every position of the first prompt, 64 greedy tokens after it with the logits of some of those steps, and the last
-logits of each other prompt. Logits are hexadecimal f32 bit patterns, eight digits a value.
+logits of each other prompt; and, for some models, changes of the configuration that matter. Logits are hexadecimal f32 bit patterns, eight digits a value.
 
 The salt is the first for which no greedy choice is close: the winning logit leads by at least MARGIN at every step, so that
 rounding cannot change the tokens, and at least DISTINCT different tokens appear, so that the test means something. Neither is any
@@ -31,7 +31,7 @@ from mlx_lm.models.recurrent_gemma import Conv1d as GriffinConv1d
 from mlx_lm.utils import _get_classes, load_model
 
 import weights
-from configs import MODELS
+from configs import MATTERS, MODELS
 from oracle import Routers, construction, oracle_config, patch
 
 STEPS = 64
@@ -184,7 +184,7 @@ def golden(name, config, dtype):
         "greedy": tokens,
         "greedy_logits": {str(step): hexadecimal(chosen[step]) for step in LOGITS_AT},
         "others": [{"prompt": p, "last": hexadecimal(last)} for p, last in zip(others, lasts)],
-    }
+    } | ({"matters": MATTERS[name]} if name in MATTERS else {})
 
 
 def main():

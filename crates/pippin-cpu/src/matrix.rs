@@ -94,9 +94,9 @@ impl CpuMatrix {
                 let groups = columns / data.spec.group_size;
                 let words = columns * data.spec.bits as usize / 32;
                 let group_bytes = element.size() * rows * groups;
-                if data.weight.bytes().len() != 4 * rows * words
-                    || data.scales.bytes().len() != group_bytes
-                    || data.biases.as_ref().is_some_and(|biases| biases.bytes().len() != group_bytes)
+                if data.weight.byte_len() != 4 * rows * words
+                    || data.scales.byte_len() != group_bytes
+                    || data.biases.as_ref().is_some_and(|biases| biases.byte_len() != group_bytes)
                     || !columns.is_multiple_of(data.spec.group_size)
                 {
                     return Err(TensorError::shape(

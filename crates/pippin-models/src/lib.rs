@@ -75,6 +75,7 @@ mod load;
 mod model;
 mod parts;
 mod plan;
+mod published;
 mod rope;
 mod source;
 mod spec;

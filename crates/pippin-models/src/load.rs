@@ -67,7 +67,8 @@ impl<B: Backend> Decoder<B> {
     /// As for [`load`].
     pub fn load(config: &Config, checkpoint: &Checkpoint, backend: Arc<B>) -> Result<Self> {
         // Everything that can be wrong is found before the first weight is moved.
-        let info = describe_from(config, checkpoint)?;
+        let checkpoint = &ModelTypeRegistry::find(config)?.prepare(config, checkpoint)?;
+        let info = describe_prepared(config, checkpoint)?;
         let (spec, weights, _) = read(config, checkpoint, Upload(&*backend))?;
         Ok(Self::new(spec, weights, info, backend))
     }
@@ -90,6 +91,11 @@ pub fn describe(folder: &Path) -> Result<ModelInfo> {
 ///
 /// As for [`describe`].
 pub fn describe_from(config: &Config, checkpoint: &Checkpoint) -> Result<ModelInfo> {
+    describe_prepared(config, &ModelTypeRegistry::find(config)?.prepare(config, checkpoint)?)
+}
+
+/// Says what a model is whose tensors have the names that its family asks for.
+fn describe_prepared(config: &Config, checkpoint: &Checkpoint) -> Result<ModelInfo> {
     let (spec, weights, totals) = read(config, checkpoint, Describe)?;
     let family = ModelTypeRegistry::find(config)?;
     let info = ModelInfo::new(config.model_type()?, family.name, &spec, weights.head.is_none(), &totals);
@@ -110,7 +116,7 @@ fn surplus_layers(spec: &DecoderSpec, checkpoint: &Checkpoint) -> Option<String>
     ))
 }
 
-/// Reads a model's files into a sink.
+/// Reads a model's files, whose tensors have the names that its family asks for, into a sink.
 #[allow(clippy::type_complexity, reason = "three things that come from one reading")]
 fn read<K: Sink>(
     config: &Config,

@@ -179,7 +179,7 @@ pub(crate) struct Totals {
 
 impl Totals {
     fn count(&mut self, tensor: &TensorData) {
-        self.bytes += tensor.bytes().len() as u64;
+        self.bytes += tensor.byte_len() as u64;
         if tensor.dtype().is_weight_float() {
             *self.dtypes.entry(tensor.dtype()).or_default() += tensor.len() as u64;
         }
@@ -360,7 +360,11 @@ impl<K: Sink> Source for Reader<'_, K> {
     }
 
     fn kernels(&mut self, path: &str, columns: usize, taps: usize) -> Result<K::Vector> {
-        let tensor = self.checkpoint.tensor(&format!("{path}.weight"), &[columns, taps, 1])?;
+        let name = format!("{path}.weight");
+        // As PyTorch has them, the taps come last: the same numbers in the same order.
+        let published = self.checkpoint.get(&name).is_some_and(|tensor| tensor.shape() == [columns, 1, taps]);
+        let shape = if published { [columns, 1, taps] } else { [columns, taps, 1] };
+        let tensor = self.checkpoint.tensor(&name, &shape)?;
         self.totals.parameters += tensor.len() as u64;
         self.totals.count(&tensor);
         let tensor = tensor.reshape(&[columns, taps])?;

@@ -91,6 +91,13 @@ impl Checkpoint {
         Self { tensors, ..Self::default() }
     }
 
+    /// The same checkpoint with other tensors: made over from its own, for a model that wants them otherwise.
+    #[must_use]
+    pub fn with_tensors(&self, tensors: impl IntoIterator<Item = TensorData>) -> Self {
+        let tensors = tensors.into_iter().map(|tensor| (tensor.name().into(), tensor)).collect();
+        Self { tensors, ..self.clone() }
+    }
+
     fn add(&mut self, path: &Path, target: &Path) -> Result<(), WeightsError> {
         let opened = safetensors::open(path, target)?;
         if let Some((tensor, first)) = self.contradiction(&opened) {
@@ -354,7 +361,7 @@ impl Checkpoint {
     /// Bytes of all tensors together.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum()
+        self.tensors.values().map(|tensor| tensor.byte_len() as u64).sum()
     }
 
     /// The `__metadata__` of the files; where they differ, the first file counts.

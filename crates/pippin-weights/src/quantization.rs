@@ -200,7 +200,7 @@ impl QuantizedData {
         [Some(&self.weight), Some(&self.scales), self.biases.as_ref()]
             .into_iter()
             .flatten()
-            .map(|tensor| tensor.bytes().len())
+            .map(TensorData::byte_len)
             .sum()
     }
 
@@ -423,7 +423,7 @@ impl MatrixData {
     #[must_use]
     pub fn byte_len(&self) -> usize {
         match self {
-            Self::Dense(tensor) => tensor.bytes().len(),
+            Self::Dense(tensor) => tensor.byte_len(),
             Self::Quantized(matrix) => matrix.byte_len(),
         }
     }

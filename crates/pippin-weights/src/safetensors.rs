@@ -597,7 +597,7 @@ fn write_header(ordered: &[&TensorData], metadata: &BTreeMap<String, String>) ->
         if tensor.shape().len() > MAX_RANK {
             return Err(format!("tensor {} has more than {MAX_RANK} axes", Quoted(tensor.name())));
         }
-        let end = offset.saturating_add(tensor.bytes().len());
+        let end = offset.saturating_add(tensor.byte_len());
         let separator = if header.len() == 1 { "" } else { "," };
         let shape = tensor.shape().iter().map(usize::to_string).collect::<Vec<_>>().join(",");
         header += &format!(

@@ -1,9 +1,9 @@
-//! A tensor's bytes: mapped from a file, or owned.
+//! A tensor's bytes: mapped from a file, owned, or made when they are first read.
 
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use half::{bf16, f16};
 
@@ -13,8 +13,8 @@ use crate::safetensors::MappedFile;
 
 /// Immutable bytes with a name, a dtype and a shape.
 ///
-/// The bytes are either a range of a memory-mapped file or an owned buffer; a clone, a row slice and a
-/// reshape share them. Elements lie in row-major order, little-endian.
+/// The bytes are a range of a memory-mapped file, an owned buffer, or made by a function when they are first
+/// read ([`deferred`](Self::deferred)); a clone, a row slice and a reshape share them. Elements lie in row-major order, little-endian.
 ///
 /// # Alignment
 ///
@@ -35,6 +35,28 @@ pub struct TensorData {
 enum Storage {
     Mapped(Arc<MappedFile>),
     Owned(Arc<Vec<u8>>),
+    Deferred(Arc<Deferred>),
+}
+
+/// Writes the bytes of a tensor.
+type Fill = dyn Fn(&mut [u8]) + Send + Sync;
+
+/// Bytes that are made from others when they are first read, and then kept.
+struct Deferred {
+    size: usize,
+    file: Option<PathBuf>,
+    fill: Box<Fill>,
+    bytes: OnceLock<Vec<u8>>,
+}
+
+impl Deferred {
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get_or_init(|| {
+            let mut bytes = vec![0; self.size];
+            (self.fill)(&mut bytes);
+            bytes
+        })
+    }
 }
 
 impl TensorData {
@@ -67,6 +89,39 @@ impl TensorData {
             elements,
             storage: Storage::Owned(Arc::new(bytes)),
             range,
+        })
+    }
+
+    /// A tensor whose bytes follow from others': weights that are stored in another layout than the one that is computed
+    /// with. `fill` is given zeros to write them to when they are first read, once, and whatever it needs to that
+    /// end has been checked before. `file` is where they come from, for errors.
+    ///
+    /// So a model of which much has to be made over can be described without making any of it.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Size`] when the shape is too large to address.
+    pub fn deferred(
+        name: impl Into<String>,
+        dtype: Dtype,
+        shape: &[usize],
+        file: Option<&Path>,
+        fill: impl Fn(&mut [u8]) + Send + Sync + 'static,
+    ) -> Result<Self, WeightsError> {
+        let name = name.into();
+        let (elements, size) = byte_size(dtype, shape).ok_or_else(|| WeightsError::Size {
+            place: TensorPlace::new(&name, file),
+            problem: format!("shape {shape:?} is too large to address"),
+        })?;
+        let file = file.map(Path::to_owned);
+        let deferred = Deferred { size, file, fill: Box::new(fill), bytes: OnceLock::new() };
+        Ok(Self {
+            name: name.into(),
+            dtype,
+            shape: shape.into(),
+            elements,
+            storage: Storage::Deferred(Arc::new(deferred)),
+            range: 0..size,
         })
     }
 
@@ -163,22 +218,37 @@ impl TensorData {
         self.elements == 0
     }
 
-    /// The elements as bytes, little-endian, possibly unaligned (see the type's documentation).
+    /// The elements as bytes, little-endian, possibly unaligned (see the type's documentation). Deferred ones are made
+    /// now, if they have not been.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         let all = match &self.storage {
             Storage::Mapped(file) => file.bytes(),
             Storage::Owned(bytes) => bytes,
+            Storage::Deferred(deferred) => deferred.bytes(),
         };
         &all[self.range.clone()]
     }
 
-    /// The file that holds the bytes; `None` for a tensor made in memory.
+    /// The number of bytes, without making deferred ones.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether the bytes are not those of a file as they lie there, but take memory of this process.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        !matches!(self.storage, Storage::Mapped(_))
+    }
+
+    /// The file that holds the bytes, or what they are made from; `None` for a tensor made in memory.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match &self.storage {
             Storage::Mapped(file) => Some(file.path()),
             Storage::Owned(_) => None,
+            Storage::Deferred(deferred) => deferred.file.as_deref(),
         }
     }
 
@@ -278,7 +348,7 @@ impl TensorData {
     }
 
     /// Parts of the tensor along the first axis, one after the other. One range shares the bytes; several are copied
-    /// together.
+    /// together when they are first read.
     ///
     /// # Errors
     ///
@@ -287,17 +357,19 @@ impl TensorData {
         if let [range] = ranges {
             return self.slice_rows(range.clone());
         }
-        let mut bytes = Vec::new();
-        let mut rows = 0;
-        for range in ranges {
-            bytes.extend_from_slice(self.slice_rows(range.clone())?.bytes());
-            rows += range.len();
-        }
+        let slices =
+            ranges.iter().map(|range| self.slice_rows(range.clone())).collect::<Result<Vec<_>, _>>()?;
         let mut shape = self.shape.to_vec();
         if let Some(first) = shape.first_mut() {
-            *first = rows;
+            *first = slices.iter().fold(0, |rows, slice| rows.saturating_add(slice.shape[0]));
         }
-        Self::new(self.name(), self.dtype, &shape, bytes)
+        Self::deferred(self.name(), self.dtype, &shape, self.file(), move |mut bytes| {
+            for slice in &slices {
+                let (part, rest) = bytes.split_at_mut(slice.byte_len());
+                part.copy_from_slice(slice.bytes());
+                bytes = rest;
+            }
+        })
     }
 
     /// The same elements in another shape, sharing the bytes.
@@ -381,6 +453,8 @@ pub(crate) fn push_float(dtype: Dtype, value: f32, bytes: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -416,6 +490,25 @@ mod tests {
         assert_eq!(bytes.to_f32().unwrap(), [-1.0]);
         let flags = TensorData::new("a", Dtype::Bool, &[1], vec![1]).unwrap();
         assert!(matches!(flags.to_f32(), Err(WeightsError::WrongDtype { .. })));
+    }
+
+    #[test]
+    fn deferred_bytes_are_made_once_and_only_when_they_are_read() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&made);
+        let tensor = TensorData::deferred("a", Dtype::U8, &[3, 2], Some(Path::new("x.gguf")), move |bytes| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            bytes.copy_from_slice(&[0, 1, 2, 3, 4, 5]);
+        })
+        .unwrap();
+        let last = tensor.renamed("b").slice_rows(2..3).unwrap();
+        let outer = tensor.select_rows(&[2..3, 0..1]).unwrap();
+        assert_eq!((last.byte_len(), outer.shape(), outer.file()), (2, &[2, 2][..], tensor.file()));
+        assert_eq!(made.load(Ordering::Relaxed), 0);
+        assert_eq!((last.bytes(), outer.bytes()), (&[4, 5][..], &[4, 5, 0, 1][..]));
+        assert_eq!(tensor.bytes(), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+        assert!(TensorData::deferred("a", Dtype::F32, &[usize::MAX, 2], None, |_| ()).is_err());
     }
 
     #[test]

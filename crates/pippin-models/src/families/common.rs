@@ -4,6 +4,7 @@ use pippin_tensor::{Activation, Reach};
 
 use crate::config::Fields;
 use crate::parts::NormSpec;
+use crate::published::Tensors;
 use crate::spec::{DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
 use crate::{Result, limits, rope};
 
@@ -75,6 +76,14 @@ pub(crate) fn head_weights(fields: Fields<'_>) -> Result<HeadWeights> {
         Some(false) => HeadWeights::Separate,
         None => HeadWeights::IfPresent,
     })
+}
+
+/// Experts that were published one by one, at `{at}.{number}.{gate,up,down}_proj`, where mlx-lm's converter puts them.
+pub(crate) fn stack_experts(tensors: &mut Tensors, at: &str) -> Result<()> {
+    let parent = at.strip_suffix(".experts").unwrap_or(at);
+    ["gate_proj", "up_proj", "down_proj"]
+        .into_iter()
+        .try_for_each(|name| tensors.stack(&format!("{at}.*.{name}"), &format!("{parent}.switch_mlp.{name}")))
 }
 
 /// An activation by the name that configurations have for it.

@@ -23,19 +23,42 @@ mod recurrent_gemma;
 mod rwkv7;
 mod standard;
 
+use pippin_weights::Checkpoint;
+
+use crate::published::Tensors;
 use crate::{Config, DecoderSpec, Result};
 
-/// A family of models: the values of `model_type` it answers to, and how it reads their configuration.
+/// A family of models: the values of `model_type` it answers to, and how it reads their configuration and their tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
     /// The family's name.
     pub name: &'static str,
     /// The values of `model_type` that belong to it.
     pub model_types: &'static [&'static str],
+    /// Where its results are not mlx-lm's, in a few words for the table of models; empty if nowhere.
+    pub note: &'static str,
     read: fn(&Config) -> Result<DecoderSpec>,
+    prepare: fn(&Config, &mut Tensors) -> Result<()>,
 }
 
 impl Family {
+    const fn new(
+        name: &'static str,
+        model_types: &'static [&'static str],
+        read: fn(&Config) -> Result<DecoderSpec>,
+    ) -> Self {
+        Self { name, model_types, note: "", read, prepare: |_, _| Ok(()) }
+    }
+
+    /// How the tensors of a published checkpoint become those that the parts ask for.
+    const fn published(self, prepare: fn(&Config, &mut Tensors) -> Result<()>) -> Self {
+        Self { prepare, ..self }
+    }
+
+    const fn note(self, note: &'static str) -> Self {
+        Self { note, ..self }
+    }
+
     /// Turns a configuration into a description of the model.
     ///
     /// # Errors
@@ -46,32 +69,44 @@ impl Family {
         spec.validate()?;
         Ok(spec)
     }
+
+    /// The checkpoint with the names and shapes that the parts of [`spec`](Self::spec) ask for.
+    pub(crate) fn prepare(&self, config: &Config, checkpoint: &Checkpoint) -> Result<Checkpoint> {
+        let mut tensors = Tensors::of(checkpoint);
+        (self.prepare)(config, &mut tensors)?;
+        Ok(tensors.into_checkpoint(checkpoint))
+    }
 }
 
 /// Every family this version knows, in alphabetical order.
 const FAMILIES: &[Family] = &[
-    Family { name: "cohere2", model_types: &["cohere2"], read: cohere2::spec },
-    Family { name: "deepseek_v3", model_types: &["deepseek_v3", "kimi_k2"], read: deepseek_v3::spec },
-    Family { name: "gemma2", model_types: &["gemma2"], read: gemma::gemma2 },
-    Family { name: "gemma3", model_types: &["gemma3", "gemma3_text"], read: gemma::gemma3 },
-    Family { name: "gemma3n", model_types: &["gemma3n"], read: gemma3n::spec },
-    Family { name: "gpt_neox", model_types: &["gpt_neox"], read: gpt_neox::spec },
-    Family { name: "gpt_oss", model_types: &["gpt_oss"], read: gpt_oss::spec },
-    Family { name: "lfm2", model_types: &["lfm2"], read: lfm2::spec },
+    Family::new("cohere2", &["cohere2"], cohere2::spec),
+    Family::new("deepseek_v3", &["deepseek_v3", "kimi_k2"], deepseek_v3::spec)
+        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
+    Family::new("gemma2", &["gemma2"], gemma::gemma2)
+        .note("windows in every other layer, as in transformers"),
+    Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3),
+    Family::new("gemma3n", &["gemma3n"], gemma3n::spec)
+        .note("coefficients are not clipped, as in inference with transformers"),
+    Family::new("gpt_neox", &["gpt_neox"], gpt_neox::spec).note("GELU is exact where `hidden_act` says so"),
+    Family::new("gpt_oss", &["gpt_oss"], gpt_oss::spec)
+        .note("yarn's bounds are not rounded where `truncate` is false"),
+    Family::new("lfm2", &["lfm2"], lfm2::spec),
     // mlx-lm takes the other two for llama, too.
-    Family { name: "llama", model_types: &["llama", "iquestcoder", "xverse"], read: llama::spec },
-    Family { name: "llama4", model_types: &["llama4"], read: llama4::spec },
-    Family { name: "mamba2", model_types: &["mamba2"], read: mamba2::spec },
-    Family { name: "mistral", model_types: &["mistral"], read: mistral::spec },
-    Family { name: "olmo2", model_types: &["olmo2"], read: olmo2::spec },
-    Family { name: "phi", model_types: &["phi"], read: phi::spec },
-    Family { name: "phi3", model_types: &["phi3"], read: phi3::spec },
-    Family { name: "qwen2", model_types: &["qwen2"], read: qwen2::spec },
-    Family { name: "qwen3", model_types: &["qwen3"], read: qwen3::spec },
-    Family { name: "qwen3_moe", model_types: &["qwen3_moe"], read: qwen3_moe::spec },
-    Family { name: "qwen3_next", model_types: &["qwen3_next"], read: qwen3_next::spec },
-    Family { name: "recurrent_gemma", model_types: &["recurrent_gemma"], read: recurrent_gemma::spec },
-    Family { name: "rwkv7", model_types: &["rwkv7"], read: rwkv7::spec },
+    Family::new("llama", &["llama", "iquestcoder", "xverse"], llama::spec),
+    Family::new("llama4", &["llama4"], llama4::spec),
+    Family::new("mamba2", &["mamba2"], mamba2::spec).note("the gated norm is by group"),
+    Family::new("mistral", &["mistral"], mistral::spec).note("`sliding_window` without `layer_types`"),
+    Family::new("olmo2", &["olmo2"], olmo2::spec),
+    Family::new("phi", &["phi"], phi::spec),
+    Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
+    Family::new("qwen2", &["qwen2"], qwen2::spec),
+    Family::new("qwen3", &["qwen3"], qwen3::spec),
+    Family::new("qwen3_moe", &["qwen3_moe"], qwen3_moe::spec).published(qwen3_moe::published),
+    Family::new("qwen3_next", &["qwen3_next"], qwen3_next::spec),
+    Family::new("recurrent_gemma", &["recurrent_gemma"], recurrent_gemma::spec)
+        .note("embeddings are scaled by a bf16 number, and some fields are read that mlx-lm has fixed"),
+    Family::new("rwkv7", &["rwkv7"], rwkv7::spec),
 ];
 
 /// Which family runs which `model_type`.

@@ -2,10 +2,11 @@
 
 use pippin_tensor::{Activation, RouterSpec};
 
-use super::common::activation;
+use super::common::{activation, stack_experts};
 use super::qwen3;
 use crate::config::Fields;
 use crate::parts::{Experts, Part};
+use crate::published::Tensors;
 use crate::spec::{Block, DecoderSpec, LayerSpec};
 use crate::{Config, Result, limits};
 
@@ -23,6 +24,11 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         }
     }
     Ok(spec)
+}
+
+/// A published checkpoint has experts one by one.
+pub(crate) fn published(_: &Config, tensors: &mut Tensors) -> Result<()> {
+    stack_experts(tensors, "mlp.experts")
 }
 
 /// The mixture of each layer that has one.

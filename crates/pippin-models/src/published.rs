@@ -1,0 +1,349 @@
+//! From the tensors of a checkpoint as it was published to those that a model's parts ask for.
+//!
+//! mlx-lm's converter renames tensors, stacks experts and divides fused matrices (`sanitize` in each of its families). A
+//! checkpoint that nobody has converted is read all the same: its family changes the names and shapes as the converter
+//! would have. Every change leaves tensors alone that already are as they should be. Whatever has to be computed is
+//! computed when a tensor is first read; to describe a model none is.
+
+#![allow(dead_code, reason = "families that use the rest follow")]
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use pippin_weights::{Checkpoint, TensorData};
+
+use crate::Result;
+
+/// What follows a module's path in the names of its tensors.
+const PARAMETERS: [&str; 4] = ["weight", "bias", "scales", "biases"];
+
+/// The tensors of a checkpoint, on their way to the names and shapes that a model's parts ask for.
+#[derive(Debug, Default)]
+pub(crate) struct Tensors {
+    tensors: BTreeMap<String, TensorData>,
+}
+
+impl Tensors {
+    pub(crate) fn of(checkpoint: &Checkpoint) -> Self {
+        let tensors = checkpoint.tensors().map(|tensor| (tensor.name().to_owned(), tensor.clone()));
+        Self { tensors: tensors.collect() }
+    }
+
+    /// The checkpoint with these tensors in place of its own.
+    pub(crate) fn into_checkpoint(self, checkpoint: &Checkpoint) -> Checkpoint {
+        checkpoint.with_tensors(self.tensors.into_iter().map(|(name, tensor)| match tensor.name() == name {
+            true => tensor,
+            false => tensor.renamed(&name),
+        }))
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&TensorData> {
+        self.tensors.get(name)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    pub(crate) fn insert(&mut self, name: impl Into<String>, tensor: TensorData) {
+        self.tensors.insert(name.into(), tensor);
+    }
+
+    pub(crate) fn take(&mut self, name: &str) -> Option<TensorData> {
+        self.tensors.remove(name)
+    }
+
+    /// Leaves out what belongs to another part of the model: the towers that see and hear, layers for training only.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.tensors.retain(|name, _| keep(name));
+    }
+
+    /// Gives tensors other names; `None` leaves one alone. A name that is taken already is not taken again.
+    pub(crate) fn rename(&mut self, change: impl Fn(&str) -> Option<String>) {
+        let changes: Vec<(String, String)> =
+            self.names().filter_map(|name| Some((name.to_owned(), change(name)?))).collect();
+        for (from, to) in changes {
+            if !self.tensors.contains_key(&to)
+                && let Some(tensor) = self.tensors.remove(&from)
+            {
+                self.tensors.insert(to, tensor);
+            }
+        }
+    }
+
+    /// Replaces the beginning of names.
+    pub(crate) fn replace_prefix(&mut self, from: &str, to: &str) {
+        self.rename(|name| Some(format!("{to}{}", name.strip_prefix(from)?)));
+    }
+
+    /// Replaces whole components in the midst of names: `attn.c_proj` by `self_attn.o_proj`.
+    pub(crate) fn replace(&mut self, from: &str, to: &str) {
+        self.rename(|name| {
+            let dotted = format!(".{name}.");
+            let start = dotted.find(&format!(".{from}."))?;
+            let changed = format!("{}.{to}.{}", &dotted[..start], &dotted[start + from.len() + 2..]);
+            Some(changed.trim_matches('.').to_owned())
+        });
+    }
+
+    /// Puts numbered modules into one, as stacks along a new first axis: `mlp.experts.*.up_proj` to
+    /// `mlp.switch_mlp.up_proj`. The star stands for the number.
+    pub(crate) fn stack(&mut self, from: &str, to: &str) -> Result<()> {
+        let Some((before, after)) = from.split_once('*') else { return Ok(()) };
+        let mut found: BTreeMap<String, BTreeMap<usize, String>> = BTreeMap::new();
+        for name in self.names() {
+            let Some((at, rest)) = split_component(name, before) else { continue };
+            let Some((number, rest)) = rest.split_once('.') else { continue };
+            let (Ok(number), Some(parameter)) =
+                (number.parse(), format!(".{rest}").strip_prefix(after).map(str::to_owned))
+            else {
+                continue;
+            };
+            if parameter.strip_prefix('.').is_some_and(|parameter| PARAMETERS.contains(&parameter)) {
+                found.entry(format!("{at}{to}{parameter}")).or_default().insert(number, name.to_owned());
+            }
+        }
+        for (stacked, members) in found {
+            // With a gap, the model will say what it lacks.
+            if self.contains(&stacked) || !members.keys().copied().eq(0..members.len()) {
+                continue;
+            }
+            let members: Vec<TensorData> =
+                members.values().filter_map(|name| self.tensors.remove(name)).collect();
+            let tensor = concatenated(&stacked, &members)?;
+            self.insert(stacked, tensor);
+        }
+        Ok(())
+    }
+
+    /// Divides the matrices of a module, or those of a stack, by rows into modules of the same parent: `qkv` into `q`, `k` and `v`.
+    /// `rows` are those of each, in one matrix.
+    pub(crate) fn split(&mut self, from: &str, parts: &[(&str, usize)]) -> Result<()> {
+        let total: usize = parts.iter().fold(0, |total, (_, rows)| total.saturating_add(*rows));
+        let parameters: Vec<(String, String, &str)> = self.parameters(from);
+        for (name, at, parameter) in parameters {
+            let Some(tensor) = self.get(&name).cloned() else { continue };
+            // A bias has no columns.
+            let axes = tensor.shape().len();
+            let axis = if parameter == "bias" { axes.checked_sub(1) } else { axes.checked_sub(2) };
+            let Some(axis) = axis.filter(|axis| tensor.shape()[*axis] == total) else { continue };
+            let outer: usize = tensor.shape()[..axis].iter().product();
+            let mut flat = vec![outer * total];
+            flat.extend_from_slice(&tensor.shape()[axis + 1..]);
+            let flat = tensor.reshape(&flat)?;
+            let mut first = 0;
+            for (to, rows) in parts {
+                let ranges: Vec<Range<usize>> =
+                    (0..outer).map(|i| i * total + first..i * total + first + rows).collect();
+                let mut shape = tensor.shape().to_vec();
+                shape[axis] = *rows;
+                self.insert(format!("{at}{to}.{parameter}"), flat.select_rows(&ranges)?.reshape(&shape)?);
+                first += rows;
+            }
+            self.take(&name);
+        }
+        Ok(())
+    }
+
+    /// Exchanges the last two axes of dense tensors whose names end so.
+    pub(crate) fn transpose(&mut self, ends_with: &str) -> Result<()> {
+        for (name, tensor) in self.tensors.iter_mut().filter(|(name, _)| name.ends_with(ends_with)) {
+            if tensor.shape().len() >= 2 && tensor.dtype().is_weight_float() {
+                *tensor = transposed(name, tensor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes each number of the tensors whose names end so.
+    pub(crate) fn map(&mut self, ends_with: &str, change: fn(f32) -> f32) -> Result<()> {
+        for (name, tensor) in self.tensors.iter_mut().filter(|(name, _)| name.ends_with(ends_with)) {
+            if tensor.dtype().is_weight_float() {
+                *tensor = mapped(name, tensor, change)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensors of the modules whose paths end in whole components so: name, what comes before the module, and which
+    /// parameter it is.
+    fn parameters(&self, module: &str) -> Vec<(String, String, &'static str)> {
+        let mut found = Vec::new();
+        for name in self.names() {
+            for parameter in PARAMETERS {
+                let Some(path) = name.strip_suffix(parameter).and_then(|path| path.strip_suffix('.')) else {
+                    continue;
+                };
+                if let Some(at) = path.strip_suffix(module)
+                    && (at.is_empty() || at.ends_with('.'))
+                {
+                    found.push((name.to_owned(), at.to_owned(), parameter));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// What comes before and after whole components in a name; `part` ends with a dot.
+fn split_component<'a>(name: &'a str, part: &str) -> Option<(&'a str, &'a str)> {
+    let start = match name.strip_prefix(part) {
+        Some(_) => 0,
+        None => name.find(&format!(".{part}"))? + 1,
+    };
+    Some((&name[..start], &name[start + part.len()..]))
+}
+
+/// Tensors of one shape and type along a new first axis.
+fn concatenated(name: &str, tensors: &[TensorData]) -> Result<TensorData> {
+    let Some(first) = tensors.first() else { return Ok(TensorData::from_f32(name, &[0], &[])?) };
+    for tensor in tensors {
+        if (tensor.shape(), tensor.dtype()) != (first.shape(), first.dtype()) {
+            let problem = format!(
+                "{} of {} cannot be put beside {} of {} in {name}",
+                tensor.dtype(),
+                show(tensor.shape()),
+                first.dtype(),
+                show(first.shape())
+            );
+            return Err(crate::ModelError::field(tensor.name(), "shape", problem));
+        }
+    }
+    let mut shape = vec![tensors.len()];
+    shape.extend_from_slice(first.shape());
+    let file = first.file().map(std::path::Path::to_owned);
+    let tensors = tensors.to_vec();
+    Ok(TensorData::deferred(name, first.dtype(), &shape, file.as_deref(), move |mut bytes| {
+        for tensor in &tensors {
+            let (part, rest) = bytes.split_at_mut(tensor.byte_len());
+            part.copy_from_slice(tensor.bytes());
+            bytes = rest;
+        }
+    })?)
+}
+
+fn show(shape: &[usize]) -> String {
+    format!("{shape:?}")
+}
+
+/// A tensor with its last two axes exchanged.
+fn transposed(name: &str, tensor: &TensorData) -> Result<TensorData> {
+    let mut shape = tensor.shape().to_vec();
+    let axes = shape.len();
+    let (rows, columns) = (shape[axes - 2], shape[axes - 1]);
+    shape.swap(axes - 2, axes - 1);
+    let (source, size) = (tensor.clone(), tensor.dtype().size());
+    Ok(TensorData::deferred(name, tensor.dtype(), &shape, tensor.file(), move |bytes| {
+        let matrix = rows * columns * size;
+        if matrix == 0 {
+            return;
+        }
+        for (to, from) in bytes.chunks_exact_mut(matrix).zip(source.bytes().chunks_exact(matrix)) {
+            for (index, element) in from.chunks_exact(size).enumerate() {
+                let (row, column) = (index / columns, index % columns);
+                to[(column * rows + row) * size..][..size].copy_from_slice(element);
+            }
+        }
+    })?)
+}
+
+/// A tensor with each number changed, in the type it is stored in.
+fn mapped(name: &str, tensor: &TensorData, change: fn(f32) -> f32) -> Result<TensorData> {
+    let source = tensor.clone();
+    Ok(TensorData::deferred(name, tensor.dtype(), tensor.shape(), tensor.file(), move |bytes| {
+        // Both were checked to be possible: the type is that of weights.
+        let changed = source.to_f32().map(|values| values.into_iter().map(change).collect::<Vec<f32>>());
+        let made = changed.and_then(|values| {
+            TensorData::from_f32_as(source.name(), source.dtype(), source.shape(), &values)
+        });
+        if let Ok(made) = made {
+            bytes.copy_from_slice(made.bytes());
+        }
+    })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensors(list: &[(&str, &[usize])]) -> Tensors {
+        let mut tensors = Tensors::default();
+        for (name, shape) in list {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| i as f32).collect();
+            tensors.insert(*name, TensorData::from_f32(*name, shape, &values).unwrap());
+        }
+        tensors
+    }
+
+    fn names(tensors: &Tensors) -> Vec<&str> {
+        tensors.names().collect()
+    }
+
+    #[test]
+    fn names_are_replaced_by_whole_components() {
+        let mut tensors = tensors(&[("model.h.0.attn.c.weight", &[1]), ("model.h.0.xattn.c.weight", &[1])]);
+        tensors.replace("attn.c", "self_attn.o_proj");
+        tensors.replace_prefix("model.h.", "model.layers.");
+        assert_eq!(
+            names(&tensors),
+            ["model.layers.0.self_attn.o_proj.weight", "model.layers.0.xattn.c.weight"]
+        );
+    }
+
+    #[test]
+    fn experts_are_stacked_in_the_order_of_their_numbers() {
+        let list: Vec<(String, Vec<usize>)> =
+            (0..11).map(|i| (format!("model.layers.0.mlp.experts.{i}.w1.weight"), vec![2, 3])).collect();
+        let list: Vec<(&str, &[usize])> = list.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+        let mut tensors = tensors(&list);
+        let last = TensorData::from_f32("x", &[2, 3], &[9.0; 6]).unwrap();
+        tensors.insert("model.layers.0.mlp.experts.2.w1.weight", last);
+        tensors.stack("mlp.experts.*.w1", "mlp.switch_mlp.gate_proj").unwrap();
+        assert_eq!(names(&tensors), ["model.layers.0.mlp.switch_mlp.gate_proj.weight"]);
+        let stack = tensors.get("model.layers.0.mlp.switch_mlp.gate_proj.weight").unwrap();
+        assert_eq!(stack.shape(), [11, 2, 3]);
+        assert_eq!(stack.to_f32().unwrap()[12..18], [9.0; 6]);
+    }
+
+    #[test]
+    fn a_missing_expert_leaves_all_alone_and_another_shape_is_an_error() {
+        let gap = [("e.0.w.weight", &[1][..]), ("e.2.w.weight", &[1])];
+        let mut gap = tensors(&gap);
+        gap.stack("e.*.w", "s").unwrap();
+        assert_eq!(names(&gap).len(), 2);
+        let mut odd = tensors(&[("e.0.w.weight", &[1]), ("e.1.w.weight", &[2])]);
+        let error = odd.stack("e.*.w", "s").unwrap_err().to_string();
+        assert!(error.contains("e.1.w.weight") && error.contains("[2]"), "{error}");
+    }
+
+    #[test]
+    fn fused_rows_are_divided_also_within_stacks() {
+        let mut tensors =
+            tensors(&[("a.qk.weight", &[3, 2]), ("a.qk.bias", &[3]), ("b.qk.weight", &[2, 3, 1])]);
+        tensors.split("qk", &[("q", 1), ("k", 2)]).unwrap();
+        assert_eq!(
+            names(&tensors),
+            ["a.k.bias", "a.k.weight", "a.q.bias", "a.q.weight", "b.k.weight", "b.q.weight"]
+        );
+        assert_eq!(tensors.get("a.k.weight").unwrap().to_f32().unwrap(), [2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(tensors.get("a.k.bias").unwrap().to_f32().unwrap(), [1.0, 2.0]);
+        assert_eq!(tensors.get("b.k.weight").unwrap().shape(), [2, 2, 1]);
+        assert_eq!(tensors.get("b.k.weight").unwrap().to_f32().unwrap(), [1.0, 2.0, 4.0, 5.0]);
+        assert_eq!(tensors.get("b.q.weight").unwrap().to_f32().unwrap(), [0.0, 3.0]);
+    }
+
+    #[test]
+    fn axes_are_exchanged_and_numbers_changed() {
+        let mut tensors = tensors(&[("a.weight", &[2, 2, 3]), ("norm.weight", &[2])]);
+        tensors.transpose("a.weight").unwrap();
+        tensors.map("norm.weight", |x| x + 1.0).unwrap();
+        let turned = tensors.get("a.weight").unwrap();
+        assert_eq!(turned.shape(), [2, 3, 2]);
+        assert_eq!(turned.to_f32().unwrap()[..6], [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        assert_eq!(tensors.get("norm.weight").unwrap().to_f32().unwrap(), [1.0, 2.0]);
+    }
+}
