@@ -11,9 +11,10 @@ use crate::error::{Quoted, QuotedList, WeightsError};
 use crate::files::WeightFiles;
 use crate::index::WeightIndex;
 use crate::links::Root;
+use crate::mapped::MappedFile;
 use crate::quantization::{MatrixData, QuantizedData, infer_spec};
 use crate::quantization_config::{Lookup, QuantizationConfig};
-use crate::safetensors::{self, MAX_TENSORS, MappedFile, OpenedFile};
+use crate::safetensors::{self, MAX_TENSORS, OpenedFile};
 use crate::tensor::TensorData;
 
 /// The tensors of a checkpoint, by name.

@@ -44,13 +44,15 @@ pub enum WeightsError {
         /// Files that look like weights of another kind.
         others: Vec<String>,
     },
-    /// The file is shorter than the smallest safetensors file.
-    #[error("{} is truncated: {length} bytes, but the header length alone takes 8", path.display())]
+    /// The file is shorter than the fixed part at its beginning.
+    #[error("{} is truncated: {length} bytes, but its header takes at least {prefix}", path.display())]
     TooShort {
         /// The file.
         path: PathBuf,
         /// Its length in bytes.
         length: u64,
+        /// The length of the fixed part.
+        prefix: usize,
     },
     /// The file is recognisably something other than safetensors.
     #[error("{} is not a safetensors file: it looks like {looks_like}", path.display())]

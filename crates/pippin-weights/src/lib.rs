@@ -83,6 +83,7 @@ mod files;
 mod index;
 pub mod json;
 mod links;
+mod mapped;
 pub mod minifloat;
 mod quantization;
 mod quantization_config;

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::Mmap;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::dtype::Dtype;
 use crate::error::{Quoted, TensorPlace, WeightsError};
+use crate::mapped::MappedFile;
 use crate::tensor::{TensorData, byte_size};
 
 /// Longest header that is read, in bytes; the official implementation has the same limit.
@@ -35,50 +35,6 @@ const PREFIX_LENGTH: usize = 8;
 /// The header key that does not name a tensor.
 const METADATA_KEY: &str = "__metadata__";
 
-/// A read-only mapping of a whole file.
-pub(crate) struct MappedFile {
-    path: PathBuf,
-    mapping: Mmap,
-}
-
-impl MappedFile {
-    /// Maps `target`, which errors call `path` (the two differ when `path` is a link).
-    fn open(path: &Path, target: &Path) -> Result<Self, WeightsError> {
-        // Checked before opening: opening a named pipe would block until somebody writes to it.
-        let metadata = fs::metadata(target).map_err(|error| WeightsError::io(path, "open", error))?;
-        if !metadata.is_file() {
-            return Err(WeightsError::NotAFile { path: path.to_owned() });
-        }
-        if metadata.len() < PREFIX_LENGTH as u64 {
-            return Err(WeightsError::TooShort { path: path.to_owned(), length: metadata.len() });
-        }
-        let file = File::open(target).map_err(|error| WeightsError::io(path, "open", error))?;
-        // SAFETY: the mapping is read-only and private to this process, and every access goes through
-        // `bytes`, whose length is the mapping's. What the type system cannot rule out is another process
-        // changing the file: a write shows up as changed weights (all bit patterns of all dtypes are valid,
-        // and the header is copied before it is parsed, so memory safety depends on neither), and a truncation
-        // makes later reads beyond the new end fail with SIGBUS, which ends the process. Every engine that maps
-        // weights accepts this; tools that replace a model file write a new one and rename it, as
-        // `write_safetensors` does, which leaves the mapped file as it was.
-        let mapping = unsafe { Mmap::map(&file) }.map_err(|error| WeightsError::io(path, "map", error))?;
-        Ok(Self { path: path.to_owned(), mapping })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.mapping
-    }
-
-    /// Asks the system to read the file ahead; a hint, so failures are ignored.
-    pub(crate) fn prefetch(&self) {
-        #[cfg(unix)]
-        let _ = self.mapping.advise(memmap2::Advice::WillNeed);
-    }
-}
-
 /// One opened safetensors file.
 pub(crate) struct OpenedFile {
     pub(crate) file: Arc<MappedFile>,
@@ -88,7 +44,7 @@ pub(crate) struct OpenedFile {
 
 /// Maps a file and reads its header.
 pub(crate) fn open(path: &Path, target: &Path) -> Result<OpenedFile, WeightsError> {
-    let file = Arc::new(MappedFile::open(path, target)?);
+    let file = Arc::new(MappedFile::open(path, target, PREFIX_LENGTH)?);
     let (tensors, metadata) = read_header(&file)?;
     Ok(OpenedFile { file, tensors, metadata })
 }
@@ -99,7 +55,11 @@ fn read_header(file: &Arc<MappedFile>) -> Result<Header, WeightsError> {
     let path = file.path();
     let bytes = file.bytes();
     let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_LENGTH>() else {
-        return Err(WeightsError::TooShort { path: path.to_owned(), length: bytes.len() as u64 });
+        return Err(WeightsError::TooShort {
+            path: path.to_owned(),
+            length: bytes.len() as u64,
+            prefix: PREFIX_LENGTH,
+        });
     };
     let length = u64::from_le_bytes(*prefix);
     let header = match usize::try_from(length) {

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 
 use crate::dtype::Dtype;
 use crate::error::{TensorPlace, WeightsError};
-use crate::safetensors::MappedFile;
+use crate::mapped::MappedFile;
 
 /// Immutable bytes with a name, a dtype and a shape.
 ///
