@@ -62,6 +62,36 @@ pub enum WeightsError {
         /// What it looks like ("a Git LFS pointer", …).
         looks_like: &'static str,
     },
+    /// The file is not a GGUF file.
+    #[error("{} is not a GGUF file{}", path.display(), looks_like.map_or_else(String::new, |what| format!(": it looks like {what}")))]
+    NotGguf {
+        /// The file.
+        path: PathBuf,
+        /// What it looks like, if it is recognisably something else.
+        looks_like: Option<&'static str>,
+    },
+    /// A GGUF file is not what the format prescribes, or of a kind that is not read.
+    #[error("{}: {subject} at byte {offset}: {problem}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Offset of the problem from the start of the file.
+        offset: u64,
+        /// What is there: a metadata key, a tensor, a number of the header.
+        subject: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A metadata key of a GGUF file is missing or has a value that does not fit its use.
+    #[error("{}: metadata key {}: {problem}", path.display(), Quoted(key))]
+    GgufKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The header length at byte 0 is impossible.
     #[error("{}: the header length at byte 0 is {length}, but {limit}", path.display())]
     HeaderLength {
@@ -280,6 +310,13 @@ impl WeightsError {
             }
             Self::NotSafetensors { looks_like, .. } if looks_like.contains("LFS") => {
                 "the folder was cloned without its large files: run `git lfs pull` in it, or download the model again"
+            }
+            Self::NotGguf { .. } => "give a .gguf file, or download it again",
+            Self::Gguf { problem, .. } if problem.contains("big-endian") => {
+                "get the file for little-endian machines, which nearly all are"
+            }
+            Self::Gguf { .. } | Self::GgufKey { .. } => {
+                "the file is damaged or was written by a faulty or an old tool: download or convert the model again"
             }
             Self::NotSafetensors { .. } => "get the model in safetensors form, or download it again",
             Self::TooShort { .. } | Self::HeaderLength { .. } => {

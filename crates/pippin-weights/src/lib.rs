@@ -80,6 +80,7 @@ mod checkpoint;
 mod dtype;
 mod error;
 mod files;
+pub mod gguf;
 mod index;
 pub mod json;
 mod links;

@@ -95,8 +95,8 @@ fn read_header(file: &Arc<MappedFile>) -> Result<Header, WeightsError> {
     Ok((tensors, parsed.metadata))
 }
 
-/// Names the format of a file that is clearly not safetensors.
-fn recognise(bytes: &[u8]) -> Option<&'static str> {
+/// Names the format of a file that is clearly not the one that it is read as.
+pub(crate) fn recognise(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"version https://git-lfs") {
         Some("a Git LFS pointer, not the weights themselves")
     } else if bytes.starts_with(b"GGUF") {
