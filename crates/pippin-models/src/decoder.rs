@@ -293,13 +293,18 @@ fn run_block<'p, B: Backend>(
     // What is added to, and what parts see in which tokens do not see each other.
     let narrowed = if rows == Rows::Outputs { pass.outputs(&x)? } else { x.clone() };
     // Without a norm or a factor in between, each part adds to what is there already.
-    let adds = weights.post.is_none() && block.scale == 1.0;
+    let adds =
+        weights.post.is_none() && block.scale == 1.0 && block.branches.iter().all(|b| b.post.is_none());
     let mut sum: Option<B::Tensor> = adds.then(|| narrowed.clone());
-    for ((_, part), (norm, weights)) in block.parts.iter().zip(&weights.parts) {
+    for (branch, weights) in block.branches.iter().zip(&weights.branches) {
         let Some(place) = places.next() else { continue };
         let x = if place.mixes { &x } else { &narrowed };
-        let input = Input { x, norm: norm.as_ref(), residual: if adds { sum.as_ref() } else { None }, rows };
-        let Some(y) = part.forward(weights, place, pass, &input)? else { continue };
+        let residual = if adds { sum.as_ref() } else { None };
+        let input = Input { x, norm: weights.norm.as_ref(), residual, rows };
+        let Some(mut y) = branch.part.forward(&weights.part, place, pass, &input)? else { continue };
+        if let Some(post) = &weights.post {
+            y = backend.norm(&y, post)?;
+        }
         sum = Some(match sum {
             Some(sum) if !adds => backend.add(&sum, &y)?,
             _ => y,

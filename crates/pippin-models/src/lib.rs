@@ -95,4 +95,6 @@ pub use parts::{
     Attention, ChannelMix, Dense, DenseForm, Experts, GatedDelta, Latent, NormSpec, Part, Projections, RgLru,
     SharedExpert, ShortConv, StateSpace, TimeMix,
 };
-pub use spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits};
+pub use spec::{
+    Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits,
+};

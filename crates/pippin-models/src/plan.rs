@@ -114,7 +114,7 @@ impl DecoderSpec {
         self.layers.iter().enumerate().rev().find_map(|(index, layer)| {
             let block = match layer {
                 LayerSpec::Blocks(blocks) => {
-                    blocks.iter().rposition(|block| block.parts.iter().any(|(_, part)| is_such(part)))
+                    blocks.iter().rposition(|block| block.branches.iter().any(|branch| is_such(&branch.part)))
                 }
                 LayerSpec::AltUp(layer) => layer.parts().into_iter().any(is_such).then_some(0),
             };

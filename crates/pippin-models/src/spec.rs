@@ -151,27 +151,45 @@ pub enum LayerSpec {
     AltUp(Box<AltUp>),
 }
 
-/// `x += scale * post(Σ parts(norm(x)))`.
+/// `x += scale * post(Σ branches(x))`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
-    /// The norm of what the parts are given, and the parts; parts that stand side by side may have norms of their own.
-    pub parts: Vec<(Option<NormSpec>, Part)>,
+    /// What stands side by side.
+    pub branches: Vec<Branch>,
     /// The norm of their sum.
     pub post: Option<NormSpec>,
     /// Factor on what is added to the residual stream.
     pub scale: f32,
 }
 
+/// A part with norms of its own: `post(part(norm(x)))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Branch {
+    /// The norm of what the part is given.
+    pub norm: Option<NormSpec>,
+    /// The part.
+    pub part: Part,
+    /// The norm of its result.
+    pub post: Option<NormSpec>,
+}
+
+impl Branch {
+    /// A part behind a norm, or behind none.
+    pub(crate) fn new(norm: impl Into<Option<NormSpec>>, part: Part) -> Self {
+        Self { norm: norm.into(), part, post: None }
+    }
+}
+
 impl Block {
     /// A norm and a part: `x += part(norm(x))`.
     pub(crate) fn pre_norm(norm: NormSpec, part: Part) -> Self {
-        Self { parts: vec![(Some(norm), part)], post: None, scale: 1.0 }
+        Self { branches: vec![Branch::new(norm, part)], post: None, scale: 1.0 }
     }
 
     /// Parts side by side behind one norm: `x += Σ parts(norm(x))`.
     pub(crate) fn parallel<const N: usize>(norm: NormSpec, parts: [Part; N]) -> Self {
-        let parts = parts.into_iter().map(|part| (Some(norm), part)).collect();
-        Self { parts, post: None, scale: 1.0 }
+        let branches = parts.into_iter().map(|part| Branch::new(norm, part)).collect();
+        Self { branches, post: None, scale: 1.0 }
     }
 
     /// A part between two norms: `x += post(part(norm(x)))`.
@@ -181,7 +199,7 @@ impl Block {
 
     /// A part and the norm of its result: `x += post(part(x))`.
     pub(crate) fn post_norm(part: Part, post: NormSpec) -> Self {
-        Self { parts: vec![(None, part)], post: Some(post), scale: 1.0 }
+        Self { branches: vec![Branch::new(None, part)], post: Some(post), scale: 1.0 }
     }
 }
 
@@ -192,7 +210,7 @@ impl LayerSpec {
             Self::Blocks(blocks) => (blocks.as_slice(), None),
             Self::AltUp(layer) => (&[][..], Some(layer.parts())),
         };
-        let in_blocks = blocks.iter().flat_map(|block| block.parts.iter().map(|(_, part)| part));
+        let in_blocks = blocks.iter().flat_map(|block| &block.branches).map(|branch| &branch.part);
         in_blocks.chain(altup.into_iter().flatten())
     }
 
@@ -202,8 +220,8 @@ impl LayerSpec {
             Self::AltUp(layer) => return layer.validate(),
         };
         for block in blocks {
-            for (norm, part) in &block.parts {
-                norm.iter().try_for_each(NormSpec::validate)?;
+            for Branch { norm, part, post } in &block.branches {
+                norm.iter().chain(post).try_for_each(NormSpec::validate)?;
                 part.validate()?;
             }
             block.post.iter().try_for_each(NormSpec::validate)?;

@@ -3,7 +3,7 @@
 use pippin_tensor::Norm;
 
 use crate::altup::{AltUpWeights, StreamsWeights};
-use crate::parts::PartWeights;
+use crate::parts::{NormSpec, PartWeights};
 use crate::source::{Cut, Source, Totals};
 use crate::spec::{DecoderSpec, HeadWeights, LayerSpec};
 use crate::{ModelInfo, Result, StoredWeights};
@@ -30,8 +30,15 @@ pub(crate) enum LayerWeights<L, V> {
 /// The weights of a block.
 #[derive(Debug)]
 pub(crate) struct BlockWeights<L, V> {
-    #[allow(clippy::type_complexity, reason = "as in the block: parts, each with its norm")]
-    pub(crate) parts: Vec<(Option<Norm<V>>, PartWeights<L, V>)>,
+    pub(crate) branches: Vec<BranchWeights<L, V>>,
+    pub(crate) post: Option<Norm<V>>,
+}
+
+/// The weights of a part and its norms.
+#[derive(Debug)]
+pub(crate) struct BranchWeights<L, V> {
+    pub(crate) norm: Option<Norm<V>>,
+    pub(crate) part: PartWeights<L, V>,
     pub(crate) post: Option<Norm<V>>,
 }
 
@@ -57,13 +64,18 @@ impl<L, V> Weights<L, V> {
             };
             let mut read = Vec::with_capacity(blocks.len());
             for block in blocks {
-                let mut parts = Vec::with_capacity(block.parts.len());
-                for (norm, part) in &block.parts {
-                    let norm = norm.map(|norm| norm.weights(source, &at, hidden)).transpose()?;
-                    parts.push((norm, part.weights(source, &at, hidden)?));
+                let norm = |source: &mut S, norm: Option<NormSpec>| {
+                    norm.map(|norm| norm.weights(source, &at, hidden)).transpose()
+                };
+                let mut branches = Vec::with_capacity(block.branches.len());
+                for branch in &block.branches {
+                    branches.push(BranchWeights {
+                        norm: norm(source, branch.norm)?,
+                        part: branch.part.weights(source, &at, hidden)?,
+                        post: norm(source, branch.post)?,
+                    });
                 }
-                let post = block.post.map(|norm| norm.weights(source, &at, hidden)).transpose()?;
-                read.push(BlockWeights { parts, post });
+                read.push(BlockWeights { branches, post: norm(source, block.post)? });
             }
             layers.push(LayerWeights::Blocks(read));
         }

@@ -5,7 +5,7 @@ use pippin_tensor::Activation;
 
 use super::common::{Sizes, activation};
 use crate::parts::{Attention, Dense, DenseForm, NormSpec, Part, Projections};
-use crate::spec::{Block, DecoderSpec, Head, HeadWeights, LayerSpec, ModelNames};
+use crate::spec::{Block, Branch, DecoderSpec, Head, HeadWeights, LayerSpec, ModelNames};
 use crate::{Config, Result, limits, rope};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
@@ -44,14 +44,14 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         intermediate_size: sizes.intermediate_size,
         bias: true,
     };
-    let parts = [
-        (Some(NormSpec::layer("input_layernorm", eps, true)), Part::Attention(attention)),
-        (Some(NormSpec::layer("post_attention_layernorm", eps, true)), Part::Dense(network)),
+    let branches = [
+        Branch::new(NormSpec::layer("input_layernorm", eps, true), Part::Attention(attention)),
+        Branch::new(NormSpec::layer("post_attention_layernorm", eps, true), Part::Dense(network)),
     ];
-    let block = |parts: Vec<_>| Block { parts, post: None, scale: 1.0 };
+    let block = |branches: Vec<_>| Block { branches, post: None, scale: 1.0 };
     let layer = LayerSpec::Blocks(match fields.flag_or("use_parallel_residual", true)? {
-        true => vec![block(parts.into())],
-        false => parts.into_iter().map(|part| block(vec![part])).collect(),
+        true => vec![block(branches.into())],
+        false => branches.into_iter().map(|branch| block(vec![branch])).collect(),
     });
     let norm = NormSpec::layer("model.final_layer_norm", eps, true);
     let names = ModelNames {

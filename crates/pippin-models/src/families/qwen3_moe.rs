@@ -7,7 +7,7 @@ use super::qwen3;
 use crate::config::Fields;
 use crate::parts::{Experts, Part};
 use crate::published::Tensors;
-use crate::spec::{Block, DecoderSpec, LayerSpec};
+use crate::spec::{DecoderSpec, LayerSpec};
 use crate::{Config, Result, limits};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
@@ -17,10 +17,8 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let mixtures = layers_of_experts(fields, spec.layers.len())?;
     for (layer, _) in spec.layers.iter_mut().zip(mixtures).filter(|(_, is_mixture)| *is_mixture) {
         let LayerSpec::Blocks(blocks) = layer else { continue };
-        if let Some(Block { parts, .. }) = blocks.last_mut() {
-            for (_, part) in parts {
-                *part = Part::Experts(experts.clone());
-            }
+        for branch in blocks.last_mut().into_iter().flat_map(|block| &mut block.branches) {
+            branch.part = Part::Experts(experts.clone());
         }
     }
     Ok(spec)
