@@ -42,6 +42,8 @@ CASES = [
         "type": "longrope", "original_max_position_embeddings": 4096, "short_factor": [1.0] * 48, "long_factor": PHI_LONG}, False),
     ("longrope within the original context", 96, 4096, 10000.0, {
         "type": "longrope", "original_max_position_embeddings": 4096, "short_factor": [1.0] * 48, "long_factor": PHI_LONG}, True),
+    ("Gemma 4", 512, 131072, 1000000.0, {"rope_type": "proportional", "partial_rotary_factor": 0.25}, False),
+    ("proportional, stretched", 64, 4096, 10000.0, {"type": "proportional", "partial_rotary_factor": 0.5, "factor": 2.0}, True),
 ]
 
 

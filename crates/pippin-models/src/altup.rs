@@ -1,18 +1,18 @@
 //! Alternating updates (AltUp, <https://arxiv.org/abs/2301.13310>) as Gemma 3n has them: the residual stream is several
 //! streams. Each layer predicts what becomes of all of them, computes one, and corrects the others by what the prediction
-//! of that one missed. Beside it stand a learned augmented residual (LAuReL, <https://arxiv.org/abs/2411.07501>), and an
-//! input of each layer's own that is made of the token id.
+//! of that one missed. Beside it stand a learned augmented residual (LAuReL, <https://arxiv.org/abs/2411.07501>), and what
+//! the layer makes of an input of its own.
 
 use std::sync::Arc;
 
-use pippin_tensor::{Activation, Backend, Gate, Linear, Norm, NormKind, Reduction};
+use pippin_tensor::{Activation, Backend, Linear, Norm, NormKind, Reduction};
 
 use crate::parts::{Input, NormSpec, Part, PartWeights, Pass, Place, Rows, join, miscounted};
 use crate::source::{Cut, Source, same};
 use crate::spec::check::{problem, within};
 use crate::{Result, limits};
 
-/// What the layers of such a model share: its streams, and the inputs of each layer's own.
+/// What the layers of such a model share: its streams.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Streams {
     /// Where their parameters are.
@@ -21,12 +21,6 @@ pub struct Streams {
     pub count: usize,
     /// The one that passes through attention and feed-forward network.
     pub active: usize,
-    /// Layers of the model.
-    pub layers: usize,
-    /// Width of a layer's own input.
-    pub input_width: usize,
-    /// Token ids that have inputs of their own; all others have those of token 0.
-    pub input_vocab: usize,
     /// Epsilon of the norms.
     pub eps: f32,
 }
@@ -40,6 +34,8 @@ pub struct AltUp {
     pub mixer: Part,
     /// The feed-forward network.
     pub network: Part,
+    /// What is made of the layer's own input.
+    pub own: Part,
     /// Rank of the learned augmented residual.
     pub laurel_rank: usize,
     /// Whether the corrected stream has a factor for each column, on its way to the layer's own input.
@@ -49,11 +45,6 @@ pub struct AltUp {
 /// The weights that are not in layers.
 #[derive(Debug)]
 pub(crate) struct StreamsWeights<L, V> {
-    inputs: L,
-    /// For ids beyond those that have inputs of their own: ones for each that has, and the first's.
-    beyond: Option<(V, L)>,
-    input_projection: L,
-    input_norm: Norm<V>,
     /// The streams but the first from the embedding, and back.
     split: Vec<L>,
     merge: Vec<L>,
@@ -77,19 +68,16 @@ pub(crate) struct AltUpWeights<L, V> {
     network_norm: Norm<V>,
     network: PartWeights<L, V>,
     network_post: Norm<V>,
-    input_gate: L,
-    input_projection: L,
-    input_norm: Norm<V>,
+    own: PartWeights<L, V>,
+    own_post: Norm<V>,
 }
 
-/// The streams of a step's rows on their way through the layers, and the layers' own inputs.
+/// The streams of a step's rows on their way through the layers.
 #[derive(Debug)]
 pub(crate) struct Flow<'a, B: Backend> {
     spec: &'a Streams,
     weights: &'a StreamsWeights<Linear<B>, B::Tensor>,
     streams: Vec<B::Tensor>,
-    /// `[rows, layers * input_width]`
-    inputs: B::Tensor,
 }
 
 impl Streams {
@@ -99,35 +87,16 @@ impl Streams {
             let words = format!("is {}, but there are {} streams", self.active, self.count);
             return Err(problem("altup_active_idx", words));
         }
-        within("num_hidden_layers", self.layers, limits::LAYERS)?;
-        within("hidden_size_per_layer_input", self.input_width, limits::HIDDEN)?;
-        within("vocab_size_per_layer_input", self.input_vocab, limits::VOCAB)?;
         NormSpec::bare(self.eps).validate()
     }
 
     pub(crate) fn weights<S: Source>(
         &self,
         source: &mut S,
-        vocab: usize,
         hidden: usize,
     ) -> Result<StreamsWeights<S::Linear, S::Vector>> {
-        let &Self { count, input_width: width, input_vocab, .. } = self;
+        let count = self.count;
         let path = |name: &str| join(&self.path, name);
-        let table = [input_vocab, self.layers * width];
-        let inputs = source.linear(&path("embed_tokens_per_layer"), table, false, Cut::Whole)?;
-        let beyond = match vocab > input_vocab {
-            true => Some((
-                source.constant([input_vocab, 1], |_| 1.0)?,
-                source.first_row(&path("embed_tokens_per_layer"), table)?,
-            )),
-            false => None,
-        };
-        let projection = path("per_layer_model_projection");
-        let input_projection = source.linear(&projection, [table[1], hidden], false, Cut::Whole)?;
-        // The reference divides by the root of the hidden size before the norm.
-        let eps = self.eps * hidden as f32;
-        let input_norm =
-            NormSpec::rms("per_layer_projection_norm", eps).weights(source, &self.path, width)?;
         let mut others = |name: &str| -> Result<Vec<S::Linear>> {
             let linear = |stream: usize| {
                 source.linear(&path(&format!("{name}.{stream}")), [hidden, hidden], false, Cut::Whole)
@@ -135,10 +104,6 @@ impl Streams {
             (0..count - 1).map(linear).collect()
         };
         Ok(StreamsWeights {
-            inputs,
-            beyond,
-            input_projection,
-            input_norm,
             split: others("altup_projections")?,
             merge: others("altup_unembed_projections")?,
             identity: source
@@ -153,27 +118,15 @@ impl<'a, B: Backend> Flow<'a, B> {
         spec: &'a Streams,
         weights: &'a StreamsWeights<Linear<B>, B::Tensor>,
         backend: &B,
-        tokens: &B::Indices,
         x: B::Tensor,
     ) -> Result<Self> {
-        let mut inputs = backend.embedding(&weights.inputs.weight, tokens)?;
-        if let Some((known, first)) = &weights.beyond {
-            // Ids beyond the table read zeros, of both.
-            let unknown = backend.scale(&backend.select_rows(known, tokens)?, -1.0, 1.0)?;
-            inputs = backend.linear_add(&unknown, first, &inputs)?;
-        }
-        let inputs = backend.scale(&inputs, (spec.input_width as f32).sqrt(), 0.0)?;
-        let projected = backend.linear(&x, &weights.input_projection)?;
-        let inputs = backend.add(&backend.norm(&projected, &weights.input_norm)?, &inputs)?;
-        let inputs = backend.scale(&inputs, std::f32::consts::FRAC_1_SQRT_2, 0.0)?;
-
         let magnitude = backend.reduce(&x, Reduction::RootMeanSquare)?;
         let mut streams = vec![x];
         for projection in &weights.split {
             let stream = backend.linear(&streams[0], projection)?;
             streams.push(as_large(backend, &stream, &magnitude)?);
         }
-        Ok(Self { spec, weights, streams, inputs })
+        Ok(Self { spec, weights, streams })
     }
 
     /// The mean of the streams.
@@ -201,12 +154,11 @@ impl AltUp {
     pub(crate) fn validate(&self) -> Result<()> {
         self.streams.validate()?;
         within("laurel_rank", self.laurel_rank, limits::HIDDEN)?;
-        self.mixer.validate()?;
-        self.network.validate()
+        self.parts().into_iter().try_for_each(Part::validate)
     }
 
-    pub(crate) fn parts(&self) -> [&Part; 2] {
-        [&self.mixer, &self.network]
+    pub(crate) fn parts(&self) -> [&Part; 3] {
+        [&self.mixer, &self.network, &self.own]
     }
 
     pub(crate) fn weights<S: Source>(
@@ -215,7 +167,7 @@ impl AltUp {
         at: &str,
         hidden: usize,
     ) -> Result<AltUpWeights<S::Linear, S::Vector>> {
-        let &Streams { count, input_width, eps, .. } = &*self.streams;
+        let &Streams { count, eps, .. } = &*self.streams;
         let norm = |source: &mut S, path| NormSpec::rms(path, eps).weights(source, at, hidden);
         let linear =
             |source: &mut S, path: &str, shape| source.linear(&join(at, path), shape, false, Cut::Whole);
@@ -240,26 +192,24 @@ impl AltUp {
             network_norm: norm(source, "pre_feedforward_layernorm")?,
             network: self.network.weights(source, at, hidden)?,
             network_post: norm(source, "post_feedforward_layernorm")?,
-            input_gate: linear(source, "per_layer_input_gate", [input_width, hidden])?,
-            input_projection: linear(source, "per_layer_projection", [hidden, input_width])?,
-            input_norm: norm(source, "post_per_layer_input_norm")?,
+            own: self.own.weights(source, at, hidden)?,
+            own_post: norm(source, "post_per_layer_input_norm")?,
         })
     }
 
-    /// Computes the layer, which is the model's layer `index`. `None`: no rows were wanted.
+    /// Computes the layer. `None`: no rows were wanted.
     pub(crate) fn forward<'a, B: Backend>(
         &self,
         weights: &AltUpWeights<Linear<B>, B::Tensor>,
-        index: usize,
         places: &[Place],
         pass: &mut Pass<'_, B>,
         flow: Flow<'a, B>,
         rows: Rows,
     ) -> Result<Option<Flow<'a, B>>> {
         let backend = pass.backend;
-        let Flow { spec, weights: shared, streams, mut inputs } = flow;
-        let &Streams { count, active, input_width, .. } = spec;
-        let [mixer, network] = places else { return Err(miscounted("places", 2, places.len())) };
+        let Flow { spec, weights: shared, streams } = flow;
+        let &Streams { count, active, .. } = spec;
+        let [mixer, network, own] = places else { return Err(miscounted("places", 3, places.len())) };
 
         // Each prediction is the stream and a mixture of all streams.
         let [tokens, hidden] = backend.shape(&streams[active]);
@@ -277,9 +227,10 @@ impl AltUp {
         let input = Input { x: &x, norm: None, residual: None, rows };
         let Some(mixed) = self.mixer.forward(&weights.mixer, mixer, pass, &input)? else { return Ok(None) };
         if rows == Rows::Outputs {
-            for rows in streams.iter_mut().chain([&mut x, &mut inputs]) {
+            for rows in streams.iter_mut().chain([&mut x]) {
                 *rows = pass.outputs(rows)?;
             }
+            pass.narrow()?;
         }
         let mixed = backend.add(&streams[active], &backend.norm(&mixed, &weights.mixer_post)?)?;
         let [left, right] = &weights.laurel;
@@ -301,19 +252,19 @@ impl AltUp {
             *stream = backend.add(stream, &backend.mul(&missed, &share)?)?;
         }
 
-        // The layer's own input is added to all streams but the first.
+        // What is made of the layer's own input is added to all streams but the first.
         let scaled = match &weights.output_scale {
             Some(scale) => backend.mul(&streams[active], scale)?,
             None => streams[active].clone(),
         };
-        let gate = backend.linear(&scaled, &weights.input_gate)?;
-        let own = backend.columns(&inputs, index * input_width..(index + 1) * input_width)?;
-        let own = backend.gated(&gate, &own, Gate::Of(Activation::GeluTanh))?;
-        let own = backend.norm(&backend.linear(&own, &weights.input_projection)?, &weights.input_norm)?;
+        let input = Input { x: &scaled, norm: None, residual: None, rows: Rows::All };
+        let own = self.own.forward(&weights.own, own, pass, &input)?;
+        let own = own.ok_or_else(|| miscounted("layer input", 1, 0))?;
+        let own = backend.norm(&own, &weights.own_post)?;
         for stream in streams.iter_mut().skip(1) {
             *stream = backend.add(stream, &own)?;
         }
-        Ok(Some(Flow { spec, weights: shared, streams, inputs }))
+        Ok(Some(Flow { spec, weights: shared, streams }))
     }
 }
 

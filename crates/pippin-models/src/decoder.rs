@@ -136,10 +136,16 @@ impl<B: Backend> Decoder<B> {
 
         let wanted = [batch.head_rows().len(), batch.hidden_rows().len()];
         let mut flow = match (spec.streams(), &weights.streams) {
-            (Some(spec), Some(weights)) => Some(Flow::begin(spec, weights, backend, tokens, x.clone())?),
+            (Some(spec), Some(weights)) => Some(Flow::begin(spec, weights, backend, x.clone())?),
             _ => None,
         };
-        let mut pass = Pass { backend, step, angles: &angles, routes, caches, states, first_values: None };
+        let layer_inputs = match (&spec.layer_inputs, &weights.layer_inputs) {
+            (Some(spec), Some(weights)) => Some(spec.of(weights, backend, tokens, &x)?),
+            _ => None,
+        };
+        let angles = &angles;
+        let mut pass =
+            Pass { backend, step, angles, routes, caches, states, first_values: None, layer_inputs };
         let rows = |block: (usize, usize)| match (wanted, &step.output_rows) {
             ([0, 0], _) if *last_keeping == Some(block) => Rows::None,
             ([0, 0], _) => Rows::All,
@@ -162,7 +168,7 @@ impl<B: Backend> Decoder<B> {
                 }
                 (LayerSpec::AltUp(layer), LayerWeights::AltUp(weights), Some(before)) => {
                     let rows = rows((index, 0));
-                    match layer.forward(weights, index, places, &mut pass, before, rows)? {
+                    match layer.forward(weights, places, &mut pass, before, rows)? {
                         Some(next) => flow = Some(next),
                         None => return Ok(nothing),
                     }
@@ -310,20 +316,25 @@ fn run_block<'p, B: Backend>(
             _ => y,
         });
     }
-    if rows == Rows::None {
-        return Ok(None);
+    match rows {
+        Rows::None => return Ok(None),
+        Rows::Outputs => pass.narrow()?,
+        Rows::All => {}
     }
     let Some(mut y) = sum else { return Ok(Some(narrowed)) };
-    if adds {
-        return Ok(Some(y));
+    if !adds {
+        if let Some(post) = &weights.post {
+            y = backend.norm(&y, post)?;
+        }
+        if block.scale != 1.0 {
+            y = backend.scale(&y, block.scale, 0.0)?;
+        }
+        y = backend.add(&narrowed, &y)?;
     }
-    if let Some(post) = &weights.post {
-        y = backend.norm(&y, post)?;
-    }
-    if block.scale != 1.0 {
-        y = backend.scale(&y, block.scale, 0.0)?;
-    }
-    Ok(Some(backend.add(&narrowed, &y)?))
+    Ok(Some(match &weights.stream_scale {
+        Some(scale) => backend.mul(&y, scale)?,
+        None => y,
+    }))
 }
 
 impl<B: Backend> LanguageModel for Decoder<B> {

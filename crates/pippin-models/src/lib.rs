@@ -71,6 +71,7 @@ mod config;
 mod decoder;
 mod error;
 mod families;
+mod layer_inputs;
 mod load;
 mod model;
 mod parts;
@@ -89,11 +90,12 @@ pub use config::Config;
 pub use decoder::Decoder;
 pub use error::{ModelError, Result};
 pub use families::{Family, ModelTypeRegistry};
+pub use layer_inputs::LayerInputs;
 pub use load::{describe, describe_from, load, load_from};
 pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted};
 pub use parts::{
-    Attention, ChannelMix, Dense, DenseForm, Experts, GatedDelta, Latent, NormSpec, Part, Projections, RgLru,
-    SharedExpert, ShortConv, StateSpace, TimeMix,
+    Attention, ChannelMix, Dense, DenseForm, Experts, GatedDelta, Latent, LayerInput, NormSpec,
+    Part, Projections, RgLru, RouterNorm, SharedExpert, ShortConv, StateSpace, TimeMix,
 };
 pub use spec::{
     Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits,

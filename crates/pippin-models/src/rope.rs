@@ -18,7 +18,7 @@ use crate::spec::check::{positive, problem, within};
 use crate::{Result, limits};
 
 /// The kinds of scaling, as `rope_type` spells them.
-const TYPES: [&str; 6] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope"];
+const TYPES: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional"];
 
 /// What a family knows about its rotary positions before it looks at the scaling.
 pub(crate) struct RopeDefaults {
@@ -66,6 +66,12 @@ pub(crate) fn validate(rope: &RopeSpec, head_dim: usize) -> Result<()> {
 /// Rotary positions without scaling.
 pub(crate) fn plain(base: f64, dims: usize, traditional: bool) -> Arc<RopeSpec> {
     let frequencies = RopeFrequencies::Fixed(unscaled(base, dims));
+    Arc::new(RopeSpec { dims, traditional, frequencies, scale: 1.0, axes: None })
+}
+
+/// Rotary positions of which only a share of the pairs turns.
+pub(crate) fn plain_proportional(base: f64, dims: usize, share: f64, traditional: bool) -> Arc<RopeSpec> {
+    let frequencies = proportional(base, dims, share, 1.0);
     Arc::new(RopeSpec { dims, traditional, frequencies, scale: 1.0, axes: None })
 }
 
@@ -283,6 +289,16 @@ fn read_from(
             // mlx-lm has split halves only for this kind.
             spec.traditional = false;
         }
+        // Pairs as of a rotation of all dimensions, of which those beyond a share do not turn.
+        "proportional" => {
+            let share = scaling.positive("partial_rotary_factor")?.unwrap_or(1.0);
+            if share > 1.0 {
+                let problem = format_args!("must be at most 1, found {share}");
+                return Err(scaling.error("partial_rotary_factor", problem));
+            }
+            let factor = scaling.positive("factor")?.unwrap_or(1.0);
+            spec.frequencies = proportional(base, dims, share, factor);
+        }
         other => return Err(scaling.unsupported(field, other, &TYPES)),
     }
     Ok(Arc::new(spec))
@@ -298,6 +314,16 @@ fn unscaled(base: f64, dims: usize) -> Vec<f32> {
 /// `base ^ (2i / dims)`.
 fn periods(base: f64, dims: usize) -> Vec<f32> {
     (0..dims / 2).map(|i| (base as f32).powf((2 * i) as f32 / dims as f32)).collect()
+}
+
+/// A rotation of all dimensions of which only a share of the pairs turns, those with short periods.
+fn proportional(base: f64, dims: usize, share: f64, factor: f64) -> RopeFrequencies {
+    let turning = partial(dims, share).div_ceil(2);
+    let mut periods = periods(base, dims);
+    for (pair, period) in periods.iter_mut().enumerate() {
+        *period = if pair < turning { factor as f32 * *period } else { f32::INFINITY };
+    }
+    inverses(&periods)
 }
 
 fn inverses(periods: &[f32]) -> RopeFrequencies {

@@ -3,6 +3,7 @@ use pippin_tensor::Dtype;
 
 use crate::Result;
 use crate::altup::{AltUp, Streams};
+use crate::layer_inputs::LayerInputs;
 use crate::parts::{NormSpec, Part};
 
 /// Upper limits for the sizes in a configuration.
@@ -50,6 +51,8 @@ pub struct DecoderSpec {
     pub embedding_scale: EmbeddingScale,
     /// The embeddings' norm; its path is a full one.
     pub embedding_norm: Option<NormSpec>,
+    /// Inputs of each layer's own.
+    pub layer_inputs: Option<LayerInputs>,
     /// The layers, first to last.
     pub layers: Vec<LayerSpec>,
     /// The norm after the last layer; its path is a full one.
@@ -151,7 +154,7 @@ pub enum LayerSpec {
     AltUp(Box<AltUp>),
 }
 
-/// `x += scale * post(Σ branches(x))`.
+/// `x += scale * post(Σ branches(x))`, after which the stream may be multiplied by a parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// What stands side by side.
@@ -160,6 +163,8 @@ pub struct Block {
     pub post: Option<NormSpec>,
     /// Factor on what is added to the residual stream.
     pub scale: f32,
+    /// The parameter, a single number, that the residual stream is multiplied by after that.
+    pub stream_scale: Option<&'static str>,
 }
 
 /// A part with norms of its own: `post(part(norm(x)))`.
@@ -181,15 +186,20 @@ impl Branch {
 }
 
 impl Block {
+    /// Branches, side by side, without anything around them.
+    pub(crate) fn new(branches: Vec<Branch>) -> Self {
+        Self { branches, post: None, scale: 1.0, stream_scale: None }
+    }
+
     /// A norm and a part: `x += part(norm(x))`.
     pub(crate) fn pre_norm(norm: NormSpec, part: Part) -> Self {
-        Self { branches: vec![Branch::new(norm, part)], post: None, scale: 1.0 }
+        Self::new(vec![Branch::new(norm, part)])
     }
 
     /// Parts side by side behind one norm: `x += Σ parts(norm(x))`.
     pub(crate) fn parallel<const N: usize>(norm: NormSpec, parts: [Part; N]) -> Self {
         let branches = parts.into_iter().map(|part| Branch::new(norm, part)).collect();
-        Self { branches, post: None, scale: 1.0 }
+        Self::new(branches)
     }
 
     /// A part between two norms: `x += post(part(norm(x)))`.
@@ -199,7 +209,7 @@ impl Block {
 
     /// A part and the norm of its result: `x += post(part(x))`.
     pub(crate) fn post_norm(part: Part, post: NormSpec) -> Self {
-        Self { branches: vec![Branch::new(None, part)], post: Some(post), scale: 1.0 }
+        Self { post: Some(post), ..Self::new(vec![Branch::new(None, part)]) }
     }
 }
 
@@ -267,16 +277,23 @@ impl DecoderSpec {
         }
         self.layers.iter().try_for_each(LayerSpec::validate)?;
         let streams = |layer: &LayerSpec| match layer {
-            LayerSpec::AltUp(layer) if layer.streams.layers == self.layers.len() => {
-                Some(&*layer.streams) == self.streams()
-            }
-            LayerSpec::AltUp(_) => false,
+            LayerSpec::AltUp(layer) => Some(&*layer.streams) == self.streams(),
             LayerSpec::Blocks(_) => self.streams().is_none(),
         };
         if !self.layers.iter().all(streams) {
             return Err(check::problem("altup_num_inputs", "gives layers different streams"));
         }
+        self.layer_inputs.iter().try_for_each(LayerInputs::validate)?;
+        let width = self.layer_inputs.as_ref().map(|inputs| inputs.width);
         for (index, layer) in self.layers.iter().enumerate() {
+            for part in layer.parts() {
+                if let Part::LayerInput(own) = part
+                    && (own.layer != index || Some(own.width) != width)
+                {
+                    let words = format!("gives layer {index} an input that the model does not have");
+                    return Err(check::problem("hidden_size_per_layer_input", words));
+                }
+            }
             for shared in layer.parts().filter_map(|part| part.needs().shares) {
                 let has_own = |part: &Part| part.needs().cache.is_some();
                 if shared >= index || !self.layers[shared].parts().any(has_own) {

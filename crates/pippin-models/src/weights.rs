@@ -3,7 +3,8 @@
 use pippin_tensor::Norm;
 
 use crate::altup::{AltUpWeights, StreamsWeights};
-use crate::parts::{NormSpec, PartWeights};
+use crate::layer_inputs::LayerInputsWeights;
+use crate::parts::{NormSpec, PartWeights, join};
 use crate::source::{Cut, Source, Totals};
 use crate::spec::{DecoderSpec, HeadWeights, LayerSpec};
 use crate::{ModelInfo, Result, StoredWeights};
@@ -13,6 +14,7 @@ use crate::{ModelInfo, Result, StoredWeights};
 pub(crate) struct Weights<L, V> {
     pub(crate) embedding: L,
     pub(crate) embedding_norm: Option<Norm<V>>,
+    pub(crate) layer_inputs: Option<LayerInputsWeights<L, V>>,
     pub(crate) streams: Option<StreamsWeights<L, V>>,
     pub(crate) layers: Vec<LayerWeights<L, V>>,
     pub(crate) final_norm: Norm<V>,
@@ -32,6 +34,8 @@ pub(crate) enum LayerWeights<L, V> {
 pub(crate) struct BlockWeights<L, V> {
     pub(crate) branches: Vec<BranchWeights<L, V>>,
     pub(crate) post: Option<Norm<V>>,
+    /// The factor on the stream, for each of its columns.
+    pub(crate) stream_scale: Option<V>,
 }
 
 /// The weights of a part and its norms.
@@ -51,7 +55,10 @@ impl<L, V> Weights<L, V> {
         let (vocab, hidden, names) = (spec.vocab_size, spec.hidden_size, &spec.names);
         let embedding = source.linear(&names.embedding, [vocab, hidden], false, Cut::Rows)?;
         let embedding_norm = spec.embedding_norm.map(|norm| norm.weights(source, "", hidden)).transpose()?;
-        let streams = spec.streams().map(|streams| streams.weights(source, vocab, hidden)).transpose()?;
+        let inputs = spec.layer_inputs.as_ref();
+        let layer_inputs =
+            inputs.map(|inputs| inputs.weights(source, spec.layers.len(), vocab, hidden)).transpose()?;
+        let streams = spec.streams().map(|streams| streams.weights(source, hidden)).transpose()?;
         let mut layers = Vec::with_capacity(spec.layers.len());
         for (index, layer) in spec.layers.iter().enumerate() {
             let at = spec.layer_path(index);
@@ -75,7 +82,12 @@ impl<L, V> Weights<L, V> {
                         post: norm(source, branch.post)?,
                     });
                 }
-                read.push(BlockWeights { branches, post: norm(source, block.post)? });
+                let post = norm(source, block.post)?;
+                let stream_scale = match block.stream_scale {
+                    Some(name) => Some(source.repeated(&join(&at, name), 1, hidden)?),
+                    None => None,
+                };
+                read.push(BlockWeights { branches, post, stream_scale });
             }
             layers.push(LayerWeights::Blocks(read));
         }
@@ -89,7 +101,7 @@ impl<L, V> Weights<L, V> {
             true => Some(source.linear(&names.head, [vocab, hidden], spec.head.bias, Cut::Rows)?),
             false => None,
         };
-        Ok(Self { embedding, embedding_norm, streams, layers, final_norm, head })
+        Ok(Self { embedding, embedding_norm, layer_inputs, streams, layers, final_norm, head })
     }
 
     pub(crate) fn head(&self) -> &L {

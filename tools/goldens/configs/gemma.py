@@ -75,6 +75,67 @@ GEMMA3N = {
     },
 }
 
+# As the small ones: an input of each layer's own, and upper layers without keys and values.
+GEMMA4 = {
+    "model_type": "gemma4_text",
+    "hidden_size": 64,
+    "num_hidden_layers": 6,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "hidden_size_per_layer_input": 16,
+    "vocab_size_per_layer_input": 96,
+    "num_kv_shared_layers": 2,
+    "use_double_wide_mlp": True,
+    "sliding_window": 8,
+    "sliding_window_pattern": 3,
+    "final_logit_softcapping": 4.0,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 96,
+    "max_position_embeddings": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+}
+
+# As the large ones: one matrix for keys and values in layers without a window.
+GEMMA4_LARGE = {
+    "model_type": "gemma4_text",
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_global_key_value_heads": 1,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0,
+    "vocab_size_per_layer_input": 96,
+    "num_kv_shared_layers": 0,
+    "use_double_wide_mlp": False,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "sliding_window": 8,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 100000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+    },
+    "final_logit_softcapping": 4.0,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 96,
+    "max_position_embeddings": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+}
+
+GEMMA4_EXPERTS = GEMMA4_LARGE | {
+    "enable_moe_block": True, "num_experts": 8, "top_k_experts": 3, "moe_intermediate_size": 48,
+}
+
+
+def gemma4(text, **changes):
+    return {"model_type": "gemma4", "text_config": text | changes, "vocab_size": 96}
+
+
 CONFIGS = {
     "gemma2": GEMMA2,
     "gemma2-4bit": four_bits(GEMMA2, **WIDE, head_dim=32),
@@ -83,6 +144,13 @@ CONFIGS = {
     "gemma3n": GEMMA3N,
     "gemma3n-4bit": four_bits(GEMMA3N, text_config=GEMMA3N["text_config"] | {
         "hidden_size": 128, "intermediate_size": 192, "head_dim": 32, "hidden_size_per_layer_input": 32, "laurel_rank": 32}),
+    "gemma4_text": GEMMA4,
+    "gemma4_text-4bit": four_bits(GEMMA4, **WIDE, head_dim=32, global_head_dim=64, hidden_size_per_layer_input=32),
+    "gemma4": gemma4(GEMMA4_EXPERTS),
+    "gemma4-4bit": gemma4(GEMMA4_EXPERTS, **WIDE, head_dim=32, global_head_dim=64, moe_intermediate_size=96) | {
+        "quantization": {"group_size": 32, "bits": 4}
+        | {f"language_model.model.layers.{i}.router.proj": {"group_size": 64, "bits": 8} for i in range(3)}},
+    "gemma4-dense": gemma4(GEMMA4_LARGE, final_logit_softcapping=None) | {"model_type": "gemma4_unified"},
 }
 
 MATTERS = {
@@ -93,5 +161,23 @@ MATTERS = {
         {"text_config": {"num_kv_shared_layers": 0}},
         {"text_config": {"sliding_window": 9}},
         {"text_config": {"rope_local_base_freq": 1000000.0}},
+    ],
+    "gemma4_text": [
+        {"hidden_size_per_layer_input": 0},
+        {"num_kv_shared_layers": 0},
+        {"use_double_wide_mlp": False},
+        {"global_head_dim": None},
+        {"rope_parameters": {"full_attention": {"rope_theta": 1000000.0}}},
+        {"rope_parameters": {"sliding_attention": {"rope_theta": 1000000.0}}},
+        {"sliding_window": 9},
+        {"sliding_window_pattern": 2},
+        {"final_logit_softcapping": None},
+    ],
+    "gemma4": [
+        {"text_config": {"enable_moe_block": False}},
+        {"text_config": {"top_k_experts": 2}},
+        {"text_config": {"attention_k_eq_v": False}},
+        {"text_config": {"num_global_key_value_heads": None}},
+        {"text_config": {"tie_word_embeddings": False}},
     ],
 }

@@ -62,6 +62,7 @@ impl Sizes {
             names: ModelNames::default(),
             embedding_scale: EmbeddingScale::NONE,
             embedding_norm: None,
+            layer_inputs: None,
             layers,
             final_norm,
             head,
@@ -76,6 +77,25 @@ pub(crate) fn head_weights(fields: Fields<'_>) -> Result<HeadWeights> {
         Some(false) => HeadWeights::Separate,
         None => HeadWeights::IfPresent,
     })
+}
+
+/// The text part of a multimodal model where mlx-lm's converter puts it, if the checkpoint has it where `transformers` does.
+pub(crate) fn nest_text(tensors: &mut Tensors) {
+    tensors.replace_prefix("model.language_model.", "language_model.model.");
+    tensors.replace_prefix("lm_head.", "language_model.lm_head.");
+}
+
+/// Experts that were published in two stacks, `{at}.gate_up_proj` and `{at}.down_proj`, without `.weight` behind their names:
+/// where mlx-lm's converter puts them. `width` is that of an expert.
+pub(crate) fn split_experts(tensors: &mut Tensors, at: &str, to: &str, width: usize) -> Result<()> {
+    for name in ["gate_up_proj", "down_proj"] {
+        tensors.rename(|found| {
+            let before = found.strip_suffix(&format!("{at}.{name}"))?;
+            Some(format!("{before}{to}.{name}.weight"))
+        });
+    }
+    let parts = ["gate_proj", "up_proj"].map(|name| format!("{to}.{name}"));
+    tensors.split(&format!("{to}.gate_up_proj"), &[(&parts[0], width), (&parts[1], width)])
 }
 
 /// Experts that were published one by one, at `{at}.{number}.{gate,up,down}_proj`, where mlx-lm's converter puts them.

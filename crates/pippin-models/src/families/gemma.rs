@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use pippin_tensor::{Activation, RopeSpec};
 
-use super::common::{Sizes, activation, head_weights, window, windowed_layers};
+use super::common::{Sizes, activation, head_weights, nest_text, window, windowed_layers};
 use crate::config::Fields;
 use crate::parts::{Attention, Dense, NormSpec, Part};
+use crate::published::Tensors;
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
 use crate::{Config, Result, limits};
@@ -50,14 +51,17 @@ pub(crate) fn gemma3(config: &Config) -> Result<DecoderSpec> {
         Some(text) => (text, "language_model.", "language_model.model.norm"),
         None => (config.fields(), "", "model.norm"),
     };
+    // What published configurations of multimodal models leave out differs from what those of text models do.
+    let multimodal = !prefix.is_empty();
+    let vocab_size = if multimodal { 262_208 } else { 262_144 };
     let default = Sizes {
         hidden_size: 1152,
         layers: 26,
-        heads: 4,
-        kv_heads: 1,
+        heads: if multimodal { 8 } else { 4 },
+        kv_heads: if multimodal { 4 } else { 1 },
         head_dim: 256,
         intermediate_size: 6912,
-        vocab_size: 262_144,
+        vocab_size: config.fields().count_or("vocab_size", vocab_size, limits::VOCAB)?,
         context_length: 32_768,
     };
     let sizes = Sizes::read_or(fields, &default)?;
@@ -89,6 +93,14 @@ pub(crate) fn gemma3(config: &Config) -> Result<DecoderSpec> {
         embedding_scale: EmbeddingScale { factor, as_stored: false },
         ..sizes.decoder(layers, NormSpec::plus_one(norm, eps), Head::new(head))
     })
+}
+
+/// A published multimodal checkpoint may have the text model under another prefix.
+pub(crate) fn published(config: &Config, tensors: &mut Tensors) -> Result<()> {
+    if config.fields().object("text_config.")?.is_some() {
+        nest_text(tensors);
+    }
+    Ok(())
 }
 
 /// The rotary positions of layers with a window, and of those without.

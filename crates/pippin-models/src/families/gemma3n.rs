@@ -11,28 +11,35 @@ use pippin_tensor::Activation;
 use super::common::{activation, window, windowed_layers};
 use super::gemma;
 use crate::config::Fields;
-use crate::parts::{Attention, Dense, DenseForm, NormSpec, Part};
+use crate::parts::{Attention, Dense, DenseForm, LayerInput, NormSpec, Part};
 use crate::spec::{DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
-use crate::{AltUp, Config, Result, Streams, limits};
-
-const PATH: &str = "model.language_model";
+use crate::{AltUp, Config, LayerInputs, Result, Streams, limits};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
-    let fields = config.fields().object("text_config.")?;
-    let fields = fields.ok_or_else(|| config.fields().missing("text_config", "an object"))?;
+    // The text model by itself is under `model`.
+    let (fields, path, norm) = match config.fields().object("text_config.")? {
+        Some(text) => (text, "model.language_model", "model.language_model.norm"),
+        None if config.model_type()? == "gemma3n" => {
+            return Err(config.fields().missing("text_config", "an object"));
+        }
+        None => (config.fields(), "model", "model.norm"),
+    };
     let hidden_size = fields.limited_count("hidden_size", limits::HIDDEN)?;
     let layers = fields.limited_count("num_hidden_layers", limits::LAYERS)?;
     let head_dim = fields.limited_count("head_dim", limits::HEAD_DIM)?;
     let eps = fields.required_positive("rms_norm_eps")? as f32;
     let streams = Arc::new(Streams {
-        path: PATH.to_owned(),
+        path: path.to_owned(),
         count: fields.limited_count("altup_num_inputs", limits::STREAMS)?,
         active: fields.index("altup_active_idx")?,
-        layers,
-        input_width: fields.limited_count("hidden_size_per_layer_input", limits::HIDDEN)?,
-        input_vocab: fields.limited_count("vocab_size_per_layer_input", limits::VOCAB)?,
         eps,
     });
+    let inputs = LayerInputs {
+        path: path.to_owned(),
+        width: fields.limited_count("hidden_size_per_layer_input", limits::HIDDEN)?,
+        vocab: fields.limited_count("vocab_size_per_layer_input", limits::VOCAB)?,
+        eps,
+    };
 
     if fields.get("layer_types").is_none() {
         return Err(fields.missing("layer_types", "a list of strings"));
@@ -51,13 +58,14 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
             head_dim,
         )
     };
-    let shares = shared_layers(fields, &windows)?;
+    let shares = shared_layers(fields, &windows, fields.index("num_kv_shared_layers")?)?;
     let networks = networks(fields, layers)?;
     let laurel_rank = fields.limited_count("laurel_rank", limits::HIDDEN)?;
     let scales_output = fields
         .flag("altup_correct_scale")?
         .ok_or_else(|| fields.missing("altup_correct_scale", "true or false"))?;
-    let layer = |((windowed, shares), network): ((bool, Option<usize>), Dense)| {
+    let width = inputs.width;
+    let layer = |(index, ((windowed, shares), network)): (usize, ((bool, Option<usize>), Dense))| {
         let attention = Attention {
             reach: window(windowed, length),
             rope: Some(if windowed { local.clone() } else { global.clone() }),
@@ -68,6 +76,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
             streams: streams.clone(),
             mixer: Part::Attention(attention),
             network: Part::Dense(network),
+            own: Part::LayerInput(LayerInput { layer: index, width, activation: Activation::GeluTanh }),
             laurel_rank,
             scales_output,
         }))
@@ -81,21 +90,25 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         hidden_size,
         context_length: fields.limited_count("max_position_embeddings", limits::CONTEXT)?,
         names: ModelNames {
-            embedding: format!("{PATH}.embed_tokens"),
-            layers: format!("{PATH}.layers"),
-            head: format!("{PATH}.lm_head"),
+            embedding: format!("{path}.embed_tokens"),
+            layers: format!("{path}.layers"),
+            head: format!("{path}.lm_head"),
         },
         embedding_scale: EmbeddingScale { factor: (hidden_size as f32).sqrt(), as_stored: true },
         embedding_norm: None,
-        layers: windows.into_iter().zip(shares).zip(networks).map(layer).collect(),
-        final_norm: NormSpec::rms("model.language_model.norm", eps),
+        layer_inputs: Some(inputs),
+        layers: windows.into_iter().zip(shares).zip(networks).enumerate().map(layer).collect(),
+        final_norm: NormSpec::rms(norm, eps),
         head: Head { softcap, ..Head::new(HeadWeights::Tied) },
     })
 }
 
-/// The layer of whose keys and values each layer makes use, for the last layers: the last of its kind before them.
-fn shared_layers(fields: Fields<'_>, windows: &[bool]) -> Result<Vec<Option<usize>>> {
-    let count = fields.index("num_kv_shared_layers")?;
+/// The layer of whose keys and values each layer makes use, for the last `count` layers: the last of its kind before them.
+pub(crate) fn shared_layers(
+    fields: Fields<'_>,
+    windows: &[bool],
+    count: usize,
+) -> Result<Vec<Option<usize>>> {
     let own = windows.len().saturating_sub(count);
     let shared = |layer: usize| -> Result<Option<usize>> {
         if layer < own {

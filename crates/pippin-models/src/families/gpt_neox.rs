@@ -48,10 +48,9 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         Branch::new(NormSpec::layer("input_layernorm", eps, true), Part::Attention(attention)),
         Branch::new(NormSpec::layer("post_attention_layernorm", eps, true), Part::Dense(network)),
     ];
-    let block = |branches: Vec<_>| Block { branches, post: None, scale: 1.0 };
     let layer = LayerSpec::Blocks(match fields.flag_or("use_parallel_residual", true)? {
-        true => vec![block(branches.into())],
-        false => branches.into_iter().map(|branch| block(vec![branch])).collect(),
+        true => vec![Block::new(branches.into())],
+        false => branches.into_iter().map(|branch| Block::new(vec![branch])).collect(),
     });
     let norm = NormSpec::layer("model.final_layer_norm", eps, true);
     let names = ModelNames {

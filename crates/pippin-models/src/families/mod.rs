@@ -5,6 +5,7 @@ mod common;
 mod deepseek_v3;
 mod gemma;
 mod gemma3n;
+mod gemma4;
 mod gpt_neox;
 mod gpt_oss;
 mod lfm2;
@@ -85,9 +86,11 @@ const FAMILIES: &[Family] = &[
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("gemma2", &["gemma2"], gemma::gemma2)
         .note("windows in every other layer, as in transformers"),
-    Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3),
-    Family::new("gemma3n", &["gemma3n"], gemma3n::spec)
+    Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3).published(gemma::published),
+    Family::new("gemma3n", &["gemma3n", "gemma3n_text"], gemma3n::spec)
         .note("coefficients are not clipped, as in inference with transformers"),
+    Family::new("gemma4", &["gemma4", "gemma4_text", "gemma4_unified"], gemma4::spec)
+        .published(gemma4::published),
     Family::new("gpt_neox", &["gpt_neox"], gpt_neox::spec).note("GELU is exact where `hidden_act` says so"),
     Family::new("gpt_oss", &["gpt_oss"], gpt_oss::spec)
         .note("yarn's bounds are not rounded where `truncate` is false"),

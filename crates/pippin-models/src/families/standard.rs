@@ -126,6 +126,7 @@ impl Standard {
             names: ModelNames::default(),
             embedding_scale: EmbeddingScale::NONE,
             embedding_norm: None,
+            layer_inputs: None,
             layers: windows.into_iter().map(layer).collect(),
             final_norm: NormSpec::rms("model.norm", eps),
             head: Head::new(head_weights(fields)?),

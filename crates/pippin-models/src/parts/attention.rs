@@ -62,6 +62,8 @@ pub enum Projections {
     /// A matrix each; that of the queries has, for each head, the rows of a gate after those of the query. Results of the
     /// attention are multiplied by the gates' sigmoids.
     Gated([&'static str; 3]),
+    /// Matrices of queries and of keys; values are the keys before their norm and their rotation.
+    KeysAsValues([&'static str; 2]),
     /// One matrix: the rows of all queries, of all keys, of all values.
     Fused(&'static str),
     /// One matrix: for each head the rows of its query, its key, its value.
@@ -78,7 +80,9 @@ impl Projections {
 pub(crate) struct AttentionWeights<L, V> {
     query: L,
     /// Absent where another layer's keys and values are read.
-    key_value: Option<[L; 2]>,
+    key: Option<L>,
+    /// Absent there too, and where values are keys.
+    value: Option<L>,
     gate: Option<L>,
     output: L,
     query_norm: Option<Norm<V>>,
@@ -159,17 +163,21 @@ impl Attention {
         let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
         let mut linear =
             |path: &str, rows: usize| source.linear(&join(at, path), [rows, hidden], qkv_bias, Cut::Rows);
-        let (query, gate, key_value) = match self.projections {
+        let (query, gate, key, value) = match self.projections {
+            Projections::Separate([query, ..]) | Projections::KeysAsValues([query, _])
+                if self.shares.is_some() =>
+            {
+                (linear(query, queries)?, None, None, None)
+            }
             Projections::Separate([query, key, value]) => {
                 let query = linear(query, queries)?;
-                let key_value = match self.shares {
-                    Some(_) => None,
-                    None => Some([linear(key, keys)?, linear(value, keys)?]),
-                };
-                (query, None, key_value)
+                (query, None, Some(linear(key, keys)?), Some(linear(value, keys)?))
+            }
+            Projections::KeysAsValues([query, key]) => {
+                (linear(query, queries)?, None, Some(linear(key, keys)?), None)
             }
             Projections::Gated([query, key, value]) => {
-                let key_value = [linear(key, keys)?, linear(value, keys)?];
+                let (key, value) = (linear(key, keys)?, linear(value, keys)?);
                 let rows =
                     |first| (0..heads).map(|h| (2 * h + first) * head_dim).map(|s| s..s + head_dim).collect();
                 let parts = [rows(0), rows(1)];
@@ -177,7 +185,7 @@ impl Attention {
                 let mut both =
                     source.split(&join(at, query), shape, qkv_bias, &parts, Cut::Rows)?.into_iter();
                 match (both.next(), both.next()) {
-                    (Some(query), Some(gate)) => (query, Some(gate), Some(key_value)),
+                    (Some(query), Some(gate)) => (query, Some(gate), Some(key), Some(value)),
                     _ => return Err(miscounted("split", 2, 0)),
                 }
             }
@@ -197,7 +205,7 @@ impl Attention {
                 let shape = [queries + 2 * keys, hidden];
                 let mut all = source.split(&join(at, path), shape, qkv_bias, &parts, Cut::Rows)?.into_iter();
                 match (all.next(), all.next(), all.next()) {
-                    (Some(query), Some(key), Some(value)) => (query, None, Some([key, value])),
+                    (Some(query), Some(key), Some(value)) => (query, None, Some(key), Some(value)),
                     _ => return Err(miscounted("split", 3, 0)),
                 }
             }
@@ -209,7 +217,7 @@ impl Attention {
             spec.as_ref().map(|spec| spec.weights(source, at, width)).transpose()
         };
         let query_norm = norm(&self.query_norm, queries)?;
-        let has_keys = key_value.is_some();
+        let has_keys = key.is_some();
         let key_norm = if has_keys { norm(&self.key_norm, keys)? } else { None };
         let value_norm = match &self.value_norm {
             Some(spec) if has_keys => Some(spec.weights(source, at, head_dim)?),
@@ -219,7 +227,7 @@ impl Attention {
             Some(path) => Some(source.vector(&join(at, path), &[heads], same)?),
             None => None,
         };
-        Ok(AttentionWeights { query, key_value, gate, output, query_norm, key_norm, value_norm, sinks })
+        Ok(AttentionWeights { query, key, value, gate, output, query_norm, key_norm, value_norm, sinks })
     }
 
     pub(crate) fn forward<B: Backend>(
@@ -231,7 +239,7 @@ impl Attention {
     ) -> Result<Option<B::Tensor>> {
         let (backend, step) = (pass.backend, pass.step);
         let mut linears = vec![&weights.query];
-        linears.extend(weights.key_value.iter().flatten());
+        linears.extend([&weights.key, &weights.value].into_iter().flatten());
         linears.extend(&weights.gate);
         let projected = backend.norm_linears(input.x, input.norm, &linears)?;
         let mut rest = projected.iter();
@@ -254,8 +262,9 @@ impl Attention {
             queries = rotated(&queries)?;
             heads.rotation = None;
         }
-        if weights.key_value.is_some() {
-            let (mut keys, mut values) = (next()?.clone(), next()?.clone());
+        if weights.key.is_some() {
+            let mut keys = next()?.clone();
+            let mut values = if weights.value.is_some() { next()?.clone() } else { keys.clone() };
             if self.norms_follow_rope {
                 keys = rotated(&keys)?;
             }

@@ -1,4 +1,4 @@
-use pippin_tensor::{Activation, Backend, Gate, Linear, RouterSpec};
+use pippin_tensor::{Activation, Backend, Gate, Linear, Norm, NormKind, RouterSpec};
 
 use super::dense::DenseWeights;
 use super::{Dense, Input, Needs, Pass, Place, Rows, join};
@@ -15,6 +15,10 @@ pub struct Experts {
     pub router_bias: bool,
     /// Whether the router stays dense in quantized checkpoints.
     pub router_dense: bool,
+    /// The router's own norm of what the experts' norm is given too, if it is not theirs.
+    pub router_norm: Option<RouterNorm>,
+    /// A parameter with a factor on the weight of each expert.
+    pub expert_scale: Option<&'static str>,
     /// A parameter that is added to the scores for the choice alone.
     pub correction: Option<&'static str>,
     /// How it chooses.
@@ -33,6 +37,15 @@ pub struct Experts {
     pub shared: Option<SharedExpert>,
 }
 
+/// A root-mean-square norm whose result is divided by the root of the width, as Gemma 4 has it before its routers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RouterNorm {
+    /// The parameter with the factor of each column.
+    pub weight: &'static str,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
 /// A network beside the experts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SharedExpert {
@@ -45,7 +58,10 @@ pub struct SharedExpert {
 #[derive(Debug)]
 pub(crate) struct ExpertsWeights<L, V> {
     router: L,
+    router_norm: Option<Norm<V>>,
     correction: Option<V>,
+    /// A row of one for each expert.
+    scale: Option<V>,
     gate: L,
     up: L,
     down: L,
@@ -60,6 +76,8 @@ impl Experts {
             router: "mlp.gate",
             router_bias: false,
             router_dense: false,
+            router_norm: None,
+            expert_scale: None,
             correction: None,
             choice,
             names: ["mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj", "mlp.switch_mlp.down_proj"],
@@ -113,6 +131,17 @@ impl Experts {
             Some(name) => Some(source.vector(&join(at, name), &[experts], same)?),
             None => None,
         };
+        let router_norm = match self.router_norm {
+            Some(RouterNorm { weight, eps }) => {
+                let weight = Some(source.vector(&join(at, weight), &[hidden], same)?);
+                Some(Norm { kind: NormKind::Rms, width: hidden, eps, weight, bias: None })
+            }
+            None => None,
+        };
+        let scale = match self.expert_scale {
+            Some(name) => Some(source.vector(&join(at, name), &[experts], same)?),
+            None => None,
+        };
         let mut stack = |name: &str, shape, cut| source.stack(&join(at, name), shape, self.bias, cut);
         let gate = stack(gate, [experts, width, hidden], Cut::Rows)?;
         let up = stack(up, [experts, width, hidden], Cut::Rows)?;
@@ -124,7 +153,7 @@ impl Experts {
                 shared_gate = Some(source.linear(&join(at, name), [1, hidden], false, Cut::Whole)?);
             }
         }
-        Ok(ExpertsWeights { router, correction, gate, up, down, shared, shared_gate })
+        Ok(ExpertsWeights { router, router_norm, correction, scale, gate, up, down, shared, shared_gate })
     }
 
     pub(crate) fn forward<B: Backend>(
@@ -137,8 +166,19 @@ impl Experts {
         let backend = pass.backend;
         let experts = self.choice.experts;
         let x = pass.normalised(input)?;
-        let logits = backend.linear(&x, &weights.router)?;
-        let (routes, shares) = backend.route(&logits, weights.correction.as_ref(), &self.choice)?;
+        let logits = match &weights.router_norm {
+            Some(norm) => {
+                let x = backend.norm(input.x, norm)?;
+                let factor = (norm.width as f32).powf(-0.5);
+                backend.scale(&backend.linear(&x, &weights.router)?, factor, 0.0)?
+            }
+            None => backend.linear(&x, &weights.router)?,
+        };
+        let (routes, mut shares) = backend.route(&logits, weights.correction.as_ref(), &self.choice)?;
+        if let Some(scale) = &weights.scale {
+            let chosen = backend.select_rows(&backend.reshape(scale, [experts, 1])?, &routes)?;
+            shares = backend.mul(&shares, &backend.reshape(&chosen, backend.shape(&shares))?)?;
+        }
         let weighted;
         let x_experts = if self.weights_inputs {
             weighted = backend.mul(&x, &shares)?;

@@ -9,6 +9,7 @@ mod dense;
 mod experts;
 mod gated_delta;
 mod latent;
+mod layer_input;
 mod norm;
 mod rg_lru;
 mod short_conv;
@@ -27,9 +28,10 @@ use crate::{ModelError, Result};
 pub use attention::{Attention, Projections};
 pub use channel_mix::ChannelMix;
 pub use dense::{Dense, DenseForm};
-pub use experts::{Experts, SharedExpert};
+pub use experts::{Experts, RouterNorm, SharedExpert};
 pub use gated_delta::GatedDelta;
 pub use latent::Latent;
+pub use layer_input::LayerInput;
 pub use norm::NormSpec;
 pub use rg_lru::RgLru;
 pub use short_conv::ShortConv;
@@ -42,6 +44,7 @@ use dense::DenseWeights;
 use experts::ExpertsWeights;
 use gated_delta::GatedDeltaWeights;
 use latent::LatentWeights;
+use layer_input::LayerInputWeights;
 use rg_lru::RgLruWeights;
 use short_conv::ShortConvWeights;
 use state_space::StateSpaceWeights;
@@ -100,6 +103,8 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) states: &'a mut [B::State],
     /// The values of the first layer, for those that mix them into their own.
     pub(crate) first_values: Option<B::Tensor>,
+    /// The inputs of each layer's own, `[rows, layers * width]`, for the rows that are left.
+    pub(crate) layer_inputs: Option<B::Tensor>,
 }
 
 /// Which rows leave a part that lets tokens see each other. The last such part's keys, values and states are needed for
@@ -145,6 +150,14 @@ impl<B: Backend> Pass<'_, B> {
             Some(rows) => Ok(self.backend.select_rows(x, rows)?),
             None => Ok(x.clone()),
         }
+    }
+
+    /// Leaves of the layers' own inputs those of the rows that something is wanted of.
+    pub(crate) fn narrow(&mut self) -> Result<()> {
+        if let Some(inputs) = self.layer_inputs.take() {
+            self.layer_inputs = Some(self.outputs(&inputs)?);
+        }
+        Ok(())
     }
 
     /// The last linear layer of a part that lets tokens see each other.
@@ -266,6 +279,8 @@ parts! {
     TimeMix: TimeMixWeights,
     /// A linear recurrence by the gated delta rule.
     GatedDelta: GatedDeltaWeights,
+    /// What a layer makes of the input that it has of its own.
+    LayerInput: LayerInputWeights,
     /// A short convolution between gates.
     ShortConv: ShortConvWeights,
     /// A selective state space.
