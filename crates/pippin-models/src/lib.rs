@@ -94,7 +94,7 @@ pub use layer_inputs::LayerInputs;
 pub use load::{describe, describe_from, load, load_from};
 pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted};
 pub use parts::{
-    Attention, ChannelMix, Dense, DenseForm, Experts, GatedDelta, Latent, LayerInput, NormSpec,
+    Attention, ChannelMix, ConvGate, Dense, DenseForm, Experts, GatedDelta, Latent, LayerInput, NormSpec,
     Part, Projections, RgLru, RouterNorm, SharedExpert, ShortConv, StateSpace, TimeMix,
 };
 pub use spec::{

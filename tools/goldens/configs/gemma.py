@@ -120,7 +120,8 @@ GEMMA4_LARGE = {
         "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 100000.0},
         "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
     },
-    "final_logit_softcapping": 4.0,
+    "final_logit_softcapping": 8.0,
+    "tie_word_embeddings": False,
     "rms_norm_eps": 1e-6,
     "vocab_size": 96,
     "max_position_embeddings": 256,
@@ -128,7 +129,32 @@ GEMMA4_LARGE = {
 }
 
 GEMMA4_EXPERTS = GEMMA4_LARGE | {
-    "enable_moe_block": True, "num_experts": 8, "top_k_experts": 3, "moe_intermediate_size": 48,
+    "enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 48,
+}
+
+
+GEAR = {
+    "model_type": "gear",
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 96,
+    "max_position_embeddings": 256,
+    "layer_types": ["conv_mixer", "sliding_attention", "conv_mixer", "full_attention"],
+    "conv_L_cache": 4,
+    "sliding_window": 8,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+    "query_pre_attn_scalar": 20,
+    "attention_bias": True,
+    "attn_logit_softcapping": 8.0,
+    "final_logit_softcapping": 4.0,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
 }
 
 
@@ -137,6 +163,10 @@ def gemma4(text, **changes):
 
 
 CONFIGS = {
+    "gear": GEAR,
+    "gear-4bit": four_bits(
+        GEAR, **WIDE, head_dim=32, attention_bias=False, attn_logit_softcapping=None, final_logit_softcapping=None,
+        hidden_activation="gelu", tie_word_embeddings=False),
     "gemma2": GEMMA2,
     "gemma2-4bit": four_bits(GEMMA2, **WIDE, head_dim=32),
     "gemma3": GEMMA3,
@@ -154,6 +184,15 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "gear": [
+        {"conv_L_cache": 3},
+        {"attention_bias": False},
+        {"attn_logit_softcapping": None},
+        {"final_logit_softcapping": None},
+        {"sliding_window": 9},
+        {"query_pre_attn_scalar": None},
+        {"rope_local_base_freq": 1000000.0},
+    ],
     "gemma3n": [
         {"text_config": {"activation_sparsity_pattern": None}},
         {"text_config": {"altup_active_idx": 1}},
@@ -175,9 +214,9 @@ MATTERS = {
     ],
     "gemma4": [
         {"text_config": {"enable_moe_block": False}},
-        {"text_config": {"top_k_experts": 2}},
+        {"text_config": {"top_k_experts": 3}},
         {"text_config": {"attention_k_eq_v": False}},
         {"text_config": {"num_global_key_value_heads": None}},
-        {"text_config": {"tie_word_embeddings": False}},
+        {"text_config": {"tie_word_embeddings": True}},
     ],
 }

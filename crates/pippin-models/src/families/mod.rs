@@ -3,6 +3,7 @@
 mod cohere2;
 mod common;
 mod deepseek_v3;
+mod gear;
 mod gemma;
 mod gemma3n;
 mod gemma4;
@@ -84,6 +85,7 @@ const FAMILIES: &[Family] = &[
     Family::new("cohere2", &["cohere2"], cohere2::spec),
     Family::new("deepseek_v3", &["deepseek_v3", "kimi_k2"], deepseek_v3::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
+    Family::new("gear", &["gear"], gear::spec),
     Family::new("gemma2", &["gemma2"], gemma::gemma2)
         .note("windows in every other layer, as in transformers"),
     Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3).published(gemma::published),

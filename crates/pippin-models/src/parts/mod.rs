@@ -5,6 +5,7 @@
 
 mod attention;
 mod channel_mix;
+mod conv_gate;
 mod dense;
 mod experts;
 mod gated_delta;
@@ -27,6 +28,7 @@ use crate::{ModelError, Result};
 
 pub use attention::{Attention, Projections};
 pub use channel_mix::ChannelMix;
+pub use conv_gate::ConvGate;
 pub use dense::{Dense, DenseForm};
 pub use experts::{Experts, RouterNorm, SharedExpert};
 pub use gated_delta::GatedDelta;
@@ -40,6 +42,7 @@ pub use time_mix::TimeMix;
 
 use attention::AttentionWeights;
 use channel_mix::ChannelMixWeights;
+use conv_gate::ConvGateWeights;
 use dense::DenseWeights;
 use experts::ExpertsWeights;
 use gated_delta::GatedDeltaWeights;
@@ -269,6 +272,8 @@ parts! {
     Latent: LatentWeights,
     /// A feed-forward network of a token and the one before it.
     ChannelMix: ChannelMixWeights,
+    /// Heads that see a few tokens back, without a softmax.
+    ConvGate: ConvGateWeights,
     /// A feed-forward network.
     Dense: DenseWeights,
     /// A mixture of feed-forward networks.
