@@ -23,6 +23,8 @@ const SIZE_LIMIT: u64 = 16 << 20;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     value: Value,
+    /// What errors say before the names of fields: nothing for the whole file.
+    prefix: &'static str,
 }
 
 impl Config {
@@ -55,10 +57,17 @@ impl Config {
     /// The value is not an object.
     pub fn new(value: Value) -> Result<Self> {
         if value.is_object() {
-            Ok(Self { value })
+            Ok(Self { value, prefix: "" })
         } else {
             Err(ModelError::field(FILE, "(whole file)", format!("must be an object, found {}", show(&value))))
         }
+    }
+
+    /// The configuration of a part of the model, such as the text model of one that sees: an object in this one. `prefix` is
+    /// its name with a dot.
+    pub(crate) fn part(&self, prefix: &'static str) -> Result<Option<Self>> {
+        let name = prefix.trim_end_matches('.');
+        Ok(self.fields().object(prefix)?.map(|_| Self { value: self.value[name].clone(), prefix }))
     }
 
     /// The configuration as it was read.
@@ -69,7 +78,7 @@ impl Config {
     /// The top-level fields.
     pub(crate) fn fields(&self) -> Fields<'_> {
         static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
-        Fields { prefix: "", map: self.value.as_object().unwrap_or(&EMPTY) }
+        Fields { prefix: self.prefix, map: self.value.as_object().unwrap_or(&EMPTY) }
     }
 
     /// `model_type`, which decides the family.

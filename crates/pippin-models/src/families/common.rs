@@ -6,7 +6,7 @@ use crate::config::Fields;
 use crate::parts::NormSpec;
 use crate::published::Tensors;
 use crate::spec::{DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
-use crate::{Result, limits, rope};
+use crate::{Config, Result, limits, rope};
 
 /// The sizes that every decoder has.
 pub(crate) struct Sizes {
@@ -77,6 +77,25 @@ pub(crate) fn head_weights(fields: Fields<'_>) -> Result<HeadWeights> {
         Some(false) => HeadWeights::Separate,
         None => HeadWeights::IfPresent,
     })
+}
+
+/// The text part of a multimodal model, which another family reads: `text_config`, or the whole configuration where there is
+/// none. Its tensors, and the norm after the last layer, are under `language_model.`
+pub(crate) fn nested(
+    config: &Config,
+    final_norm: &'static str,
+    family: impl Fn(&Config) -> Result<DecoderSpec>,
+) -> Result<DecoderSpec> {
+    let text = config.part("text_config.")?;
+    let spec = family(text.as_ref().unwrap_or(config))?;
+    // The field may stand outside, beside the text model's own.
+    let weights = match spec.head.weights {
+        HeadWeights::IfPresent => head_weights(config.fields())?,
+        known => known,
+    };
+    let final_norm = NormSpec { path: final_norm, ..spec.final_norm };
+    let (names, head) = (ModelNames::under("language_model."), Head { weights, ..spec.head });
+    Ok(DecoderSpec { names, final_norm, head, ..spec })
 }
 
 /// The text part of a multimodal model where mlx-lm's converter puts it, if the checkpoint has it where `transformers` does.

@@ -2,7 +2,7 @@
 
 use pippin_tensor::{Activation, Gate};
 
-use super::common::{Sizes, layers_of_type};
+use super::common::{Sizes, layers_of_type, nested};
 use crate::config::Fields;
 use crate::parts::{Attention, Dense, DenseForm, NormSpec, Part, ShortConv};
 use crate::rope::{self, RopeDefaults};
@@ -62,6 +62,11 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let layers = attention_layers(fields, sizes.layers)?.into_iter().map(layer).collect();
     let norm = NormSpec::rms("model.embedding_norm", eps);
     Ok(sizes.decoder(layers, norm, Head::new(HeadWeights::Tied)))
+}
+
+/// The text model of those that see.
+pub(crate) fn vision(config: &Config) -> Result<DecoderSpec> {
+    nested(config, "language_model.model.embedding_norm", spec)
 }
 
 /// The width of feed-forward networks: two thirds of what the configuration says, a multiple of that, and rounded up,

@@ -21,6 +21,7 @@ mod qwen2;
 mod qwen3;
 mod qwen3_moe;
 mod qwen3_next;
+mod qwen_vl;
 mod recurrent_gemma;
 mod rwkv7;
 mod standard;
@@ -97,6 +98,10 @@ const FAMILIES: &[Family] = &[
     Family::new("gpt_oss", &["gpt_oss"], gpt_oss::spec)
         .note("yarn's bounds are not rounded where `truncate` is false"),
     Family::new("lfm2", &["lfm2"], lfm2::spec),
+    Family::new("lfm2_vl", &["lfm2-vl", "lfm2_vl"], lfm2::vision).published(|_, tensors| {
+        common::nest_text(tensors);
+        Ok(())
+    }),
     // mlx-lm takes the other two for llama, too.
     Family::new("llama", &["llama", "iquestcoder", "xverse"], llama::spec),
     Family::new("llama4", &["llama4"], llama4::spec),
@@ -106,9 +111,13 @@ const FAMILIES: &[Family] = &[
     Family::new("phi", &["phi"], phi::spec),
     Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
     Family::new("qwen2", &["qwen2"], qwen2::spec),
+    Family::new("qwen2_vl", &["qwen2_vl", "qwen2_5_vl"], qwen_vl::qwen2_vl).published(qwen_vl::published),
     Family::new("qwen3", &["qwen3"], qwen3::spec),
     Family::new("qwen3_moe", &["qwen3_moe"], qwen3_moe::spec).published(qwen3_moe::published),
     Family::new("qwen3_next", &["qwen3_next"], qwen3_next::spec),
+    Family::new("qwen3_vl", &["qwen3_vl"], qwen_vl::qwen3_vl).published(qwen_vl::published),
+    Family::new("qwen3_vl_moe", &["qwen3_vl_moe"], qwen_vl::qwen3_vl_moe)
+        .published(qwen_vl::published_experts),
     Family::new("recurrent_gemma", &["recurrent_gemma"], recurrent_gemma::spec)
         .note("embeddings are scaled by a bf16 number, and some fields are read that mlx-lm has fixed"),
     Family::new("rwkv7", &["rwkv7"], rwkv7::spec),
