@@ -64,10 +64,16 @@ pub(crate) trait Source {
     fn first_row(&mut self, path: &str, shape: [usize; 2]) -> Result<Self::Linear>;
 
     /// The two matrices of each head that latent attention absorbs into queries and outputs: keys' (`[heads, rank, key]`) and
-    /// values' (`[heads, value, rank]`).
-    fn latent(&mut self, at: &str, heads: usize, rank: usize, dims: [usize; 2]) -> Result<[Self::Linear; 2]> {
-        latent_stacks(self, at, heads, rank, dims)
-    }
+    /// values' (`[heads, value, rank]`). Checkpoints have them so, or the matrices that make keys and values as one; `joined`
+    /// tells which of them mlx-lm's converter writes.
+    fn latent(
+        &mut self,
+        at: &str,
+        heads: usize,
+        rank: usize,
+        dims: [usize; 2],
+        joined: bool,
+    ) -> Result<[Self::Linear; 2]>;
 
     /// A dense parameter by its full name, as one row, each number of it changed by `change`.
     fn vector(&mut self, name: &str, shape: &[usize], change: fn(f32) -> f32) -> Result<Self::Vector>;
@@ -83,7 +89,7 @@ pub(crate) trait Source {
 }
 
 /// [`Source::latent`] of a checkpoint that has the two matrices of each head in stacks.
-fn latent_stacks<S: Source + ?Sized>(
+pub(crate) fn latent_stacks<S: Source + ?Sized>(
     source: &mut S,
     at: &str,
     heads: usize,
@@ -321,9 +327,19 @@ impl<K: Sink> Source for Reader<'_, K> {
         self.sink.linear(HostLinear { weight: MatrixData::dense(weight)?, bias: None })
     }
 
-    fn latent(&mut self, at: &str, heads: usize, rank: usize, dims: [usize; 2]) -> Result<[K::Linear; 2]> {
+    fn latent(
+        &mut self,
+        at: &str,
+        heads: usize,
+        rank: usize,
+        dims: [usize; 2],
+        joined: bool,
+    ) -> Result<[K::Linear; 2]> {
         let [key, value] = dims;
-        if self.has(&format!("{at}.embed_q.weight")) || !self.has(&format!("{at}.kv_b_proj.weight")) {
+        // Where there is neither, the error names what the converter writes.
+        if self.has(&format!("{at}.embed_q.weight"))
+            || !joined && !self.has(&format!("{at}.kv_b_proj.weight"))
+        {
             return latent_stacks(self, at, heads, rank, dims);
         }
         // One matrix for both, as the models were published: for each head the rows of its keys, then those of its

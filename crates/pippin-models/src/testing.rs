@@ -20,7 +20,7 @@ use pippin_tensor::{Dtype, QuantMode, QuantSpec};
 use pippin_weights::{Checkpoint, TensorData, WeightsError};
 use serde_json::{Value, json};
 
-use crate::source::{Cut, Source};
+use crate::source::{Cut, Source, latent_stacks};
 use crate::spec::HeadWeights;
 use crate::weights::Weights;
 use crate::{Config, ModelError, ModelTypeRegistry, Result};
@@ -115,6 +115,21 @@ impl Source for Generator<'_> {
 
     fn first_row(&mut self, _: &str, _: [usize; 2]) -> Result<()> {
         Ok(())
+    }
+
+    fn latent(
+        &mut self,
+        at: &str,
+        heads: usize,
+        rank: usize,
+        dims: [usize; 2],
+        joined: bool,
+    ) -> Result<[(); 2]> {
+        if !joined {
+            return latent_stacks(self, at, heads, rank, dims);
+        }
+        self.matrix(&format!("{at}.kv_b_proj"), &[heads * (dims[0] + dims[1]), rank])?;
+        Ok([(), ()])
     }
 
     fn constant(&mut self, _: [usize; 2], _: impl Fn(usize) -> f32) -> Result<()> {

@@ -15,6 +15,10 @@ use crate::{Result, limits, rope};
 /// is cut.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Latent {
+    /// Where its parameters are.
+    pub path: &'static str,
+    /// The output projection, under that path.
+    pub output: &'static str,
     /// Query heads.
     pub heads: usize,
     /// Width of the vector that queries are made from; without, they are made from the input.
@@ -29,6 +33,9 @@ pub struct Latent {
     pub value_dim: usize,
     /// Whether the projections from the input, and the output projection, have biases.
     pub bias: bool,
+    /// Whether a converted checkpoint has the matrices that make all heads' keys and values as one, `kv_b_proj`, as published
+    /// ones have.
+    pub joined: bool,
     /// Epsilon of the norms of the vectors that queries, and keys and values, are made from.
     pub norm_eps: f32,
     /// The rotary positions.
@@ -51,6 +58,27 @@ pub(crate) struct LatentWeights<L, V> {
 }
 
 impl Latent {
+    /// Latent attention without any of the options, under the names that almost every family uses. `dims` are those of a head:
+    /// of keys without and with rotation, and of values.
+    pub(crate) fn new(heads: usize, rank: usize, dims: [usize; 3], rope: Arc<RopeSpec>) -> Self {
+        let [key_dim, rope_dim, value_dim] = dims;
+        Self {
+            path: "self_attn",
+            output: "o_proj",
+            heads,
+            query_rank: None,
+            rank,
+            key_dim,
+            rope_dim,
+            value_dim,
+            bias: false,
+            joined: false,
+            norm_eps: 1e-6,
+            rope,
+            scale: ((key_dim + rope_dim) as f32).powf(-0.5),
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         within("num_attention_heads", self.heads, limits::HEADS)?;
         within("kv_lora_rank", self.rank, limits::HIDDEN)?;
@@ -87,7 +115,7 @@ impl Latent {
         at: &str,
         hidden: usize,
     ) -> Result<LatentWeights<S::Linear, S::Vector>> {
-        let at = &join(at, "self_attn");
+        let at = &join(at, self.path);
         let &Self { heads, rank, key_dim, rope_dim, value_dim, bias, .. } = self;
         let queries = heads * (key_dim + rope_dim);
         let (query_input, query) = match self.query_rank {
@@ -105,8 +133,9 @@ impl Latent {
         let [latent, rotated_key] =
             <[S::Linear; 2]>::try_from(both).map_err(|both| miscounted("split", 2, both.len()))?;
         let latent_norm = NormSpec::rms("kv_a_layernorm", self.norm_eps).weights(source, at, rank)?;
-        let [absorbed_key, absorbed_value] = source.latent(at, heads, rank, [key_dim, value_dim])?;
-        let output = source.linear(&join(at, "o_proj"), [hidden, heads * value_dim], bias, Cut::Columns)?;
+        let [absorbed_key, absorbed_value] = source.latent(at, heads, rank, [key_dim, value_dim], self.joined)?;
+        let path = join(at, self.output);
+        let output = source.linear(&path, [hidden, heads * value_dim], bias, Cut::Columns)?;
         Ok(LatentWeights {
             query_input,
             query,
