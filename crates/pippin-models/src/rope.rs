@@ -18,7 +18,8 @@ use crate::spec::check::{positive, problem, within};
 use crate::{Result, limits};
 
 /// The kinds of scaling, as `rope_type` spells them.
-const TYPES: [&str; 7] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional"];
+const TYPES: [&str; 8] =
+    ["default", "linear", "dynamic", "llama3", "yarn", "deepseek_yarn", "longrope", "proportional"];
 
 /// What a family knows about its rotary positions before it looks at the scaling.
 pub(crate) struct RopeDefaults {
@@ -158,7 +159,7 @@ pub(crate) fn context_length(config: Fields<'_>, default: usize) -> Result<usize
     let stated = config.count_or("max_position_embeddings", default, limits::CONTEXT)?;
     let Some(scaling) = scaling(config)? else { return Ok(stated) };
     let original = match scaling_type(scaling)?.1 {
-        "yarn" => scaling.positive("original_max_position_embeddings")?,
+        "yarn" | "deepseek_yarn" => scaling.positive("original_max_position_embeddings")?,
         "linear" | "dynamic" => {
             Some(scaling.positive("original_max_position_embeddings")?.unwrap_or(stated as f64))
         }
@@ -240,7 +241,7 @@ fn read_from(
             .periods(base, dims);
             spec.frequencies = inverses(&periods);
         }
-        "yarn" => {
+        "yarn" | "deepseek_yarn" => {
             let yarn = Yarn {
                 factor: scaling.required_positive("factor")?,
                 original_context: scaling.positive("original_max_position_embeddings")?.unwrap_or(4096.0),
