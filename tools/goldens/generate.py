@@ -25,7 +25,6 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.models.deepseek_v3 import MoEGate
 from mlx_lm.models.recurrent_gemma import RGLRU
 from mlx_lm.models.recurrent_gemma import Conv1d as GriffinConv1d
 from mlx_lm.utils import _get_classes, load_model
@@ -44,6 +43,8 @@ SAME = 1e-4
 
 # Models whose published checkpoints have no matrix of the output of their own, which mlx-lm sees by its absence.
 TIED = ("gemma3_text", "recurrent_gemma")
+# Routers that hold their matrix themselves; every family has a class of its own.
+GATES = ("MoEGate", "BailingGate")
 # Without a cache, mlx-lm's layers that share others' keys and values compute their own instead.
 CACHE_IS_PART = ("gemma3n",)
 
@@ -86,7 +87,7 @@ def make_tensors(config, dtype, salt):
                     tensors |= {f"{path}.{part}": part_value for part, part_value in zip(("weight", "scales", "biases"), parts)}
                 else:
                     tensors[name] = weights.matrix(salt, name, shape)
-            elif isinstance(module, MoEGate) and key == "weight" or isinstance(module, RGLRU) and key.endswith("_weight"):
+            elif type(module).__name__ in GATES and key == "weight" or isinstance(module, RGLRU) and key.endswith("_weight"):
                 tensors[name] = weights.matrix(salt, name, shape)
             elif isinstance(module, (nn.Conv1d, GriffinConv1d)) and key == "weight":
                 tensors[name] = weights.convolution(salt, name, shape)
@@ -115,7 +116,7 @@ def load(config, dtype, salt):
 
 
 def forward(model, tokens, cache):
-    logits = np.array(model(mx.array([tokens]), cache)[0])
+    logits = np.array(model(mx.array([tokens]), cache=cache)[0])
     assert logits.dtype == np.float32
     return logits
 

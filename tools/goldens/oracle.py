@@ -2,13 +2,14 @@
 
 import contextlib
 import math
+import sys
 from types import SimpleNamespace
 from unittest import mock
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx_lm.models import deepseek_v3, rope_utils
+from mlx_lm.models import rope_utils
 from mlx_lm.models.activations import swiglu
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
@@ -39,6 +40,9 @@ def patch(model, config):
         case "gpt_neox" if config["hidden_act"] == "gelu":
             for layer in model.layers:
                 extend(layer.mlp, exact_gelu)
+        case "minicpm3":
+            for layer in model.layers:
+                layer.self_attn.q_a_layernorm.eps = layer.self_attn.kv_a_layernorm.eps = 1e-6
         case "mamba2":
             for layer in model.layers:
                 extend(layer.mixer.norm, grouped, config["n_groups"])
@@ -97,6 +101,9 @@ def construction(config):
             yield
 
 
+PARTITION = mx.argpartition
+
+
 class Routers:
     """Inside `watch`, the smallest lead that a chosen expert (or group of experts) has over one that is not, relative to the largest
     absolute value that takes part."""
@@ -107,22 +114,18 @@ class Routers:
 
     def record(self, values, count):
         values = np.sort(np.array(values, dtype=np.float64), axis=-1)[..., ::-1]
-        leads = (values[..., count - 1] - values[..., count]) / np.abs(values).max(axis=-1)
+        # What was left out before the choice is infinitely low.
+        largest = np.abs(np.where(np.isfinite(values), values, 0.0)).max(axis=-1)
+        leads = (values[..., count - 1] - values[..., count]) / largest
         self.lead = min(self.lead, float(leads.min()))
         self.choices += leads.size
 
-    @contextlib.contextmanager
-    def watch(self):
-        partition, select = mx.argpartition, deepseek_v3.group_expert_select
-
-        def argpartition(a, kth, axis=-1):
-            # Routers ask for the k largest (kth = -k) or for the k smallest of what they negated (kth = k - 1).
-            assert axis == -1
-            self.record(*((a, -kth) if kth < 0 else (-a, kth + 1)))
-            return partition(a, kth=kth, axis=axis)
+    def of_groups(self, select):
+        """A compiled choice among groups, which is looked at from outside."""
 
         def group_expert_select(gates, bias, top_k, n_group, topk_group, *others):
-            scores = np.array(mx.sigmoid(gates) + bias)
+            scores = mx.softmax(gates, axis=-1) if "softmax" in others else mx.sigmoid(gates)
+            scores = np.array(scores + bias)
             groups = scores.reshape(*scores.shape[:-1], n_group, -1)
             if n_group > 1:
                 sums = np.sort(groups, axis=-1)[..., -2:].sum(axis=-1)
@@ -131,9 +134,28 @@ class Routers:
                 groups = np.take_along_axis(groups, taken[..., None], axis=-2)
             self.record(groups.reshape(*groups.shape[:-2], -1), top_k)
             # Compiled: nothing inside can be looked at.
-            with mock.patch.object(mx, "argpartition", partition):
+            with mock.patch.object(mx, "argpartition", PARTITION):
                 return select(gates, bias, top_k, n_group, topk_group, *others)
 
-        with mock.patch.object(mx, "argpartition", argpartition):
-            with mock.patch.object(deepseek_v3, "group_expert_select", group_expert_select):
-                yield
+        return group_expert_select
+
+    @contextlib.contextmanager
+    def watch(self):
+        def argpartition(a, kth, axis=-1):
+            if axis == -2:
+                # Of the values of groups, the k smallest are asked for (kth = k - 1), to be left out.
+                values = np.array(a).swapaxes(-1, -2)
+                self.record(values, values.shape[-1] - kth - 1)
+                return PARTITION(a, kth=kth, axis=axis)
+            # Routers ask for the k largest (kth = -k) or for the k smallest of what they negated (kth = k - 1).
+            assert axis == -1
+            values, count = (a, -kth) if kth < 0 else (-a, kth + 1)
+            self.record(np.array(values, dtype=np.float64), count)
+            return PARTITION(a, kth=kth, axis=axis)
+
+        with contextlib.ExitStack() as patches:
+            patches.enter_context(mock.patch.object(mx, "argpartition", argpartition))
+            for name, module in list(sys.modules.items()):
+                if name.startswith("mlx_lm.models.") and (select := getattr(module, "group_expert_select", None)):
+                    patches.enter_context(mock.patch.object(module, "group_expert_select", self.of_groups(select)))
+            yield
