@@ -35,18 +35,93 @@ DEEPSEEK_V3 = {
     "tie_word_embeddings": False,
 }
 
+YARN = {
+    "type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1, "mscale": 0.7,
+    "mscale_all_dim": 1.0,
+}
+
+# Widths that are whole numbers of groups.
+PACKED = WIDE | {
+    "moe_intermediate_size": 64, "n_shared_experts": 1, "q_lora_rank": 64, "kv_lora_rank": 96, "qk_nope_head_dim": 32,
+    "v_head_dim": 64,
+}
+
+
+def without(config, *fields):
+    return {name: value for name, value in config.items() if name not in fields}
+
+
+DEEPSEEK_V2 = without(DEEPSEEK_V3, "norm_topk_prob") | {
+    "model_type": "deepseek_v2",
+    "topk_method": "group_limited_greedy",
+    "scoring_func": "softmax",
+    "rope_scaling": YARN,
+}
+
+GLM4_MOE_LITE = DEEPSEEK_V3 | {
+    "model_type": "glm4_moe_lite",
+    "n_group": 1,
+    "topk_group": 1,
+    "n_shared_experts": 1,
+    "rms_norm_eps": 1e-5,
+}
+
+KIMI_VL = {"model_type": "kimi_vl", "text_config": without(DEEPSEEK_V3, "model_type", "tie_word_embeddings") | {
+    "n_group": 1, "topk_group": 1, "q_lora_rank": None,
+}}
+
+MINICPM3 = {
+    "model_type": "minicpm3",
+    "hidden_size": 64,
+    "dim_model_base": 32,
+    "num_hidden_layers": 3,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 48,
+    "kv_lora_rank": 40,
+    "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 16,
+    "rms_norm_eps": 1e-5,
+    "scale_depth": 1.4,
+    "scale_emb": 12,
+    "vocab_size": 96,
+    "max_position_embeddings": 256,
+    "rope_theta": 10000.0,
+    "rope_scaling": {
+        "type": "longrope", "original_max_position_embeddings": 64,
+        "short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [1.0 + i / 4 for i in range(8)],
+    },
+    "tie_word_embeddings": False,
+}
+
 CONFIGS = {
     "deepseek_v3": DEEPSEEK_V3,
-    "deepseek_v3-4bit": four_bits(
-        DEEPSEEK_V3, **WIDE, moe_intermediate_size=64, n_shared_experts=1, q_lora_rank=64, kv_lora_rank=96, qk_nope_head_dim=32,
-        v_head_dim=64),
+    "deepseek_v3-4bit": four_bits(DEEPSEEK_V3, **PACKED),
     "deepseek_v3-yarn": DEEPSEEK_V3 | {
         "q_lora_rank": None,
         "n_group": 1,
         "topk_group": 1,
-        "rope_scaling": {
-            "type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "beta_fast": 32, "beta_slow": 1, "mscale": 0.7,
-            "mscale_all_dim": 1.0,
-        },
+        "rope_scaling": YARN,
     },
+    "deepseek_v2": DEEPSEEK_V2,
+    # As the smaller ones are.
+    "deepseek_v2-4bit": four_bits(DEEPSEEK_V2, **PACKED | {"q_lora_rank": None}, topk_method="greedy"),
+    "glm4_moe_lite": GLM4_MOE_LITE,
+    "glm4_moe_lite-4bit": four_bits(GLM4_MOE_LITE, **PACKED),
+    "kimi_vl": KIMI_VL,
+    "minicpm3": MINICPM3,
+    "minicpm3-4bit": four_bits(MINICPM3, **WIDE, q_lora_rank=64, kv_lora_rank=96, qk_nope_head_dim=32),
+}
+
+MATTERS = {
+    "deepseek_v2": [
+        {"topk_method": "greedy"}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"first_k_dense_replace": 0},
+        {"rope_scaling": YARN | {"mscale_all_dim": 0.7}}, {"rope_scaling": None},
+    ],
+    "glm4_moe_lite": [{"norm_topk_prob": False}, {"rope_theta": 1000.0}, {"num_experts_per_tok": 2}],
+    "kimi_vl": [{"text_config": {"routed_scaling_factor": 1.0}}, {"text_config": {"norm_topk_prob": False}}],
+    "minicpm3": [
+        {"scale_depth": 1.0}, {"scale_emb": 1.0}, {"dim_model_base": 64}, {"rope_theta": 1000.0}, {"rope_scaling": None},
+    ],
 }

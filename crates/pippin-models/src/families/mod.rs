@@ -4,6 +4,7 @@ mod cohere2;
 mod common;
 mod deepseek_v3;
 mod gear;
+mod deepseek;
 mod gemma;
 mod gemma3n;
 mod gemma4;
@@ -13,6 +14,7 @@ mod lfm2;
 mod llama;
 mod llama4;
 mod mamba2;
+mod minicpm3;
 mod mistral;
 mod olmo2;
 mod phi;
@@ -87,6 +89,11 @@ const FAMILIES: &[Family] = &[
     Family::new("deepseek_v3", &["deepseek_v3", "kimi_k2"], deepseek_v3::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("gear", &["gear"], gear::spec),
+    Family::new("deepseek_v2", &["deepseek_v2"], deepseek::deepseek_v2)
+        .published(deepseek::published)
+        .note("`rope_scaling` may be absent"),
+    Family::new("deepseek_v3", &["deepseek_v3", "joyai_llm_flash", "kimi_k2"], deepseek::deepseek_v3)
+        .published(deepseek::published),
     Family::new("gemma2", &["gemma2"], gemma::gemma2)
         .note("windows in every other layer, as in transformers"),
     Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3).published(gemma::published),
@@ -94,9 +101,11 @@ const FAMILIES: &[Family] = &[
         .note("coefficients are not clipped, as in inference with transformers"),
     Family::new("gemma4", &["gemma4", "gemma4_text", "gemma4_unified"], gemma4::spec)
         .published(gemma4::published),
+    Family::new("glm4_moe_lite", &["glm4_moe_lite"], deepseek::glm4_moe_lite).published(deepseek::published),
     Family::new("gpt_neox", &["gpt_neox"], gpt_neox::spec).note("GELU is exact where `hidden_act` says so"),
     Family::new("gpt_oss", &["gpt_oss"], gpt_oss::spec)
         .note("yarn's bounds are not rounded where `truncate` is false"),
+    Family::new("kimi_vl", &["kimi_vl", "kimi_k25"], deepseek::kimi).published(deepseek::published),
     Family::new("lfm2", &["lfm2"], lfm2::spec),
     Family::new("lfm2_vl", &["lfm2-vl", "lfm2_vl"], lfm2::vision).published(|_, tensors| {
         common::nest_text(tensors);
@@ -106,6 +115,8 @@ const FAMILIES: &[Family] = &[
     Family::new("llama", &["llama", "iquestcoder", "xverse"], llama::spec),
     Family::new("llama4", &["llama4"], llama4::spec),
     Family::new("mamba2", &["mamba2"], mamba2::spec).note("the gated norm is by group"),
+    Family::new("minicpm3", &["minicpm3"], minicpm3::spec)
+        .note("an epsilon of 1e-6 in latent norms, and logits of tied embeddings scaled, as in transformers"),
     Family::new("mistral", &["mistral"], mistral::spec).note("`sliding_window` without `layer_types`"),
     Family::new("olmo2", &["olmo2"], olmo2::spec),
     Family::new("phi", &["phi"], phi::spec),
