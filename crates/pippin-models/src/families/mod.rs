@@ -2,9 +2,8 @@
 
 mod cohere2;
 mod common;
-mod deepseek_v3;
-mod gear;
 mod deepseek;
+mod gear;
 mod gemma;
 mod gemma3n;
 mod gemma4;
@@ -86,14 +85,12 @@ impl Family {
 /// Every family this version knows, in alphabetical order.
 const FAMILIES: &[Family] = &[
     Family::new("cohere2", &["cohere2"], cohere2::spec),
-    Family::new("deepseek_v3", &["deepseek_v3", "kimi_k2"], deepseek_v3::spec)
-        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
-    Family::new("gear", &["gear"], gear::spec),
     Family::new("deepseek_v2", &["deepseek_v2"], deepseek::deepseek_v2)
         .published(deepseek::published)
         .note("`rope_scaling` may be absent"),
     Family::new("deepseek_v3", &["deepseek_v3", "joyai_llm_flash", "kimi_k2"], deepseek::deepseek_v3)
         .published(deepseek::published),
+    Family::new("gear", &["gear"], gear::spec),
     Family::new("gemma2", &["gemma2"], gemma::gemma2)
         .note("windows in every other layer, as in transformers"),
     Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3).published(gemma::published),
