@@ -133,7 +133,8 @@ impl Latent {
         let [latent, rotated_key] =
             <[S::Linear; 2]>::try_from(both).map_err(|both| miscounted("split", 2, both.len()))?;
         let latent_norm = NormSpec::rms("kv_a_layernorm", self.norm_eps).weights(source, at, rank)?;
-        let [absorbed_key, absorbed_value] = source.latent(at, heads, rank, [key_dim, value_dim], self.joined)?;
+        let [absorbed_key, absorbed_value] =
+            source.latent(at, heads, rank, [key_dim, value_dim], self.joined)?;
         let path = join(at, self.output);
         let output = source.linear(&path, [hidden, heads * value_dim], bias, Cut::Columns)?;
         Ok(LatentWeights {
