@@ -81,8 +81,15 @@ pub(crate) trait Source {
     /// A parameter that no checkpoint has, from the place of each of its numbers.
     fn constant(&mut self, shape: [usize; 2], value: impl Fn(usize) -> f32) -> Result<Self::Vector>;
 
-    /// A parameter of `len` numbers, each `times` times over: numbers of heads for all columns of theirs.
-    fn repeated(&mut self, name: &str, len: usize, times: usize) -> Result<Self::Vector>;
+    /// A parameter of `len` numbers, each changed by `change` and `times` times over: numbers of heads for all columns of
+    /// theirs.
+    fn repeated(
+        &mut self,
+        name: &str,
+        len: usize,
+        times: usize,
+        change: fn(f32) -> f32,
+    ) -> Result<Self::Vector>;
 
     /// The kernels of a depthwise convolution, `[columns, taps, 1]` in `{path}.weight`, as `[columns, taps]`.
     fn kernels(&mut self, path: &str, columns: usize, taps: usize) -> Result<Self::Vector>;
@@ -369,9 +376,19 @@ impl<K: Sink> Source for Reader<'_, K> {
         self.sink.constant(shape, value)
     }
 
-    fn repeated(&mut self, name: &str, len: usize, times: usize) -> Result<K::Vector> {
-        let numbers = self.host_vector(name, &[len])?.to_f32()?;
-        let values: Vec<f32> = numbers.into_iter().flat_map(|n| std::iter::repeat_n(n, times)).collect();
+    fn repeated(
+        &mut self,
+        name: &str,
+        len: usize,
+        times: usize,
+        change: fn(f32) -> f32,
+    ) -> Result<K::Vector> {
+        let host = self.host_vector(name, &[len])?;
+        if times == 1 {
+            return self.sink.vector(host, change);
+        }
+        let numbers = host.to_f32()?.into_iter().map(change);
+        let values: Vec<f32> = numbers.flat_map(|n| std::iter::repeat_n(n, times)).collect();
         self.sink.vector(TensorData::from_f32(name, &[values.len()], &values)?, same)
     }
 

@@ -140,7 +140,7 @@ impl Source for Generator<'_> {
         self.parameter(name, shape)
     }
 
-    fn repeated(&mut self, name: &str, len: usize, _: usize) -> Result<()> {
+    fn repeated(&mut self, name: &str, len: usize, _: usize, _: fn(f32) -> f32) -> Result<()> {
         self.parameter(name, &[len])
     }
 

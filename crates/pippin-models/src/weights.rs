@@ -5,7 +5,7 @@ use pippin_tensor::Norm;
 use crate::altup::{AltUpWeights, StreamsWeights};
 use crate::layer_inputs::LayerInputsWeights;
 use crate::parts::{NormSpec, PartWeights, join};
-use crate::source::{Cut, Source, Totals};
+use crate::source::{Cut, Source, Totals, same};
 use crate::spec::{DecoderSpec, HeadWeights, LayerSpec};
 use crate::{ModelInfo, Result, StoredWeights};
 
@@ -84,7 +84,7 @@ impl<L, V> Weights<L, V> {
                 }
                 let post = norm(source, block.post)?;
                 let stream_scale = match block.stream_scale {
-                    Some(name) => Some(source.repeated(&join(&at, name), 1, hidden)?),
+                    Some(name) => Some(source.repeated(&join(&at, name), 1, hidden, same)?),
                     None => None,
                 };
                 read.push(BlockWeights { branches, post, stream_scale });

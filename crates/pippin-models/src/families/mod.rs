@@ -20,6 +20,7 @@ mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
 mod qwen3_next;
 mod qwen_vl;
@@ -121,11 +122,14 @@ const FAMILIES: &[Family] = &[
     Family::new("qwen2", &["qwen2"], qwen2::spec),
     Family::new("qwen2_vl", &["qwen2_vl", "qwen2_5_vl"], qwen_vl::qwen2_vl).published(qwen_vl::published),
     Family::new("qwen3", &["qwen3"], qwen3::spec),
+    Family::new("qwen3_5", &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"], qwen3_5::spec)
+        .published(qwen3_5::published),
     Family::new("qwen3_moe", &["qwen3_moe"], qwen3_moe::spec).published(qwen3_moe::published),
     Family::new("qwen3_next", &["qwen3_next"], qwen3_next::spec),
     Family::new("qwen3_vl", &["qwen3_vl"], qwen_vl::qwen3_vl).published(qwen_vl::published),
     Family::new("qwen3_vl_moe", &["qwen3_vl_moe"], qwen_vl::qwen3_vl_moe)
         .published(qwen_vl::published_experts),
+    Family::new("qwen3_next", &["qwen3_next"], qwen3_next::spec).published(qwen3_next::published),
     Family::new("recurrent_gemma", &["recurrent_gemma"], recurrent_gemma::spec)
         .note("embeddings are scaled by a bf16 number, and some fields are read that mlx-lm has fixed"),
     Family::new("rwkv7", &["rwkv7"], rwkv7::spec),

@@ -31,7 +31,7 @@ pub use channel_mix::ChannelMix;
 pub use conv_gate::ConvGate;
 pub use dense::{Dense, DenseForm};
 pub use experts::{Experts, RouterNorm, SharedExpert};
-pub use gated_delta::GatedDelta;
+pub use gated_delta::{DeltaInput, DeltaProjections, GatedDelta};
 pub use latent::Latent;
 pub use layer_input::LayerInput;
 pub use norm::NormSpec;

@@ -120,7 +120,7 @@ impl StateSpace {
             decay: source.vector(&join(&at, "A_log"), &[heads], |log| -log.exp())?,
             norm: self.norm().weights_of(source, &at, width / self.groups, &[width])?,
             output: source.linear(&join(&at, "out_proj"), [hidden, width], bias, Cut::Columns)?,
-            skip: source.repeated(&join(&at, "D"), heads, self.head_dim)?,
+            skip: source.repeated(&join(&at, "D"), heads, self.head_dim, same)?,
         })
     }
 
