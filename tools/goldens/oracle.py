@@ -37,6 +37,18 @@ def patch(model, config):
         case "phi3" if window:
             for layer in model.layers:
                 extend(layer, windowed, window)
+        case "gemma":
+            for layer in model.layers:
+                extend(layer.mlp, approximate_gelu)
+        case "glm":
+            for layer in model.layers:
+                layer.self_attn.rope.dims = int(config["head_dim"] * config.get("partial_rotary_factor", 0.5))
+        case "starcoder2":
+            for layer in model.layers:
+                if window:
+                    extend(layer, windowed, window)
+                if config["hidden_act"] == "gelu_pytorch_tanh":
+                    extend(layer.mlp, approximate_gelu)
         case "gpt_neox" if config["hidden_act"] == "gelu":
             for layer in model.layers:
                 extend(layer.mlp, exact_gelu)
@@ -63,6 +75,15 @@ def windowed(base, window):
             return super().__call__(x, create_causal_mask(x.shape[1], offset, window_size=window), cache)
 
     return Windowed
+
+
+def approximate_gelu(base):
+    class ApproximateGelu(base):
+        def __call__(self, x):
+            with mock.patch.object(nn, "gelu", nn.gelu_approx):
+                return super().__call__(x)
+
+    return ApproximateGelu
 
 
 def exact_gelu(base):

@@ -157,7 +157,12 @@ pub(crate) fn share(config: Fields<'_>, default: f64) -> Result<f64> {
 /// vLLM, the context is the original one times the factor. For `llama3` and `longrope` the field says what comes out.
 pub(crate) fn context_length(config: Fields<'_>, default: usize) -> Result<usize> {
     let stated = config.count_or("max_position_embeddings", default, limits::CONTEXT)?;
-    let Some(scaling) = scaling(config)? else { return Ok(stated) };
+    // Where layers differ, those without a window set how far a model sees.
+    let scaling = match of_layers(config, "full_attention")? {
+        Some(own) => Some(own),
+        None => scaling(config)?,
+    };
+    let Some(scaling) = scaling else { return Ok(stated) };
     let original = match scaling_type(scaling)?.1 {
         "yarn" | "deepseek_yarn" => scaling.positive("original_max_position_embeddings")?,
         "linear" | "dynamic" => {

@@ -110,6 +110,11 @@ impl ModelNames {
             head: format!("{prefix}lm_head"),
         }
     }
+
+    /// The names that GPT-2 introduced, within a model of that name.
+    pub(crate) fn gpt(model: &str) -> Self {
+        Self { embedding: format!("{model}.wte"), layers: format!("{model}.h"), head: "lm_head".to_owned() }
+    }
 }
 
 /// The output head.

@@ -24,11 +24,16 @@ impl Sizes {
     /// Reads the fields as most families have them. Heads of keys and values are as many as of queries where the
     /// configuration does not say; a head is the hidden size over the heads.
     pub(crate) fn read(fields: Fields<'_>, context_length: usize) -> Result<Self> {
+        Self::read_layers(fields, "num_hidden_layers", context_length)
+    }
+
+    /// The same with the layers counted by another field.
+    pub(crate) fn read_layers(fields: Fields<'_>, layers: &str, context_length: usize) -> Result<Self> {
         let hidden_size = fields.limited_count("hidden_size", limits::HIDDEN)?;
         let heads = fields.limited_count("num_attention_heads", limits::HEADS)?;
         Ok(Self {
             hidden_size,
-            layers: fields.limited_count("num_hidden_layers", limits::LAYERS)?,
+            layers: fields.limited_count(layers, limits::LAYERS)?,
             heads,
             kv_heads: fields.count_or("num_key_value_heads", heads, limits::HEADS)?,
             head_dim: fields.count_or("head_dim", hidden_size / heads, limits::HEAD_DIM)?,

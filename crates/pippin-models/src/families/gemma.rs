@@ -1,7 +1,9 @@
-//! Gemma 2 and 3: embeddings times the root of their width, norms of one plus the weight on both sides of attention and
-//! feed-forward network, windows in most layers; soft caps in 2, norms of queries and keys and two rotations in 3.
+//! Gemma: embeddings times the root of their width, and norms of one plus the weight: before attention and feed-forward
+//! network in the first, on both sides of them in 2 and 3, which have windows in most layers; soft caps in 2, norms of
+//! queries and keys and two rotations in 3.
 //!
-//! mlx-lm gives no layer of Gemma 2 a window; here the even ones have it, as the model was trained.
+//! mlx-lm takes the exact GELU in the first Gemma, and gives no layer of Gemma 2 a window; here the one is approximated, and the
+//! even layers have a window, as the models were trained.
 
 use std::sync::Arc;
 
@@ -14,6 +16,32 @@ use crate::published::Tensors;
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
 use crate::{Config, Result, limits};
+
+pub(crate) fn gemma(config: &Config) -> Result<DecoderSpec> {
+    let fields = config.fields();
+    let sizes = Sizes::read(fields, 8192)?;
+    let eps = fields.required_positive("rms_norm_eps")? as f32;
+    let defaults = RopeDefaults {
+        dims: sizes.head_dim,
+        theta: Some(10_000.0),
+        traditional: fields.flag_or("rope_traditional", false)?,
+    };
+    let attention = Attention {
+        rope: Some(rope::read(fields, &defaults)?),
+        ..Attention::new(sizes.heads, sizes.kv_heads, sizes.head_dim)
+    };
+    let network = Part::Dense(network(fields, &sizes)?);
+    let layer = LayerSpec::Blocks(vec![
+        Block::pre_norm(NormSpec::plus_one("input_layernorm", eps), Part::Attention(attention)),
+        Block::pre_norm(NormSpec::plus_one("post_attention_layernorm", eps), network),
+    ]);
+    let norm = NormSpec::plus_one("model.norm", eps);
+    let factor = (sizes.hidden_size as f32).sqrt();
+    Ok(DecoderSpec {
+        embedding_scale: EmbeddingScale { factor, as_stored: true },
+        ..sizes.decoder(vec![layer; sizes.layers], norm, Head::new(HeadWeights::Tied))
+    })
+}
 
 pub(crate) fn gemma2(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
@@ -124,15 +152,20 @@ fn eps(fields: Fields<'_>) -> Result<f32> {
     fields.positive_or("rms_norm_eps", 1e-6)
 }
 
-/// A layer with norms around everything.
-fn layer(fields: Fields<'_>, sizes: &Sizes, attention: Attention) -> Result<LayerSpec> {
-    let eps = eps(fields)?;
+/// The feed-forward network.
+fn network(fields: Fields<'_>, sizes: &Sizes) -> Result<Dense> {
     let field = if fields.get("hidden_activation").is_some() { "hidden_activation" } else { "hidden_act" };
     // Configurations say `gelu` where the tanh approximation is meant.
     let activation = match activation(fields, field, Activation::GeluTanh)? {
         Activation::Gelu => Activation::GeluTanh,
         other => other,
     };
+    Ok(Dense::gated(sizes.intermediate_size, activation))
+}
+
+/// A layer with norms around everything.
+fn layer(fields: Fields<'_>, sizes: &Sizes, attention: Attention) -> Result<LayerSpec> {
+    let eps = eps(fields)?;
     Ok(LayerSpec::Blocks(vec![
         Block::sandwich(
             NormSpec::plus_one("input_layernorm", eps),
@@ -141,7 +174,7 @@ fn layer(fields: Fields<'_>, sizes: &Sizes, attention: Attention) -> Result<Laye
         ),
         Block::sandwich(
             NormSpec::plus_one("pre_feedforward_layernorm", eps),
-            Part::Dense(Dense::gated(sizes.intermediate_size, activation)),
+            Part::Dense(network(fields, sizes)?),
             NormSpec::plus_one("post_feedforward_layernorm", eps),
         ),
     ]))

@@ -3,18 +3,25 @@
 mod cohere2;
 mod common;
 mod deepseek;
+mod exaone;
 mod gear;
 mod gemma;
 mod gemma3n;
 mod gemma4;
+mod glm;
 mod gpt_neox;
 mod gpt_oss;
+mod granite;
+mod helium;
+mod internlm3;
 mod lfm2;
 mod llama;
 mod llama4;
 mod mamba2;
+mod minicpm;
 mod minicpm3;
 mod mistral;
+mod nemotron;
 mod olmo2;
 mod phi;
 mod phi3;
@@ -27,6 +34,7 @@ mod qwen_vl;
 mod recurrent_gemma;
 mod rwkv7;
 mod standard;
+mod starcoder2;
 
 use pippin_weights::Checkpoint;
 
@@ -91,7 +99,10 @@ const FAMILIES: &[Family] = &[
         .note("`rope_scaling` may be absent"),
     Family::new("deepseek_v3", &["deepseek_v3", "joyai_llm_flash", "kimi_k2"], deepseek::deepseek_v3)
         .published(deepseek::published),
+    Family::new("exaone", &["exaone"], exaone::exaone),
+    Family::new("exaone4", &["exaone4"], exaone::exaone4),
     Family::new("gear", &["gear"], gear::spec),
+    Family::new("gemma", &["gemma"], gemma::gemma).note("GELU is approximated, as in transformers"),
     Family::new("gemma2", &["gemma2"], gemma::gemma2)
         .note("windows in every other layer, as in transformers"),
     Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3).published(gemma::published),
@@ -99,10 +110,15 @@ const FAMILIES: &[Family] = &[
         .note("coefficients are not clipped, as in inference with transformers"),
     Family::new("gemma4", &["gemma4", "gemma4_text", "gemma4_unified"], gemma4::spec)
         .published(gemma4::published),
+    Family::new("glm", &["glm"], glm::glm).note("heads rotate by `partial_rotary_factor`"),
+    Family::new("glm4", &["glm4"], glm::glm4),
     Family::new("glm4_moe_lite", &["glm4_moe_lite"], deepseek::glm4_moe_lite).published(deepseek::published),
     Family::new("gpt_neox", &["gpt_neox"], gpt_neox::spec).note("GELU is exact where `hidden_act` says so"),
     Family::new("gpt_oss", &["gpt_oss"], gpt_oss::spec)
         .note("yarn's bounds are not rounded where `truncate` is false"),
+    Family::new("granite", &["granite"], granite::spec),
+    Family::new("helium", &["helium"], helium::spec),
+    Family::new("internlm3", &["internlm3"], internlm3::spec),
     Family::new("kimi_vl", &["kimi_vl", "kimi_k25"], deepseek::kimi).published(deepseek::published),
     Family::new("lfm2", &["lfm2"], lfm2::spec),
     Family::new("lfm2_vl", &["lfm2-vl", "lfm2_vl"], lfm2::vision).published(|_, tensors| {
@@ -113,10 +129,14 @@ const FAMILIES: &[Family] = &[
     Family::new("llama", &["llama", "iquestcoder", "xverse"], llama::spec),
     Family::new("llama4", &["llama4"], llama4::spec),
     Family::new("mamba2", &["mamba2"], mamba2::spec).note("the gated norm is by group"),
+    Family::new("minicpm", &["minicpm"], minicpm::spec)
+        .note("`rope_theta` is 10,000 where there is none; a tied head has its factor"),
     Family::new("minicpm3", &["minicpm3"], minicpm3::spec)
         .note("an epsilon of 1e-6 in latent norms, and logits of tied embeddings scaled, as in transformers"),
     Family::new("mistral", &["mistral"], mistral::spec).note("`sliding_window` without `layer_types`"),
-    Family::new("olmo2", &["olmo2"], olmo2::spec),
+    Family::new("nemotron", &["nemotron"], nemotron::spec),
+    Family::new("olmo2", &["olmo2"], olmo2::olmo2),
+    Family::new("olmo3", &["olmo3"], olmo2::olmo3),
     Family::new("phi", &["phi"], phi::spec),
     Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
     Family::new("qwen2", &["qwen2"], qwen2::spec),
@@ -125,14 +145,15 @@ const FAMILIES: &[Family] = &[
     Family::new("qwen3_5", &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"], qwen3_5::spec)
         .published(qwen3_5::published),
     Family::new("qwen3_moe", &["qwen3_moe"], qwen3_moe::spec).published(qwen3_moe::published),
-    Family::new("qwen3_next", &["qwen3_next"], qwen3_next::spec),
+    Family::new("qwen3_next", &["qwen3_next"], qwen3_next::spec).published(qwen3_next::published),
     Family::new("qwen3_vl", &["qwen3_vl"], qwen_vl::qwen3_vl).published(qwen_vl::published),
     Family::new("qwen3_vl_moe", &["qwen3_vl_moe"], qwen_vl::qwen3_vl_moe)
         .published(qwen_vl::published_experts),
-    Family::new("qwen3_next", &["qwen3_next"], qwen3_next::spec).published(qwen3_next::published),
     Family::new("recurrent_gemma", &["recurrent_gemma"], recurrent_gemma::spec)
         .note("embeddings are scaled by a bf16 number, and some fields are read that mlx-lm has fixed"),
     Family::new("rwkv7", &["rwkv7"], rwkv7::spec),
+    Family::new("starcoder2", &["starcoder2"], starcoder2::spec)
+        .note("GELU and `sliding_window` as the configuration says"),
 ];
 
 /// Which family runs which `model_type`.

@@ -32,6 +32,10 @@ pub(crate) struct Standard {
     pub(crate) default_context_length: usize,
     /// Which layers have a sliding window.
     pub(crate) windows: Windows,
+    /// Factor on the scores, where it is not the inverse root of the head dimension.
+    pub(crate) attention_scale: Option<f32>,
+    /// Factor on what attention and feed-forward network add to the residual stream.
+    pub(crate) residual_scale: f32,
 }
 
 impl Default for Standard {
@@ -47,6 +51,8 @@ impl Default for Standard {
             rope_traditional: false,
             default_context_length: 2048,
             windows: Windows::None,
+            attention_scale: None,
+            residual_scale: 1.0,
         }
     }
 }
@@ -104,6 +110,7 @@ impl Standard {
         let eps = fields.required_positive("rms_norm_eps")? as f32;
         let head_norm = |path| self.head_norms.then(|| NormSpec::rms(path, eps));
         let layer = |window: Option<usize>| {
+            let plain = Attention::new(heads, kv_heads, head_dim);
             let attention = Attention {
                 qkv_bias: self.qkv_bias,
                 output_bias: self.output_bias,
@@ -111,12 +118,17 @@ impl Standard {
                 key_norm: head_norm("self_attn.k_norm"),
                 rope: Some(rope.clone()),
                 reach: window.map_or(Reach::All, Reach::Window),
-                ..Attention::new(heads, kv_heads, head_dim)
+                scale: self.attention_scale.unwrap_or(plain.scale),
+                ..plain
             };
             let network = Dense { bias: self.mlp_bias, ..Dense::gated(intermediate_size, activation) };
+            let block = |norm: &'static str, part: Part| Block {
+                scale: self.residual_scale,
+                ..Block::pre_norm(NormSpec::rms(norm, eps), part)
+            };
             LayerSpec::Blocks(vec![
-                Block::pre_norm(NormSpec::rms("input_layernorm", eps), Part::Attention(attention)),
-                Block::pre_norm(NormSpec::rms("post_attention_layernorm", eps), Part::Dense(network)),
+                block("input_layernorm", Part::Attention(attention)),
+                block("post_attention_layernorm", Part::Dense(network)),
             ])
         };
         Ok(DecoderSpec {
