@@ -95,8 +95,8 @@ pub use load::{describe, describe_from, load, load_from};
 pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted};
 pub use parts::{
     Attention, ChannelMix, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, GatedDelta,
-    Latent, LayerInput, NormSpec, Part, Projections, RgLru, RouterNorm, SharedExpert, ShortConv, StateSpace,
-    TimeMix,
+    Latent, LayerInput, NormSpec, OutputGate, Part, Projections, RgLru, RouterNorm, SharedExpert, ShortConv,
+    StateSpace, TimeMix,
 };
 pub use spec::{
     Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits,

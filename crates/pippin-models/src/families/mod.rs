@@ -21,6 +21,7 @@ mod mamba2;
 mod minicpm;
 mod minicpm3;
 mod mistral;
+mod muse_glimmer;
 mod nemotron;
 mod olmo2;
 mod phi;
@@ -137,6 +138,9 @@ const FAMILIES: &[Family] = &[
     Family::new("nemotron", &["nemotron"], nemotron::spec),
     Family::new("olmo2", &["olmo2"], olmo2::olmo2),
     Family::new("olmo3", &["olmo3"], olmo2::olmo3),
+    Family::new("muse_glimmer", &["muse_glimmer", "muse_glimmer_text"], muse_glimmer::spec)
+        .published(muse_glimmer::published),
+    Family::new("olmo2", &["olmo2"], olmo2::spec),
     Family::new("phi", &["phi"], phi::spec),
     Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
     Family::new("qwen2", &["qwen2"], qwen2::spec),

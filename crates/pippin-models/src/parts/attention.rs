@@ -23,6 +23,8 @@ pub struct Attention {
     pub projections: Projections,
     /// Whether these projections have biases.
     pub qkv_bias: bool,
+    /// A linear layer whose activated results multiply those of the attention.
+    pub gate: Option<OutputGate>,
     /// The output projection.
     pub output: &'static str,
     /// Whether it has a bias.
@@ -51,6 +53,17 @@ pub struct Attention {
     pub sinks: Option<&'static str>,
     /// The layer whose keys and values are read, instead of some of its own.
     pub shares: Option<usize>,
+}
+
+/// A gate between attention and output projection, a linear layer of what goes into the attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutputGate {
+    /// The linear layer.
+    pub name: &'static str,
+    /// Whether each head has one number, rather than each dimension of it.
+    pub by_head: bool,
+    /// What it passes through.
+    pub activation: Activation,
 }
 
 /// Where queries, keys and values come from.
@@ -100,6 +113,7 @@ impl Attention {
             head_dim,
             projections: Projections::USUAL,
             qkv_bias: false,
+            gate: None,
             output: "self_attn.o_proj",
             output_bias: false,
             query_norm: None,
@@ -163,7 +177,7 @@ impl Attention {
         let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
         let mut linear =
             |path: &str, rows: usize| source.linear(&join(at, path), [rows, hidden], qkv_bias, Cut::Rows);
-        let (query, gate, key, value) = match self.projections {
+        let (query, mut gate, key, value) = match self.projections {
             Projections::Separate([query, ..]) | Projections::KeysAsValues([query, _])
                 if self.shares.is_some() =>
             {
@@ -210,6 +224,10 @@ impl Attention {
                 }
             }
         };
+        if let Some(OutputGate { name, by_head, .. }) = self.gate {
+            let rows = if by_head { heads } else { queries };
+            gate = Some(source.linear(&join(at, name), [rows, hidden], false, Cut::Rows)?);
+        }
         let output =
             source.linear(&join(at, self.output), [hidden, queries], self.output_bias, Cut::Columns)?;
         let mut norm = |spec: &Option<NormSpec>, all: usize| {
@@ -292,7 +310,17 @@ impl Attention {
         let mut mixed =
             backend.attention(&queries, cache, step, place.group, &self.spec(), weights.sinks.as_ref())?;
         if weights.gate.is_some() {
-            mixed = backend.mul(&mixed, &backend.activate(next()?, Activation::Sigmoid)?)?;
+            let activation = self.gate.map_or(Activation::Sigmoid, |gate| gate.activation);
+            let gate = backend.activate(next()?, activation)?;
+            mixed = match self.gate {
+                Some(OutputGate { by_head: true, .. }) => {
+                    let [rows, columns] = backend.shape(&mixed);
+                    let heads = backend.reshape(&mixed, [rows * self.heads, self.head_dim])?;
+                    let gate = backend.reshape(&gate, [rows * self.heads, 1])?;
+                    backend.reshape(&backend.mul(&heads, &gate)?, [rows, columns])?
+                }
+                _ => backend.mul(&mixed, &gate)?,
+            };
         }
         pass.finish(&mixed, &weights.output, input)
     }

@@ -26,7 +26,7 @@ use pippin_tensor::{Backend, Linear, Norm, Reach, RopeSpec, StepInputs, TensorEr
 use crate::source::Source;
 use crate::{ModelError, Result};
 
-pub use attention::{Attention, Projections};
+pub use attention::{Attention, OutputGate, Projections};
 pub use channel_mix::ChannelMix;
 pub use conv_gate::ConvGate;
 pub use dense::{Dense, DenseForm};
