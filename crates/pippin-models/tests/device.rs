@@ -79,8 +79,18 @@ impl Two {
 }
 
 const PROMPTS: [&[u32]; 2] = [&[1, 2, 3, 4, 5], &[9, 8, 7]];
-const FAMILIES: [&str; 8] =
-    ["llama", "qwen3_moe", "gemma3", "gemma3n", "mamba2", "qwen3_next", "recurrent_gemma", "rwkv7"];
+const FAMILIES: [&str; 10] = [
+    "llama",
+    "qwen3_moe",
+    "gear",
+    "gemma3",
+    "gemma3n",
+    "gemma4_text",
+    "mamba2",
+    "qwen3_next",
+    "recurrent_gemma",
+    "rwkv7",
+];
 
 /// One step ahead, with the tokens on the device, gives what one step after the other gives on the host.
 #[test]

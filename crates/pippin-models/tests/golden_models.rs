@@ -15,7 +15,9 @@ use support::{Golden, LAST, Runner, TOLERANCE, agrees_with_mlx, deviation, indep
 #[test]
 fn steps_with_other_numerics_and_caches() {
     for name in [
+        "gear",
         "gemma3n-4bit",
+        "gemma4_text-4bit",
         "llama-sliding",
         "qwen3-4bit-bf16",
         "qwen3_next-4bit",
@@ -162,4 +164,101 @@ fn experts_that_were_published_one_by_one_are_stacked() {
             load_from(&golden.config, &checkpoint, Arc::new(CpuBackend::new(Numerics::Exact))).unwrap();
         agrees_with_mlx(&golden, Runner::new(model, KvFormat::F32));
     }
+}
+
+/// Text parts of multimodal models were published under other prefixes, and experts in two stacks, gates beside what they are
+/// applied to; in some the matrices stand as rows are multiplied with them.
+#[test]
+fn text_parts_are_read_where_they_were_published() {
+    for (name, prefix, experts) in [
+        ("gemma4", "model.language_model.", Some(("experts.switch_glu", "experts", false))),
+        ("gemma4-dense", "model.language_model.", None),
+        ("qwen2_vl", "model.", None),
+        ("qwen3_vl", "model.language_model.", None),
+        ("qwen3_vl-4bit", "model.language_model.", None),
+        ("qwen3_vl_moe", "model.language_model.", Some(("mlp.switch_mlp", "mlp.experts", true))),
+        ("lfm2_vl", "model.language_model.", None),
+    ] {
+        let golden = Golden::read(name);
+        let mut tensors = testing::tensors(&golden.config, golden.dtype, golden.salt).unwrap();
+        if let Some((module, published, turned)) = experts {
+            tensors = with_fused_experts(tensors, module, published, turned);
+        }
+        let renamed = tensors.into_iter().map(|tensor| {
+            let name = tensor.name().strip_prefix("language_model.").unwrap();
+            let name = match name.strip_prefix("model.") {
+                Some(rest) => format!("{prefix}{rest}"),
+                None => name.to_owned(),
+            };
+            tensor.renamed(&name)
+        });
+        let checkpoint = Checkpoint::from_tensors(renamed.collect::<Vec<_>>());
+        let model =
+            load_from(&golden.config, &checkpoint, Arc::new(CpuBackend::new(Numerics::Exact))).unwrap();
+        agrees_with_mlx(&golden, Runner::new(model, KvFormat::F32));
+    }
+}
+
+/// The text model of Gemma 3n by itself, whose tensors have the same names as in the whole one or lack a component.
+#[test]
+fn the_text_model_of_gemma_3n_stands_alone() {
+    let golden = Golden::read("gemma3n");
+    let config = Config::new(golden.config.value()["text_config"].clone()).unwrap();
+    for prefix in ["model.", "model.language_model."] {
+        let tensors = testing::tensors(&golden.config, golden.dtype, golden.salt).unwrap().into_iter();
+        let renamed = tensors.map(|tensor| {
+            let rest = tensor.name().strip_prefix("model.language_model.").unwrap();
+            tensor.renamed(&format!("{prefix}{rest}"))
+        });
+        let checkpoint = Checkpoint::from_tensors(renamed.collect::<Vec<_>>());
+        let model = load_from(&config, &checkpoint, Arc::new(CpuBackend::new(Numerics::Exact))).unwrap();
+        agrees_with_mlx(&golden, Runner::new(model, KvFormat::F32));
+    }
+}
+
+/// The tensors with the experts of `module` in two stacks, the rows of gates and of what they are applied to in one; `turned`:
+/// with the last two axes exchanged.
+fn with_fused_experts(
+    tensors: Vec<TensorData>,
+    module: &str,
+    published: &str,
+    turned: bool,
+) -> Vec<TensorData> {
+    let stack = |name: String, [experts, rows, columns]: [usize; 3], values: Vec<f32>| {
+        if !turned {
+            return TensorData::from_f32(name, &[experts, rows, columns], &values).unwrap();
+        }
+        let mut across = Vec::with_capacity(values.len());
+        for matrix in values.chunks(rows * columns) {
+            across.extend((0..rows * columns).map(|i| matrix[i % rows * columns + i / rows]));
+        }
+        TensorData::from_f32(name, &[experts, columns, rows], &across).unwrap()
+    };
+    let mut result = Vec::new();
+    for tensor in &tensors {
+        let Some((at, rest)) = tensor.name().split_once(&format!("{module}.")) else {
+            result.push(tensor.clone());
+            continue;
+        };
+        let &[experts, rows, columns] = tensor.shape() else { panic!("{}", tensor.name()) };
+        let values = tensor.to_f32().unwrap();
+        match rest {
+            "gate_proj.weight" => {
+                let up = tensors.iter().find(|up| up.name() == format!("{at}{module}.up_proj.weight"));
+                let up = up.unwrap().to_f32().unwrap();
+                let both = values.chunks(rows * columns).zip(up.chunks(rows * columns));
+                let both = both.flat_map(|(gate, up)| [gate, up].concat()).collect();
+                result.push(stack(
+                    format!("{at}{published}.gate_up_proj"),
+                    [experts, 2 * rows, columns],
+                    both,
+                ));
+            }
+            "down_proj.weight" => {
+                result.push(stack(format!("{at}{published}.down_proj"), [experts, rows, columns], values));
+            }
+            _ => {}
+        }
+    }
+    result
 }

@@ -123,10 +123,11 @@ pub(crate) fn gemma3(config: &Config) -> Result<DecoderSpec> {
     })
 }
 
-/// A published multimodal checkpoint may have the text model under another prefix.
+/// A published checkpoint may have the text model under another prefix, also where there is nothing else in it.
 pub(crate) fn published(config: &Config, tensors: &mut Tensors) -> Result<()> {
-    if config.fields().object("text_config.")?.is_some() {
-        nest_text(tensors);
+    match config.fields().object("text_config.")? {
+        Some(_) => nest_text(tensors),
+        None => tensors.replace_prefix("model.language_model.", "model."),
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::common::{activation, window, windowed_layers};
 use super::gemma;
 use crate::config::Fields;
 use crate::parts::{Attention, Dense, DenseForm, LayerInput, NormSpec, Part};
+use crate::published::Tensors;
 use crate::spec::{DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
 use crate::{AltUp, Config, LayerInputs, Result, Streams, limits};
 
@@ -101,6 +102,16 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         final_norm: NormSpec::rms(norm, eps),
         head: Head { softcap, ..Head::new(HeadWeights::Tied) },
     })
+}
+
+/// The text model by itself may be published under its prefix in the whole one, and the whole one with the prefixes the other
+/// way round.
+pub(crate) fn published(config: &Config, tensors: &mut Tensors) -> Result<()> {
+    match config.fields().object("text_config.")? {
+        Some(_) => tensors.replace_prefix("language_model.model.", "model.language_model."),
+        None => tensors.replace_prefix("model.language_model.", "model."),
+    }
+    Ok(())
 }
 
 /// The layer of whose keys and values each layer makes use, for the last `count` layers: the last of its kind before them.

@@ -8,7 +8,8 @@
 
 use pippin_tensor::{Activation, Gate, RouterSpec};
 
-use super::common::{Sizes, activation, nest_text, split_experts, window, windowed_layers};
+use super::common::{Sizes, activation, split_experts, window, windowed_layers};
+use super::gemma;
 use super::gemma3n::shared_layers;
 use crate::config::Fields;
 use crate::parts::{Attention, Dense, Experts, LayerInput, NormSpec, Part, Projections, RouterNorm};
@@ -107,10 +108,8 @@ fn count_unless_none(fields: Fields<'_>, name: &str, default: usize, limit: usiz
 /// A published checkpoint has the text model under another prefix, and the gates of experts in one stack with what they are
 /// applied to.
 pub(crate) fn published(config: &Config, tensors: &mut Tensors) -> Result<()> {
+    gemma::published(config, tensors)?;
     let text = config.fields().object("text_config.")?;
-    if text.is_some() {
-        nest_text(tensors);
-    }
     let Some(width) = text.unwrap_or(config.fields()).count("moe_intermediate_size")? else { return Ok(()) };
     split_experts(tensors, "experts", "experts.switch_glu", width)
 }
@@ -118,7 +117,10 @@ pub(crate) fn published(config: &Config, tensors: &mut Tensors) -> Result<()> {
 /// The attention of layers with a window, and of those without.
 fn attentions(fields: Fields<'_>, sizes: &Sizes, eps: f32) -> Result<[Attention; 2]> {
     let traditional = fields.flag_or("rope_traditional", false)?;
+    let bias = fields.flag_or("attention_bias", false)?;
     let attention = |kv_heads: usize, head_dim: usize| Attention {
+        qkv_bias: bias,
+        output_bias: bias,
         query_norm: Some(NormSpec::rms("self_attn.q_norm", eps)),
         key_norm: Some(NormSpec::rms("self_attn.k_norm", eps)),
         value_norm: Some(NormSpec::bare(eps)),

@@ -108,6 +108,7 @@ const FAMILIES: &[Family] = &[
         .note("windows in every other layer, as in transformers"),
     Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3).published(gemma::published),
     Family::new("gemma3n", &["gemma3n", "gemma3n_text"], gemma3n::spec)
+        .published(gemma3n::published)
         .note("coefficients are not clipped, as in inference with transformers"),
     Family::new("gemma4", &["gemma4", "gemma4_text", "gemma4_unified"], gemma4::spec)
         .published(gemma4::published),
