@@ -12,6 +12,9 @@ use crate::{ModelError, Result};
 /// The name of the file, as errors give it.
 pub(crate) const FILE: &str = "config.json";
 
+/// The file in which ModelOpt says how it has quantized, where `config.json` does not.
+const MODELOPT_FILE: &str = "hf_quant_config.json";
+
 /// The most bytes of a `config.json` that are read. The largest published ones, with quantization entries for every
 /// expert of every layer, have a few megabytes.
 const SIZE_LIMIT: u64 = 16 << 20;
@@ -28,26 +31,34 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `config.json` in a model's folder.
+    /// Reads `config.json` in a model's folder. What `hf_quant_config.json` beside it says becomes `quantization_config`, as in
+    /// mlx-lm, if it says nothing of quantization itself.
     ///
     /// # Errors
     ///
     /// The file is missing, larger than 16 MiB, or not a JSON object.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
-        let read = |source| ModelError::Read { path: path.clone(), source };
         let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
-        let file = open_file_of_model(&path).and_then(|file| file.ok_or_else(missing)).map_err(read)?;
-        let metadata = file.metadata().map_err(read)?;
-        let mut text = Vec::new();
-        // One byte over the limit tells a file that is too large, whatever its metadata says.
-        let length = file.take(SIZE_LIMIT + 1).read_to_end(&mut text).map_err(read)? as u64;
-        if length > SIZE_LIMIT {
-            return Err(ModelError::TooLarge { path, bytes: metadata.len().max(length), limit: SIZE_LIMIT });
+        let value = read_json(&path)?.ok_or_else(|| ModelError::Read { path, source: missing() })?;
+        let mut config = Self::new(value)?;
+        let says = |part: &Value| {
+            ["quantization", "quantization_config"].iter().any(|name| part.get(name).is_some())
+        };
+        if !says(&config.value) && !config.value.get("text_config").is_some_and(says) {
+            let path = folder.join(MODELOPT_FILE);
+            match (read_json(&path)?, &mut config.value) {
+                (Some(Value::Object(mut section)), Value::Object(fields)) => {
+                    section.entry("quant_method").or_insert_with(|| Value::from("modelopt"));
+                    fields.insert("quantization_config".to_owned(), Value::Object(section));
+                }
+                (Some(_), _) => {
+                    return Err(ModelError::Json { path, message: "must be an object".to_owned() });
+                }
+                (None, _) => {}
+            }
         }
-        let value = json::parse(&text)
-            .map_err(|error| ModelError::Json { path: path.clone(), message: error.to_string() })?;
-        Self::new(value)
+        Ok(config)
     }
 
     /// Takes a configuration that is already in memory.
@@ -287,6 +298,22 @@ impl<'a> Fields<'a> {
     pub(crate) fn equals(&self, other: &Fields<'_>) -> bool {
         self.map == other.map
     }
+}
+
+/// What a JSON file of a model's folder says, if it is there.
+fn read_json(path: &Path) -> Result<Option<Value>> {
+    let read = |source| ModelError::Read { path: path.to_owned(), source };
+    let Some(file) = open_file_of_model(path).map_err(read)? else { return Ok(None) };
+    let metadata = file.metadata().map_err(read)?;
+    let mut text = Vec::new();
+    // One byte over the limit tells a file that is too large, whatever its metadata says.
+    let length = file.take(SIZE_LIMIT + 1).read_to_end(&mut text).map_err(read)? as u64;
+    if length > SIZE_LIMIT {
+        let bytes = metadata.len().max(length);
+        return Err(ModelError::TooLarge { path: path.to_owned(), bytes, limit: SIZE_LIMIT });
+    }
+    let malformed = |message: String| ModelError::Json { path: path.to_owned(), message };
+    json::parse(&text).map(Some).map_err(|error| malformed(error.to_string()))
 }
 
 /// A non-negative integer that sizes or counts something.

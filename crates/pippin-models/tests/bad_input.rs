@@ -156,6 +156,30 @@ fn folders_without_a_model_are_refused() {
     assert!(matches!(describe(folder.path()), Err(ModelError::Unsupported { .. })));
 }
 
+/// ModelOpt says how it has quantized in a file of its own.
+#[test]
+fn the_tool_that_packed_weights_is_named() {
+    let config = base("llama");
+    let mut tensors = testing::tensors(&Config::new(config.clone()).unwrap(), Dtype::F32, 0).unwrap();
+    let packed = tensors.iter_mut().find(|tensor| tensor.name().ends_with("up_proj.weight")).unwrap();
+    let (name, shape) = (packed.name().to_owned(), [packed.shape()[0], packed.shape()[1] / 2]);
+    *packed = TensorData::new(name.clone(), Dtype::U8, &shape, vec![0; shape[0] * shape[1]]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    write_safetensors(&folder.path().join("model.safetensors"), &tensors, &Default::default()).unwrap();
+    let error = describe(folder.path()).unwrap_err().to_string();
+    assert!(error.contains(&name) && !error.contains("modelopt"), "{error}");
+
+    let beside = folder.path().join("hf_quant_config.json");
+    let section = json!({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4"}});
+    std::fs::write(&beside, section.to_string()).unwrap();
+    let error = describe(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("modelopt"), "{error}");
+    std::fs::write(&beside, "[]").unwrap();
+    let error = describe(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("hf_quant_config.json"), "{error}");
+}
+
 #[test]
 fn checkpoints_that_do_not_fit_are_refused() {
     let config = Config::new(base("llama")).unwrap();
