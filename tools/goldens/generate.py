@@ -42,7 +42,7 @@ LEAD = 5e-4
 SAME = 1e-4
 
 # Models whose published checkpoints have no matrix of the output of their own, which mlx-lm sees by its absence.
-TIED = ("gemma3_text", "recurrent_gemma")
+TIED = ("gemma3", "gemma3_text", "recurrent_gemma")
 # Routers that hold their matrix themselves; every family has a class of its own.
 GATES = ("MoEGate", "BailingGate")
 # Without a cache, mlx-lm's layers that share others' keys and values compute their own instead.
@@ -58,6 +58,8 @@ def prompts(name, vocab):
 def quantization_of(config, path, cols):
     """How a matrix is quantized: as the entry of its path says, in which mlx-lm's defaults count, or else as all are."""
     top = config.get("quantization")
+    if not top and (other := config.get("text_config", {}).get("quantization_config")):
+        top = {"group_size": 32, "bits": int(other["quant_method"][-1]), "mode": other["quant_method"]}
     own = top.get(path, top) if top else False
     own = own and {"group_size": 64, "bits": 4, "mode": "affine"} | own
     return own if own and cols % own["group_size"] == 0 else None
@@ -72,7 +74,7 @@ def make_tensors(config, dtype, salt):
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
     if config["model_type"] in TIED:
-        model.pop("lm_head")
+        getattr(model, "language_model", model).pop("lm_head")
     tensors = {}
     for path, module in model.named_modules():
         for key, value in own_arrays(module):
@@ -160,7 +162,7 @@ def whole_differs(model, config, result, prompt):
 
 
 def golden(name, config, dtype):
-    first, *others = prompts(name, config.get("text_config", config)["vocab_size"])
+    first, *others = prompts(name, (config | config.get("text_config", {}))["vocab_size"])
     for salt in range(10_000):
         model = load(config, dtype, salt)
         routers = Routers()

@@ -17,7 +17,7 @@
 use std::ops::Range;
 
 use pippin_tensor::{Dtype, QuantMode, QuantSpec};
-use pippin_weights::{Checkpoint, TensorData, WeightsError};
+use pippin_weights::{Checkpoint, QuantizationConfig, TensorData, WeightsError};
 use serde_json::{Value, json};
 
 use crate::source::{Cut, Source, latent_stacks};
@@ -269,7 +269,10 @@ impl Generator<'_> {
 
     /// The quantization that the configuration gives a matrix; an entry without a mode is affine.
     fn quantization(&self, path: &str) -> Option<QuantSpec> {
-        let all = self.config.value().get("quantization")?;
+        let Some(all) = self.config.value().get("quantization") else {
+            // Under the name that other tools have for it, it says one thing for all.
+            return QuantizationConfig::from_config(self.config.value(), "config.json").ok()?.default;
+        };
         let own = all.get(path).unwrap_or(all);
         let count = |name| own.get(name)?.as_u64();
         let mode = match own.get("mode") {

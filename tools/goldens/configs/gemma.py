@@ -171,6 +171,9 @@ CONFIGS = {
     "gemma2-4bit": four_bits(GEMMA2, **WIDE, head_dim=32),
     "gemma3": GEMMA3,
     "gemma3-4bit": four_bits(GEMMA3, **WIDE, head_dim=32),
+    # As published, without what mlx-lm has defaults for.
+    "gemma3-nested": {"model_type": "gemma3", "vocab_size": 96, "text_config": {
+        key: value for key, value in GEMMA3.items() if key not in ("num_attention_heads", "num_key_value_heads", "vocab_size")}},
     "gemma3n": GEMMA3N,
     "gemma3n-4bit": four_bits(GEMMA3N, text_config=GEMMA3N["text_config"] | {
         "hidden_size": 128, "intermediate_size": 192, "head_dim": 32, "hidden_size_per_layer_input": 32, "laurel_rank": 32}),

@@ -44,6 +44,8 @@ CONFIGS = {
         "qwen3_vl", QWEN3, model_type="qwen3_vl_text",
         rope_scaling={"rope_type": "default", "mrope_interleaved": True, "mrope_section": [6, 5, 5]}),
     "qwen3_vl-4bit": four_bits(nested("qwen3_vl", QWEN3 | WIDE, tie_word_embeddings=False)),
+    # What other tools call the section, in the text model's part of the configuration.
+    "qwen3_vl-mxfp4": nested("qwen3_vl", QWEN3 | WIDE, tie_word_embeddings=False, quantization_config={"quant_method": "mxfp4"}),
     "qwen3_vl_moe": nested("qwen3_vl_moe", QWEN3_MOE),
     "lfm2_vl": nested("lfm2-vl", LFM2),
     "lfm2_vl-4bit": four_bits(nested(
