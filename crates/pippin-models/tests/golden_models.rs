@@ -171,6 +171,7 @@ fn experts_that_were_published_one_by_one_are_stacked() {
 #[test]
 fn text_parts_are_read_where_they_were_published() {
     for (name, prefix, experts) in [
+        ("gemma3-nested", "model.language_model.", None),
         ("gemma4", "model.language_model.", Some(("experts.switch_glu", "experts", false))),
         ("gemma4-dense", "model.language_model.", None),
         ("qwen2_vl", "model.", None),

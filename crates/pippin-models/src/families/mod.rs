@@ -136,12 +136,11 @@ const FAMILIES: &[Family] = &[
     Family::new("minicpm3", &["minicpm3"], minicpm3::spec)
         .note("an epsilon of 1e-6 in latent norms, and logits of tied embeddings scaled, as in transformers"),
     Family::new("mistral", &["mistral"], mistral::spec).note("`sliding_window` without `layer_types`"),
+    Family::new("muse_glimmer", &["muse_glimmer", "muse_glimmer_text"], muse_glimmer::spec)
+        .published(muse_glimmer::published),
     Family::new("nemotron", &["nemotron"], nemotron::spec),
     Family::new("olmo2", &["olmo2"], olmo2::olmo2),
     Family::new("olmo3", &["olmo3"], olmo2::olmo3),
-    Family::new("muse_glimmer", &["muse_glimmer", "muse_glimmer_text"], muse_glimmer::spec)
-        .published(muse_glimmer::published),
-    Family::new("olmo2", &["olmo2"], olmo2::spec),
     Family::new("phi", &["phi"], phi::spec),
     Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
     Family::new("qwen2", &["qwen2"], qwen2::spec),
