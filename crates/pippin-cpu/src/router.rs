@@ -28,8 +28,9 @@ impl CpuBackend {
             }
             let chosen = best(&ranks, top_k);
             let weights = &mut weights[row * top_k..][..top_k];
-            for (weight, expert) in weights.iter_mut().zip(&chosen) {
-                *weight = scores[*expert];
+            match spec.scores {
+                ScoreFunction::SparseMixer { jitter } => mix_sparsely(&mut scores, &chosen, jitter, weights),
+                _ => weights.iter_mut().zip(&chosen).for_each(|(weight, expert)| *weight = scores[*expert]),
             }
             let sum: f32 = weights.iter().sum();
             let factor = if spec.normalize { spec.scale / sum } else { spec.scale };
@@ -67,6 +68,13 @@ fn score(logits: &[f32], function: ScoreFunction, scores: &mut [f32]) {
                 *score = 1.0 / (1.0 + (-logit).exp());
             }
         }
+        ScoreFunction::SqrtSoftplus => {
+            for (score, logit) in scores.iter_mut().zip(logits) {
+                // Without overflow, and without hiding a NaN.
+                *score = (logit.max(0.0) + (-logit.abs()).exp().ln_1p() + 0.0 * logit).sqrt();
+            }
+        }
+        ScoreFunction::SparseMixer { .. } => scores.copy_from_slice(logits),
         _ => {
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             for (score, logit) in scores.iter_mut().zip(logits) {
@@ -75,6 +83,19 @@ fn score(logits: &[f32], function: ScoreFunction, scores: &mut [f32]) {
             let sum: f32 = scores.iter().sum();
             scores.iter_mut().for_each(|score| *score /= sum);
         }
+    }
+}
+
+/// The share of each chosen expert among those close to it, less those chosen before, whose logits are spent.
+fn mix_sparsely(logits: &mut [f32], chosen: &[usize], jitter: f32, weights: &mut [f32]) {
+    for (weight, expert) in weights.iter_mut().zip(chosen) {
+        let top = logits[*expert];
+        let share = |logit: f32| match (top - logit) / logit.abs().max(top) > 2.0 * jitter {
+            true => 0.0,
+            false => (logit - top).exp(),
+        };
+        *weight = 1.0 / logits.iter().map(|logit| share(*logit)).sum::<f32>();
+        logits[*expert] = f32::NEG_INFINITY;
     }
 }
 

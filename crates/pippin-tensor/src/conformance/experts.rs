@@ -37,6 +37,8 @@ fn choose(logits: &[f64], bias: Option<&Array>, spec: &RouterSpec) -> Choice {
             logits.iter().map(|logit| (logit - max).exp() / sum).collect()
         }
         ScoreFunction::Sigmoid => logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+        ScoreFunction::SqrtSoftplus => logits.iter().map(|logit| logit.exp().ln_1p().sqrt()).collect(),
+        ScoreFunction::SparseMixer { .. } => logits.to_vec(),
     };
     let biased = |expert: usize| scores[expert] + bias.map_or(0.0, |bias| bias.values[expert]);
     let mut ranks: Vec<f64> = (0..spec.experts).map(biased).collect();
@@ -51,8 +53,25 @@ fn choose(logits: &[f64], bias: Option<&Array>, spec: &RouterSpec) -> Choice {
             ranks.fill(f64::NEG_INFINITY);
         }
     }
-    let (routes, margin) = largest(&ranks, spec.top_k);
+    let (routes, mut margin) = largest(&ranks, spec.top_k);
     let mut weights: Vec<f64> = routes.iter().map(|expert| scores[*expert]).collect();
+    if let ScoreFunction::SparseMixer { jitter } = spec.scores {
+        for (place, weight) in weights.iter_mut().enumerate() {
+            let top = scores[routes[place]];
+            let mut sum = 0.0;
+            for (_, logit) in scores.iter().enumerate().filter(|(i, _)| !routes[..place].contains(i)) {
+                let distance = (top - logit) / logit.abs().max(top);
+                // Whether one is close is a decision, too. Zero is close to itself.
+                if !distance.is_nan() {
+                    margin = margin.min((distance - 2.0 * f64::from(jitter)).abs());
+                }
+                if distance.is_nan() || distance <= 2.0 * f64::from(jitter) {
+                    sum += (logit - top).exp();
+                }
+            }
+            *weight = 1.0 / sum;
+        }
+    }
     if spec.normalize {
         let sum: f64 = weights.iter().sum();
         weights.iter_mut().for_each(|weight| *weight /= sum);
@@ -62,7 +81,7 @@ fn choose(logits: &[f64], bias: Option<&Array>, spec: &RouterSpec) -> Choice {
 }
 
 fn specs() -> Vec<RouterSpec> {
-    use ScoreFunction::{Sigmoid, Softmax};
+    use ScoreFunction::{Sigmoid, Softmax, SparseMixer, SqrtSoftplus};
     let plain = |scores, experts, top_k| RouterSpec { scores, ..RouterSpec::softmax(experts, top_k) };
     let grouped = |spec: RouterSpec, groups, top_groups, best_of_group| RouterSpec {
         groups,
@@ -71,7 +90,9 @@ fn specs() -> Vec<RouterSpec> {
         ..spec
     };
     let normalized = |spec: RouterSpec, scale| RouterSpec { normalize: true, scale, ..spec };
-    let mut specs = Vec::new();
+    let mixer = SparseMixer { jitter: 0.11 };
+    let mut specs =
+        vec![plain(mixer, 16, 2), plain(mixer, 8, 3), plain(SqrtSoftplus, 60, 4), plain(SqrtSoftplus, 8, 2)];
     for scores in [Softmax, Sigmoid] {
         specs.extend([
             plain(scores, 1, 1),
@@ -109,7 +130,7 @@ fn judge<B: Backend>(check: &Check<'_, B>, logits: &Array, bias: Option<&Array>,
     check.row_outputs(&(spec, bias.is_some()), logits.rows, &expected, route);
 }
 
-/// [`Backend::route`]: both kinds of scores, with and without a bias, groups, normalisation.
+/// [`Backend::route`]: all kinds of scores, with and without a bias, groups, normalisation.
 pub fn route<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     let random = &mut Random::new(50);
@@ -180,7 +201,9 @@ pub fn routers_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
         let result = backend.route(&logits, None, &wrong);
         assert!(result.is_err(), "{wrong:?}: not refused but {result:?}");
     }
-    for spec in [good, RouterSpec { scores: ScoreFunction::Sigmoid, ..good }] {
+    let others =
+        [ScoreFunction::Sigmoid, ScoreFunction::SqrtSoftplus, ScoreFunction::SparseMixer { jitter: 0.1 }];
+    for spec in others.map(|scores| RouterSpec { scores, ..good }).into_iter().chain([good]) {
         for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             let mut logits = Array::filled(3, 8, 0.0);
             logits.values[9] = bad;

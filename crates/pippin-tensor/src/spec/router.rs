@@ -1,11 +1,20 @@
 /// How router logits become scores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ScoreFunction {
     /// A softmax over all experts.
     Softmax,
     /// A sigmoid of each logit by itself.
     Sigmoid,
+    /// The root of a softplus of each logit by itself.
+    SqrtSoftplus,
+    /// The logits themselves, for the choice. The weight of a chosen expert is its share in a softmax over those that were
+    /// not chosen before it and whose logit `l` is close to its own `t`: `(t - l) / max(|l|, t)` is at most `2 · jitter`.
+    /// This is the inference of SparseMixer (<https://arxiv.org/abs/2409.12136>).
+    SparseMixer {
+        /// Half of the relative distance.
+        jitter: f32,
+    },
 }
 
 /// How a mixture of experts chooses among them.
