@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use pippin_weights::{Checkpoint, TensorData};
+use pippin_weights::{Checkpoint, Dtype, TensorData};
 
 use crate::Result;
 
@@ -123,7 +123,22 @@ impl Tensors {
     /// Divides the matrices of a module, or those of a stack, by rows into modules of the same parent: `qkv` into `q`, `k` and `v`.
     /// `rows` are those of each, in one matrix.
     pub(crate) fn split(&mut self, from: &str, parts: &[(&str, usize)]) -> Result<()> {
-        let total: usize = parts.iter().fold(0, |total, (_, rows)| total.saturating_add(*rows));
+        let mut first = 0_usize;
+        let parts: Vec<(&str, Vec<Range<usize>>)> = parts
+            .iter()
+            .map(|(to, rows)| {
+                let start = first;
+                first = first.saturating_add(*rows);
+                (*to, vec![start..first])
+            })
+            .collect();
+        self.split_rows(from, &parts)
+    }
+
+    /// The same with rows of each part that need not be neighbours.
+    pub(crate) fn split_rows(&mut self, from: &str, parts: &[(&str, Vec<Range<usize>>)]) -> Result<()> {
+        let lengths = parts.iter().flat_map(|(_, ranges)| ranges).map(Range::len);
+        let total = lengths.fold(0, usize::saturating_add);
         let parameters: Vec<(String, String, &str)> = self.parameters(from);
         for (name, at, parameter) in parameters {
             let Some(tensor) = self.get(&name).cloned() else { continue };
@@ -135,16 +150,90 @@ impl Tensors {
             let mut flat = vec![outer * total];
             flat.extend_from_slice(&tensor.shape()[axis + 1..]);
             let flat = tensor.reshape(&flat)?;
-            let mut first = 0;
-            for (to, rows) in parts {
-                let ranges: Vec<Range<usize>> =
-                    (0..outer).map(|i| i * total + first..i * total + first + rows).collect();
+            for (to, ranges) in parts {
+                let at_each = |i: usize| ranges.iter().map(move |r| i * total + r.start..i * total + r.end);
+                let rows: Vec<Range<usize>> = (0..outer).flat_map(at_each).collect();
                 let mut shape = tensor.shape().to_vec();
-                shape[axis] = *rows;
-                self.insert(format!("{at}{to}.{parameter}"), flat.select_rows(&ranges)?.reshape(&shape)?);
-                first += rows;
+                shape[axis] = ranges.iter().map(Range::len).sum();
+                self.insert(format!("{at}{to}.{parameter}"), flat.select_rows(&rows)?.reshape(&shape)?);
             }
             self.take(&name);
+        }
+        Ok(())
+    }
+
+    /// Divides the matrices of a module, or those of a stack, whose rows take turns.
+    pub(crate) fn split_turns(&mut self, from: &str, to: [&str; 2]) -> Result<()> {
+        for (name, at, parameter) in self.parameters(from) {
+            let Some(tensor) = self.take(&name) else { continue };
+            let axes = tensor.shape().len();
+            let axis = if parameter == "bias" { axes.checked_sub(1) } else { axes.checked_sub(2) };
+            let Some(axis) = axis.filter(|axis| tensor.shape()[*axis].is_multiple_of(2)) else {
+                self.insert(name, tensor);
+                continue;
+            };
+            for (turn, to) in to.into_iter().enumerate() {
+                let name = format!("{at}{to}.{parameter}");
+                let part = every_other(&name, &tensor, axis, turn)?;
+                self.insert(name, part);
+            }
+        }
+        Ok(())
+    }
+
+    /// Divides dense stacks that are stored the other way round and under the name of their module alone: columns become the
+    /// rows of other modules of the same parent. Of each of these the first column, and how far the next one is.
+    pub(crate) fn split_columns(&mut self, from: &str, parts: &[(&str, usize, usize)]) -> Result<()> {
+        let ends = format!(".{from}");
+        let names: Vec<String> =
+            self.names().filter(|name| name.ends_with(&ends)).map(str::to_owned).collect();
+        for name in names {
+            let Some(tensor) = self.take(&name) else { continue };
+            let [.., _, columns] = *tensor.shape() else {
+                self.insert(name, tensor);
+                continue;
+            };
+            let count = columns / parts.len().max(1);
+            let fits = |(_, first, step): &(&str, usize, usize)| {
+                let last = count.saturating_sub(1).saturating_mul(*step).saturating_add(*first);
+                count > 0 && last < columns
+            };
+            if !tensor.dtype().is_weight_float() || !parts.iter().all(fits) {
+                self.insert(name, tensor);
+                continue;
+            }
+            let at = &name[..name.len() - from.len()];
+            for (to, first, step) in parts {
+                let name = format!("{at}{to}.weight");
+                let part = columns_as_rows(&name, &tensor, *first, *step, count)?;
+                self.insert(name, part);
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks of packed bytes (`[…, rows, blocks, bytes]`) as the words of rows, where a module's name ends so.
+    pub(crate) fn words(&mut self, from: &str, to: &str) -> Result<()> {
+        let names: Vec<String> =
+            self.names().filter(|name| name.ends_with(from)).map(str::to_owned).collect();
+        for name in names {
+            let Some(tensor) = self.take(&name) else { continue };
+            let (name, shape) = match (tensor.dtype(), tensor.shape()) {
+                (Dtype::U8, [outer @ .., blocks, bytes]) if (blocks * bytes).is_multiple_of(4) => {
+                    let mut shape = outer.to_vec();
+                    shape.push(blocks * bytes / 4);
+                    (format!("{}{to}", &name[..name.len() - from.len()]), shape)
+                }
+                _ => {
+                    self.insert(name, tensor);
+                    continue;
+                }
+            };
+            let file = tensor.file().map(std::path::Path::to_owned);
+            let words = TensorData::deferred(&*name, Dtype::U32, &shape, file.as_deref(), move |bytes| {
+                bytes.copy_from_slice(tensor.bytes());
+            })?;
+            self.insert(name, words);
         }
         Ok(())
     }
@@ -165,6 +254,26 @@ impl Tensors {
             if tensor.dtype().is_weight_float() {
                 *tensor = mapped(name, tensor, change)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Gives each column of a dense matrix length one; `eps` is added to its length before.
+    pub(crate) fn normalize_columns(&mut self, name: &str, eps: f32) -> Result<()> {
+        if let Some(tensor) = self.tensors.get_mut(name)
+            && tensor.shape().len() == 2
+            && tensor.dtype().is_weight_float()
+        {
+            let columns = tensor.shape()[1];
+            *tensor = changed(name, tensor, move |values| {
+                let mut lengths = vec![0.0; columns];
+                for row in values.chunks_exact(columns) {
+                    lengths.iter_mut().zip(row).for_each(|(length, value)| *length += value * value);
+                }
+                for row in values.chunks_exact_mut(columns) {
+                    row.iter_mut().zip(&lengths).for_each(|(value, length)| *value /= length.sqrt() + eps);
+                }
+            })?;
         }
         Ok(())
     }
@@ -232,32 +341,69 @@ fn show(shape: &[usize]) -> String {
 
 /// A tensor with its last two axes exchanged.
 fn transposed(name: &str, tensor: &TensorData) -> Result<TensorData> {
+    columns_as_rows(name, tensor, 0, 1, tensor.shape()[tensor.shape().len() - 1])
+}
+
+/// Some columns of a tensor's matrices as the rows of others: from the first, so many, each `step` from the one before.
+fn columns_as_rows(
+    name: &str,
+    tensor: &TensorData,
+    first: usize,
+    step: usize,
+    count: usize,
+) -> Result<TensorData> {
     let mut shape = tensor.shape().to_vec();
     let axes = shape.len();
     let (rows, columns) = (shape[axes - 2], shape[axes - 1]);
-    shape.swap(axes - 2, axes - 1);
+    (shape[axes - 2], shape[axes - 1]) = (count, rows);
     let (source, size) = (tensor.clone(), tensor.dtype().size());
     Ok(TensorData::deferred(name, tensor.dtype(), &shape, tensor.file(), move |bytes| {
-        let matrix = rows * columns * size;
-        if matrix == 0 {
+        if bytes.is_empty() {
             return;
         }
-        for (to, from) in bytes.chunks_exact_mut(matrix).zip(source.bytes().chunks_exact(matrix)) {
-            for (index, element) in from.chunks_exact(size).enumerate() {
-                let (row, column) = (index / columns, index % columns);
-                to[(column * rows + row) * size..][..size].copy_from_slice(element);
+        let matrices = source.bytes().chunks_exact(rows * columns * size);
+        for (to, from) in bytes.chunks_exact_mut(count * rows * size).zip(matrices) {
+            for (row, from) in from.chunks_exact(columns * size).enumerate() {
+                for column in 0..count {
+                    let element = &from[(first + column * step) * size..][..size];
+                    to[(column * rows + row) * size..][..size].copy_from_slice(element);
+                }
             }
         }
     })?)
 }
 
+/// Every second slice along an axis, from the first or from the second on.
+fn every_other(name: &str, tensor: &TensorData, axis: usize, turn: usize) -> Result<TensorData> {
+    let mut shape = tensor.shape().to_vec();
+    shape[axis] /= 2;
+    let width = shape[axis + 1..].iter().product::<usize>() * tensor.dtype().size();
+    let source = tensor.clone();
+    Ok(TensorData::deferred(name, tensor.dtype(), &shape, tensor.file(), move |bytes| {
+        if width == 0 {
+            return;
+        }
+        let rows = source.bytes().chunks_exact(width).skip(turn).step_by(2);
+        bytes.chunks_exact_mut(width).zip(rows).for_each(|(to, from)| to.copy_from_slice(from));
+    })?)
+}
+
 /// A tensor with each number changed, in the type it is stored in.
 fn mapped(name: &str, tensor: &TensorData, change: fn(f32) -> f32) -> Result<TensorData> {
+    changed(name, tensor, move |values| values.iter_mut().for_each(|value| *value = change(*value)))
+}
+
+/// A tensor whose numbers are changed together, in the type it is stored in.
+fn changed(
+    name: &str,
+    tensor: &TensorData,
+    change: impl Fn(&mut [f32]) + Send + Sync + 'static,
+) -> Result<TensorData> {
     let source = tensor.clone();
     Ok(TensorData::deferred(name, tensor.dtype(), tensor.shape(), tensor.file(), move |bytes| {
         // Both were checked to be possible: the type is that of weights.
-        let changed = source.to_f32().map(|values| values.into_iter().map(change).collect::<Vec<f32>>());
-        let made = changed.and_then(|values| {
+        let made = source.to_f32().and_then(|mut values| {
+            change(&mut values);
             TensorData::from_f32_as(source.name(), source.dtype(), source.shape(), &values)
         });
         if let Ok(made) = made {
@@ -334,6 +480,52 @@ mod tests {
         assert_eq!(tensors.get("b.k.weight").unwrap().shape(), [2, 2, 1]);
         assert_eq!(tensors.get("b.k.weight").unwrap().to_f32().unwrap(), [1.0, 2.0, 4.0, 5.0]);
         assert_eq!(tensors.get("b.q.weight").unwrap().to_f32().unwrap(), [0.0, 3.0]);
+    }
+
+    #[test]
+    fn rows_that_take_turns_are_divided() {
+        let mut tensors =
+            tensors(&[("a.qk.weight", &[2, 4, 1]), ("a.qk.bias", &[2, 2]), ("b.qk.weight", &[3, 1])]);
+        tensors.split_turns("qk", ["q", "k"]).unwrap();
+        assert_eq!(names(&tensors), ["a.k.bias", "a.k.weight", "a.q.bias", "a.q.weight", "b.qk.weight"]);
+        assert_eq!(tensors.get("a.q.weight").unwrap().shape(), [2, 2, 1]);
+        assert_eq!(tensors.get("a.q.weight").unwrap().to_f32().unwrap(), [0.0, 2.0, 4.0, 6.0]);
+        assert_eq!(tensors.get("a.k.weight").unwrap().to_f32().unwrap(), [1.0, 3.0, 5.0, 7.0]);
+        assert_eq!(tensors.get("a.k.bias").unwrap().to_f32().unwrap(), [1.0, 3.0]);
+    }
+
+    #[test]
+    fn columns_become_rows() {
+        let mut halves = tensors(&[("a.qk", &[1, 2, 4])]);
+        halves.split_columns("qk", &[("q", 0, 1), ("k", 2, 1)]).unwrap();
+        assert_eq!(names(&halves), ["a.k.weight", "a.q.weight"]);
+        assert_eq!(halves.get("a.q.weight").unwrap().to_f32().unwrap(), [0.0, 4.0, 1.0, 5.0]);
+        assert_eq!(halves.get("a.k.weight").unwrap().to_f32().unwrap(), [2.0, 6.0, 3.0, 7.0]);
+        let mut turns = tensors(&[("a.qk", &[1, 2, 4])]);
+        turns.split_columns("qk", &[("q", 0, 2), ("k", 1, 2)]).unwrap();
+        assert_eq!(turns.get("a.k.weight").unwrap().shape(), [1, 2, 2]);
+        assert_eq!(turns.get("a.k.weight").unwrap().to_f32().unwrap(), [1.0, 5.0, 3.0, 7.0]);
+    }
+
+    #[test]
+    fn blocks_of_bytes_are_read_as_words() {
+        let bytes: Vec<u8> = (0..16).collect();
+        let mut tensors = Tensors::default();
+        tensors
+            .insert("a.up_blocks", TensorData::new("a.up_blocks", Dtype::U8, &[1, 2, 2, 4], bytes).unwrap());
+        tensors.words("_blocks", ".weight").unwrap();
+        let words = tensors.get("a.up.weight").unwrap();
+        assert_eq!((words.dtype(), words.shape()), (Dtype::U32, &[1, 2, 2][..]));
+        assert_eq!(words.to_u32().unwrap()[1], 0x0706_0504);
+    }
+
+    #[test]
+    fn columns_are_given_length_one() {
+        let mut tensors = tensors(&[("lm_head.weight", &[2, 2])]);
+        tensors.normalize_columns("lm_head.weight", 0.0).unwrap();
+        let length = 10f32.sqrt();
+        let head = tensors.get("lm_head.weight").unwrap().to_f32().unwrap();
+        assert_eq!(head, [0.0, 1.0 / length, 1.0, 3.0 / length]);
     }
 
     #[test]
