@@ -210,6 +210,14 @@ impl<'a> Fields<'a> {
         self.typed(name, expected, index)?.ok_or_else(|| self.missing(name, expected))
     }
 
+    /// A non-negative integer, or the default.
+    pub(crate) fn index_or(&self, name: &str, default: usize) -> Result<usize> {
+        match self.get(name) {
+            Some(_) => self.index(name),
+            None => Ok(default),
+        }
+    }
+
     /// Non-negative integers.
     pub(crate) fn indices(&self, name: &str) -> Result<Option<Vec<usize>>> {
         self.typed(name, "a list of integers", |value| value.as_array()?.iter().map(index).collect())
@@ -282,6 +290,29 @@ impl<'a> Fields<'a> {
     /// A list of strings.
     pub(crate) fn texts(&self, name: &str) -> Result<Option<Vec<&'a str>>> {
         self.typed(name, "a list of strings", |value| value.as_array()?.iter().map(Value::as_str).collect())
+    }
+
+    /// Flags, one for each of some things.
+    pub(crate) fn flags(&self, name: &str, count: usize) -> Result<Option<Vec<bool>>> {
+        let expected = "a list of true and false";
+        let flags = self.typed(name, expected, |value| value.as_array()?.iter().map(json::flag).collect());
+        flags?.map(|flags| self.as_many(name, flags, count)).transpose()
+    }
+
+    /// Whether each of some things is called the first of two words, rather than the other.
+    pub(crate) fn words(
+        &self,
+        name: &str,
+        count: usize,
+        known: [&'static str; 2],
+    ) -> Result<Option<Vec<bool>>> {
+        let Some(words) = self.texts(name)? else { return Ok(None) };
+        let is_first = |found: &str| match known.iter().position(|known| *known == found) {
+            Some(index) => Ok(index == 0),
+            None => Err(self.unsupported(name, found, &known)),
+        };
+        let words = words.into_iter().map(is_first).collect::<Result<_>>()?;
+        self.as_many(name, words, count).map(Some)
     }
 
     /// An object; `prefix` is its name with a dot.

@@ -143,9 +143,17 @@ impl<B: Backend> Decoder<B> {
             (Some(spec), Some(weights)) => Some(spec.of(weights, backend, tokens, &x)?),
             _ => None,
         };
-        let angles = &angles;
-        let mut pass =
-            Pass { backend, step, angles, routes, caches, states, first_values: None, layer_inputs };
+        let mut pass = Pass {
+            backend,
+            step,
+            angles: &angles,
+            routes,
+            caches,
+            states,
+            first_values: None,
+            projected: None,
+            layer_inputs,
+        };
         let rows = |block: (usize, usize)| match (wanted, &step.output_rows) {
             ([0, 0], _) if *last_keeping == Some(block) => Rows::None,
             ([0, 0], _) => Rows::All,

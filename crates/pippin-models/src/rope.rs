@@ -184,6 +184,15 @@ pub(crate) fn read(config: Fields<'_>, defaults: &RopeDefaults) -> Result<Arc<Ro
     read_from(config, scaling(config)?, base, defaults)
 }
 
+/// The same with a base that stands elsewhere: that of some of the layers.
+pub(crate) fn read_with_theta(
+    config: Fields<'_>,
+    theta: f64,
+    defaults: &RopeDefaults,
+) -> Result<Arc<RopeSpec>> {
+    read_from(config, scaling(config)?, Some(theta), defaults)
+}
+
 /// The same from the parameters of layers of one type.
 pub(crate) fn read_of_layers(
     config: Fields<'_>,

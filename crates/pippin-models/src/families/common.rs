@@ -1,11 +1,11 @@
 //! Readings of configuration fields that many families share.
 
-use pippin_tensor::{Activation, Reach};
+use pippin_tensor::{Activation, Reach, RouterSpec, ScoreFunction};
 
 use crate::config::Fields;
-use crate::parts::NormSpec;
+use crate::parts::{Attention, NormSpec, Part};
 use crate::published::Tensors;
-use crate::spec::{DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
+use crate::spec::{Block, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
 use crate::{Config, Result, limits, rope};
 
 /// The sizes that every decoder has.
@@ -58,6 +58,11 @@ impl Sizes {
         })
     }
 
+    /// Attention without any of the options, under the names that almost every family uses.
+    pub(crate) fn attention(&self) -> Attention {
+        Attention::new(self.heads, self.kv_heads, self.head_dim)
+    }
+
     /// The decoder of some layers, with usual names and nothing between embedding, layers and head.
     pub(crate) fn decoder(&self, layers: Vec<LayerSpec>, final_norm: NormSpec, head: Head) -> DecoderSpec {
         DecoderSpec {
@@ -73,6 +78,14 @@ impl Sizes {
             head,
         }
     }
+}
+
+/// A layer of two parts, each behind a norm: attention or another mixer, and a feed-forward network.
+pub(crate) fn pre_norm_layer(eps: f32, mixer: Part, network: Part) -> LayerSpec {
+    LayerSpec::Blocks(vec![
+        Block::pre_norm(NormSpec::rms("input_layernorm", eps), mixer),
+        Block::pre_norm(NormSpec::rms("post_attention_layernorm", eps), network),
+    ])
 }
 
 /// Where the output head is, as `tie_word_embeddings` says.
@@ -122,12 +135,47 @@ pub(crate) fn split_experts(tensors: &mut Tensors, at: &str, to: &str, width: us
     tensors.split(&format!("{to}.gate_up_proj"), &[(&parts[0], width), (&parts[1], width)])
 }
 
+/// The number of experts. Versions of `transformers` write one name in place of the other.
+pub(crate) fn expert_count(fields: Fields<'_>) -> Result<usize> {
+    let names = ["num_experts", "num_local_experts"];
+    let name = names.into_iter().find(|name| fields.get(name).is_some()).unwrap_or(names[0]);
+    fields.limited_count(name, limits::EXPERTS)
+}
+
+/// The choice of DeepSeek V3 and of the families that took it over: sigmoid scores, which are corrected for the choice, and
+/// experts from the best groups, a group's rank being the sum of its two best.
+pub(crate) fn corrected_choice(fields: Fields<'_>, experts: usize, top_k: usize) -> Result<RouterSpec> {
+    let only = |name: &str, known: &[&'static str]| match fields.text(name)? {
+        Some(other) if !known.contains(&other) => Err(fields.unsupported(name, other, known)),
+        _ => Ok(()),
+    };
+    only("topk_method", &["noaux_tc"])?;
+    // The latter is what dots1 has here.
+    only("scoring_func", &["sigmoid", "noaux_tc"])?;
+    let groups = fields.count_or("n_group", 1, experts)?;
+    Ok(RouterSpec {
+        scores: ScoreFunction::Sigmoid,
+        groups,
+        top_groups: if groups == 1 { 1 } else { fields.count_or("topk_group", 1, groups)? },
+        best_of_group: (experts / groups).clamp(1, 2),
+        normalize: top_k > 1 && fields.flag_or("norm_topk_prob", true)?,
+        scale: fields.positive_or("routed_scaling_factor", 1.0)?,
+        ..RouterSpec::softmax(experts, top_k)
+    })
+}
+
 /// Experts that were published one by one, at `{at}.{number}.{gate,up,down}_proj`, where mlx-lm's converter puts them.
 pub(crate) fn stack_experts(tensors: &mut Tensors, at: &str) -> Result<()> {
     let parent = at.strip_suffix(".experts").unwrap_or(at);
-    ["gate_proj", "up_proj", "down_proj"]
-        .into_iter()
-        .try_for_each(|name| tensors.stack(&format!("{at}.*.{name}"), &format!("{parent}.switch_mlp.{name}")))
+    let names = ["gate_proj", "up_proj", "down_proj"];
+    stack_experts_as(tensors, at, names, &format!("{parent}.switch_mlp"))
+}
+
+/// Experts that were published one by one, with other names for gate, up and down.
+pub(crate) fn stack_experts_as(tensors: &mut Tensors, at: &str, names: [&str; 3], to: &str) -> Result<()> {
+    ["gate_proj", "up_proj", "down_proj"].into_iter().zip(names).try_for_each(|(name, published)| {
+        tensors.stack(&format!("{at}.*.{published}"), &format!("{to}.{name}"))
+    })
 }
 
 /// An activation by the name that configurations have for it.
@@ -153,16 +201,7 @@ pub(crate) fn layers_of_type(
     layers: usize,
     known: [&'static str; 2],
 ) -> Result<Option<Vec<bool>>> {
-    let Some(types) = fields.texts("layer_types")? else { return Ok(None) };
-    if types.len() != layers {
-        let problem = format_args!("has {} entries for {layers} layers", types.len());
-        return Err(fields.error("layer_types", problem));
-    }
-    let is_first = |found: &str| match known.iter().position(|known| *known == found) {
-        Some(index) => Ok(index == 0),
-        None => Err(fields.unsupported("layer_types", found, &known)),
-    };
-    types.into_iter().map(is_first).collect::<Result<_>>().map(Some)
+    fields.words("layer_types", layers, known)
 }
 
 /// Which layers have a sliding window: those that `layer_types` names, or those of which `otherwise` says so.

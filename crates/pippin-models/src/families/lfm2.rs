@@ -1,16 +1,28 @@
 //! Liquid AI's LFM2: short convolutions between gates in most layers, attention in the others.
 
-use pippin_tensor::{Activation, Gate};
+use pippin_tensor::Activation;
 
 use super::common::{Sizes, layers_of_type, nested};
 use crate::config::Fields;
-use crate::parts::{Attention, Dense, DenseForm, NormSpec, Part, ShortConv};
+use crate::parts::{Attention, Dense, NormSpec, Part, ShortConv};
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{Block, Head, HeadWeights, LayerSpec};
 use crate::{Config, DecoderSpec, Result, limits};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
+    let width = feed_forward_width(fields)?;
+    let names = ["feed_forward.w1", "feed_forward.w3", "feed_forward.w2"];
+    let network = Part::Dense(Dense::gated_as(names, width, Activation::Silu));
+    decoder(fields, width, |_| network.clone())
+}
+
+/// The decoder with some feed-forward networks, by the layers' numbers.
+pub(crate) fn decoder(
+    fields: Fields<'_>,
+    intermediate_size: usize,
+    network: impl Fn(usize) -> Part,
+) -> Result<DecoderSpec> {
     let hidden_size = fields.limited_count("hidden_size", limits::HIDDEN)?;
     let heads = fields.limited_count("num_attention_heads", limits::HEADS)?;
     let sizes = Sizes {
@@ -19,7 +31,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         heads,
         kv_heads: fields.count_or("num_key_value_heads", heads, limits::HEADS)?,
         head_dim: hidden_size / heads,
-        intermediate_size: feed_forward_width(fields)?,
+        intermediate_size,
         vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
         context_length: fields.count_or("max_position_embeddings", 128_000, limits::CONTEXT)?,
     };
@@ -43,23 +55,17 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         taps: fields.count_or("conv_L_cache", 3, limits::TAPS)?,
         bias: fields.flag_or("conv_bias", false)?,
     };
-    let names = ["feed_forward.w1", "feed_forward.w3"];
-    let network = Dense {
-        form: DenseForm::Gated { names, gate: Gate::Of(Activation::Silu) },
-        down: "feed_forward.w2",
-        ..Dense::gated(sizes.intermediate_size, Activation::Silu)
-    };
-    let layer = |attends: bool| {
+    let layer = |(index, attends): (usize, bool)| {
         let mixer = match attends {
             true => Part::Attention(attention.clone()),
             false => Part::ShortConv(convolution.clone()),
         };
         LayerSpec::Blocks(vec![
             Block::pre_norm(NormSpec::rms("operator_norm", eps), mixer),
-            Block::pre_norm(NormSpec::rms("ffn_norm", eps), Part::Dense(network.clone())),
+            Block::pre_norm(NormSpec::rms("ffn_norm", eps), network(index)),
         ])
     };
-    let layers = attention_layers(fields, sizes.layers)?.into_iter().map(layer).collect();
+    let layers = attention_layers(fields, sizes.layers)?.into_iter().enumerate().map(layer).collect();
     let norm = NormSpec::rms("model.embedding_norm", eps);
     Ok(sizes.decoder(layers, norm, Head::new(HeadWeights::Tied)))
 }

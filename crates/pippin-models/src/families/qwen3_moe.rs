@@ -2,7 +2,7 @@
 
 use pippin_tensor::{Activation, RouterSpec};
 
-use super::common::{activation, stack_experts};
+use super::common::{activation, expert_count, stack_experts};
 use super::qwen3;
 use crate::config::Fields;
 use crate::parts::{Experts, Part};
@@ -12,8 +12,15 @@ use crate::{Config, Result, limits};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
-    let mut spec = qwen3::spec(config)?;
-    let experts = experts(fields)?;
+    with_experts(qwen3::spec(config)?, fields, &experts(fields)?)
+}
+
+/// A decoder with mixtures in place of the feed-forward networks of the layers that have one.
+pub(crate) fn with_experts(
+    mut spec: DecoderSpec,
+    fields: Fields<'_>,
+    experts: &Experts,
+) -> Result<DecoderSpec> {
     let mixtures = layers_of_experts(fields, spec.layers.len())?;
     for (layer, _) in spec.layers.iter_mut().zip(mixtures).filter(|(_, is_mixture)| *is_mixture) {
         let LayerSpec::Blocks(blocks) = layer else { continue };
@@ -31,10 +38,7 @@ pub(crate) fn published(_: &Config, tensors: &mut Tensors) -> Result<()> {
 
 /// The mixture of each layer that has one.
 pub(crate) fn experts(fields: Fields<'_>) -> Result<Experts> {
-    // transformers 5 writes the latter in place of the former.
-    let names = ["num_experts", "num_local_experts"];
-    let name = names.into_iter().find(|name| fields.get(name).is_some()).unwrap_or(names[0]);
-    let experts = fields.limited_count(name, limits::EXPERTS)?;
+    let experts = expert_count(fields)?;
     let top_k = fields.limited_count("num_experts_per_tok", experts)?;
     let choice = RouterSpec {
         normalize: fields.flag_or("norm_topk_prob", false)?,

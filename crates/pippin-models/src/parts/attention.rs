@@ -7,7 +7,7 @@ use pippin_tensor::{
 
 use super::{CacheNeed, Input, Needs, NormSpec, Pass, Place, Rows, join, miscounted};
 use crate::source::{Cut, Source, same};
-use crate::spec::check::{multiple, positive, within};
+use crate::spec::check::{finite, multiple, positive, within};
 use crate::{Result, limits, rope};
 
 /// Softmax attention: grouped-query, with the options that models have.
@@ -17,8 +17,12 @@ pub struct Attention {
     pub heads: usize,
     /// Key and value heads; divides `heads`.
     pub kv_heads: usize,
-    /// Dimension of one head.
+    /// Dimension of one head of queries and keys.
     pub head_dim: usize,
+    /// Dimension of one head of values, where each of them has a matrix of its own.
+    pub value_dim: usize,
+    /// Factor on the values.
+    pub value_scale: f32,
     /// Where queries, keys and values come from.
     pub projections: Projections,
     /// Whether these projections have biases.
@@ -53,6 +57,8 @@ pub struct Attention {
     pub sinks: Option<&'static str>,
     /// The layer whose keys and values are read, instead of some of its own.
     pub shares: Option<usize>,
+    /// Where keys and values come from before they are rotated and normalised.
+    pub projected: Projected,
 }
 
 /// A gate between attention and output projection, a linear layer of what goes into the attention.
@@ -64,6 +70,17 @@ pub struct OutputGate {
     pub by_head: bool,
     /// What it passes through.
     pub activation: Activation,
+}
+
+/// Whose projections of keys and values a layer rotates and normalises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Projected {
+    /// Its own.
+    Own,
+    /// Its own, which layers after it take, too.
+    PassedOn,
+    /// Those that a layer before it has passed on.
+    Taken,
 }
 
 /// Where queries, keys and values come from.
@@ -111,6 +128,8 @@ impl Attention {
             heads,
             kv_heads,
             head_dim,
+            value_dim: head_dim,
+            value_scale: 1.0,
             projections: Projections::USUAL,
             qkv_bias: false,
             gate: None,
@@ -128,6 +147,7 @@ impl Attention {
             softcap: None,
             sinks: None,
             shares: None,
+            projected: Projected::Own,
         }
     }
 
@@ -136,6 +156,8 @@ impl Attention {
         within("num_attention_heads", heads, limits::HEADS)?;
         within("num_key_value_heads", kv_heads, limits::HEADS)?;
         within("head_dim", head_dim, limits::HEAD_DIM)?;
+        within("v_head_dim", self.value_dim, limits::HEAD_DIM)?;
+        finite("the factor on values", self.value_scale)?;
         multiple("num_key_value_heads", kv_heads, heads, "attention heads")?;
         if let Some(length) = self.reach.limit() {
             within("sliding_window", length, limits::CONTEXT)?;
@@ -154,7 +176,7 @@ impl Attention {
         let own = CacheNeed {
             kv_heads: self.kv_heads,
             key_dim: self.head_dim,
-            values: ValueStore::Own(self.head_dim),
+            values: ValueStore::Own(self.value_dim),
             reach: self.reach,
         };
         Needs {
@@ -173,19 +195,19 @@ impl Attention {
         at: &str,
         hidden: usize,
     ) -> Result<AttentionWeights<S::Linear, S::Vector>> {
-        let &Self { heads, kv_heads, head_dim, qkv_bias, .. } = self;
-        let (queries, keys) = (heads * head_dim, kv_heads * head_dim);
+        let &Self { heads, kv_heads, head_dim, value_dim, qkv_bias, .. } = self;
+        let (queries, keys, values) = (heads * head_dim, kv_heads * head_dim, kv_heads * value_dim);
         let mut linear =
             |path: &str, rows: usize| source.linear(&join(at, path), [rows, hidden], qkv_bias, Cut::Rows);
         let (query, mut gate, key, value) = match self.projections {
             Projections::Separate([query, ..]) | Projections::KeysAsValues([query, _])
-                if self.shares.is_some() =>
+                if self.shares.is_some() || self.projected == Projected::Taken =>
             {
                 (linear(query, queries)?, None, None, None)
             }
             Projections::Separate([query, key, value]) => {
                 let query = linear(query, queries)?;
-                (query, None, Some(linear(key, keys)?), Some(linear(value, keys)?))
+                (query, None, Some(linear(key, keys)?), Some(linear(value, values)?))
             }
             Projections::KeysAsValues([query, key]) => {
                 (linear(query, queries)?, None, Some(linear(key, keys)?), None)
@@ -225,20 +247,20 @@ impl Attention {
             }
         };
         if let Some(OutputGate { name, by_head, .. }) = self.gate {
-            let rows = if by_head { heads } else { queries };
+            let rows = if by_head { heads } else { heads * value_dim };
             gate = Some(source.linear(&join(at, name), [rows, hidden], false, Cut::Rows)?);
         }
-        let output =
-            source.linear(&join(at, self.output), [hidden, queries], self.output_bias, Cut::Columns)?;
+        let shape = [hidden, heads * value_dim];
+        let output = source.linear(&join(at, self.output), shape, self.output_bias, Cut::Columns)?;
         let mut norm = |spec: &Option<NormSpec>, all: usize| {
             let width = if self.norms_span_heads { all } else { head_dim };
             spec.as_ref().map(|spec| spec.weights(source, at, width)).transpose()
         };
         let query_norm = norm(&self.query_norm, queries)?;
-        let has_keys = key.is_some();
+        let has_keys = self.shares.is_none();
         let key_norm = if has_keys { norm(&self.key_norm, keys)? } else { None };
         let value_norm = match &self.value_norm {
-            Some(spec) if has_keys => Some(spec.weights(source, at, head_dim)?),
+            Some(spec) if has_keys => Some(spec.weights(source, at, value_dim)?),
             _ => None,
         };
         let sinks = match self.sinks {
@@ -280,14 +302,27 @@ impl Attention {
             queries = rotated(&queries)?;
             heads.rotation = None;
         }
-        if weights.key.is_some() {
-            let mut keys = next()?.clone();
-            let mut values = if weights.value.is_some() { next()?.clone() } else { keys.clone() };
+        if self.shares.is_none() {
+            let (mut keys, mut values) = match (&weights.key, &weights.value, &pass.projected) {
+                (Some(_), Some(_), _) => (next()?.clone(), next()?.clone()),
+                (Some(_), None, _) => {
+                    let keys = next()?.clone();
+                    (keys.clone(), keys)
+                }
+                (None, _, Some(passed)) => passed.clone(),
+                (None, _, None) => return Err(miscounted("projections that were passed on", 2, 0)),
+            };
+            if self.projected == Projected::PassedOn {
+                pass.projected = Some((keys.clone(), values.clone()));
+            }
             if self.norms_follow_rope {
                 keys = rotated(&keys)?;
             }
             if let Some(norm) = &weights.value_norm {
                 values = backend.norm(&values, norm)?;
+            }
+            if self.value_scale != 1.0 {
+                values = backend.scale(&values, self.value_scale, 0.0)?;
             }
             let cache = &mut pass.caches[place.cache];
             let rows = &step.groups[place.group].rows;
@@ -315,7 +350,7 @@ impl Attention {
             mixed = match self.gate {
                 Some(OutputGate { by_head: true, .. }) => {
                     let [rows, columns] = backend.shape(&mixed);
-                    let heads = backend.reshape(&mixed, [rows * self.heads, self.head_dim])?;
+                    let heads = backend.reshape(&mixed, [rows * self.heads, self.value_dim])?;
                     let gate = backend.reshape(&gate, [rows * self.heads, 1])?;
                     backend.reshape(&backend.mul(&heads, &gate)?, [rows, columns])?
                 }
@@ -330,7 +365,7 @@ impl Attention {
             heads: self.heads,
             kv_heads: self.kv_heads,
             key_dim: self.head_dim,
-            value_dim: self.head_dim,
+            value_dim: self.value_dim,
             scale: self.scale,
             reach: self.reach,
             softcap: self.softcap,

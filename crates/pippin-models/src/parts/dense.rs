@@ -67,13 +67,17 @@ pub(crate) struct DenseWeights<L, V> {
 impl Dense {
     /// A gated network under the names that almost every family uses.
     pub(crate) fn gated(intermediate_size: usize, activation: Activation) -> Self {
-        let names = ["mlp.gate_proj", "mlp.up_proj"];
-        Self {
-            form: DenseForm::Gated { names, gate: Gate::Of(activation) },
-            down: "mlp.down_proj",
-            intermediate_size,
-            bias: false,
-        }
+        Self::gated_as(["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"], intermediate_size, activation)
+    }
+
+    /// A gated network; the names are those of gate, up and down.
+    pub(crate) fn gated_as(
+        [gate, up, down]: [&'static str; 3],
+        intermediate_size: usize,
+        activation: Activation,
+    ) -> Self {
+        let form = DenseForm::Gated { names: [gate, up], gate: Gate::Of(activation) };
+        Self { form, down, intermediate_size, bias: false }
     }
 
     pub(crate) fn validate(&self) -> Result<()> {

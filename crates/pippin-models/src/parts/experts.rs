@@ -3,7 +3,7 @@ use pippin_tensor::{Activation, Backend, Gate, Linear, Norm, NormKind, RouterSpe
 use super::dense::DenseWeights;
 use super::{Dense, Input, Needs, Pass, Place, Rows, join};
 use crate::source::{Cut, Source, same};
-use crate::spec::check::{problem, within};
+use crate::spec::check::{positive, problem, within};
 use crate::{Result, limits};
 
 /// A mixture of feed-forward networks: each token goes through some of them.
@@ -19,6 +19,8 @@ pub struct Experts {
     pub router_norm: Option<RouterNorm>,
     /// A parameter with a factor on the weight of each expert.
     pub expert_scale: Option<&'static str>,
+    /// Soft cap of the router's logits.
+    pub router_softcap: Option<f32>,
     /// A parameter that is added to the scores for the choice alone.
     pub correction: Option<&'static str>,
     /// How it chooses.
@@ -35,6 +37,8 @@ pub struct Experts {
     pub weights_inputs: bool,
     /// A network that every token goes through.
     pub shared: Option<SharedExpert>,
+    /// A linear layer to two numbers, with biases, whose softmax weighs the experts and that network.
+    pub balance: Option<&'static str>,
 }
 
 /// A root-mean-square norm whose result is divided by the root of the width, as Gemma 4 has it before its routers.
@@ -55,6 +59,15 @@ pub struct SharedExpert {
     pub gate: Option<&'static str>,
 }
 
+impl SharedExpert {
+    /// A network under the name that most families use, as wide as several experts.
+    pub(crate) fn usual(intermediate_size: usize) -> Self {
+        let names =
+            ["mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj"];
+        Self { network: Dense::gated_as(names, intermediate_size, Activation::Silu), gate: None }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct ExpertsWeights<L, V> {
     router: L,
@@ -67,6 +80,7 @@ pub(crate) struct ExpertsWeights<L, V> {
     down: L,
     shared: Option<DenseWeights<L, V>>,
     shared_gate: Option<L>,
+    balance: Option<L>,
 }
 
 impl Experts {
@@ -78,6 +92,7 @@ impl Experts {
             router_dense: false,
             router_norm: None,
             expert_scale: None,
+            router_softcap: None,
             correction: None,
             choice,
             names: ["mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj", "mlp.switch_mlp.down_proj"],
@@ -86,6 +101,7 @@ impl Experts {
             gate: Gate::Of(Activation::Silu),
             weights_inputs: false,
             shared: None,
+            balance: None,
         }
     }
 
@@ -103,6 +119,9 @@ impl Experts {
                     "is {groups}: {top_k} of {experts} experts cannot be chosen from {top_groups} groups"
                 ),
             ));
+        }
+        if let Some(cap) = self.router_softcap {
+            positive("moe_router_logit_softcapping", cap)?;
         }
         if self.weights_inputs && top_k != 1 {
             return Err(problem("num_experts_per_tok", format!("must be 1, found {top_k}")));
@@ -153,7 +172,22 @@ impl Experts {
                 shared_gate = Some(source.linear(&join(at, name), [1, hidden], false, Cut::Whole)?);
             }
         }
-        Ok(ExpertsWeights { router, router_norm, correction, scale, gate, up, down, shared, shared_gate })
+        let balance = match self.balance {
+            Some(name) => Some(source.linear(&join(at, name), [2, hidden], true, Cut::Whole)?),
+            None => None,
+        };
+        Ok(ExpertsWeights {
+            router,
+            router_norm,
+            correction,
+            scale,
+            gate,
+            up,
+            down,
+            shared,
+            shared_gate,
+            balance,
+        })
     }
 
     pub(crate) fn forward<B: Backend>(
@@ -166,7 +200,7 @@ impl Experts {
         let backend = pass.backend;
         let experts = self.choice.experts;
         let x = pass.normalised(input)?;
-        let logits = match &weights.router_norm {
+        let mut logits = match &weights.router_norm {
             Some(norm) => {
                 let x = backend.norm(input.x, norm)?;
                 let factor = (norm.width as f32).powf(-0.5);
@@ -174,6 +208,9 @@ impl Experts {
             }
             None => backend.linear(&x, &weights.router)?,
         };
+        if let Some(cap) = self.router_softcap {
+            logits = backend.activate(&logits, Activation::SoftCap(cap))?;
+        }
         let (routes, mut shares) = backend.route(&logits, weights.correction.as_ref(), &self.choice)?;
         if let Some(scale) = &weights.scale {
             let chosen = backend.select_rows(&backend.reshape(scale, [experts, 1])?, &routes)?;
@@ -200,6 +237,12 @@ impl Experts {
                     let gate = backend.activate(&backend.linear(&x, gate)?, Activation::Sigmoid)?;
                     beside = backend.mul(&beside, &gate)?;
                 }
+                if let Some(balance) = &weights.balance {
+                    let both = backend.linear(&x, balance)?;
+                    let [of_experts, of_network] = softmax_of_two(backend, &both)?;
+                    y = backend.mul(&y, &of_experts)?;
+                    beside = backend.mul(&beside, &of_network)?;
+                }
                 y = backend.add(&y, &beside)?;
             }
         }
@@ -208,4 +251,15 @@ impl Experts {
             None => y,
         }))
     }
+}
+
+/// The two columns of the softmax of each row of two: sigmoids of their differences.
+fn softmax_of_two<B: Backend>(backend: &B, x: &B::Tensor) -> Result<[B::Tensor; 2]> {
+    let negative = backend.scale(x, -1.0, 0.0)?;
+    let share = |own: usize| -> Result<B::Tensor> {
+        let own_column = backend.columns(x, own..own + 1)?;
+        let difference = backend.add(&own_column, &backend.columns(&negative, 1 - own..2 - own)?)?;
+        Ok(backend.activate(&difference, Activation::Sigmoid)?)
+    };
+    Ok([share(0)?, share(1)?])
 }

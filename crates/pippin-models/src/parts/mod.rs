@@ -26,7 +26,7 @@ use pippin_tensor::{Backend, Linear, Norm, Reach, RopeSpec, StepInputs, TensorEr
 use crate::source::Source;
 use crate::{ModelError, Result};
 
-pub use attention::{Attention, OutputGate, Projections};
+pub use attention::{Attention, OutputGate, Projected, Projections};
 pub use channel_mix::ChannelMix;
 pub use conv_gate::ConvGate;
 pub use dense::{Dense, DenseForm};
@@ -108,6 +108,8 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) first_values: Option<B::Tensor>,
     /// The inputs of each layer's own, `[rows, layers * width]`, for the rows that are left.
     pub(crate) layer_inputs: Option<B::Tensor>,
+    /// Projections of keys and values that layers take from one before them.
+    pub(crate) projected: Option<(B::Tensor, B::Tensor)>,
 }
 
 /// Which rows leave a part that lets tokens see each other. The last such part's keys, values and states are needed for
