@@ -44,7 +44,7 @@ SAME = 1e-4
 # Models whose published checkpoints have no matrix of the output of their own, which mlx-lm sees by its absence.
 TIED = ("gemma3", "gemma3_text", "recurrent_gemma")
 # Routers that hold their matrix themselves; every family has a class of its own.
-GATES = ("MoEGate", "BailingGate")
+GATES = ("MoEGate", "BailingGate", "Dots1TopkRouter")
 # Without a cache, mlx-lm's layers that share others' keys and values compute their own instead.
 CACHE_IS_PART = ("gemma3n",)
 

@@ -9,7 +9,7 @@ from unittest import mock
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx_lm.models import rope_utils
+from mlx_lm.models import phimoe, rope_utils
 from mlx_lm.models.activations import swiglu
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
@@ -174,8 +174,21 @@ class Routers:
             self.record(np.array(values, dtype=np.float64), count)
             return PARTITION(a, kth=kth, axis=axis)
 
+        mixer = phimoe.sparsemixer
+
+        def sparsemixer(gates, *, top_k, jitter_eps):
+            values = np.array(gates, dtype=np.float64)
+            for count in range(1, top_k + 1):
+                # The order counts, and what is close to each chosen one.
+                self.record(values, count)
+                top = np.sort(values, axis=-1)[..., -count, None]
+                distances = (top - values) / np.maximum(np.abs(values), top)
+                self.lead = min(self.lead, float(np.abs(distances - 2 * jitter_eps).min()))
+            return mixer(gates, top_k=top_k, jitter_eps=jitter_eps)
+
         with contextlib.ExitStack() as patches:
             patches.enter_context(mock.patch.object(mx, "argpartition", argpartition))
+            patches.enter_context(mock.patch.object(phimoe, "sparsemixer", sparsemixer))
             for name, module in list(sys.modules.items()):
                 if name.startswith("mlx_lm.models.") and (select := getattr(module, "group_expert_select", None)):
                     patches.enter_context(mock.patch.object(module, "group_expert_select", self.of_groups(select)))

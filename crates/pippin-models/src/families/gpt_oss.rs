@@ -2,10 +2,11 @@
 
 use pippin_tensor::{Gate, RouterSpec};
 
-use super::common::{Sizes, window, windowed_layers};
+use super::common::{Sizes, pre_norm_layer, window, windowed_layers};
 use crate::parts::{Attention, Experts, NormSpec, Part};
+use crate::published::Tensors;
 use crate::rope::{self, RopeDefaults};
-use crate::spec::{Block, DecoderSpec, Head, HeadWeights, LayerSpec};
+use crate::spec::{DecoderSpec, Head, HeadWeights};
 use crate::{Config, Result, limits};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
@@ -31,7 +32,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         output_bias: true,
         rope: Some(rope::read(fields, &defaults)?),
         sinks: Some("self_attn.sinks"),
-        ..Attention::new(sizes.heads, sizes.kv_heads, sizes.head_dim)
+        ..sizes.attention()
     };
     let count = fields.count_or("num_local_experts", 128, limits::EXPERTS)?;
     let top_k = fields.count_or("num_experts_per_tok", 4, count)?;
@@ -50,12 +51,25 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     };
     let layer = |windowed: bool| {
         let attention = Attention { reach: window(windowed, length), ..attention.clone() };
-        LayerSpec::Blocks(vec![
-            Block::pre_norm(NormSpec::rms("input_layernorm", eps), Part::Attention(attention)),
-            Block::pre_norm(NormSpec::rms("post_attention_layernorm", eps), Part::Experts(experts.clone())),
-        ])
+        pre_norm_layer(eps, Part::Attention(attention), Part::Experts(experts.clone()))
     };
     let layers = windows.into_iter().map(layer).collect();
     let head = Head::new(HeadWeights::Separate);
     Ok(sizes.decoder(layers, NormSpec::rms("model.norm", eps), head))
+}
+
+/// A published checkpoint has gates and what they are applied to in one stack whose rows take turns: in blocks of `mxfp4`, or dense
+/// and the other way round.
+pub(crate) fn published(_: &Config, tensors: &mut Tensors) -> Result<()> {
+    tensors.words("_proj_blocks", "_proj.weight")?;
+    for parameter in ["scales", "bias"] {
+        tensors.rename(|name| {
+            let module = name.strip_suffix(&format!("_proj_{parameter}"))?;
+            Some(format!("{module}_proj.{parameter}"))
+        });
+    }
+    tensors
+        .split_columns("experts.gate_up_proj", &[("experts.gate_proj", 0, 2), ("experts.up_proj", 1, 2)])?;
+    tensors.split_columns("experts.down_proj", &[("experts.down_proj", 0, 1)])?;
+    tensors.split_turns("experts.gate_up_proj", ["experts.gate_proj", "experts.up_proj"])
 }
