@@ -1,9 +1,13 @@
 //! The families: one file each, from `config.json` to a [`DecoderSpec`].
 
+mod afmoe;
+mod bailing_moe;
 mod cohere2;
 mod common;
 mod deepseek;
 mod exaone;
+mod deepseek_v1;
+mod deepseek_v3;
 mod gear;
 mod gemma;
 mod gemma3n;
@@ -14,19 +18,40 @@ mod gpt_oss;
 mod granite;
 mod helium;
 mod internlm3;
+mod ernie4_5_moe;
+mod exaone_moe;
+mod gemma;
+mod gemma3n;
+mod glm4_moe;
+mod gpt_neox;
+mod gpt_oss;
+mod granitemoe;
+mod hunyuan;
+mod klear;
+mod laguna;
 mod lfm2;
+mod lfm2_moe;
 mod llama;
 mod llama4;
+mod llama4_text;
 mod mamba2;
 mod minicpm;
 mod minicpm3;
 mod mistral;
 mod muse_glimmer;
 mod nemotron;
+mod mimo_v2_flash;
+mod minimax;
+mod minimax_m3_vl;
+mod mistral;
+mod mixtral;
 mod olmo2;
+mod olmoe;
 mod phi;
 mod phi3;
+mod phimoe;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
 mod qwen3_5;
 mod qwen3_moe;
@@ -94,6 +119,8 @@ impl Family {
 
 /// Every family this version knows, in alphabetical order.
 const FAMILIES: &[Family] = &[
+    Family::new("afmoe", &["afmoe"], afmoe::spec).published(afmoe::published),
+    Family::new("bailing_moe", &["bailing_moe"], bailing_moe::spec).published(bailing_moe::published),
     Family::new("cohere2", &["cohere2"], cohere2::spec),
     Family::new("deepseek_v2", &["deepseek_v2"], deepseek::deepseek_v2)
         .published(deepseek::published)
@@ -104,6 +131,15 @@ const FAMILIES: &[Family] = &[
     Family::new("exaone4", &["exaone4"], exaone::exaone4),
     Family::new("gear", &["gear"], gear::spec),
     Family::new("gemma", &["gemma"], gemma::gemma).note("GELU is approximated, as in transformers"),
+    Family::new("deepseek", &["deepseek"], deepseek_v1::spec)
+        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
+    Family::new("deepseek_v3", &["deepseek_v3", "kimi_k2"], deepseek_v3::spec)
+        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
+    Family::new("gear", &["gear"], gear::spec),
+    Family::new("dots1", &["dots1"], glm4_moe::dots1).published(glm4_moe::published_in_place),
+    Family::new("ernie4_5_moe", &["ernie4_5_moe"], ernie4_5_moe::spec)
+        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
+    Family::new("exaone_moe", &["exaone_moe"], exaone_moe::spec).published(exaone_moe::published),
     Family::new("gemma2", &["gemma2"], gemma::gemma2)
         .note("windows in every other layer, as in transformers"),
     Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3).published(gemma::published),
@@ -115,21 +151,33 @@ const FAMILIES: &[Family] = &[
     Family::new("glm", &["glm"], glm::glm).note("heads rotate by `partial_rotary_factor`"),
     Family::new("glm4", &["glm4"], glm::glm4),
     Family::new("glm4_moe_lite", &["glm4_moe_lite"], deepseek::glm4_moe_lite).published(deepseek::published),
+    Family::new("glm4_moe", &["glm4_moe"], glm4_moe::glm4_moe)
+        .published(glm4_moe::published)
+        .note("a scaling of the rotation, as in transformers"),
     Family::new("gpt_neox", &["gpt_neox"], gpt_neox::spec).note("GELU is exact where `hidden_act` says so"),
     Family::new("gpt_oss", &["gpt_oss"], gpt_oss::spec)
+        .published(gpt_oss::published)
         .note("yarn's bounds are not rounded where `truncate` is false"),
     Family::new("granite", &["granite"], granite::spec),
     Family::new("helium", &["helium"], helium::spec),
     Family::new("internlm3", &["internlm3"], internlm3::spec),
     Family::new("kimi_vl", &["kimi_vl", "kimi_k25"], deepseek::kimi).published(deepseek::published),
+    Family::new("granitemoe", &["granitemoe"], granitemoe::spec).published(granitemoe::published),
+    Family::new("hunyuan", &["hunyuan"], hunyuan::spec).published(hunyuan::published),
+    Family::new("klear", &["Klear"], klear::spec).published(klear::published),
+    Family::new("laguna", &["laguna"], laguna::spec).published(laguna::published),
     Family::new("lfm2", &["lfm2"], lfm2::spec),
     Family::new("lfm2_vl", &["lfm2-vl", "lfm2_vl"], lfm2::vision).published(|_, tensors| {
         common::nest_text(tensors);
         Ok(())
     }),
+    Family::new("lfm2_moe", &["lfm2_moe"], lfm2_moe::spec).published(lfm2_moe::published),
     // mlx-lm takes the other two for llama, too.
     Family::new("llama", &["llama", "iquestcoder", "xverse"], llama::spec),
-    Family::new("llama4", &["llama4"], llama4::spec),
+    Family::new("llama4", &["llama4"], llama4::spec).published(llama4::published),
+    Family::new("llama4_text", &["llama4_text"], llama4_text::spec)
+        .published(llama4_text::published)
+        .note("chunks and factors by position, as in transformers"),
     Family::new("mamba2", &["mamba2"], mamba2::spec).note("the gated norm is by group"),
     Family::new("minicpm", &["minicpm"], minicpm::spec)
         .note("`rope_theta` is 10,000 where there is none; a tied head has its factor"),
@@ -141,10 +189,24 @@ const FAMILIES: &[Family] = &[
     Family::new("nemotron", &["nemotron"], nemotron::spec),
     Family::new("olmo2", &["olmo2"], olmo2::olmo2),
     Family::new("olmo3", &["olmo3"], olmo2::olmo3),
+    Family::new("mimo_v2_flash", &["mimo_v2_flash"], mimo_v2_flash::spec).published(mimo_v2_flash::published),
+    Family::new("minimax", &["minimax", "minimax_m2"], minimax::spec).published(mixtral::published),
+    Family::new("minimax_m3_vl", &["minimax_m3_vl"], minimax_m3_vl::spec)
+        .published(minimax_m3_vl::published)
+        .note("contexts in which no block of keys is left out"),
+    Family::new("mistral", &["mistral"], mistral::spec).note("`sliding_window` without `layer_types`"),
+    Family::new("mixtral", &["mixtral"], mixtral::spec)
+        .published(mixtral::published)
+        .note("`sliding_window`, as in transformers"),
+    Family::new("olmo2", &["olmo2"], olmo2::spec),
+    Family::new("olmoe", &["olmoe"], olmoe::spec)
+        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("phi", &["phi"], phi::spec),
     Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
+    Family::new("phimoe", &["phimoe"], phimoe::spec).published(mixtral::published),
     Family::new("qwen2", &["qwen2"], qwen2::spec),
     Family::new("qwen2_vl", &["qwen2_vl", "qwen2_5_vl"], qwen_vl::qwen2_vl).published(qwen_vl::published),
+    Family::new("qwen2_moe", &["qwen2_moe"], qwen2_moe::spec).published(qwen3_moe::published),
     Family::new("qwen3", &["qwen3"], qwen3::spec),
     Family::new("qwen3_5", &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"], qwen3_5::spec)
         .published(qwen3_5::published),
@@ -158,6 +220,7 @@ const FAMILIES: &[Family] = &[
     Family::new("rwkv7", &["rwkv7"], rwkv7::spec),
     Family::new("starcoder2", &["starcoder2"], starcoder2::spec)
         .note("GELU and `sliding_window` as the configuration says"),
+    Family::new("solar_open", &["solar_open"], glm4_moe::solar_open).published(glm4_moe::published),
 ];
 
 /// Which family runs which `model_type`.
