@@ -328,7 +328,6 @@ LLAMA4_TEXT = BASE | {
     "no_rope_layers": [1, 1, 1, 0],
     "use_qk_norm": True,
     "rope_theta": 500000.0,
-    "tie_word_embeddings": True,
 }
 
 NARROW = {"moe_intermediate_size": 96}
@@ -392,7 +391,7 @@ CONFIGS = {
         "rotary_dim": 16, "use_gemma_norm": False}),
     "llama4_text": LLAMA4_TEXT,
     "llama4_text-4bit": four_bits(
-        LLAMA4_TEXT, **WIDE, intermediate_size_mlp=160, head_dim=32, use_qk_norm=False, tie_word_embeddings=False),
+        LLAMA4_TEXT, **WIDE, intermediate_size_mlp=160, head_dim=32, use_qk_norm=False),
 }
 
 MATTERS = {

@@ -5,35 +5,31 @@ mod bailing_moe;
 mod cohere2;
 mod common;
 mod deepseek;
-mod exaone;
 mod deepseek_v1;
 mod deepseek_v3;
+mod ernie4_5_moe;
+mod exaone;
+mod exaone_moe;
 mod gear;
-mod gemma;
 mod gemma3n;
 mod gemma4;
+mod gemma;
+mod glm4_moe;
 mod glm;
 mod gpt_neox;
 mod gpt_oss;
 mod granite;
-mod helium;
-mod internlm3;
-mod ernie4_5_moe;
-mod exaone_moe;
-mod gemma;
-mod gemma3n;
-mod glm4_moe;
-mod gpt_neox;
-mod gpt_oss;
 mod granitemoe;
+mod helium;
 mod hunyuan;
+mod internlm3;
 mod klear;
 mod laguna;
 mod lfm2;
 mod lfm2_moe;
-mod llama;
 mod llama4;
 mod llama4_text;
+mod llama;
 mod mamba2;
 mod minicpm;
 mod minicpm3;
@@ -41,14 +37,17 @@ mod mistral;
 mod muse_glimmer;
 mod nemotron;
 mod mimo_v2_flash;
+mod minicpm3;
+mod minicpm;
 mod minimax;
 mod minimax_m3_vl;
 mod mistral;
 mod mixtral;
+mod nemotron;
 mod olmo2;
 mod olmoe;
-mod phi;
 mod phi3;
+mod phi;
 mod phimoe;
 mod qwen2;
 mod qwen2_moe;
@@ -122,24 +121,21 @@ const FAMILIES: &[Family] = &[
     Family::new("afmoe", &["afmoe"], afmoe::spec).published(afmoe::published),
     Family::new("bailing_moe", &["bailing_moe"], bailing_moe::spec).published(bailing_moe::published),
     Family::new("cohere2", &["cohere2"], cohere2::spec),
+    Family::new("deepseek", &["deepseek"], deepseek_v1::spec)
+        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("deepseek_v2", &["deepseek_v2"], deepseek::deepseek_v2)
         .published(deepseek::published)
         .note("`rope_scaling` may be absent"),
-    Family::new("deepseek_v3", &["deepseek_v3", "joyai_llm_flash", "kimi_k2"], deepseek::deepseek_v3)
-        .published(deepseek::published),
-    Family::new("exaone", &["exaone"], exaone::exaone),
-    Family::new("exaone4", &["exaone4"], exaone::exaone4),
-    Family::new("gear", &["gear"], gear::spec),
-    Family::new("gemma", &["gemma"], gemma::gemma).note("GELU is approximated, as in transformers"),
-    Family::new("deepseek", &["deepseek"], deepseek_v1::spec)
-        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("deepseek_v3", &["deepseek_v3", "kimi_k2"], deepseek_v3::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
-    Family::new("gear", &["gear"], gear::spec),
     Family::new("dots1", &["dots1"], glm4_moe::dots1).published(glm4_moe::published_in_place),
     Family::new("ernie4_5_moe", &["ernie4_5_moe"], ernie4_5_moe::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
+    Family::new("exaone", &["exaone"], exaone::exaone),
+    Family::new("exaone4", &["exaone4"], exaone::exaone4),
     Family::new("exaone_moe", &["exaone_moe"], exaone_moe::spec).published(exaone_moe::published),
+    Family::new("gear", &["gear"], gear::spec),
+    Family::new("gemma", &["gemma"], gemma::gemma).note("GELU is approximated, as in transformers"),
     Family::new("gemma2", &["gemma2"], gemma::gemma2)
         .note("windows in every other layer, as in transformers"),
     Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3).published(gemma::published),
@@ -150,28 +146,28 @@ const FAMILIES: &[Family] = &[
         .published(gemma4::published),
     Family::new("glm", &["glm"], glm::glm).note("heads rotate by `partial_rotary_factor`"),
     Family::new("glm4", &["glm4"], glm::glm4),
-    Family::new("glm4_moe_lite", &["glm4_moe_lite"], deepseek::glm4_moe_lite).published(deepseek::published),
     Family::new("glm4_moe", &["glm4_moe"], glm4_moe::glm4_moe)
         .published(glm4_moe::published)
         .note("a scaling of the rotation, as in transformers"),
+    Family::new("glm4_moe_lite", &["glm4_moe_lite"], deepseek::glm4_moe_lite).published(deepseek::published),
     Family::new("gpt_neox", &["gpt_neox"], gpt_neox::spec).note("GELU is exact where `hidden_act` says so"),
     Family::new("gpt_oss", &["gpt_oss"], gpt_oss::spec)
         .published(gpt_oss::published)
         .note("yarn's bounds are not rounded where `truncate` is false"),
     Family::new("granite", &["granite"], granite::spec),
+    Family::new("granitemoe", &["granitemoe"], granitemoe::spec).published(granitemoe::published),
     Family::new("helium", &["helium"], helium::spec),
+    Family::new("hunyuan", &["hunyuan"], hunyuan::spec).published(hunyuan::published),
     Family::new("internlm3", &["internlm3"], internlm3::spec),
     Family::new("kimi_vl", &["kimi_vl", "kimi_k25"], deepseek::kimi).published(deepseek::published),
-    Family::new("granitemoe", &["granitemoe"], granitemoe::spec).published(granitemoe::published),
-    Family::new("hunyuan", &["hunyuan"], hunyuan::spec).published(hunyuan::published),
     Family::new("klear", &["Klear"], klear::spec).published(klear::published),
     Family::new("laguna", &["laguna"], laguna::spec).published(laguna::published),
     Family::new("lfm2", &["lfm2"], lfm2::spec),
+    Family::new("lfm2_moe", &["lfm2_moe"], lfm2_moe::spec).published(lfm2_moe::published),
     Family::new("lfm2_vl", &["lfm2-vl", "lfm2_vl"], lfm2::vision).published(|_, tensors| {
         common::nest_text(tensors);
         Ok(())
     }),
-    Family::new("lfm2_moe", &["lfm2_moe"], lfm2_moe::spec).published(lfm2_moe::published),
     // mlx-lm takes the other two for llama, too.
     Family::new("llama", &["llama", "iquestcoder", "xverse"], llama::spec),
     Family::new("llama4", &["llama4"], llama4::spec).published(llama4::published),
@@ -179,6 +175,7 @@ const FAMILIES: &[Family] = &[
         .published(llama4_text::published)
         .note("chunks and factors by position, as in transformers"),
     Family::new("mamba2", &["mamba2"], mamba2::spec).note("the gated norm is by group"),
+    Family::new("mimo_v2_flash", &["mimo_v2_flash"], mimo_v2_flash::spec).published(mimo_v2_flash::published),
     Family::new("minicpm", &["minicpm"], minicpm::spec)
         .note("`rope_theta` is 10,000 where there is none; a tied head has its factor"),
     Family::new("minicpm3", &["minicpm3"], minicpm3::spec)
@@ -198,15 +195,17 @@ const FAMILIES: &[Family] = &[
     Family::new("mixtral", &["mixtral"], mixtral::spec)
         .published(mixtral::published)
         .note("`sliding_window`, as in transformers"),
+    Family::new("nemotron", &["nemotron"], nemotron::spec),
     Family::new("olmo2", &["olmo2"], olmo2::spec),
+    Family::new("olmo3", &["olmo3"], olmo2::olmo3),
     Family::new("olmoe", &["olmoe"], olmoe::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("phi", &["phi"], phi::spec),
     Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
     Family::new("phimoe", &["phimoe"], phimoe::spec).published(mixtral::published),
     Family::new("qwen2", &["qwen2"], qwen2::spec),
-    Family::new("qwen2_vl", &["qwen2_vl", "qwen2_5_vl"], qwen_vl::qwen2_vl).published(qwen_vl::published),
     Family::new("qwen2_moe", &["qwen2_moe"], qwen2_moe::spec).published(qwen3_moe::published),
+    Family::new("qwen2_vl", &["qwen2_vl", "qwen2_5_vl"], qwen_vl::qwen2_vl).published(qwen_vl::published),
     Family::new("qwen3", &["qwen3"], qwen3::spec),
     Family::new("qwen3_5", &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"], qwen3_5::spec)
         .published(qwen3_5::published),
@@ -218,9 +217,9 @@ const FAMILIES: &[Family] = &[
     Family::new("recurrent_gemma", &["recurrent_gemma"], recurrent_gemma::spec)
         .note("embeddings are scaled by a bf16 number, and some fields are read that mlx-lm has fixed"),
     Family::new("rwkv7", &["rwkv7"], rwkv7::spec),
+    Family::new("solar_open", &["solar_open"], glm4_moe::solar_open).published(glm4_moe::published),
     Family::new("starcoder2", &["starcoder2"], starcoder2::spec)
         .note("GELU and `sliding_window` as the configuration says"),
-    Family::new("solar_open", &["solar_open"], glm4_moe::solar_open).published(glm4_moe::published),
 ];
 
 /// Which family runs which `model_type`.

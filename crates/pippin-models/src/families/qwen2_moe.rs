@@ -2,13 +2,13 @@
 
 use super::qwen2;
 use super::qwen3_moe::{experts, with_experts};
-use super::qwen3_next::shared_expert;
-use crate::parts::Experts;
+use super::qwen3_next::mixture;
 use crate::spec::DecoderSpec;
-use crate::{Config, Result};
+use crate::{Config, Result, limits};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
-    let experts = Experts { shared: Some(shared_expert(fields)?), ..experts(fields)? };
+    let width = fields.limited_count("shared_expert_intermediate_size", limits::INTERMEDIATE)?;
+    let experts = mixture(fields, experts(fields)?, width)?;
     with_experts(qwen2::spec(config)?, fields, &experts)
 }
