@@ -146,7 +146,7 @@ class Routers:
 
         def group_expert_select(gates, bias, top_k, n_group, topk_group, *others):
             scores = mx.softmax(gates, axis=-1) if "softmax" in others else mx.sigmoid(gates)
-            scores = np.array(scores + bias)
+            scores = np.array(scores if bias is None else scores + bias)
             groups = scores.reshape(*scores.shape[:-1], n_group, -1)
             if n_group > 1:
                 sums = np.sort(groups, axis=-1)[..., -2:].sum(axis=-1)

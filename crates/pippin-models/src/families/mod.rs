@@ -6,16 +6,15 @@ mod cohere2;
 mod common;
 mod deepseek;
 mod deepseek_v1;
-mod deepseek_v3;
 mod ernie4_5_moe;
 mod exaone;
 mod exaone_moe;
 mod gear;
+mod gemma;
 mod gemma3n;
 mod gemma4;
-mod gemma;
-mod glm4_moe;
 mod glm;
+mod glm4_moe;
 mod gpt_neox;
 mod gpt_oss;
 mod granite;
@@ -27,9 +26,9 @@ mod klear;
 mod laguna;
 mod lfm2;
 mod lfm2_moe;
+mod llama;
 mod llama4;
 mod llama4_text;
-mod llama;
 mod mamba2;
 mod minicpm;
 mod minicpm3;
@@ -37,8 +36,8 @@ mod mistral;
 mod muse_glimmer;
 mod nemotron;
 mod mimo_v2_flash;
-mod minicpm3;
 mod minicpm;
+mod minicpm3;
 mod minimax;
 mod minimax_m3_vl;
 mod mistral;
@@ -46,8 +45,8 @@ mod mixtral;
 mod nemotron;
 mod olmo2;
 mod olmoe;
-mod phi3;
 mod phi;
+mod phi3;
 mod phimoe;
 mod qwen2;
 mod qwen2_moe;
@@ -126,8 +125,8 @@ const FAMILIES: &[Family] = &[
     Family::new("deepseek_v2", &["deepseek_v2"], deepseek::deepseek_v2)
         .published(deepseek::published)
         .note("`rope_scaling` may be absent"),
-    Family::new("deepseek_v3", &["deepseek_v3", "kimi_k2"], deepseek_v3::spec)
-        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
+    Family::new("deepseek_v3", &["deepseek_v3", "joyai_llm_flash", "kimi_k2"], deepseek::deepseek_v3)
+        .published(deepseek::published),
     Family::new("dots1", &["dots1"], glm4_moe::dots1).published(glm4_moe::published_in_place),
     Family::new("ernie4_5_moe", &["ernie4_5_moe"], ernie4_5_moe::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
@@ -196,7 +195,7 @@ const FAMILIES: &[Family] = &[
         .published(mixtral::published)
         .note("`sliding_window`, as in transformers"),
     Family::new("nemotron", &["nemotron"], nemotron::spec),
-    Family::new("olmo2", &["olmo2"], olmo2::spec),
+    Family::new("olmo2", &["olmo2"], olmo2::olmo2),
     Family::new("olmo3", &["olmo3"], olmo2::olmo3),
     Family::new("olmoe", &["olmoe"], olmoe::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
