@@ -30,11 +30,6 @@ mod llama;
 mod llama4;
 mod llama4_text;
 mod mamba2;
-mod minicpm;
-mod minicpm3;
-mod mistral;
-mod muse_glimmer;
-mod nemotron;
 mod mimo_v2_flash;
 mod minicpm;
 mod minicpm3;
@@ -42,6 +37,7 @@ mod minimax;
 mod minimax_m3_vl;
 mod mistral;
 mod mixtral;
+mod muse_glimmer;
 mod nemotron;
 mod olmo2;
 mod olmoe;
@@ -179,13 +175,6 @@ const FAMILIES: &[Family] = &[
         .note("`rope_theta` is 10,000 where there is none; a tied head has its factor"),
     Family::new("minicpm3", &["minicpm3"], minicpm3::spec)
         .note("an epsilon of 1e-6 in latent norms, and logits of tied embeddings scaled, as in transformers"),
-    Family::new("mistral", &["mistral"], mistral::spec).note("`sliding_window` without `layer_types`"),
-    Family::new("muse_glimmer", &["muse_glimmer", "muse_glimmer_text"], muse_glimmer::spec)
-        .published(muse_glimmer::published),
-    Family::new("nemotron", &["nemotron"], nemotron::spec),
-    Family::new("olmo2", &["olmo2"], olmo2::olmo2),
-    Family::new("olmo3", &["olmo3"], olmo2::olmo3),
-    Family::new("mimo_v2_flash", &["mimo_v2_flash"], mimo_v2_flash::spec).published(mimo_v2_flash::published),
     Family::new("minimax", &["minimax", "minimax_m2"], minimax::spec).published(mixtral::published),
     Family::new("minimax_m3_vl", &["minimax_m3_vl"], minimax_m3_vl::spec)
         .published(minimax_m3_vl::published)
@@ -194,6 +183,8 @@ const FAMILIES: &[Family] = &[
     Family::new("mixtral", &["mixtral"], mixtral::spec)
         .published(mixtral::published)
         .note("`sliding_window`, as in transformers"),
+    Family::new("muse_glimmer", &["muse_glimmer", "muse_glimmer_text"], muse_glimmer::spec)
+        .published(muse_glimmer::published),
     Family::new("nemotron", &["nemotron"], nemotron::spec),
     Family::new("olmo2", &["olmo2"], olmo2::olmo2),
     Family::new("olmo3", &["olmo3"], olmo2::olmo3),
