@@ -14,9 +14,14 @@ from mlx_lm.models.activations import swiglu
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
 
+ONLY_IN_SWIFT = {"acereason": "qwen2"}
+
 
 def oracle_config(config):
-    """What mlx-lm is given. It ignores a sliding window without `layer_types` and refuses one in every layer: see `patch`."""
+    """What mlx-lm is given. It ignores a sliding window without `layer_types` and refuses one in every layer: see `patch`.
+    A name that only mlx-swift-lm knows is that of another family."""
+    if config["model_type"] in ONLY_IN_SWIFT:
+        return config | {"model_type": ONLY_IN_SWIFT[config["model_type"]]}
     if config["model_type"] == "mistral" and config.get("sliding_window"):
         types = ["full_attention"] + ["sliding_attention"] * (config["num_hidden_layers"] - 1)
         return config | {"layer_types": types}

@@ -38,9 +38,9 @@ impl CpuBackend {
         }
         let rows = positions.len() / axes;
         let mut out = self.buffer(rows)?;
-        let PositionScale::Logarithmic { floor, scale } = spec;
+        let PositionScale::Logarithmic { floor, scale, first } = spec;
         for (out, position) in out.iter_mut().zip(&positions[..rows]) {
-            *out = ((*position as f32 + 1.0) / floor).floor().ln_1p() * scale + 1.0;
+            *out = ((*position as f32 + first) / floor).floor().ln_1p() * scale + 1.0;
         }
         Ok(CpuTensor::new(rows, 1, out))
     }

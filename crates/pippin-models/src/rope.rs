@@ -238,6 +238,12 @@ fn read_from(
             let frequencies = unscaled(base, dims).iter().map(|f| f * scale).collect();
             spec.frequencies = RopeFrequencies::Fixed(frequencies);
         }
+        // Hunyuan's: the base is raised once and for all.
+        "dynamic" if scaling.positive("alpha")?.is_some() => {
+            let alpha = scaling.required_positive("alpha")?;
+            let raised = base * alpha.powf(dims as f64 / (dims as f64 - 2.0));
+            spec.frequencies = inverses(&periods(raised, dims));
+        }
         "dynamic" => {
             spec.frequencies = RopeFrequencies::Dynamic {
                 base: base as f32,

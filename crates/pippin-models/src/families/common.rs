@@ -88,6 +88,20 @@ pub(crate) fn pre_norm_layer(eps: f32, mixer: Part, network: Part) -> LayerSpec 
     ])
 }
 
+/// The attention of each layer, with the layer's number, for a family that differs in some of it from another.
+pub(crate) fn attentions(spec: &mut DecoderSpec) -> impl Iterator<Item = (usize, &mut Attention)> {
+    spec.layers.iter_mut().enumerate().flat_map(|(index, layer)| {
+        let blocks = match layer {
+            LayerSpec::Blocks(blocks) => blocks.as_mut_slice(),
+            LayerSpec::AltUp(_) => &mut [],
+        };
+        blocks.iter_mut().flat_map(|block| &mut block.parts).filter_map(move |(_, part)| match part {
+            Part::Attention(attention) => Some((index, attention)),
+            _ => None,
+        })
+    })
+}
+
 /// Where the output head is, as `tie_word_embeddings` says.
 pub(crate) fn head_weights(fields: Fields<'_>) -> Result<HeadWeights> {
     Ok(match fields.flag("tie_word_embeddings")? {

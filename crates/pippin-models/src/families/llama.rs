@@ -6,5 +6,5 @@ use super::standard::Standard;
 use crate::{Config, DecoderSpec, Result};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
-    Standard::llama(config)?.spec(config)
+    Standard::llama(config.fields())?.spec(config.fields())
 }

@@ -5,9 +5,14 @@
 //! for sequences within it.
 
 use super::standard::{Standard, Windows};
+use crate::config::Fields;
 use crate::{Config, DecoderSpec, Result};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
-    Standard { default_context_length: 131_072, windows: Windows::All, ..Standard::llama(config)? }
-        .spec(config)
+    standard(config.fields())?.spec(config.fields())
+}
+
+/// What a configuration says, or that of the text model in it.
+pub(crate) fn standard(fields: Fields<'_>) -> Result<Standard> {
+    Ok(Standard { default_context_length: 131_072, windows: Windows::All, ..Standard::llama(fields)? })
 }

@@ -39,6 +39,10 @@ mod mistral;
 mod mixtral;
 mod muse_glimmer;
 mod nemotron;
+mod ministral3;
+mod mistral;
+mod mistral3;
+mod near_llama;
 mod olmo2;
 mod olmoe;
 mod phi;
@@ -131,6 +135,9 @@ const FAMILIES: &[Family] = &[
     Family::new("exaone_moe", &["exaone_moe"], exaone_moe::spec).published(exaone_moe::published),
     Family::new("gear", &["gear"], gear::spec),
     Family::new("gemma", &["gemma"], gemma::gemma).note("GELU is approximated, as in transformers"),
+    Family::new("deepseek_v3", &["deepseek_v3", "kimi_k2"], deepseek_v3::spec)
+        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
+    Family::new("ernie4_5", &["ernie4_5"], near_llama::ernie4_5),
     Family::new("gemma2", &["gemma2"], gemma::gemma2)
         .note("windows in every other layer, as in transformers"),
     Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3).published(gemma::published),
@@ -157,6 +164,7 @@ const FAMILIES: &[Family] = &[
     Family::new("kimi_vl", &["kimi_vl", "kimi_k25"], deepseek::kimi).published(deepseek::published),
     Family::new("klear", &["Klear"], klear::spec).published(klear::published),
     Family::new("laguna", &["laguna"], laguna::spec).published(laguna::published),
+    Family::new("hunyuan_v1_dense", &["hunyuan_v1_dense"], near_llama::hunyuan_v1_dense),
     Family::new("lfm2", &["lfm2"], lfm2::spec),
     Family::new("lfm2_moe", &["lfm2_moe"], lfm2_moe::spec).published(lfm2_moe::published),
     Family::new("lfm2_vl", &["lfm2-vl", "lfm2_vl"], lfm2::vision).published(|_, tensors| {
@@ -196,6 +204,16 @@ const FAMILIES: &[Family] = &[
     Family::new("qwen2", &["qwen2"], qwen2::spec),
     Family::new("qwen2_moe", &["qwen2_moe"], qwen2_moe::spec).published(qwen3_moe::published),
     Family::new("qwen2_vl", &["qwen2_vl", "qwen2_5_vl"], qwen_vl::qwen2_vl).published(qwen_vl::published),
+    Family::new("mimo", &["mimo"], near_llama::mimo),
+    Family::new("ministral3", &["ministral3"], ministral3::spec),
+    Family::new("mistral", &["mistral"], mistral::spec).note("`sliding_window` without `layer_types`"),
+    // As mlx-lm takes it; the text model alone.
+    Family::new("mistral3", &["mistral3", "llava"], mistral3::mistral3).published(mistral3::published),
+    Family::new("olmo2", &["olmo2"], olmo2::spec),
+    Family::new("phi", &["phi"], phi::spec),
+    Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
+    Family::new("pixtral", &["pixtral"], mistral3::pixtral).published(mistral3::published),
+    Family::new("qwen2", &["qwen2", "acereason"], qwen2::spec),
     Family::new("qwen3", &["qwen3"], qwen3::spec),
     Family::new("qwen3_5", &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"], qwen3_5::spec)
         .published(qwen3_5::published),
@@ -210,6 +228,9 @@ const FAMILIES: &[Family] = &[
     Family::new("solar_open", &["solar_open"], glm4_moe::solar_open).published(glm4_moe::published),
     Family::new("starcoder2", &["starcoder2"], starcoder2::spec)
         .note("GELU and `sliding_window` as the configuration says"),
+    Family::new("seed_oss", &["seed_oss"], near_llama::seed_oss),
+    Family::new("smollm3", &["smollm3"], near_llama::smollm3),
+    Family::new("telechat3", &["telechat3"], near_llama::telechat3),
 ];
 
 /// Which family runs which `model_type`.

@@ -18,5 +18,5 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         windows: Windows::Upper,
         ..Standard::default()
     }
-    .spec(config)
+    .spec(config.fields())
 }

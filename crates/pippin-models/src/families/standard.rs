@@ -8,7 +8,7 @@ use crate::config::Fields;
 use crate::parts::{Attention, Dense, NormSpec, Part};
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{Block, DecoderSpec, EmbeddingScale, Head, LayerSpec, ModelNames};
-use crate::{Config, Result, limits};
+use crate::{Result, limits};
 
 /// The differences between the classic families.
 pub(crate) struct Standard {
@@ -20,6 +20,8 @@ pub(crate) struct Standard {
     pub(crate) mlp_bias: bool,
     /// Whether queries and keys are normalised head by head.
     pub(crate) head_norms: bool,
+    /// `num_attention_heads` where the configuration has none; without it, the configuration must have one.
+    pub(crate) default_heads: Option<usize>,
     /// Head dimension where the configuration has none; otherwise the hidden size over the heads.
     pub(crate) default_head_dim: Option<usize>,
     /// Whether `num_key_value_heads` may be absent, meaning as many as there are query heads.
@@ -45,6 +47,7 @@ impl Default for Standard {
             output_bias: false,
             mlp_bias: false,
             head_norms: false,
+            default_heads: None,
             default_head_dim: None,
             kv_heads_optional: false,
             default_rope_theta: Some(10_000.0),
@@ -69,8 +72,7 @@ pub(crate) enum Windows {
 
 impl Standard {
     /// What llama's configuration says, and that of the families that share its fields.
-    pub(crate) fn llama(config: &Config) -> Result<Self> {
-        let fields = config.fields();
+    pub(crate) fn llama(fields: Fields<'_>) -> Result<Self> {
         let attention_bias = fields.flag("attention_bias")?.unwrap_or(false);
         Ok(Self {
             qkv_bias: attention_bias,
@@ -83,12 +85,15 @@ impl Standard {
         })
     }
 
-    pub(crate) fn spec(&self, config: &Config) -> Result<DecoderSpec> {
-        let fields = config.fields();
+    /// The decoder that these fields say: those of the configuration, or of the text model in it.
+    pub(crate) fn spec(&self, fields: Fields<'_>) -> Result<DecoderSpec> {
         let hidden_size = fields.limited_count("hidden_size", limits::HIDDEN)?;
         let layers = fields.limited_count("num_hidden_layers", limits::LAYERS)?;
         let intermediate_size = fields.limited_count("intermediate_size", limits::INTERMEDIATE)?;
-        let heads = fields.limited_count("num_attention_heads", limits::HEADS)?;
+        let heads = match self.default_heads {
+            Some(heads) => fields.count_or("num_attention_heads", heads, limits::HEADS)?,
+            None => fields.limited_count("num_attention_heads", limits::HEADS)?,
+        };
         let kv_heads = match fields.count("num_key_value_heads")? {
             None if self.kv_heads_optional => heads,
             _ => fields.limited_count("num_key_value_heads", limits::HEADS)?,

@@ -163,6 +163,10 @@ impl Attention {
             within("sliding_window", length, limits::CONTEXT)?;
         }
         positive("the attention scale", self.scale)?;
+        if let Some(PositionScale::Logarithmic { floor, scale, .. }) = self.position_scale {
+            positive("the number of positions that share a factor", floor)?;
+            positive("the factor on queries by position", scale)?;
+        }
         if let Some(cap) = self.softcap {
             positive("attn_logit_softcapping", cap)?;
         }

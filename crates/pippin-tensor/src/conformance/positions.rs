@@ -117,7 +117,7 @@ pub fn rope_angles<B: Backend>(backend: &B, tolerance: f64) {
     assert!(result.is_err(), "as many dimensions: {result:?}");
     for axes in [0, 2] {
         assert_refused(axes, backend.rope_angles(&one, axes, &good));
-        let kind = PositionScale::Logarithmic { floor: 4.0, scale: 1.0 };
+        let kind = PositionScale::Logarithmic { floor: 4.0, scale: 1.0, first: 1.0 };
         assert_refused(axes, backend.position_scale(&one, axes, kind));
     }
 }
@@ -125,8 +125,8 @@ pub fn rope_angles<B: Backend>(backend: &B, tolerance: f64) {
 /// [`Backend::position_scale`], at and around the positions where the factor changes.
 pub fn position_scale<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
-    for (floor, scale) in [(8192f32, 0.1f32), (4.0, 1.0), (1.0, -0.25)] {
-        let kind = PositionScale::Logarithmic { floor, scale };
+    for (floor, scale, start) in [(8192f32, 0.1f32, 1.0), (4.0, 1.0, 1.0), (1.0, -0.25, 1.0), (4.0, 0.5, 0.0)] {
+        let kind = PositionScale::Logarithmic { floor, scale, first: start };
         let first = [0, 1, 2, 3, 4, 6, 7, 8, 8190, 8191, 8192, 16382, 16383, 100_000, 1 << 20];
         let other = [5; 15];
         for (axes, positions) in [(1, first.to_vec()), (2, [first, other].concat())] {
@@ -137,7 +137,7 @@ pub fn position_scale<B: Backend>(backend: &B, tolerance: f64) {
                 continue;
             }
             let expected = Array::from_rows(first.len(), 1, |row| {
-                let shared = ((f64::from(first[row]) + 1.0) / f64::from(floor)).floor();
+                let shared = ((f64::from(first[row]) + f64::from(start)) / f64::from(floor)).floor();
                 vec![1.0 + f64::from(scale) * shared.ln_1p()]
             });
             check.rows((kind, axes), first.len(), &expected, |part| {

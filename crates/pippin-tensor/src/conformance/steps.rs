@@ -152,6 +152,6 @@ pub fn nothing_is_unsupported<B: Backend>(backend: &B) {
     for matrix in Weights::kinds(&mut Random::new(82), 4, 128) {
         assert!(matrix.upload(&Check::new(backend, 0.0)).is_some(), "{}", matrix.kind);
     }
-    let kind = PositionScale::Logarithmic { floor: 8.0, scale: 1.0 };
+    let kind = PositionScale::Logarithmic { floor: 8.0, scale: 1.0, first: 1.0 };
     backend.position_scale(&backend.indices(&[3]).unwrap(), 1, kind).unwrap();
 }

@@ -38,11 +38,14 @@ pub struct RopeSpec {
 /// A factor on queries that depends on their position.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PositionScale {
-    /// `1 + scale * ln(1 + floor((position + 1) / floor))`: Llama 4's attention temperature.
+    /// `1 + scale * ln(1 + floor((position + first) / floor))`: Llama 4's attention temperature, which counts positions from
+    /// one, and Ministral's, which counts them from zero.
     Logarithmic {
         /// Positions that share a factor.
         floor: f32,
         /// Factor on the logarithm.
         scale: f32,
+        /// What the first token's position counts as.
+        first: f32,
     },
 }
