@@ -31,7 +31,7 @@ from mlx_lm.utils import _get_classes, load_model
 
 import weights
 from configs import MATTERS, MODELS
-from oracle import Routers, construction, oracle_config, patch
+from oracle import Routers, construction, oracle_config, patch, stored_name
 
 STEPS = 64
 LOGITS_AT = (1, 8, 32, 63)
@@ -69,16 +69,18 @@ def own_arrays(module):
     return ((key, value) for key, value in module.items() if isinstance(value, mx.array) and not key.startswith("_"))
 
 
-def make_tensors(config, dtype, salt):
-    """Every tensor of the checkpoint, by the names that mlx-lm's own module tree has."""
+def make_tensors(stored, dtype, salt):
+    """Every tensor of the checkpoint, by the names that mlx-lm's own module tree has; weights follow from those of the checkpoint."""
+    config = oracle_config(stored)
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
     if config["model_type"] in TIED:
         getattr(model, "language_model", model).pop("lm_head")
     tensors = {}
-    for path, module in model.named_modules():
+    for own_path, module in model.named_modules():
         for key, value in own_arrays(module):
-            name, shape = f"{path}.{key}", value.shape
+            own_name, shape = f"{own_path}.{key}", value.shape
+            path, name = stored_name(stored, own_path), stored_name(stored, own_name)
             if key == "weight" and hasattr(module, "to_quantized"):
                 if spec := quantization_of(config, path, shape[-1]):
                     mode, bits, group_size = spec["mode"], spec["bits"], spec["group_size"]
@@ -86,15 +88,15 @@ def make_tensors(config, dtype, salt):
                         parts = weights.quantized(salt, path, shape, bits, group_size)
                     else:
                         parts = weights.quantized_minifloat(salt, path, shape, mode, bits, group_size)
-                    tensors |= {f"{path}.{part}": part_value for part, part_value in zip(("weight", "scales", "biases"), parts)}
+                    tensors |= {f"{own_path}.{part}": part_value for part, part_value in zip(("weight", "scales", "biases"), parts)}
                 else:
-                    tensors[name] = weights.matrix(salt, name, shape)
+                    tensors[own_name] = weights.matrix(salt, name, shape)
             elif type(module).__name__ in GATES and key == "weight" or isinstance(module, RGLRU) and key.endswith("_weight"):
-                tensors[name] = weights.matrix(salt, name, shape)
+                tensors[own_name] = weights.matrix(salt, name, shape)
             elif isinstance(module, (nn.Conv1d, GriffinConv1d)) and key == "weight":
-                tensors[name] = weights.convolution(salt, name, shape)
+                tensors[own_name] = weights.convolution(salt, name, shape)
             else:
-                tensors[name] = weights.vector(salt, name, shape)
+                tensors[own_name] = weights.vector(salt, name, shape)
     arrays = {name: mx.array(value) for name, value in tensors.items()}
     if dtype == "BF16":
         arrays = {name: a if a.dtype in (mx.uint32, mx.uint8) else a.astype(mx.bfloat16) for name, a in arrays.items()}
@@ -109,7 +111,7 @@ def load(config, dtype, salt):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         (folder / "config.json").write_text(json.dumps(oracle_config(config)))
-        mx.save_safetensors(str(folder / "model.safetensors"), make_tensors(oracle_config(config), dtype, salt))
+        mx.save_safetensors(str(folder / "model.safetensors"), make_tensors(config, dtype, salt))
         with construction(config):
             model, _ = load_model(folder)
     model.set_dtype(mx.float32)

@@ -14,7 +14,7 @@ from mlx_lm.models.activations import swiglu
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
 
-ONLY_IN_SWIFT = {"acereason": "qwen2"}
+ONLY_IN_SWIFT = {"acereason": "qwen2", "nemotron_labs_diffusion": "ministral3"}
 
 
 def oracle_config(config):
@@ -28,10 +28,20 @@ def oracle_config(config):
     return config
 
 
+def stored_name(config, name):
+    """What a checkpoint calls a tensor that mlx-lm has under another name."""
+    if config["model_type"] == "nemotron_labs_diffusion":
+        return name.replace("lm_head", "diffusion_head") if name.startswith("lm_head") else name.replace("model.", "encoder.", 1)
+    return name
+
+
 def patch(model, config):
     """Give a model what mlx-lm leaves out."""
     window = config.get("sliding_window")
     match config["model_type"]:
+        case "plamo3":
+            # A prompt's windows are a token longer than those that its cache keeps.
+            model.model.layers.window_size -= 1
         case "mistral" if window:
             # The first layer's window that `oracle_config` could not give.
             assert isinstance(model, Llama)

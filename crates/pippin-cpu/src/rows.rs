@@ -95,7 +95,7 @@ impl CpuBackend {
     pub(crate) fn check_gate(&self, kind: Gate) -> Result<()> {
         match kind {
             Gate::Of(activation) => self.check_activation(activation),
-            Gate::ClampedSwiglu { .. } => Ok(()),
+            Gate::ClampedSwiglu { .. } | Gate::ClampedSilu { .. } => Ok(()),
             other => Err(TensorError::Unsupported { backend: "cpu", what: format!("the gate {other:?}") }),
         }
     }

@@ -163,7 +163,11 @@ impl<B: Backend> Decoder<B> {
         let nothing = Outputs { logits: None, hidden: None };
         for (index, layer) in spec.layers.iter().enumerate() {
             let places = &plan.places[index];
-            match (layer, &weights.layers[index], flow.take()) {
+            let own = index % weights.layers.len();
+            if index > 0 && own == 0 && spec.norm_between_passes {
+                x = backend.norm(&x, &weights.final_norm)?;
+            }
+            match (layer, &weights.layers[own], flow.take()) {
                 (LayerSpec::Blocks(blocks), LayerWeights::Blocks(weights), _) => {
                     let mut places = places.iter();
                     for (number, (block, weights)) in blocks.iter().zip(weights).enumerate() {

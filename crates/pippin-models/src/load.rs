@@ -108,7 +108,7 @@ fn describe_prepared(config: &Config, checkpoint: &Checkpoint) -> Result<ModelIn
 /// Layers of the files beyond those of the configuration: the one or the other is wrong, or they are for training only.
 fn surplus_layers(spec: &DecoderSpec, checkpoint: &Checkpoint) -> Option<String> {
     let prefix = format!("{}.", spec.names.layers);
-    let layers = spec.layers.len();
+    let layers = spec.distinct_layers().len();
     let of = |name: &str| name.strip_prefix(&prefix)?.split('.').next()?.parse::<usize>().ok();
     let most = checkpoint.names().filter_map(of).max().filter(|most| *most >= layers)?;
     Some(format!(

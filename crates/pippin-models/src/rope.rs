@@ -47,8 +47,8 @@ pub(crate) fn validate(rope: &RopeSpec, head_dim: usize) -> Result<()> {
                 let words = format!("gives {found} frequencies for {dims} rotated dimensions");
                 return Err(problem("rope_scaling", words));
             }
-            // Zero is a pair that does not rotate.
-            if let Some(frequency) = frequencies.iter().find(|f| !(f.is_finite() && **f >= 0.0)) {
+            // Zero is a pair that does not rotate, a negative one rotates the other way.
+            if let Some(frequency) = frequencies.iter().find(|f| !f.is_finite()) {
                 return Err(problem("rope_scaling", format!("gives the frequency {frequency}")));
             }
         }
@@ -74,6 +74,19 @@ pub(crate) fn plain(base: f64, dims: usize, traditional: bool) -> Arc<RopeSpec> 
 pub(crate) fn plain_proportional(base: f64, dims: usize, share: f64, traditional: bool) -> Arc<RopeSpec> {
     let frequencies = proportional(base, dims, share, 1.0);
     Arc::new(RopeSpec { dims, traditional, frequencies, scale: 1.0, axes: None })
+}
+
+/// The same positions turning the other way.
+pub(crate) fn reversed(rope: &RopeSpec) -> Result<Arc<RopeSpec>> {
+    match &rope.frequencies {
+        RopeFrequencies::Fixed(frequencies) => {
+            let frequencies = RopeFrequencies::Fixed(frequencies.iter().map(|f| -f).collect());
+            Ok(Arc::new(RopeSpec { frequencies, ..rope.clone() }))
+        }
+        RopeFrequencies::Dynamic { .. } => {
+            Err(problem("rope_scaling", "cannot be dynamic where positions turn backwards"))
+        }
+    }
 }
 
 /// The rotated dimensions of heads of which a share is rotated. What is more than any head has will be refused, but the

@@ -55,6 +55,11 @@ pub struct DecoderSpec {
     pub layer_inputs: Option<LayerInputs>,
     /// The layers, first to last.
     pub layers: Vec<LayerSpec>,
+    /// How many passes they are made of: a model may be run several times over with the same weights, and keep keys and values
+    /// of its own each time.
+    pub passes: usize,
+    /// Whether the final norm also stands between passes.
+    pub norm_between_passes: bool,
     /// The norm after the last layer; its path is a full one.
     pub final_norm: NormSpec,
     /// The output head.
@@ -255,6 +260,11 @@ impl DecoderSpec {
         }
     }
 
+    /// The layers that have weights: those of one pass.
+    pub(crate) fn distinct_layers(&self) -> &[LayerSpec] {
+        &self.layers[..self.layers.len() / self.passes.max(1)]
+    }
+
     /// The full path of a layer.
     pub(crate) fn layer_path(&self, layer: usize) -> String {
         format!("{}.{layer}", self.names.layers)
@@ -273,6 +283,9 @@ impl DecoderSpec {
         check::within("hidden_size", self.hidden_size, limits::HIDDEN)?;
         check::within("max_position_embeddings", self.context_length, limits::CONTEXT)?;
         check::within("num_hidden_layers", self.layers.len(), limits::LAYERS)?;
+        if self.passes == 0 || !self.layers.len().is_multiple_of(self.passes) {
+            return Err(check::problem("num_loops", "must be a positive integer, and divide the layers"));
+        }
         check::finite("the embedding scale", self.embedding_scale.factor)?;
         self.embedding_norm.iter().try_for_each(NormSpec::validate)?;
         self.final_norm.validate()?;

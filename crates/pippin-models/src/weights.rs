@@ -59,8 +59,8 @@ impl<L, V> Weights<L, V> {
         let layer_inputs =
             inputs.map(|inputs| inputs.weights(source, spec.layers.len(), vocab, hidden)).transpose()?;
         let streams = spec.streams().map(|streams| streams.weights(source, hidden)).transpose()?;
-        let mut layers = Vec::with_capacity(spec.layers.len());
-        for (index, layer) in spec.layers.iter().enumerate() {
+        let mut layers = Vec::with_capacity(spec.distinct_layers().len());
+        for (index, layer) in spec.distinct_layers().iter().enumerate() {
             let at = spec.layer_path(index);
             let blocks = match layer {
                 LayerSpec::Blocks(blocks) => blocks,
@@ -127,7 +127,7 @@ impl ModelInfo {
             family,
             vocab_size: spec.vocab_size,
             context_length: spec.context_length,
-            layers: spec.layers.len(),
+            layers: spec.distinct_layers().len(),
             hidden_size: spec.hidden_size,
             heads: attention.map_or(0, |needs| needs.heads),
             kv_heads: cache.map_or(0, |cache| cache.kv_heads),

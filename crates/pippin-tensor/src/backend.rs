@@ -290,7 +290,7 @@ pub trait Backend: Sized + Debug + 'static {
     // Elements and rows
 
     /// `a + b`; `b` has the shape of `a`, or is one row that is added to every row, or one column that is added to every
-    /// column.
+    /// column, or a single number that is added to every other.
     ///
     /// # Errors
     /// Shapes that do not fit.

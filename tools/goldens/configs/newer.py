@@ -46,6 +46,70 @@ PIXTRAL = {
     | {"model_type": "mistral", "head_dim": 4, "num_key_value_heads": 8, "sliding_window": None},
 }
 
+NEMOTRON_LABS_DIFFUSION = {k: v for k, v in MINISTRAL3.items() if k not in ("layer_types", "sliding_window")} | UNTIED | {
+    "model_type": "nemotron_labs_diffusion", "num_hidden_layers": 2, "mask_token_id": 95, "block_size": 32,
+}
+
+NANBEIGE = LLAMA | UNTIED | {"model_type": "nanbeige", "num_loops": 2}
+
+APERTUS = LLAMA | UNTIED | {
+    "model_type": "apertus", "hidden_act": "xielu", "attention_bias": False, "mlp_bias": False, "qk_norm": True, "post_norm": False,
+}
+
+NANOCHAT = {
+    "model_type": "nanochat",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 96,
+    "max_position_embeddings": 256,
+    "intermediate_size": 256,
+    "rope_theta": 10000.0,
+}
+
+LILLE = {
+    "model_type": "lille-130m",
+    "block_size": 256,
+    "layer_norm_eps": 1e-5,
+    "n_embd": 64,
+    "n_head": 4,
+    "n_kv_heads": 2,
+    "n_layer": 2,
+    "rope_theta": 10000.0,
+    "vocab_size": 96,
+}
+
+PLAMO3 = LLAMA | {
+    "model_type": "plamo3",
+    "num_hidden_layers": 4,
+    "head_dim": 24,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "rope_local_theta": 10000.0,
+    "window_size": 8,
+    "sliding_window_pattern": 3,
+}
+
+MELLUM = {k: v for k, v in LLAMA.items() if k != "rope_theta"} | UNTIED | {
+    "model_type": "mellum",
+    "num_hidden_layers": 3,
+    "head_dim": 24,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 48,
+    "norm_topk_prob": True,
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "rope_parameters": {
+        "full_attention": {
+            "rope_type": "yarn", "rope_theta": 500000.0, "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32.0,
+            "beta_slow": 1.0,
+        },
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+}
+
 
 def text(config, **changes):
     return {"text_config": config["text_config"] | changes}
@@ -70,6 +134,20 @@ CONFIGS = {
     "mistral3-4bit": four_bits(MISTRAL3, **text(MISTRAL3, **WIDE, head_dim=32)),
     "llava": {"model_type": "llava", "text_config": LLAMA | UNTIED | {"rms_norm_eps": 1e-6}},
     "pixtral": PIXTRAL,
+    "nemotron_labs_diffusion": NEMOTRON_LABS_DIFFUSION,
+    "nemotron_labs_diffusion-4bit": four_bits(NEMOTRON_LABS_DIFFUSION, **WIDE, head_dim=32),
+    "nanbeige": NANBEIGE,
+    "nanbeige-4bit": four_bits(NANBEIGE, **WIDE, loop_loss_weights=[0.5, 0.5], skip_loop_final_norm=True),
+    "apertus": APERTUS,
+    "apertus-4bit": four_bits(APERTUS, **WIDE, mlp_bias=True),
+    "nanochat": NANOCHAT,
+    "nanochat-4bit": four_bits(NANOCHAT, hidden_size=128),
+    "lille-130m": LILLE,
+    "lille-130m-4bit": four_bits(LILLE, n_embd=128),
+    "plamo3": PLAMO3,
+    "plamo3-4bit": four_bits(PLAMO3, **WIDE, head_dim=32, tie_word_embeddings=False),
+    "mellum": MELLUM,
+    "mellum-4bit": four_bits(MELLUM, range(3), ["mlp.gate"], **WIDE, head_dim=32, moe_intermediate_size=96, norm_topk_prob=False),
     "acereason-4bit": four_bits(LLAMA | {"model_type": "acereason", "rope_theta": 1000000.0}, **WIDE) | UNTIED,
 }
 
@@ -95,5 +173,28 @@ MATTERS = {
     "ministral3": [
         {"sliding_window": 9},
         {"rope_parameters": MINISTRAL3["rope_parameters"] | {"llama_4_scaling_beta": 0.1}},
+    ],
+    "nemotron_labs_diffusion": [
+        {"rope_parameters": MINISTRAL3["rope_parameters"] | {"llama_4_scaling_beta": 0.1}},
+    ],
+    "nanbeige": [
+        {"num_loops": 1},
+        {"skip_loop_final_norm": True},
+    ],
+    "apertus": [
+        {"qk_norm": False},
+    ],
+    "nanochat": [
+        {"final_logit_softcapping": None},
+    ],
+    "plamo3": [
+        {"window_size": 9},
+        {"rope_local_theta": 1000000.0},
+        {"sliding_window_pattern": 2},
+    ],
+    "mellum": [
+        {"norm_topk_prob": False},
+        {"sliding_window": 9},
+        {"layer_types": ["full_attention", "full_attention", "sliding_attention"]},
     ],
 }

@@ -166,6 +166,9 @@ pub(crate) unsafe fn binary<S: Simd>(kind: Binary, a: &[f32], b: &[f32], out: &m
             Binary::Gate(Gate::ClampedSwiglu { alpha, limit }) => {
                 zip::<S, Clamped>(a, b, out, &Clamped { alpha, limit });
             }
+            Binary::Gate(Gate::ClampedSilu { limit }) => {
+                zip::<S, ClampedSilu>(a, b, out, &ClampedSilu { limit });
+            }
             Binary::Gate(Gate::Of(activation)) => {
                 activate::<S>(activation, a, out);
                 out.iter_mut().zip(b).for_each(|(out, b)| *out *= b);
@@ -190,6 +193,10 @@ struct Clamped {
     limit: f32,
 }
 
+struct ClampedSilu {
+    limit: f32,
+}
+
 #[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract is the operations' contract")]
 impl OfTwo for SiluGate {
     #[inline(always)]
@@ -209,6 +216,18 @@ impl OfTwo for Clamped {
             let up = S::max(S::splat(-self.limit), min::<S>(S::splat(self.limit), b));
             let swish = S::mul(gate, sigmoid::<S>(S::mul(gate, S::splat(self.alpha))));
             S::fma(swish, up, swish)
+        }
+    }
+}
+
+#[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract is the operations' contract")]
+impl OfTwo for ClampedSilu {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, a: S::F, b: S::F) -> S::F {
+        unsafe {
+            let gate = min::<S>(S::splat(self.limit), silu::<S>(a));
+            let up = S::max(S::splat(-self.limit), min::<S>(S::splat(self.limit), b));
+            S::mul(gate, up)
         }
     }
 }
@@ -267,7 +286,8 @@ pub(crate) unsafe fn activate<S: Simd>(activation: Activation, x: &[f32], out: &
 /// Whether [`activate`] has an activation.
 pub(crate) fn has_activation(activation: Activation) -> bool {
     use Activation::{
-        Exp, Gelu, GeluSigmoid, GeluTanh, Relu, ReluSquared, Sigmoid, Silu, SoftCap, Softplus, Sqrt, Tanh,
+        Exp, ExpExcess, Gelu, GeluSigmoid, GeluTanh, Relu, ReluSquared, Sigmoid, Silu, SoftCap, Softplus,
+        Sqrt, Tanh,
     };
     matches!(
         activation,
@@ -280,6 +300,7 @@ pub(crate) fn has_activation(activation: Activation) -> bool {
             | Tanh
             | Softplus
             | Exp
+            | ExpExcess
             | Sqrt
             | SoftCap(_)
     )
@@ -319,6 +340,10 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
             Activation::Exp => S::exp(x),
             Activation::SoftCap(cap) => S::mul(tanh::<S>(S::mul(x, S::splat(1.0 / cap))), S::splat(cap)),
             Activation::Softplus => one_by_one::<S>(x, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
+            Activation::ExpExcess => one_by_one::<S>(x, |x| {
+                let x = if x > 0.0 { 0.0 } else { x };
+                x.exp_m1() - x
+            }),
             Activation::Sqrt => one_by_one::<S>(x, |x| if x < 0.0 { 0.0 } else { x.sqrt() }),
             // The backend refuses activations that are not above.
             _ => x,

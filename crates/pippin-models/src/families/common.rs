@@ -73,6 +73,8 @@ impl Sizes {
             embedding_scale: EmbeddingScale::NONE,
             embedding_norm: None,
             layer_inputs: None,
+            passes: 1,
+            norm_between_passes: false,
             layers,
             final_norm,
             head,
@@ -95,7 +97,8 @@ pub(crate) fn attentions(spec: &mut DecoderSpec) -> impl Iterator<Item = (usize,
             LayerSpec::Blocks(blocks) => blocks.as_mut_slice(),
             LayerSpec::AltUp(_) => &mut [],
         };
-        blocks.iter_mut().flat_map(|block| &mut block.parts).filter_map(move |(_, part)| match part {
+        let branches = blocks.iter_mut().flat_map(|block| &mut block.branches);
+        branches.filter_map(move |branch| match &mut branch.part {
             Part::Attention(attention) => Some((index, attention)),
             _ => None,
         })

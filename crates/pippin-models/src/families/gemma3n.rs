@@ -98,6 +98,8 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         embedding_scale: EmbeddingScale { factor: (hidden_size as f32).sqrt(), as_stored: true },
         embedding_norm: None,
         layer_inputs: Some(inputs),
+        passes: 1,
+        norm_between_passes: false,
         layers: windows.into_iter().zip(shares).zip(networks).enumerate().map(layer).collect(),
         final_norm: NormSpec::rms(norm, eps),
         head: Head { softcap, ..Head::new(HeadWeights::Tied) },

@@ -12,9 +12,9 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         residual_scale: factor("residual_multiplier")?,
         default_rope_theta: None,
         rope_traditional: false,
-        ..Standard::llama(config)?
+        ..Standard::llama(config.fields())?
     }
-    .spec(config)?;
+    .spec(config.fields())?;
     Ok(DecoderSpec {
         embedding_scale: EmbeddingScale { factor: factor("embedding_multiplier")?, as_stored: false },
         head: Head { scale: 1.0 / factor("logits_scaling")?, ..spec.head },

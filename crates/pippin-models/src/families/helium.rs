@@ -9,7 +9,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         rope_traditional: true,
         default_rope_theta: None,
         default_context_length: 4096,
-        ..Standard::llama(config)?
+        ..Standard::llama(config.fields())?
     }
-    .spec(config)
+    .spec(config.fields())
 }

@@ -15,5 +15,5 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         default_context_length: 32_768,
         ..Standard::default()
     }
-    .spec(config)
+    .spec(config.fields())
 }

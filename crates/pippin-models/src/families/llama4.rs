@@ -67,7 +67,7 @@ pub(crate) fn temperature(fields: Fields<'_>, default: bool) -> Result<Option<Po
     };
     let floor = fields.positive_or("floor_scale", 8192.0)?;
     let scale = fields.positive_or("attn_scale", 0.1)?;
-    Ok(tempered.then_some(PositionScale::Logarithmic { floor, scale }))
+    Ok(tempered.then_some(PositionScale::Logarithmic { floor, scale, first: 1.0 }))
 }
 
 fn experts(fields: Fields<'_>, sizes: &Sizes) -> Result<Experts> {

@@ -45,6 +45,8 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         embedding_scale: EmbeddingScale::NONE,
         embedding_norm: None,
         layer_inputs: None,
+        passes: 1,
+        norm_between_passes: false,
         layers: vec![LayerSpec::Blocks(vec![block]); layers],
         final_norm: NormSpec::rms("backbone.norm_f", eps),
         head: Head::new(head_weights(fields)?),

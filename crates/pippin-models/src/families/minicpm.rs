@@ -17,7 +17,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         rope_traditional: fields.flag_or("rope_traditional", false)?,
         ..Standard::default()
     }
-    .spec(config)?;
+    .spec(config.fields())?;
     let base = fields.limited_count("dim_model_base", limits::HIDDEN)?;
     let factor = fields.required_positive("scale_emb")? as f32;
     Ok(DecoderSpec {

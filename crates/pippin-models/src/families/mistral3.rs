@@ -13,7 +13,9 @@ pub(crate) fn mistral3(config: &Config) -> Result<DecoderSpec> {
     let spec = match fields.text("model_type")? {
         Some("ministral3") => ministral3::text(fields)?,
         Some("mistral" | "llama") | None => classic(fields)?,
-        Some(other) => return Err(fields.unsupported("model_type", other, &["llama", "ministral3", "mistral"])),
+        Some(other) => {
+            return Err(fields.unsupported("model_type", other, &["llama", "ministral3", "mistral"]));
+        }
     };
     Ok(prefixed(spec))
 }

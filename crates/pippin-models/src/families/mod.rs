@@ -1,6 +1,7 @@
 //! The families: one file each, from `config.json` to a [`DecoderSpec`].
 
 mod afmoe;
+mod apertus;
 mod bailing_moe;
 mod cohere2;
 mod common;
@@ -26,28 +27,31 @@ mod klear;
 mod laguna;
 mod lfm2;
 mod lfm2_moe;
+mod lille;
 mod llama;
 mod llama4;
 mod llama4_text;
 mod mamba2;
+mod mellum;
 mod mimo_v2_flash;
 mod minicpm;
 mod minicpm3;
 mod minimax;
 mod minimax_m3_vl;
-mod mistral;
-mod mixtral;
-mod muse_glimmer;
-mod nemotron;
 mod ministral3;
 mod mistral;
 mod mistral3;
+mod mixtral;
+mod muse_glimmer;
+mod nanochat;
 mod near_llama;
+mod nemotron;
 mod olmo2;
 mod olmoe;
 mod phi;
 mod phi3;
 mod phimoe;
+mod plamo3;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
@@ -118,6 +122,7 @@ impl Family {
 /// Every family this version knows, in alphabetical order.
 const FAMILIES: &[Family] = &[
     Family::new("afmoe", &["afmoe"], afmoe::spec).published(afmoe::published),
+    Family::new("apertus", &["apertus"], apertus::spec).published(apertus::published),
     Family::new("bailing_moe", &["bailing_moe"], bailing_moe::spec).published(bailing_moe::published),
     Family::new("cohere2", &["cohere2"], cohere2::spec),
     Family::new("deepseek", &["deepseek"], deepseek_v1::spec)
@@ -128,6 +133,7 @@ const FAMILIES: &[Family] = &[
     Family::new("deepseek_v3", &["deepseek_v3", "joyai_llm_flash", "kimi_k2"], deepseek::deepseek_v3)
         .published(deepseek::published),
     Family::new("dots1", &["dots1"], glm4_moe::dots1).published(glm4_moe::published_in_place),
+    Family::new("ernie4_5", &["ernie4_5"], near_llama::ernie4_5),
     Family::new("ernie4_5_moe", &["ernie4_5_moe"], ernie4_5_moe::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("exaone", &["exaone"], exaone::exaone),
@@ -135,9 +141,6 @@ const FAMILIES: &[Family] = &[
     Family::new("exaone_moe", &["exaone_moe"], exaone_moe::spec).published(exaone_moe::published),
     Family::new("gear", &["gear"], gear::spec),
     Family::new("gemma", &["gemma"], gemma::gemma).note("GELU is approximated, as in transformers"),
-    Family::new("deepseek_v3", &["deepseek_v3", "kimi_k2"], deepseek_v3::spec)
-        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
-    Family::new("ernie4_5", &["ernie4_5"], near_llama::ernie4_5),
     Family::new("gemma2", &["gemma2"], gemma::gemma2)
         .note("windows in every other layer, as in transformers"),
     Family::new("gemma3", &["gemma3", "gemma3_text"], gemma::gemma3).published(gemma::published),
@@ -160,17 +163,18 @@ const FAMILIES: &[Family] = &[
     Family::new("granitemoe", &["granitemoe"], granitemoe::spec).published(granitemoe::published),
     Family::new("helium", &["helium"], helium::spec),
     Family::new("hunyuan", &["hunyuan"], hunyuan::spec).published(hunyuan::published),
+    Family::new("hunyuan_v1_dense", &["hunyuan_v1_dense"], near_llama::hunyuan_v1_dense),
     Family::new("internlm3", &["internlm3"], internlm3::spec),
     Family::new("kimi_vl", &["kimi_vl", "kimi_k25"], deepseek::kimi).published(deepseek::published),
     Family::new("klear", &["Klear"], klear::spec).published(klear::published),
     Family::new("laguna", &["laguna"], laguna::spec).published(laguna::published),
-    Family::new("hunyuan_v1_dense", &["hunyuan_v1_dense"], near_llama::hunyuan_v1_dense),
     Family::new("lfm2", &["lfm2"], lfm2::spec),
     Family::new("lfm2_moe", &["lfm2_moe"], lfm2_moe::spec).published(lfm2_moe::published),
     Family::new("lfm2_vl", &["lfm2-vl", "lfm2_vl"], lfm2::vision).published(|_, tensors| {
         common::nest_text(tensors);
         Ok(())
     }),
+    Family::new("lille-130m", &["lille-130m"], lille::spec),
     // mlx-lm takes the other two for llama, too.
     Family::new("llama", &["llama", "iquestcoder", "xverse"], llama::spec),
     Family::new("llama4", &["llama4"], llama4::spec).published(llama4::published),
@@ -178,6 +182,8 @@ const FAMILIES: &[Family] = &[
         .published(llama4_text::published)
         .note("chunks and factors by position, as in transformers"),
     Family::new("mamba2", &["mamba2"], mamba2::spec).note("the gated norm is by group"),
+    Family::new("mellum", &["mellum"], mellum::spec).published(qwen3_moe::published),
+    Family::new("mimo", &["mimo"], near_llama::mimo),
     Family::new("mimo_v2_flash", &["mimo_v2_flash"], mimo_v2_flash::spec).published(mimo_v2_flash::published),
     Family::new("minicpm", &["minicpm"], minicpm::spec)
         .note("`rope_theta` is 10,000 where there is none; a tied head has its factor"),
@@ -187,13 +193,23 @@ const FAMILIES: &[Family] = &[
     Family::new("minimax_m3_vl", &["minimax_m3_vl"], minimax_m3_vl::spec)
         .published(minimax_m3_vl::published)
         .note("contexts in which no block of keys is left out"),
+    Family::new("ministral3", &["ministral3"], ministral3::spec),
     Family::new("mistral", &["mistral"], mistral::spec).note("`sliding_window` without `layer_types`"),
+    // As mlx-lm takes it; the text model alone.
+    Family::new("mistral3", &["mistral3", "llava"], mistral3::mistral3).published(mistral3::published),
     Family::new("mixtral", &["mixtral"], mixtral::spec)
         .published(mixtral::published)
         .note("`sliding_window`, as in transformers"),
     Family::new("muse_glimmer", &["muse_glimmer", "muse_glimmer_text"], muse_glimmer::spec)
         .published(muse_glimmer::published),
+    Family::new("nanbeige", &["nanbeige"], near_llama::nanbeige),
+    Family::new("nanochat", &["nanochat"], nanochat::spec)
+        .published(nanochat::published)
+        .note("`rms_norm_eps` and `final_logit_softcapping` where they are there"),
     Family::new("nemotron", &["nemotron"], nemotron::spec),
+    // It is not in mlx-lm, but in mlx-swift-lm.
+    Family::new("nemotron_labs_diffusion", &["nemotron_labs_diffusion"], ministral3::nemotron_labs_diffusion)
+        .note("token by token"),
     Family::new("olmo2", &["olmo2"], olmo2::olmo2),
     Family::new("olmo3", &["olmo3"], olmo2::olmo3),
     Family::new("olmoe", &["olmoe"], olmoe::spec)
@@ -201,19 +217,13 @@ const FAMILIES: &[Family] = &[
     Family::new("phi", &["phi"], phi::spec),
     Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
     Family::new("phimoe", &["phimoe"], phimoe::spec).published(mixtral::published),
-    Family::new("qwen2", &["qwen2"], qwen2::spec),
+    Family::new("pixtral", &["pixtral"], mistral3::pixtral).published(mistral3::published),
+    Family::new("plamo3", &["plamo3"], plamo3::spec)
+        .published(plamo3::published)
+        .note("windows are as long in prompts as in decoding"),
+    Family::new("qwen2", &["qwen2", "acereason"], qwen2::spec),
     Family::new("qwen2_moe", &["qwen2_moe"], qwen2_moe::spec).published(qwen3_moe::published),
     Family::new("qwen2_vl", &["qwen2_vl", "qwen2_5_vl"], qwen_vl::qwen2_vl).published(qwen_vl::published),
-    Family::new("mimo", &["mimo"], near_llama::mimo),
-    Family::new("ministral3", &["ministral3"], ministral3::spec),
-    Family::new("mistral", &["mistral"], mistral::spec).note("`sliding_window` without `layer_types`"),
-    // As mlx-lm takes it; the text model alone.
-    Family::new("mistral3", &["mistral3", "llava"], mistral3::mistral3).published(mistral3::published),
-    Family::new("olmo2", &["olmo2"], olmo2::spec),
-    Family::new("phi", &["phi"], phi::spec),
-    Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
-    Family::new("pixtral", &["pixtral"], mistral3::pixtral).published(mistral3::published),
-    Family::new("qwen2", &["qwen2", "acereason"], qwen2::spec),
     Family::new("qwen3", &["qwen3"], qwen3::spec),
     Family::new("qwen3_5", &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"], qwen3_5::spec)
         .published(qwen3_5::published),
@@ -225,11 +235,11 @@ const FAMILIES: &[Family] = &[
     Family::new("recurrent_gemma", &["recurrent_gemma"], recurrent_gemma::spec)
         .note("embeddings are scaled by a bf16 number, and some fields are read that mlx-lm has fixed"),
     Family::new("rwkv7", &["rwkv7"], rwkv7::spec),
+    Family::new("seed_oss", &["seed_oss"], near_llama::seed_oss),
+    Family::new("smollm3", &["smollm3"], near_llama::smollm3),
     Family::new("solar_open", &["solar_open"], glm4_moe::solar_open).published(glm4_moe::published),
     Family::new("starcoder2", &["starcoder2"], starcoder2::spec)
         .note("GELU and `sliding_window` as the configuration says"),
-    Family::new("seed_oss", &["seed_oss"], near_llama::seed_oss),
-    Family::new("smollm3", &["smollm3"], near_llama::smollm3),
     Family::new("telechat3", &["telechat3"], near_llama::telechat3),
 ];
 

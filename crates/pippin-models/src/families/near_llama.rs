@@ -1,4 +1,4 @@
-//! Families that are llama but for a few flags: ERNIE 4.5, Hunyuan, MiMo, Seed-OSS, SmolLM 3, TeleChat 3.
+//! Families that are llama but for a few flags: ERNIE 4.5, Hunyuan, MiMo, Nanbeige, Seed-OSS, SmolLM 3, TeleChat 3.
 
 use super::common::attentions;
 use super::standard::{Standard, Windows};
@@ -25,12 +25,8 @@ pub(crate) fn ernie4_5(config: &Config) -> Result<DecoderSpec> {
 pub(crate) fn hunyuan_v1_dense(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
     let bias = fields.flag_or("attention_bias", false)?;
-    let standard = Standard {
-        qkv_bias: bias,
-        output_bias: bias,
-        default_context_length: 32_768,
-        ..Standard::default()
-    };
+    let standard =
+        Standard { qkv_bias: bias, output_bias: bias, default_context_length: 32_768, ..Standard::default() };
     let mut spec = standard.spec(fields)?;
     if fields.flag_or("use_qk_norm", true)? {
         let eps = fields.required_positive("rms_norm_eps")? as f32;
@@ -55,12 +51,37 @@ pub(crate) fn mimo(config: &Config) -> Result<DecoderSpec> {
     standard.spec(fields)
 }
 
+/// Nanbeige 4: the layers may be run several times over, with one set of weights.
+pub(crate) fn nanbeige(config: &Config) -> Result<DecoderSpec> {
+    let fields = config.fields();
+    for field in ["enable_double_loop_split", "loop_share_kv", "enable_depth_attention"] {
+        if fields.flag_or(field, false)? {
+            return Err(fields.unsupported(field, "true", &["false"]));
+        }
+    }
+    let mut spec = Standard { rope_traditional: false, ..Standard::llama(fields)? }.spec(fields)?;
+    // Models that were trained with the losses of all passes have a weight for each but the first.
+    let weights = fields.get("loop_loss_weights").and_then(|weights| weights.as_array()).map_or(0, Vec::len);
+    let passes = match weights {
+        0 => fields.count_or("num_loops", 1, limits::LAYERS)?,
+        weights => weights.saturating_add(1),
+    };
+    if spec.layers.len().saturating_mul(passes) > limits::LAYERS {
+        let problem = format_args!("must be at most {} by layers, found {passes}", limits::LAYERS);
+        return Err(fields.error("num_loops", problem));
+    }
+    let layers = spec.layers.len();
+    spec.layers = spec.layers.iter().cycle().take(layers * passes).cloned().collect();
+    spec.passes = passes;
+    spec.norm_between_passes = !fields.flag_or("skip_loop_final_norm", false)?;
+    Ok(spec)
+}
+
 /// ByteDance's Seed-OSS: biases of queries, keys and values without one of the output.
 pub(crate) fn seed_oss(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
     let output_bias = fields.flag_or("attention_out_bias", false)?;
-    let standard =
-        Standard { output_bias, default_context_length: 524_288, ..Standard::llama(fields)? };
+    let standard = Standard { output_bias, default_context_length: 524_288, ..Standard::llama(fields)? };
     standard.spec(fields)
 }
 

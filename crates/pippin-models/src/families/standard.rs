@@ -144,6 +144,8 @@ impl Standard {
             embedding_scale: EmbeddingScale::NONE,
             embedding_norm: None,
             layer_inputs: None,
+            passes: 1,
+            norm_between_passes: false,
             layers: windows.into_iter().map(layer).collect(),
             final_norm: NormSpec::rms("model.norm", eps),
             head: Head::new(head_weights(fields)?),

@@ -29,6 +29,8 @@ pub struct Attention {
     pub qkv_bias: bool,
     /// A linear layer whose activated results multiply those of the attention.
     pub gate: Option<OutputGate>,
+    /// The norm of what goes into the output projection.
+    pub inner_norm: Option<NormSpec>,
     /// The output projection.
     pub output: &'static str,
     /// Whether it has a bias.
@@ -114,6 +116,7 @@ pub(crate) struct AttentionWeights<L, V> {
     /// Absent there too, and where values are keys.
     value: Option<L>,
     gate: Option<L>,
+    inner_norm: Option<Norm<V>>,
     output: L,
     query_norm: Option<Norm<V>>,
     key_norm: Option<Norm<V>>,
@@ -133,6 +136,7 @@ impl Attention {
             projections: Projections::USUAL,
             qkv_bias: false,
             gate: None,
+            inner_norm: None,
             output: "self_attn.o_proj",
             output_bias: false,
             query_norm: None,
@@ -170,7 +174,9 @@ impl Attention {
         if let Some(cap) = self.softcap {
             positive("attn_logit_softcapping", cap)?;
         }
-        for norm in [&self.query_norm, &self.key_norm, &self.value_norm].into_iter().flatten() {
+        for norm in
+            [&self.query_norm, &self.key_norm, &self.value_norm, &self.inner_norm].into_iter().flatten()
+        {
             norm.validate()?;
         }
         self.rope.as_ref().map_or(Ok(()), |spec| rope::validate(spec, head_dim))
@@ -267,11 +273,24 @@ impl Attention {
             Some(spec) if has_keys => Some(spec.weights(source, at, value_dim)?),
             _ => None,
         };
+        let inner_norm =
+            self.inner_norm.map(|norm| norm.weights(source, at, heads * value_dim)).transpose()?;
         let sinks = match self.sinks {
             Some(path) => Some(source.vector(&join(at, path), &[heads], same)?),
             None => None,
         };
-        Ok(AttentionWeights { query, key, value, gate, output, query_norm, key_norm, value_norm, sinks })
+        Ok(AttentionWeights {
+            query,
+            key,
+            value,
+            gate,
+            inner_norm,
+            output,
+            query_norm,
+            key_norm,
+            value_norm,
+            sinks,
+        })
     }
 
     pub(crate) fn forward<B: Backend>(
@@ -360,6 +379,9 @@ impl Attention {
                 }
                 _ => backend.mul(&mixed, &gate)?,
             };
+        }
+        if let Some(norm) = &weights.inner_norm {
+            mixed = backend.norm(&mixed, norm)?;
         }
         pass.finish(&mixed, &weights.output, input)
     }

@@ -1,7 +1,7 @@
-use pippin_tensor::{Activation, Backend, Gate, Linear, Reduction};
+use pippin_tensor::{Activation, Backend, Gate, Linear, Norm, Reduction};
 
-use super::{Input, Needs, Pass, Place, join, miscounted};
-use crate::source::{Cut, Source};
+use super::{Input, Needs, NormSpec, Pass, Place, join, miscounted};
+use crate::source::{Cut, Source, same};
 use crate::spec::check::{finite, within};
 use crate::{Result, limits};
 
@@ -36,6 +36,15 @@ pub enum DenseForm {
         /// How the halves are put together.
         gate: Gate,
     },
+    /// The same as `Gated`, with a norm of what comes out.
+    Normed {
+        /// The projections of gate and of what it is applied to.
+        names: [&'static str; 2],
+        /// How they are put together.
+        gate: Gate,
+        /// The norm.
+        norm: NormSpec,
+    },
     /// The same as `Gated`, but of the gates only those count that are more than so many standard deviations above their
     /// mean, by what they are above that; the others are zero.
     Sparse {
@@ -53,15 +62,24 @@ pub enum DenseForm {
         /// The activation.
         activation: Activation,
     },
+    /// The same with xIELU (<https://arxiv.org/abs/2411.13010>), whose slopes and curvatures are learned:
+    /// `beta * x + softplus(alpha_p) * x²` above zero, and `beta * x + (beta + softplus(alpha_n)) * (exp(x) - 1 - x)` below.
+    Xielu {
+        /// The projection.
+        name: &'static str,
+        /// `alpha_p`, `alpha_n` and `beta`, a number each.
+        parameters: [&'static str; 3],
+    },
 }
 
 #[derive(Debug)]
 pub(crate) struct DenseWeights<L, V> {
     /// Gate and up, or up alone.
     input: Vec<L>,
+    /// The numbers of a learned activation.
+    parameters: Vec<V>,
+    inner_norm: Option<Norm<V>>,
     down: L,
-    /// A network has no small parameters.
-    _vectors: std::marker::PhantomData<V>,
 }
 
 impl Dense {
@@ -84,6 +102,9 @@ impl Dense {
         if let DenseForm::Sparse { cutoff, .. } = self.form {
             finite("activation_sparsity_pattern", cutoff)?;
         }
+        if let DenseForm::Normed { norm, .. } = self.form {
+            norm.validate()?;
+        }
         within("intermediate_size", self.intermediate_size, limits::INTERMEDIATE)
     }
 
@@ -100,17 +121,30 @@ impl Dense {
         let &Self { intermediate_size: width, bias, .. } = self;
         let mut linear = |name: &str| source.linear(&join(at, name), [width, hidden], bias, Cut::Rows);
         let input = match self.form {
-            DenseForm::Gated { names: [gate, up], .. } | DenseForm::Sparse { names: [gate, up], .. } => {
-                vec![linear(gate)?, linear(up)?]
-            }
-            DenseForm::Plain { name, .. } => vec![linear(name)?],
+            DenseForm::Gated { names: [gate, up], .. }
+            | DenseForm::Normed { names: [gate, up], .. }
+            | DenseForm::Sparse { names: [gate, up], .. } => vec![linear(gate)?, linear(up)?],
+            DenseForm::Plain { name, .. } | DenseForm::Xielu { name, .. } => vec![linear(name)?],
             DenseForm::Fused { name, .. } => {
                 let halves = [vec![0..width], vec![width..2 * width]];
                 source.split(&join(at, name), [2 * width, hidden], bias, &halves, Cut::Rows)?
             }
         };
+        let parameters = match self.form {
+            DenseForm::Xielu { parameters: [above, below, beta], .. } => {
+                let softplus: fn(f32) -> f32 = |x| x.max(0.0) + (-x.abs()).exp().ln_1p();
+                let numbers = [(above, softplus), (below, softplus), (beta, same)];
+                let number = |(name, change)| source.vector(&join(at, name), &[1], change);
+                numbers.into_iter().map(number).collect::<Result<_>>()?
+            }
+            _ => Vec::new(),
+        };
+        let inner_norm = match self.form {
+            DenseForm::Normed { norm, .. } => Some(norm.weights(source, at, width)?),
+            _ => None,
+        };
         let down = source.linear(&join(at, self.down), [hidden, width], bias, Cut::Columns)?;
-        Ok(DenseWeights { input, down, _vectors: std::marker::PhantomData })
+        Ok(DenseWeights { input, parameters, inner_norm, down })
     }
 
     pub(crate) fn forward<B: Backend>(
@@ -124,6 +158,13 @@ impl Dense {
         let inner = match (self.form, weights.input.as_slice()) {
             (DenseForm::Gated { gate: kind, .. } | DenseForm::Fused { gate: kind, .. }, [gate, up]) => {
                 backend.norm_gated(input.x, input.norm, gate, up, kind)?
+            }
+            (DenseForm::Normed { gate: kind, .. }, [gate, up]) => {
+                let inner = backend.norm_gated(input.x, input.norm, gate, up, kind)?;
+                match &weights.inner_norm {
+                    Some(norm) => backend.norm(&inner, norm)?,
+                    None => inner,
+                }
             }
             (DenseForm::Sparse { gate: kind, cutoff, .. }, [gate, up]) => {
                 let outputs = backend.norm_linears(input.x, input.norm, &[gate, up])?;
@@ -141,6 +182,16 @@ impl Dense {
                     return Err(miscounted("norm_linears", 1, outputs.len()));
                 };
                 backend.activate(up, activation)?
+            }
+            (DenseForm::Xielu { .. }, [up]) => {
+                let outputs = backend.norm_linears(input.x, input.norm, &[up])?;
+                let ([x], [above, below, beta]) = (outputs.as_slice(), weights.parameters.as_slice()) else {
+                    return Err(miscounted("norm_linears", 1, outputs.len()));
+                };
+                let squares = backend.mul(&backend.activate(x, Activation::ReluSquared)?, above)?;
+                let excess = backend.activate(x, Activation::ExpExcess)?;
+                let linear = backend.mul(&backend.add(x, &excess)?, beta)?;
+                backend.add(&backend.add(&squares, &backend.mul(&excess, below)?)?, &linear)?
             }
             (_, input) => return Err(miscounted("split", 2, input.len())),
         };

@@ -10,7 +10,7 @@ pub(super) const SHAPES: [(usize, usize); 8] =
     [(1, 1), (1, 3), (2, 16), (3, 40), (5, 64), (1, 1000), (33, 96), (70, 512)];
 
 /// Every activation, [`Activation::SoftCap`] with caps that bend much and little.
-pub const ACTIVATIONS: [Activation; 13] = [
+pub const ACTIVATIONS: [Activation; 14] = [
     Activation::Silu,
     Activation::Gelu,
     Activation::GeluTanh,
@@ -21,6 +21,7 @@ pub const ACTIVATIONS: [Activation; 13] = [
     Activation::Tanh,
     Activation::Softplus,
     Activation::Exp,
+    Activation::ExpExcess,
     Activation::Sqrt,
     Activation::SoftCap(0.5),
     Activation::SoftCap(30.0),
@@ -49,6 +50,7 @@ pub(super) fn activation(activation: Activation, x: f64) -> f64 {
         Activation::Tanh => x.tanh(),
         Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
         Activation::Exp => x.exp(),
+        Activation::ExpExcess => x.min(0.0).exp_m1() - x.min(0.0),
         Activation::Sqrt => x.max(0.0).sqrt(),
         Activation::SoftCap(cap) => f64::from(cap) * (x / f64::from(cap)).tanh(),
     }
@@ -62,6 +64,10 @@ pub(super) fn gate(kind: Gate, gate: f64, up: f64) -> f64 {
             let (alpha, limit) = (f64::from(alpha), f64::from(limit));
             let gate = gate.min(limit);
             gate / (1.0 + (-alpha * gate).exp()) * (up.clamp(-limit, limit) + 1.0)
+        }
+        Gate::ClampedSilu { limit } => {
+            let limit = f64::from(limit);
+            activation(Activation::Silu, gate).min(limit) * up.clamp(-limit, limit)
         }
     }
 }
@@ -86,13 +92,13 @@ fn tails() -> Array {
     Array::new(arguments.len(), 1, &arguments)
 }
 
-/// [`Backend::add`] and [`Backend::mul`]: operands of the same shape, one row for all, one column for all.
+/// [`Backend::add`] and [`Backend::mul`]: operands of the same shape, one row for all, one column for all, one number.
 pub fn add_and_mul<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     let random = &mut Random::new(1);
     for (rows, columns) in SHAPES {
         let a = Array::random(random, rows, columns);
-        for (b_rows, b_columns) in [(rows, columns), (1, columns), (rows, 1)] {
+        for (b_rows, b_columns) in [(rows, columns), (1, columns), (rows, 1), (1, 1)] {
             let b = Array::random(random, b_rows, b_columns);
             let case = (rows, columns, b_rows, b_columns);
             let only = b.upload(backend);
@@ -153,11 +159,12 @@ pub fn activate<B: Backend>(backend: &B, tolerance: f64) {
     }
 }
 
-/// Every gate: each activation's, and the one that clamps.
+/// Every gate: each activation's, and those that clamp.
 pub fn gates() -> Vec<Gate> {
     let clamped = [(1.702, 7.0), (1.0, 0.25)];
     let clamped = clamped.map(|(alpha, limit)| Gate::ClampedSwiglu { alpha, limit });
-    ACTIVATIONS.map(Gate::Of).into_iter().chain(clamped).collect()
+    let after = [7.0, 0.25].map(|limit| Gate::ClampedSilu { limit });
+    ACTIVATIONS.map(Gate::Of).into_iter().chain(clamped).chain(after).collect()
 }
 
 /// [`Backend::gated`] with every gate, for arguments far into both tails too.
@@ -170,7 +177,7 @@ pub fn gated<B: Backend>(backend: &B, tolerance: f64) {
             continue;
         }
         // What is clamped has to be beyond the clamp.
-        let ups = if matches!(kind, Gate::ClampedSwiglu { .. }) { 8.0 } else { 1.0 };
+        let ups = if matches!(kind, Gate::Of(_)) { 1.0 } else { 8.0 };
         let tails = tails();
         let mut pairs = vec![(tails.clone(), Array::random(random, tails.rows, 1).operand(|x| x * ups))];
         for (rows, columns) in SHAPES {

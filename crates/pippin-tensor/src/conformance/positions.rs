@@ -125,7 +125,8 @@ pub fn rope_angles<B: Backend>(backend: &B, tolerance: f64) {
 /// [`Backend::position_scale`], at and around the positions where the factor changes.
 pub fn position_scale<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
-    for (floor, scale, start) in [(8192f32, 0.1f32, 1.0), (4.0, 1.0, 1.0), (1.0, -0.25, 1.0), (4.0, 0.5, 0.0)] {
+    for (floor, scale, start) in [(8192f32, 0.1f32, 1.0), (4.0, 1.0, 1.0), (1.0, -0.25, 1.0), (4.0, 0.5, 0.0)]
+    {
         let kind = PositionScale::Logarithmic { floor, scale, first: start };
         let first = [0, 1, 2, 3, 4, 6, 7, 8, 8190, 8191, 8192, 16382, 16383, 100_000, 1 << 20];
         let other = [5; 15];

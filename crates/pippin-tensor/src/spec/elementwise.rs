@@ -22,6 +22,8 @@ pub enum Activation {
     Softplus,
     /// `exp(x)`.
     Exp,
+    /// `exp(x) - 1 - x` below zero, and zero above: how far the exponential is above its tangent, a part of xIELU.
+    ExpExcess,
     /// `√max(x, 0)`.
     Sqrt,
     /// `cap * tanh(x / cap)`.
@@ -39,6 +41,11 @@ pub enum Gate {
     ClampedSwiglu {
         /// Factor in the sigmoid.
         alpha: f32,
+        /// Where both operands are clamped.
+        limit: f32,
+    },
+    /// `min(silu(gate), limit) * u` with `u` = `up` clamped to `±limit`: the gate of Step 3.5.
+    ClampedSilu {
         /// Where both operands are clamped.
         limit: f32,
     },
