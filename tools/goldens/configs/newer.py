@@ -185,7 +185,7 @@ MATTERS = {
         {"qk_norm": False},
     ],
     "nanochat": [
-        {"final_logit_softcapping": None},
+        {"final_logit_softcapping": 4.0},
     ],
     "plamo3": [
         {"window_size": 9},
