@@ -6,6 +6,7 @@
 //! divided does not change an output's bits, see [`crate::kernels::attention`].
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     cmp::Reverse,
     ops::Range,
@@ -33,7 +34,7 @@ const DECODE_SEGMENTS: usize = 4;
 const MAX_PARTIALS: usize = 4 << 20;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    pub(crate) static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 struct Piece {
@@ -48,15 +49,67 @@ struct Piece {
 }
 
 /// A sequence's rows and its pages.
-struct Sequence<'a> {
-    rows: Range<usize>,
-    pages: &'a [u32],
+pub(crate) struct Sequence<'a> {
+    pub(crate) rows: Range<usize>,
+    pub(crate) pages: &'a [u32],
 }
 
 /// What each row sees: indices from `firsts` to before `ends`.
-struct Visible {
-    firsts: Vec<u32>,
-    ends: Vec<u32>,
+pub(crate) struct Visible {
+    pub(crate) firsts: Vec<u32>,
+    pub(crate) ends: Vec<u32>,
+}
+
+/// The rows of a step's sequences, and their pages of a cache, which have been checked.
+pub(crate) struct Tables<'a> {
+    rows: Vec<Range<usize>>,
+    pages: Cow<'a, [u32]>,
+    pages_per_sequence: usize,
+}
+
+impl<'a> Tables<'a> {
+    pub(crate) fn new(
+        operation: &'static str,
+        cache: &CpuKvCache,
+        step: &'a StepInputs<CpuBackend>,
+        group: usize,
+    ) -> Result<Self> {
+        let Some(inputs) = step.groups.get(group) else {
+            return Err(TensorError::shape(operation, format!("cache group {group}"), step.groups.len()));
+        };
+        let rows = sequence_rows(operation, step)?;
+        let width = inputs.pages_per_sequence;
+        let consistent = step.indices.len() == step.rows
+            && step.visible_ends.len() == step.rows
+            && inputs.page_tables.len() == step.sequences * width
+            && step.visible_ends.iter().all(|end| *end as usize <= width * cache.view().page_size);
+        if !consistent {
+            let found = format!("{} rows of {} sequences", step.rows, step.sequences);
+            return Err(TensorError::shape(operation, "consistent step inputs", found));
+        }
+        // A page beyond the cache reads as another: the contract asks for no more than that nothing is touched that is not
+        // the cache's.
+        let pages = cache.pages() as u32;
+        let tables = if inputs.page_tables.iter().all(|page| *page < pages) {
+            Cow::Borrowed(&*inputs.page_tables)
+        } else {
+            Cow::Owned(inputs.page_tables.iter().map(|page| (*page).min(pages.saturating_sub(1))).collect())
+        };
+        if pages == 0 && step.rows > 0 {
+            return Err(TensorError::shape(operation, "a cache with pages", "none"));
+        }
+        Ok(Self { rows, pages: tables, pages_per_sequence: width })
+    }
+
+    pub(crate) fn sequences(&self) -> Vec<Sequence<'_>> {
+        let width = self.pages_per_sequence;
+        let pages = |sequence: usize| &self.pages[sequence * width..][..width];
+        self.rows
+            .iter()
+            .enumerate()
+            .map(|(i, rows)| Sequence { rows: rows.clone(), pages: pages(i) })
+            .collect()
+    }
 }
 
 /// Tokens of a page of the cache that keys and values of [`CpuBackend::run_attention_over`] are put into.
@@ -83,37 +136,8 @@ impl CpuBackend {
         sinks: Option<&CpuTensor>,
     ) -> Result<CpuTensor> {
         cache.check_attention(spec)?;
-        let Some(inputs) = step.groups.get(group) else {
-            return Err(TensorError::shape("attention", format!("cache group {group}"), step.groups.len()));
-        };
-        let rows = sequence_rows("attention", step)?;
-        let width = inputs.pages_per_sequence;
-        let consistent = step.indices.len() == step.rows
-            && step.visible_ends.len() == step.rows
-            && inputs.page_tables.len() == step.sequences * width
-            && step.visible_ends.iter().all(|end| *end as usize <= width * cache.view().page_size);
-        if !consistent {
-            let found = format!("{} rows of {} sequences", step.rows, step.sequences);
-            return Err(TensorError::shape("attention", "consistent step inputs", found));
-        }
-        // A page beyond the cache reads as another: the contract asks for no more than that nothing is touched that is not
-        // the cache's.
-        let pages = cache.pages() as u32;
-        let clamped: Vec<u32>;
-        let tables: &[u32] = if inputs.page_tables.iter().all(|page| *page < pages) {
-            &inputs.page_tables
-        } else {
-            clamped = inputs.page_tables.iter().map(|page| (*page).min(pages.saturating_sub(1))).collect();
-            &clamped
-        };
-        if pages == 0 && step.rows > 0 {
-            return Err(TensorError::shape("attention", "a cache with pages", "none"));
-        }
-        let sequences = rows
-            .into_iter()
-            .enumerate()
-            .map(|(i, rows)| Sequence { rows, pages: &tables[i * width..][..width] })
-            .collect::<Vec<_>>();
+        let tables = Tables::new("attention", cache, step, group)?;
+        let sequences = tables.sequences();
         let firsts = step.indices.iter().map(|index| spec.reach.first(*index as usize) as u32).collect();
         let visible = Visible { firsts, ends: step.visible_ends.to_vec() };
         self.attend(queries, SharedView(cache.view()), &sequences, &visible, spec, sinks)
@@ -155,7 +179,7 @@ impl CpuBackend {
     }
 
     /// Attention of rows that see what `visible` says; pages have been checked against the cache.
-    fn attend(
+    pub(crate) fn attend(
         &self,
         queries: &CpuTensor,
         view: SharedView,

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use pippin_tensor::{
-    Activation, AttentionSpec, Backend, Gate, HeadSpec, KvCacheSpec, Linear, MatrixData, Norm, PositionScale,
-    Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs, TensorData,
-    TensorError,
+    Activation, AttentionSpec, Backend, Gate, HeadSpec, KeyChoice, KvCacheSpec, Linear, MatrixData, Norm,
+    PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs,
+    TensorData, TensorError,
 };
 
 use crate::{
@@ -204,6 +204,30 @@ impl Backend for CpuBackend {
         sinks: Option<&CpuTensor>,
     ) -> Result<CpuTensor> {
         self.run_attention(queries, cache, step, group, spec, sinks)
+    }
+
+    fn choose_keys(
+        &self,
+        queries: &CpuTensor,
+        weights: &CpuTensor,
+        keys: &CpuKvCache,
+        step: &StepInputs<Self>,
+        group: usize,
+        spec: &KeyChoice,
+    ) -> Result<CpuIndices> {
+        self.run_choose_keys([queries, weights], keys, step, group, spec)
+    }
+
+    fn attention_among(
+        &self,
+        queries: &CpuTensor,
+        cache: &CpuKvCache,
+        step: &StepInputs<Self>,
+        group: usize,
+        spec: &AttentionSpec,
+        chosen: &CpuIndices,
+    ) -> Result<CpuTensor> {
+        self.run_attention_among(queries, cache, step, group, spec, chosen)
     }
 
     fn attention_over(

@@ -36,6 +36,7 @@ mod rope;
 mod router;
 mod rows;
 mod simd;
+mod sparse;
 mod tensor;
 
 use std::{

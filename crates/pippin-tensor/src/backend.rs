@@ -4,8 +4,9 @@ use std::ops::Range;
 use pippin_sampling::Sampler;
 
 use crate::{
-    Activation, AttentionSpec, Batch, Gate, KvCacheSpec, MatrixData, Norm, PositionScale, Reduction, Result,
-    RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs, StepShape, TensorData, TensorError,
+    Activation, AttentionSpec, Batch, Gate, KeyChoice, KvCacheSpec, MatrixData, Norm, PositionScale,
+    Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs, StepShape,
+    TensorData, TensorError,
 };
 
 /// How a backend may trade exactness for speed.
@@ -426,6 +427,40 @@ pub trait Backend: Sized + Debug + 'static {
         group: usize,
         spec: &AttentionSpec,
         sinks: Option<&Self::Tensor>,
+    ) -> Result<Self::Tensor>;
+
+    /// Chooses for each row of the step the keys that an index ranks highest, of those that the row would see of its
+    /// sequence: at most `spec.top_k`. The index has keys of one head in a cache of a group, and `spec.heads` queries for
+    /// each row (`[rows, heads * key_dim]`); a key's rank is `Σ weights[h] · max(queries[h] · key, 0)`, the weights being
+    /// `[rows, heads]`, and of equals the earlier key comes first. Returns `[rows * k]` indices of tokens within their
+    /// sequences, ascending; where there are fewer than `k`, what follows them is `u32::MAX`. `k` is `top_k`, or less where
+    /// no row of the step sees so many.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn choose_keys(
+        &self,
+        queries: &Self::Tensor,
+        weights: &Self::Tensor,
+        keys: &Self::KvCache,
+        step: &StepInputs<Self>,
+        group: usize,
+        spec: &KeyChoice,
+    ) -> Result<Self::Indices>;
+
+    /// [`attention`](Self::attention) in which each row sees the keys that [`choose_keys`](Self::choose_keys) chose for it,
+    /// `chosen`, and no others. Where these are all that it would see, the result is that of `attention` to the bit.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, or a reach that is not [`Reach::All`](crate::Reach::All).
+    fn attention_among(
+        &self,
+        queries: &Self::Tensor,
+        cache: &Self::KvCache,
+        step: &StepInputs<Self>,
+        group: usize,
+        spec: &AttentionSpec,
+        chosen: &Self::Indices,
     ) -> Result<Self::Tensor>;
 
     /// Attention without a cache: row `i` of the queries sees the rows from `spans[2 i]` to before `spans[2 i + 1]` of

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pippin_sampling::{Sampler, Scratch};
 
 use crate::{
-    Activation, AttentionSpec, Backend, CacheInputs, Drawn, Gate, KvCacheSpec, MatrixData, Norm,
+    Activation, AttentionSpec, Backend, CacheInputs, Drawn, Gate, KeyChoice, KvCacheSpec, MatrixData, Norm,
     PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs,
     StepShape, TensorData, TensorError,
 };
@@ -307,6 +307,30 @@ impl<B: Backend> Backend for Late<B> {
         sinks: Option<&B::Tensor>,
     ) -> Result<B::Tensor> {
         self.inner.attention(queries, cache, &Self::inner_step(step), group, spec, sinks)
+    }
+
+    fn choose_keys(
+        &self,
+        queries: &B::Tensor,
+        weights: &B::Tensor,
+        keys: &B::KvCache,
+        step: &StepInputs<Self>,
+        group: usize,
+        spec: &KeyChoice,
+    ) -> Result<B::Indices> {
+        self.inner.choose_keys(queries, weights, keys, &Self::inner_step(step), group, spec)
+    }
+
+    fn attention_among(
+        &self,
+        queries: &B::Tensor,
+        cache: &B::KvCache,
+        step: &StepInputs<Self>,
+        group: usize,
+        spec: &AttentionSpec,
+        chosen: &B::Indices,
+    ) -> Result<B::Tensor> {
+        self.inner.attention_among(queries, cache, &Self::inner_step(step), group, spec, chosen)
     }
 
     fn attention_over(

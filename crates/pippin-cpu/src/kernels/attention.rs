@@ -264,6 +264,83 @@ pub(crate) unsafe fn merge<S: Simd>(task: &AttentionTask<'_>, partials: *const f
     }
 }
 
+/// The queries of one row of an index, and the keys that it ranks, of one head.
+pub(crate) struct RankTask<'a> {
+    /// `[heads, key_dim]`.
+    pub(crate) queries: &'a [f32],
+    /// A weight for each query.
+    pub(crate) weights: &'a [f32],
+    pub(crate) kv: KvView,
+    /// The sequence's pages.
+    pub(crate) pages: &'a [u32],
+}
+
+/// The ranks of a sequence's first keys, as many as `ranks` has room for: `Σ weight · max(query · key, 0)`, added in the
+/// order of the queries.
+///
+/// # Safety
+/// There are `key_dim` numbers for each query; pages lie in the cache, and hold so many keys.
+#[inline(always)]
+pub(crate) unsafe fn ranks<S: Simd, const COLUMNS: usize>(
+    task: &RankTask<'_>,
+    ranks: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    // SAFETY: as this function's.
+    unsafe {
+        match task.kv.format {
+            KvFormat::F32 => rank::<S, F32, COLUMNS>(task, ranks, scratch),
+            KvFormat::F16 => rank::<S, F16, COLUMNS>(task, ranks, scratch),
+            KvFormat::Bf16 => rank::<S, Bf16, COLUMNS>(task, ranks, scratch),
+            KvFormat::Int8 => rank::<S, Int8, COLUMNS>(task, ranks, scratch),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn rank<S: Simd, T: Stored, const COLUMNS: usize>(
+    task: &RankTask<'_>,
+    ranks: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let KvView { page_size, key_dim, .. } = task.kv;
+    let queries = task.weights.len();
+    let key_stride = key_dim.next_multiple_of(S::LANES);
+    let score_stride = page_size.next_multiple_of(MAX_LANES) + MAX_LANES;
+    let x = Scratch::resize(&mut scratch.queries, queries * key_stride);
+    let panel = Scratch::resize(&mut scratch.panel, page_size * key_stride);
+    let scores = Scratch::resize(&mut scratch.scores, queries * score_stride);
+    // SAFETY: blocks are those of keys that are there, and buffers have the sizes above, which are whole vectors.
+    unsafe {
+        for query in 0..queries {
+            let to = std::slice::from_raw_parts_mut(x.add(query * key_stride), key_stride);
+            to[..key_dim].copy_from_slice(&task.queries[query * key_dim..][..key_dim]);
+            to[key_dim..].fill(0.0);
+        }
+        for (ranks, page) in ranks.chunks_mut(page_size).zip(task.pages) {
+            let from = task.kv.keys.add(task.kv.offset(*page as usize, 0, key_dim));
+            let panel = widen::<S, T>(from, ranks.len(), key_dim, key_dim, panel, std::ptr::null());
+            let (x, y) =
+                (Rows { values: x, stride: key_stride }, Rows { values: scores, stride: score_stride });
+            products::<S, F32, COLUMNS>(&panel, x, queries, y);
+            ranks.fill(0.0);
+            for (query, weight) in task.weights.iter().enumerate() {
+                let scores = std::slice::from_raw_parts(scores.add(query * score_stride), ranks.len());
+                for (rank, score) in ranks.iter_mut().zip(scores) {
+                    // What is no number stays none.
+                    *rank += weight * if *score < 0.0 { 0.0 } else { *score };
+                }
+            }
+            if T::SCALED {
+                let scales = from.add(page_size * key_dim * T::BYTES).cast::<f32>();
+                for (key, rank) in ranks.iter_mut().enumerate() {
+                    *rank *= scales.add(key).read_unaligned();
+                }
+            }
+        }
+    }
+}
+
 impl AttentionTask<'_> {
     fn group(&self) -> usize {
         self.heads / self.kv.kv_heads

@@ -12,7 +12,7 @@ pub(crate) mod recurrence;
 pub(crate) mod unpack;
 
 use crate::simd::{Simd, portable::Portable};
-use attention::AttentionTask;
+use attention::{AttentionTask, RankTask};
 use elementwise::{Binary, RowNorm};
 use integer::{IntegerRows, PackedRow};
 use matmul::{DenseRows, Element, QuantRows, Tile};
@@ -119,6 +119,7 @@ pub(crate) struct Kernels {
     pub(crate) peak_floats: unsafe fn(usize) -> (usize, f32),
     pub(crate) attention: unsafe fn(&AttentionTask<'_>, &mut attention::Scratch),
     pub(crate) attention_merge: unsafe fn(&AttentionTask<'_>, *const f32, &mut attention::Scratch),
+    pub(crate) ranks: unsafe fn(&RankTask<'_>, &mut [f32], &mut attention::Scratch),
     pub(crate) scan: unsafe fn(&ScanTask),
     pub(crate) integer: IntegerKernels,
 }
@@ -298,6 +299,10 @@ macro_rules! kernels {
             ) {
                 unsafe { attention::merge::<$simd>(task, partials, scratch) }
             }
+            $(#[$feature])?
+            unsafe fn ranks(task: &RankTask<'_>, ranks: &mut [f32], scratch: &mut attention::Scratch) {
+                unsafe { attention::ranks::<$simd, $columns>(task, ranks, scratch) }
+            }
 
             pub(super) const KERNELS: Kernels = Kernels {
                 lanes: <$simd as Simd>::LANES,
@@ -322,6 +327,7 @@ macro_rules! kernels {
                 peak_floats,
                 attention,
                 attention_merge,
+                ranks,
                 integer: integer_kernels!($simd, $rows, [$($feature)?]),
             };
         }

@@ -177,6 +177,40 @@ pub fn extreme_scores<B: Backend>(backend: &B, tolerance: f64) {
     }
 }
 
+/// [`Backend::choose_keys`] and [`Backend::attention_among`]: an index that chooses fewer keys than there are, one key, and
+/// all of them, with several formats, and one whose keys are all alike to it, of which the first count.
+pub fn attention_among<B: Backend>(backend: &B, tolerance: f64) {
+    use ValueStore::{InKeys, Own};
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(27);
+    // Geometries of the layer and of its index, keys that are chosen, and lengths.
+    let short = vec![1, 70, 32, 33];
+    let cases = [
+        ((8, 1, 72, InKeys(64)), (4, 1, 16, InKeys(16)), 20, short.clone(), false),
+        ((4, 2, 20, Own(12)), (3, 1, 20, InKeys(20)), 7, short.clone(), false),
+        ((2, 2, 16, Own(16)), (1, 1, 64, InKeys(64)), 1, short.clone(), false),
+        ((4, 1, 40, InKeys(32)), (8, 1, 32, InKeys(32)), 70, short.clone(), false),
+        ((2, 1, 16, InKeys(12)), (5, 1, 12, InKeys(12)), 9, short, true),
+        ((2, 1, 16, InKeys(16)), (2, 1, 16, InKeys(16)), 530, vec![513, 600], false),
+    ];
+    for (case, (geometry, index, top_k, lengths, alike)) in cases.into_iter().enumerate() {
+        for (page_size, i) in [(7, 0), (32, 1)] {
+            let format = |of: usize| KvFormat::ALL[(case + i + of) % 4];
+            let layers =
+                vec![layer(random, geometry, PLAIN, format(0)), layer(random, index, PLAIN, format(1))];
+            let case = Case { layers, page_size, lengths: lengths.clone(), blocks: vec![] };
+            let mut sequences = case.sequences(random);
+            if alike {
+                sequences.iter_mut().for_each(|heads| heads[1].queries.values.fill(0.0));
+            }
+            // Of either sign.
+            let weights: Vec<Array> =
+                lengths.iter().map(|length| Array::random(random, *length, index.0).operand(|v| v)).collect();
+            case.judge_among(&check, &sequences, &weights, top_k);
+        }
+    }
+}
+
 /// [`Backend::attention_over`]: encoders, whose rows see all rows of their sequence, cross attention, whose rows see those
 /// of another, windows from the end of what a row sees, and rows that see nothing. What no row sees is NaN.
 pub fn attention_over<B: Backend>(backend: &B, tolerance: f64) {

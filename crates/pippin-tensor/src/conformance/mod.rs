@@ -41,7 +41,8 @@ mod steps;
 mod weights;
 
 pub use attention::{
-    attention, attention_over, cache_groups, extreme_scores, long_attention, spans_are_checked,
+    attention, attention_among, attention_over, cache_groups, extreme_scores, long_attention,
+    spans_are_checked,
 };
 pub use cache::{duplicated_kv_rows, eight_bit_kv, kv_bounds, kv_shapes_are_checked, non_finite_kv};
 pub use convolutions::{convolutions_are_checked, convolve, convolve_image, convolve_transposed};
@@ -74,7 +75,7 @@ macro_rules! conformance_suite {
             matmul large_products gathered_products embedding data_is_checked
             fused_products mixed_linears linears_are_checked
             rope_angles position_scale rope
-            attention long_attention cache_groups extreme_scores attention_over spans_are_checked nan_scores
+            attention long_attention cache_groups extreme_scores attention_over attention_among spans_are_checked nan_scores
             eight_bit_kv non_finite_kv kv_bounds duplicated_kv_rows kv_shapes_are_checked
             write_heads heads_are_checked
             route ties routers_are_checked

@@ -8,8 +8,8 @@ use super::{
     schedule::{Piece, gather},
 };
 use crate::{
-    AttentionSpec, Backend, Batch, Dtype, GIVEN_BACK, Input, KvCacheSpec, KvFormat, Result, SequenceRows,
-    StepLimits, TensorData, ValueStore, Want,
+    AttentionSpec, Backend, Batch, Dtype, GIVEN_BACK, Input, KeyChoice, KvCacheSpec, KvFormat, Result,
+    SequenceRows, StepLimits, TensorData, ValueStore, Want,
 };
 
 /// Attention of one layer, and how its cache keeps numbers.
@@ -82,13 +82,16 @@ fn rounded(array: Array, head_dim: usize, format: KvFormat) -> Array {
     Array::new(array.rows, array.columns, &data.to_f32().unwrap())
 }
 
-/// The reference for attention: query row `i` sees the keys and values in `visible(i)`.
-pub(super) fn attended(
+/// The reference for attention: query row `i` sees the keys and values `visible(i)`.
+pub(super) fn attended<V>(
     [queries, keys, values]: [&Array; 3],
     spec: &AttentionSpec,
     sinks: Option<&Array>,
-    visible: impl Fn(usize) -> Range<usize>,
-) -> Array {
+    visible: impl Fn(usize) -> V,
+) -> Array
+where
+    V: Iterator<Item = usize>,
+{
     let AttentionSpec { heads, kv_heads, key_dim, value_dim, .. } = *spec;
     queries.map_rows(|row, queries| {
         let head = |head: usize| {
@@ -114,6 +117,24 @@ pub(super) fn attended(
         };
         (0..heads).flat_map(head).collect()
     })
+}
+
+/// The reference for the choice of an index: for each row those of its keys and the ones before that rank highest, in order.
+fn chosen(index: &Heads, weights: &Array, choice: &KeyChoice) -> Vec<Vec<usize>> {
+    let &KeyChoice { key_dim, top_k, .. } = choice;
+    let rank = |row: usize, key: usize| -> f64 {
+        let queries = index.queries.row(row).chunks(key_dim).zip(weights.row(row));
+        queries.map(|(query, weight)| weight * dot(query, index.keys.row(key)).max(0.0)).sum()
+    };
+    let of_row = |row: usize| {
+        let mut keys: Vec<(f64, usize)> = (0..=row).map(|key| (rank(row, key), key)).collect();
+        // Stable: of equals the first.
+        keys.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut keys: Vec<usize> = keys.into_iter().take(top_k).map(|(_, key)| key).collect();
+        keys.sort_unstable();
+        keys
+    };
+    (0..index.queries.rows).map(of_row).collect()
 }
 
 /// Sequences whose layers have caches of a group each.
@@ -227,6 +248,68 @@ impl Case {
                 backend.attention(&queries, cache, &step, group, &layer.spec, sinks.as_ref())
             });
             outputs.collect()
+        });
+    }
+
+    /// Judges [`Backend::choose_keys`] and [`Backend::attention_among`] on sequences of this case, whose second layer is the
+    /// index that chooses `top_k` of the first layer's keys; `weights` are those of its queries, for each sequence.
+    pub(super) fn judge_among<B: Backend>(
+        &self,
+        check: &Check<'_, B>,
+        sequences: &[Vec<Heads>],
+        weights: &[Array],
+        top_k: usize,
+    ) {
+        let backend = check.backend;
+        let [layer, index] = &self.layers[..] else { panic!("a layer and its index") };
+        let specs: Vec<KvCacheSpec> =
+            self.layers.iter().map(|layer| layer.cache(self.pages(), self.page_size)).collect();
+        for spec in &specs {
+            if check.supported(spec, backend.kv_cache(spec)).is_none() {
+                return;
+            }
+        }
+        let choice = KeyChoice { heads: index.spec.heads, key_dim: index.spec.key_dim, top_k };
+        let expected: Vec<Vec<Array>> = sequences
+            .iter()
+            .zip(weights)
+            .map(|(heads, weights)| {
+                let chosen = chosen(&heads[1], weights, &choice);
+                let operands = [&heads[0].queries, &heads[0].keys, &heads[0].values];
+                vec![attended(operands, &layer.spec, None, |row| chosen[row].iter().copied())]
+            })
+            .collect();
+        let start = || {
+            let mut caches: Vec<B::KvCache> =
+                specs.iter().map(|spec| backend.kv_cache(spec).unwrap()).collect();
+            for (cache, layer) in caches.iter_mut().zip(&self.layers) {
+                spoil(backend, cache, layer, 0..self.pages() * self.page_size);
+            }
+            caches
+        };
+        let case = (self, choice);
+        check.sequences(&case, &expected, &[check.tolerance], &[], start, |caches, pieces| {
+            let step = backend.upload(&self.batch(pieces, &self.tables(sequences, pieces))?)?;
+            let rows = |group: usize, of: fn(&Heads) -> &Array| {
+                gather(backend, pieces, |sequence| of(&sequences[sequence][group]))
+            };
+            for (group, (cache, layer)) in caches.iter_mut().zip(&self.layers).enumerate() {
+                let values = layer.has_values().then(|| rows(group, |heads| &heads.values));
+                let keys = rows(group, |heads| &heads.keys);
+                backend.kv_write(cache, &keys, values.as_ref(), &step.groups[group].rows)?;
+            }
+            let weights = gather(backend, pieces, |sequence| &weights[sequence]);
+            let index_queries = rows(1, |heads| &heads.queries);
+            let chosen = backend.choose_keys(&index_queries, &weights, &caches[1], &step, 1, &choice)?;
+            let queries = rows(0, |heads| &heads.queries);
+            let output = backend.attention_among(&queries, &caches[0], &step, 0, &layer.spec, &chosen)?;
+            if self.lengths.iter().all(|length| *length <= top_k) {
+                let all = backend.attention(&queries, &caches[0], &step, 0, &layer.spec, None)?;
+                let (all, output) = (backend.read(&all)?, backend.read(&output)?);
+                let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+                assert!(all.iter().zip(&output).all(same), "{case:?}: all keys are chosen, the bits differ");
+            }
+            Ok(vec![output])
         });
     }
 

@@ -50,6 +50,17 @@ pub struct AttentionSpec {
     pub softcap: Option<f32>,
 }
 
+/// How an index chooses keys, see [`Backend::choose_keys`](crate::Backend::choose_keys).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyChoice {
+    /// Queries of a row.
+    pub heads: usize,
+    /// Dimension of a query and of a key.
+    pub key_dim: usize,
+    /// How many keys are chosen.
+    pub top_k: usize,
+}
+
 /// How a KV cache stores its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvFormat {

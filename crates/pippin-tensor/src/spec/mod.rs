@@ -7,7 +7,7 @@ mod recurrence;
 mod rope;
 mod router;
 
-pub use attention::{AttentionSpec, KvCacheSpec, KvFormat, Reach, ValueStore};
+pub use attention::{AttentionSpec, KeyChoice, KvCacheSpec, KvFormat, Reach, ValueStore};
 pub use elementwise::{Activation, Gate, Reduction};
 pub use norm::{Norm, NormKind};
 pub use recurrence::{ScanInputs, ScanSpec, ScanUpdate, StateSpec};
