@@ -67,6 +67,9 @@ def patch(model, config):
         case "gpt_neox" if config["hidden_act"] == "gelu":
             for layer in model.layers:
                 extend(layer.mlp, exact_gelu)
+        case "deepseek_v32" | "glm_moe_dsa":
+            for layer in model.layers:
+                layer.self_attn.indexer.k_norm.eps = 1e-6
         case "minicpm3":
             for layer in model.layers:
                 layer.self_attn.q_a_layernorm.eps = layer.self_attn.kv_a_layernorm.eps = 1e-6
@@ -142,19 +145,28 @@ PARTITION = mx.argpartition
 
 class Routers:
     """Inside `watch`, the smallest lead that a chosen expert (or group of experts) has over one that is not, relative to the largest
-    absolute value that takes part."""
+    absolute value that takes part; and that which a key has that an index chooses."""
 
     def __init__(self):
-        self.lead = math.inf
+        self.lead = self.key_lead = math.inf
         self.choices = 0
 
-    def record(self, values, count):
+    def leads(self, values, count):
         values = np.sort(np.array(values, dtype=np.float64), axis=-1)[..., ::-1]
         # What was left out before the choice is infinitely low.
         largest = np.abs(np.where(np.isfinite(values), values, 0.0)).max(axis=-1)
         leads = (values[..., count - 1] - values[..., count]) / largest
-        self.lead = min(self.lead, float(leads.min()))
         self.choices += leads.size
+        return float(leads.min(initial=math.inf))
+
+    def record(self, values, count):
+        self.lead = min(self.lead, self.leads(values, count))
+
+    def record_keys(self, values, count):
+        """Keys of an index, where there are more than are chosen."""
+        values = np.array(values, dtype=np.float64).reshape(-1, values.shape[-1])
+        values = values[np.isfinite(values).sum(axis=-1) > count]
+        self.key_lead = min(self.key_lead, self.leads(values, count))
 
     def of_groups(self, select):
         """A compiled choice among groups, which is looked at from outside."""
@@ -186,7 +198,8 @@ class Routers:
             # Routers ask for the k largest (kth = -k) or for the k smallest of what they negated (kth = k - 1).
             assert axis == -1
             values, count = (a, -kth) if kth < 0 else (-a, kth + 1)
-            self.record(np.array(values, dtype=np.float64), count)
+            # Experts are chosen by token, keys by head too.
+            (self.record_keys if a.ndim == 4 else self.record)(values, count)
             return PARTITION(a, kth=kth, axis=axis)
 
         mixer = phimoe.sparsemixer

@@ -161,6 +161,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Checks that some fields are there.
+    pub(crate) fn require(&self, names: &[&str]) -> Result<()> {
+        match names.iter().find(|name| self.value(name).is_none()) {
+            Some(name) => Err(self.error(name, "is missing")),
+            None => Ok(()),
+        }
+    }
+
     /// A positive integer.
     pub(crate) fn count(&self, name: &str) -> Result<Option<usize>> {
         self.typed(name, "a positive integer", |value| index(value).filter(|value| *value > 0))

@@ -95,8 +95,8 @@ pub use load::{describe, describe_from, load, load_from};
 pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted};
 pub use parts::{
     Attention, ChannelMix, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, GatedDelta,
-    Latent, LayerInput, NormSpec, OutputGate, Part, Projected, Projections, RgLru, RouterNorm, SharedExpert,
-    ShortConv, StateSpace, TimeMix,
+    Index, Latent, LayerInput, NormSpec, OutputGate, Part, Projected, Projections, RgLru, RouterNorm,
+    SharedExpert, ShortConv, StateSpace, TimeMix,
 };
 pub use spec::{
     Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits,

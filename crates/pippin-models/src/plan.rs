@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pippin_tensor::RopeSpec;
 
 use crate::cache::{CacheGroup, CacheLayout};
-use crate::parts::{Needs, Part, Place};
+use crate::parts::{CacheNeed, Needs, Part, Place};
 use crate::spec::{DecoderSpec, LayerSpec};
 
 /// Caches, states, rotations and head matrices of a model, numbered; and the places of its parts.
@@ -49,23 +49,12 @@ impl Plan {
     fn place(&mut self, needs: &Needs, shared: Option<&Place>) -> Place {
         let mut place = Place { mixes: needs.mixes, ..Place::default() };
         if let Some(need) = needs.cache {
-            let group = CacheGroup {
-                layers: 0,
-                kv_heads: need.kv_heads,
-                key_dim: need.key_dim,
-                values: need.values,
-                reach: need.reach,
-            };
-            let known = self.groups.iter().position(|known| CacheGroup { layers: 0, ..*known } == group);
-            place.group = known.unwrap_or_else(|| {
-                self.groups.push(group);
-                self.groups.len() - 1
-            });
-            self.groups[place.group].layers += 1;
-            place.cache = self.caches.len();
-            self.caches.push(place.group);
+            (place.cache, place.group) = self.cache(need);
         } else if let Some(shared) = shared {
             (place.cache, place.group) = (shared.cache, shared.group);
+        }
+        if let Some(need) = needs.index {
+            place.index = self.cache(need);
         }
         place.states = self.states.len()..self.states.len() + needs.states.len();
         self.states.extend(&needs.states);
@@ -76,6 +65,25 @@ impl Plan {
             place.routes = number(&mut self.routes, heads, |a, b| a == b);
         }
         place
+    }
+
+    /// A cache of its own, and the group of it.
+    fn cache(&mut self, need: CacheNeed) -> (usize, usize) {
+        let group = CacheGroup {
+            layers: 0,
+            kv_heads: need.kv_heads,
+            key_dim: need.key_dim,
+            values: need.values,
+            reach: need.reach,
+        };
+        let known = self.groups.iter().position(|known| CacheGroup { layers: 0, ..*known } == group);
+        let number = known.unwrap_or_else(|| {
+            self.groups.push(group);
+            self.groups.len() - 1
+        });
+        self.groups[number].layers += 1;
+        self.caches.push(number);
+        (self.caches.len() - 1, number)
     }
 
     pub(crate) fn layout(&self) -> CacheLayout {

@@ -70,6 +70,24 @@ KIMI_VL = {"model_type": "kimi_vl", "text_config": without(DEEPSEEK_V3, "model_t
     "n_group": 1, "topk_group": 1, "q_lora_rank": None,
 }}
 
+# Fewer tokens are seen than the prompt has. With several queries none of a key's products is positive only seldom.
+DEEPSEEK_V32 = DEEPSEEK_V3 | {
+    "model_type": "deepseek_v32",
+    "num_hidden_layers": 2,
+    "index_n_heads": 8,
+    "index_head_dim": 32,
+    "index_topk": 18,
+    "n_group": 1,
+    "topk_group": 1,
+}
+
+GLM_MOE_DSA = without(DEEPSEEK_V32, "rope_theta", "rope_scaling") | {
+    "model_type": "glm_moe_dsa",
+    "num_attention_heads": 6,
+    "index_n_heads": 10,
+    "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+}
+
 MINICPM3 = {
     "model_type": "minicpm3",
     "hidden_size": 64,
@@ -107,6 +125,9 @@ CONFIGS = {
     "deepseek_v2": DEEPSEEK_V2,
     # As the smaller ones are.
     "deepseek_v2-4bit": four_bits(DEEPSEEK_V2, **PACKED | {"q_lora_rank": None}, topk_method="greedy"),
+    "deepseek_v32": DEEPSEEK_V32,
+    "deepseek_v32-4bit": four_bits(DEEPSEEK_V32, **PACKED),
+    "glm_moe_dsa": GLM_MOE_DSA,
     "glm4_moe_lite": GLM4_MOE_LITE,
     "glm4_moe_lite-4bit": four_bits(GLM4_MOE_LITE, **PACKED),
     "kimi_vl": KIMI_VL,
@@ -119,6 +140,8 @@ MATTERS = {
         {"topk_method": "greedy"}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"first_k_dense_replace": 0},
         {"rope_scaling": YARN | {"mscale_all_dim": 0.7}}, {"rope_scaling": None},
     ],
+    "deepseek_v32": [{"index_topk": 12}, {"index_topk": 96}, {"indexer_rope_interleave": True}],
+    "glm_moe_dsa": [{"index_topk": 12}, {"indexer_rope_interleave": False}],
     "glm4_moe_lite": [{"norm_topk_prob": False}, {"rope_theta": 1000.0}, {"num_experts_per_tok": 2}],
     "kimi_vl": [{"text_config": {"routed_scaling_factor": 1.0}}, {"text_config": {"norm_topk_prob": False}}],
     "minicpm3": [

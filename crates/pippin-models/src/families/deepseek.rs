@@ -1,10 +1,12 @@
 //! DeepSeek V2 and V3 and what is built like them: latent attention, and experts beside one that every token goes through.
 
-use pippin_tensor::{Activation, Gate, RouterSpec, ScoreFunction};
+use std::sync::Arc;
+
+use pippin_tensor::{Activation, Gate, RopeSpec, RouterSpec, ScoreFunction};
 
 use super::common::{Sizes, stack_experts};
 use crate::config::Fields;
-use crate::parts::{Dense, DenseForm, Experts, Latent, NormSpec, Part, SharedExpert};
+use crate::parts::{Dense, DenseForm, Experts, Index, Latent, NormSpec, Part, SharedExpert};
 use crate::published::Tensors;
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{Block, DecoderSpec, Head, HeadWeights, LayerSpec, ModelNames};
@@ -127,6 +129,72 @@ pub(crate) fn glm4_moe_lite(config: &Config) -> Result<DecoderSpec> {
     let norm_eps = fields.positive_or("rms_norm_eps", GLM4_MOE_LITE.norm_eps)?;
     let attention = Latent { norm_eps, ..latent(fields, &GLM4_MOE_LITE)? };
     decoder(fields, &GLM4_MOE_LITE, attention, corrected_experts(fields, &GLM4_MOE_LITE)?)
+}
+
+/// The third version with an index of the tokens that rows see.
+pub(crate) fn deepseek_v32(config: &Config) -> Result<DecoderSpec> {
+    indexed(config.fields(), false)
+}
+
+/// The same with most fields required, and with an index that rotates adjacent dimensions.
+pub(crate) fn glm_moe_dsa(config: &Config) -> Result<DecoderSpec> {
+    let fields = config.fields();
+    fields.require(&[
+        "vocab_size",
+        "hidden_size",
+        "index_head_dim",
+        "index_n_heads",
+        "index_topk",
+        "intermediate_size",
+        "moe_intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "n_shared_experts",
+        "n_routed_experts",
+        "routed_scaling_factor",
+        "kv_lora_rank",
+        "q_lora_rank",
+        "qk_rope_head_dim",
+        "v_head_dim",
+        "qk_nope_head_dim",
+        "n_group",
+        "topk_group",
+        "num_experts_per_tok",
+        "first_k_dense_replace",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "rope_parameters",
+    ])?;
+    let shared = |kind: &str| kind.eq_ignore_ascii_case("shared") || kind.contains('S');
+    let types = fields.texts("indexer_types")?.unwrap_or_default();
+    let pattern = fields.get("index_topk_pattern").and_then(|pattern| pattern.as_str());
+    if types.into_iter().chain(pattern).any(shared) {
+        return Err(fields.unsupported("indexer_types", "shared", &["full"]));
+    }
+    if fields.count("index_topk_freq")?.is_some_and(|every| every > 1) {
+        return Err(
+            fields.error("index_topk_freq", "must be 1: layers that share an index are not supported")
+        );
+    }
+    indexed(fields, true)
+}
+
+fn indexed(fields: Fields<'_>, interleaved: bool) -> Result<DecoderSpec> {
+    let latent = latent(fields, &DEEPSEEK)?;
+    let rope = RopeSpec {
+        traditional: fields.flag_or("indexer_rope_interleave", interleaved)?,
+        ..RopeSpec::clone(&latent.rope)
+    };
+    let index = Index {
+        heads: fields.count_or("index_n_heads", 64, limits::HEADS)?,
+        key_dim: fields.count_or("index_head_dim", 128, limits::HEAD_DIM)?,
+        top_k: fields.count_or("index_topk", 2048, limits::CONTEXT)?,
+        rope: Arc::new(rope),
+        // mlx-lm has 1e-5.
+        norm_eps: 1e-6,
+    };
+    let attention = Latent { index: Some(index), ..latent };
+    decoder(fields, &DEEPSEEK, attention, corrected_experts(fields, &DEEPSEEK)?)
 }
 
 fn of_third_version(fields: Fields<'_>, defaults: &Defaults) -> Result<DecoderSpec> {

@@ -132,6 +132,9 @@ const FAMILIES: &[Family] = &[
         .note("`rope_scaling` may be absent"),
     Family::new("deepseek_v3", &["deepseek_v3", "joyai_llm_flash", "kimi_k2"], deepseek::deepseek_v3)
         .published(deepseek::published),
+    Family::new("deepseek_v32", &["deepseek_v32"], deepseek::deepseek_v32)
+        .published(deepseek::published)
+        .note("the index's norm has an epsilon of 1e-6, as in transformers"),
     Family::new("dots1", &["dots1"], glm4_moe::dots1).published(glm4_moe::published_in_place),
     Family::new("ernie4_5", &["ernie4_5"], near_llama::ernie4_5),
     Family::new("ernie4_5_moe", &["ernie4_5_moe"], ernie4_5_moe::spec)
@@ -155,6 +158,9 @@ const FAMILIES: &[Family] = &[
         .published(glm4_moe::published)
         .note("a scaling of the rotation, as in transformers"),
     Family::new("glm4_moe_lite", &["glm4_moe_lite"], deepseek::glm4_moe_lite).published(deepseek::published),
+    Family::new("glm_moe_dsa", &["glm_moe_dsa"], deepseek::glm_moe_dsa)
+        .published(deepseek::published)
+        .note("the index's norm has an epsilon of 1e-6, as in transformers"),
     Family::new("gpt_neox", &["gpt_neox"], gpt_neox::spec).note("GELU is exact where `hidden_act` says so"),
     Family::new("gpt_oss", &["gpt_oss"], gpt_oss::spec)
         .published(gpt_oss::published)

@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use pippin_tensor::{AttentionSpec, Backend, Linear, Norm, Reach, RopeSpec, ValueStore};
 
+use super::index::{Index, IndexWeights};
 use super::{CacheNeed, Input, Needs, NormSpec, Pass, Place, Rows, join, miscounted};
 use crate::source::{Cut, Source};
-use crate::spec::check::{positive, within};
+use crate::spec::check::{positive, problem, within};
 use crate::{Result, limits, rope};
 
 /// Multi-head latent attention (<https://arxiv.org/abs/2405.04434>): all heads' keys and values are made from one latent
@@ -42,6 +43,8 @@ pub struct Latent {
     pub rope: Arc<RopeSpec>,
     /// Factor on the scores before the softmax.
     pub scale: f32,
+    /// What chooses the tokens that are seen; made for queries from a vector of their own.
+    pub index: Option<Index>,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,7 @@ pub(crate) struct LatentWeights<L, V> {
     absorbed_key: L,
     absorbed_value: L,
     output: L,
+    index: Option<IndexWeights<L, V>>,
 }
 
 impl Latent {
@@ -76,6 +80,7 @@ impl Latent {
             norm_eps: 1e-6,
             rope,
             scale: ((key_dim + rope_dim) as f32).powf(-0.5),
+            index: None,
         }
     }
 
@@ -90,6 +95,15 @@ impl Latent {
         within("v_head_dim", self.value_dim, limits::HEAD_DIM)?;
         positive("the epsilon of norms", self.norm_eps)?;
         positive("the attention scale", self.scale)?;
+        if let Some(index) = &self.index {
+            index.validate()?;
+            if self.query_rank.is_none() {
+                return Err(problem(
+                    "q_lora_rank",
+                    "must be a positive integer, because the index has queries from it",
+                ));
+            }
+        }
         rope::validate(&self.rope, self.rope_dim)
     }
 
@@ -102,6 +116,7 @@ impl Latent {
                 values: ValueStore::InKeys(self.rank),
                 reach: Reach::All,
             }),
+            index: self.index.as_ref().map(Index::cache),
             rope: Some(self.rope.clone()),
             routes: Some(self.heads),
             heads: self.heads,
@@ -137,6 +152,10 @@ impl Latent {
             source.latent(at, heads, rank, [key_dim, value_dim], self.joined)?;
         let path = join(at, self.output);
         let output = source.linear(&path, [hidden, heads * value_dim], bias, Cut::Columns)?;
+        let index = match (&self.index, self.query_rank) {
+            (Some(index), Some(rank)) => Some(index.weights(source, at, hidden, rank)?),
+            _ => None,
+        };
         Ok(LatentWeights {
             query_input,
             query,
@@ -146,6 +165,7 @@ impl Latent {
             absorbed_key,
             absorbed_value,
             output,
+            index,
         })
     }
 
@@ -160,24 +180,37 @@ impl Latent {
         let (backend, step) = (pass.backend, pass.step);
         let (angles, routes) = (&pass.angles[place.rope], &pass.routes[place.routes]);
         let first = weights.query_input.as_ref().map_or(&weights.query, |(input, _)| input);
-        let linears = [first, &weights.latent, &weights.rotated_key];
+        let mut linears = vec![first, &weights.latent, &weights.rotated_key];
+        linears.extend(weights.index.iter().flat_map(|index| [&index.key, &index.weight]));
         let outputs = backend.norm_linears(input.x, input.norm, &linears)?;
-        let [queries, latent, rotated_key] = outputs.as_slice() else {
-            return Err(miscounted("norm_linears", 3, outputs.len()));
+        let [queries, latent, rotated_key, of_index @ ..] = outputs.as_slice() else {
+            return Err(miscounted("norm_linears", linears.len(), outputs.len()));
         };
         let latent = backend.norm(latent, &weights.latent_norm)?;
         let rotated_key = backend.rope(rotated_key, angles, rope_dim, &self.rope)?;
         let key = backend.join(&[&latent, &rotated_key])?;
         backend.kv_write(&mut pass.caches[place.cache], &key, None, &step.groups[place.group].rows)?;
+        if let (Some(index), Some(weights), [keys, _]) = (&self.index, &weights.index, of_index) {
+            index.write(weights, place, pass, keys)?;
+        }
         if input.rows == Rows::None {
             return Ok(None);
         }
 
+        let mut chosen = None;
         let queries = match &weights.query_input {
-            Some((_, norm)) => backend
-                .norm_linears(queries, Some(norm), &[&weights.query])?
-                .pop()
-                .ok_or_else(|| miscounted("norm_linears", 1, 0))?,
+            Some((_, norm)) => {
+                let mut linears = vec![&weights.query];
+                linears.extend(weights.index.as_ref().map(|index| &index.query));
+                let outputs = backend.norm_linears(queries, Some(norm), &linears)?;
+                let [queries, of_queries @ ..] = outputs.as_slice() else {
+                    return Err(miscounted("norm_linears", linears.len(), outputs.len()));
+                };
+                if let (Some(index), [queries], [_, weights]) = (&self.index, of_queries, of_index) {
+                    chosen = Some(index.choose(place, pass, queries, weights)?);
+                }
+                queries.clone()
+            }
             None => queries.clone(),
         };
         let [rows, _] = backend.shape(&queries);
@@ -200,7 +233,11 @@ impl Latent {
             reach: Reach::All,
             softcap: None,
         };
-        let mixed = backend.attention(&queries, &pass.caches[place.cache], step, place.group, &spec, None)?;
+        let cache = &pass.caches[place.cache];
+        let mixed = match &chosen {
+            Some(chosen) => backend.attention_among(&queries, cache, step, place.group, &spec, chosen)?,
+            None => backend.attention(&queries, cache, step, place.group, &spec, None)?,
+        };
         let mixed = backend.reshape(&mixed, [rows * heads, rank])?;
         let values = backend.gathered_matmul(&mixed, &weights.absorbed_value.weight, heads, routes)?;
         let values = backend.reshape(&values, [rows, heads * value_dim])?;

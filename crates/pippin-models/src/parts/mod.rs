@@ -9,6 +9,7 @@ mod conv_gate;
 mod dense;
 mod experts;
 mod gated_delta;
+mod index;
 mod latent;
 mod layer_input;
 mod norm;
@@ -32,6 +33,7 @@ pub use conv_gate::ConvGate;
 pub use dense::{Dense, DenseForm};
 pub use experts::{Experts, RouterNorm, SharedExpert};
 pub use gated_delta::{DeltaInput, DeltaProjections, GatedDelta};
+pub use index::Index;
 pub use latent::Latent;
 pub use layer_input::LayerInput;
 pub use norm::NormSpec;
@@ -68,6 +70,8 @@ pub(crate) struct Needs {
     /// Whether tokens see each other in it.
     pub(crate) mixes: bool,
     pub(crate) cache: Option<CacheNeed>,
+    /// Keys of an index of its tokens.
+    pub(crate) index: Option<CacheNeed>,
     /// The layer whose keys and values it reads instead of its own.
     pub(crate) shares: Option<usize>,
     /// Numbers of recurrent state for each slot, for each state that it keeps.
@@ -87,6 +91,8 @@ pub(crate) struct Place {
     /// Its cache among all layers', and the group of it.
     pub(crate) cache: usize,
     pub(crate) group: usize,
+    /// The cache of its index, and the group of it.
+    pub(crate) index: (usize, usize),
     /// Its states among all.
     pub(crate) states: Range<usize>,
     pub(crate) rope: usize,
