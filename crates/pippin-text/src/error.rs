@@ -61,6 +61,17 @@ pub enum TextError {
         /// The reason given by the tokenizer library.
         problem: String,
     },
+    /// A vocabulary in another form than `tokenizer.json` cannot be made into a tokenizer.
+    #[error("{}: not a usable vocabulary: {problem}", path.display())]
+    InvalidVocabulary {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: String,
+    },
+    /// What a file of weights says of its tokens is not what it must be.
+    #[error(transparent)]
+    Weights(#[from] pippin_weights::WeightsError),
     /// Text could not be turned into ids.
     #[error("cannot tokenize the text: {problem}")]
     Encode {

@@ -15,6 +15,22 @@ pub(crate) const TOKENIZER_LIMIT: u64 = 256 << 20;
 
 /// Reads a text file of at most `limit` bytes; `None` when there is none.
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
+    let Some(bytes) = read_bytes(path, limit)? else { return Ok(None) };
+    match String::from_utf8(bytes) {
+        // A byte order mark is not part of the text.
+        Ok(text) => Ok(Some(match text.strip_prefix('\u{feff}') {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        })),
+        Err(error) => Err(TextError::Malformed {
+            path: path.to_owned(),
+            problem: format!("not UTF-8 text at byte {}", error.utf8_error().valid_up_to()),
+        }),
+    }
+}
+
+/// Reads a file of at most `limit` bytes; `None` when there is none.
+pub(crate) fn read_bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     let io = |source| TextError::Io { path: path.to_owned(), source };
     let Some(file) = open_file_of_model(path).map_err(io)? else { return Ok(None) };
     let metadata = file.metadata().map_err(io)?;
@@ -27,17 +43,7 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
     if size > limit {
         return Err(TextError::TooLarge { path: path.to_owned(), size, limit });
     }
-    match String::from_utf8(bytes) {
-        // A byte order mark is not part of the text.
-        Ok(text) => Ok(Some(match text.strip_prefix('\u{feff}') {
-            Some(rest) => rest.to_owned(),
-            None => text,
-        })),
-        Err(error) => Err(TextError::Malformed {
-            path: path.to_owned(),
-            problem: format!("not UTF-8 text at byte {}", error.utf8_error().valid_up_to()),
-        }),
-    }
+    Ok(Some(bytes))
 }
 
 /// Reads a file that holds one JSON object; `None` when there is none.

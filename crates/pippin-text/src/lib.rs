@@ -3,8 +3,8 @@
 //! A language model maps numbers to numbers. This crate holds what stands between those numbers and a
 //! conversation, and nothing that computes with tensors:
 //!
-//! - [`Tokenizer`] reads `tokenizer.json` and `tokenizer_config.json` and turns text into ids and back. It is
-//!   immutable and cheap to clone, so every session shares one.
+//! - [`Tokenizer`] reads `tokenizer.json`, or the vocabularies that models had before it (SentencePiece, tiktoken, tekken, GPT-2's),
+//!   and turns text into ids and back. It is immutable and cheap to clone, so every session shares one.
 //! - [`StreamDecoder`] turns ids into text *while they are generated*. It never emits half a character, and what it
 //!   emits adds up to exactly what [`Tokenizer::decode`] gives for all ids at once.
 //! - [`ChatTemplate`] renders [`Message`]s into the prompt the model was trained on, as Hugging Face `transformers`
@@ -77,6 +77,7 @@ mod stop_tokens;
 mod stream;
 mod template;
 mod tokenizer;
+mod vocabulary;
 
 pub use error::{Result, TextError};
 pub use message::{Content, ContentPart, FunctionCall, Message, MessageError, Role, ToolCall};

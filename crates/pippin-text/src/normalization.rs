@@ -87,12 +87,25 @@ fn repeats(part: &Value) -> (usize, usize) {
     (repeated, added)
 }
 
-/// Checks a table of SentencePiece, and returns the length of its longest replacement: the length of an index in bytes, the
-/// index, and the replacements, each ended by a zero.
+/// Checks a table of SentencePiece that stands in JSON, and returns the length of its longest replacement.
 fn precompiled(table: Option<&Value>) -> Result<f64, String> {
     let Some(text) = table.and_then(Value::as_str).filter(|text| !text.is_empty()) else { return Ok(1.0) };
     let bytes = STANDARD.decode(text).map_err(|_| "`precompiled_charsmap` is not base64".to_owned())?;
-    let replacements = bytes
+    longest_replacement(&bytes)
+}
+
+/// [`check`] for a table of SentencePiece, which may be empty: how many times longer it may make a text.
+pub(crate) fn charsmap_growth(table: &[u8]) -> Result<f64, String> {
+    let growth = if table.is_empty() { 1.0 } else { longest_replacement(table)? };
+    match growth > MOST {
+        true => Err(format!("`precompiled_charsmap` makes a text up to {growth:.0} times longer")),
+        false => Ok(growth),
+    }
+}
+
+/// Checks a table: the length of an index in bytes, the index, and the replacements, each ended by a zero.
+fn longest_replacement(table: &[u8]) -> Result<f64, String> {
+    let replacements = table
         .split_first_chunk::<4>()
         .and_then(|(length, rest)| rest.get(usize::try_from(u32::from_le_bytes(*length)).ok()?..));
     let replacements = replacements.ok_or("`precompiled_charsmap` is shorter than it says")?;

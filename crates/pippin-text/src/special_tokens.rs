@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use crate::files::{self, kind};
+use crate::vocabulary::Library;
 
 /// The named special tokens of a model, as templates see them: `bos_token`, `eos_token`, `pad_token`, ….
 ///
@@ -161,8 +162,8 @@ impl DeclaredTokens {
         declared
     }
 
-    /// Adds to a tokenizer what it lacks, in the order that `transformers` has.
-    pub(crate) fn add_to(&mut self, tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
+    /// Adds to a tokenizer what it lacks, in the order that `transformers` has. `file` is where it comes from, for warnings.
+    pub(crate) fn add_to(&mut self, tokenizer: &mut Library, file: &str) -> tokenizers::Result<()> {
         let present = tokenizer.get_added_tokens_decoder();
         let same = |token: &AddedToken| {
             let id = tokenizer.token_to_id(&token.content)?;
@@ -203,7 +204,7 @@ impl DeclaredTokens {
                 Some(declared) => format!("has the id {declared} in the files beside it and no place there"),
                 None => "is named in the files beside it and not there".to_owned(),
             };
-            self.warnings.push(format!("tokenizer.json: the token {content:?} {problem}; added as {id}"));
+            self.warnings.push(format!("{file}: the token {content:?} {problem}; added as {id}"));
         }
         Ok(())
     }

@@ -8,17 +8,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
 use serde_json::{Map, Value};
+use tokenizers::PostProcessorWrapper;
 use tokenizers::decoders::byte_level::ByteLevel;
 
 use crate::error::{Result, TextError};
 use crate::files::{self, kind};
 use crate::normalization;
 use crate::special_tokens::{DeclaredTokens, SpecialTokens};
+use crate::vocabulary::{self, Library, Pipeline};
 
 /// The tokenizer of one model: immutable, `Send + Sync`, and cheap to clone (clones share everything).
 ///
 /// It follows what Hugging Face `transformers` 5 does with the same folder: whether a beginning-of-sequence token is
-/// added is decided by the post-processor in `tokenizer.json`, not by `add_bos_token`; truncation and padding settings
+/// added is decided by the post-processor in `tokenizer.json`, and only without that file by `add_bos_token`; truncation and padding settings
 /// in `tokenizer.json` are for training and are ignored; and `clean_up_tokenization_spaces` is not applied.
 #[derive(Clone)]
 pub struct Tokenizer {
@@ -27,7 +29,7 @@ pub struct Tokenizer {
 
 struct Inner {
     path: PathBuf,
-    tokenizer: tokenizers::Tokenizer,
+    tokenizer: Library,
     special: SpecialTokens,
     special_ids: HashSet<u32>,
     highest_id: u32,
@@ -54,18 +56,26 @@ pub(crate) struct Decoding {
 
 impl Tokenizer {
     /// Reads `tokenizer.json`, and `tokenizer_config.json` where there is one, from a model folder.
+    ///
+    /// Without a `tokenizer.json`, the first of these that is there: `tekken.json`; `tokenizer.model`, of SentencePiece or of
+    /// tiktoken; `tiktoken.model`; `spiece.model`; `sentencepiece.bpe.model`; a file whose name ends in `.tiktoken`; `vocab.json` and
+    /// `merges.txt`. They are made into the tokenizer that `transformers` makes of them, which `tokenizer_class` and, in `config.json`,
+    /// `model_type` decide.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let path = dir.join("tokenizer.json");
-        let Some(json) = files::read_text(&path, files::TOKENIZER_LIMIT)? else {
-            return Err(TextError::Missing {
-                path,
-                hint: "Pippin needs a `tokenizer.json`; convert older `tokenizer.model` files with transformers",
-            });
-        };
         let config_path = dir.join("tokenizer_config.json");
+        let json = files::read_text(&path, files::TOKENIZER_LIMIT)?;
         let config = files::read_object(&config_path)?.unwrap_or_default();
-        Self::build(path, &json, &config_path, &config, DeclaredTokens::from_dir(dir, &config))
+        if let Some(json) = json {
+            return Self::build(path, &json, &config_path, &config, DeclaredTokens::from_dir(dir, &config));
+        }
+        let Some((path, pipeline)) = vocabulary::from_dir(dir, &config)? else {
+            let hint = "Pippin needs a `tokenizer.json`, or a vocabulary of SentencePiece or tiktoken";
+            return Err(TextError::Missing { path, hint });
+        };
+        let config = pipeline.with_names(config);
+        Self::from_pipeline(path, pipeline, &config_path, &config, DeclaredTokens::from_dir(dir, &config))
     }
 
     /// Builds a tokenizer from the text of a `tokenizer.json` and the object of a `tokenizer_config.json`, which may
@@ -103,28 +113,85 @@ impl Tokenizer {
         let Outline { normalizer, pre_tokenizer, post_processor, decoder, .. } = &outline;
         let growth =
             normalization::check(normalizer, pre_tokenizer, post_processor, decoder).map_err(invalid)?;
+        let traits = Traits {
+            is_byte_level: outline.is_byte_level(),
+            keeps_every_byte: outline.is_byte_level() || outline.model.byte_fallback == Some(true),
+            joins_bytes: holds_part(decoder, "ByteFallback"),
+            growth,
+        };
         let built = guard(|| {
-            let mut tokenizer = tokenizers::Tokenizer::from_bytes(json.as_bytes())?;
+            let mut tokenizer = Library::from_bytes(json.as_bytes())?;
             tokenizer.with_truncation(None)?;
             tokenizer.with_padding(None);
-            if outline.is_byte_level() && !holds_part(&outline.decoder, "ByteLevel") {
+            if traits.is_byte_level && !holds_part(decoder, "ByteLevel") {
                 tokenizer.with_decoder(Some(ByteLevel::default()));
             }
-            declared.add_to(&mut tokenizer)?;
+            declared.add_to(&mut tokenizer, "tokenizer.json")?;
+            Ok(tokenizer)
+        });
+        let tokenizer = built.map_err(invalid)?;
+        Self::finish(path, tokenizer, &traits, config_path, config, declared)
+    }
+
+    /// Builds a tokenizer of parts, with the names of special tokens that `config`, an object like that of a
+    /// `tokenizer_config.json`, gives.
+    pub(crate) fn from_vocabulary(
+        path: PathBuf,
+        pipeline: Pipeline,
+        config: &Map<String, Value>,
+    ) -> Result<Self> {
+        let declared = DeclaredTokens::from_config(&path, config);
+        Self::from_pipeline(path.clone(), pipeline, &path, config, declared)
+    }
+
+    fn from_pipeline(
+        path: PathBuf,
+        pipeline: Pipeline,
+        config_path: &Path,
+        config: &Map<String, Value>,
+        mut declared: DeclaredTokens,
+    ) -> Result<Self> {
+        let traits = Traits {
+            is_byte_level: holds_part(&pipeline.pre_tokenizer, "ByteLevel"),
+            keeps_every_byte: pipeline.keeps_every_byte,
+            joins_bytes: holds_part(&pipeline.decoder, "ByteFallback"),
+            growth: pipeline.growth,
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let ends = pipeline.ends.clone();
+        let built = guard(|| {
+            let mut tokenizer = pipeline.assemble()?;
+            declared.add_to(&mut tokenizer, &name)?;
+            let named = |name: &str| declared.special.get(name).map(str::to_owned);
+            let processor = ends.post_processor(config, named, |token| tokenizer.token_to_id(token));
+            if let Some(processor) = processor {
+                let processor: PostProcessorWrapper = serde_json::from_value(processor)?;
+                tokenizer.with_post_processor(Some(processor));
+            }
             Ok(tokenizer)
         });
         let tokenizer =
-            built.map_err(|problem| TextError::InvalidTokenizer { path: path.clone(), problem })?;
-        let invalid =
-            |problem: &str| TextError::InvalidTokenizer { path: path.clone(), problem: problem.to_owned() };
+            built.map_err(|problem| TextError::InvalidVocabulary { path: path.clone(), problem })?;
+        Self::finish(path, tokenizer, &traits, config_path, config, declared)
+    }
 
+    fn finish(
+        path: PathBuf,
+        tokenizer: Library,
+        traits: &Traits,
+        config_path: &Path,
+        config: &Map<String, Value>,
+        declared: DeclaredTokens,
+    ) -> Result<Self> {
         let vocabulary = tokenizer.get_vocab(true);
-        let highest_id = *vocabulary.values().max().ok_or_else(|| invalid("the vocabulary is empty"))?;
-        let keeps_every_byte = outline.is_byte_level() || outline.model.byte_fallback == Some(true);
+        let highest_id = *vocabulary.values().max().ok_or_else(|| TextError::InvalidTokenizer {
+            path: path.clone(),
+            problem: "the vocabulary is empty".to_owned(),
+        })?;
         let longest_token =
-            keeps_every_byte.then(|| vocabulary.keys().map(String::len).max().unwrap_or(1).max(1));
+            traits.keeps_every_byte.then(|| vocabulary.keys().map(String::len).max().unwrap_or(1).max(1));
         let mut decoding = Decoding::default();
-        if !outline.is_byte_level() && holds_part(&outline.decoder, "ByteFallback") {
+        if !traits.is_byte_level && traits.joins_bytes {
             decoding.byte_tokens = (0..=u8::MAX)
                 .filter_map(|byte| Some((*vocabulary.get(&format!("<0x{byte:02X}>"))?, byte)))
                 .collect();
@@ -170,7 +237,7 @@ impl Tokenizer {
                 special_ids,
                 highest_id,
                 longest_token,
-                growth,
+                growth: traits.growth,
                 add_bos_token,
                 model_max_length,
                 decoding,
@@ -287,8 +354,8 @@ impl Tokenizer {
         self.token_to_id(self.eos_token()?)
     }
 
-    /// The field `add_bos_token` of `tokenizer_config.json`. For information: [`encode`](Self::encode) follows the
-    /// post-processor of `tokenizer.json`.
+    /// The field `add_bos_token` of `tokenizer_config.json`. For information: where there is a `tokenizer.json`,
+    /// [`encode`](Self::encode) follows its post-processor.
     pub fn add_bos_token(&self) -> Option<bool> {
         self.inner.add_bos_token
     }
@@ -314,6 +381,14 @@ impl fmt::Debug for Tokenizer {
 
 /// The most bytes that a text may become before it is cut into tokens.
 const MOST_NORMALIZED: f64 = (1_u64 << 30) as f64;
+
+/// What is to be known of a tokenizer's parts once they are put together.
+struct Traits {
+    is_byte_level: bool,
+    keeps_every_byte: bool,
+    joins_bytes: bool,
+    growth: f64,
+}
 
 const NO_OBJECT: &str = "not the JSON object of a tokenizer";
 

@@ -1,7 +1,10 @@
 //! Small tokenizers of the two usual kinds, made as JSON text.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use pippin_text::Tokenizer;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pippin_text::{StreamDecoder, Tokenizer};
 use serde_json::{Map, Value, json};
 
 /// The printable stand-in that byte-level vocabularies use for a byte.
@@ -119,4 +122,66 @@ pub(crate) fn byte_fallback(metaspace: bool) -> Tokenizer {
     });
     let config = json!({"bos_token": "<s>", "eos_token": "</s>", "unk_token": {"content": "<unk>"}});
     Tokenizer::from_json(&json.to_string(), config.as_object().unwrap()).unwrap()
+}
+
+/// The small vocabularies, and what is expected of them.
+pub(crate) fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/tokenizers")
+}
+
+pub(crate) fn json(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+/// The text of ids that come one by one, without special tokens.
+pub(crate) fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let mut decoder = StreamDecoder::new(tokenizer, true);
+    let mut text: String = ids.iter().filter_map(|id| decoder.push(*id).unwrap()).collect();
+    text += &decoder.finish().unwrap();
+    text
+}
+
+/// What differs from what `expected.json` in a folder says.
+pub(crate) fn differences(folder: &Path, texts: &[String]) -> Vec<String> {
+    let expected = json(&folder.join("expected.json"));
+    let name = folder.file_name().unwrap().to_string_lossy();
+    let tokenizer = Tokenizer::from_dir(folder).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (before, after) = (ids(&expected["before"]), ids(&expected["after"]));
+    let mut differences = Vec::new();
+    let mut differ = |what: &str, text: &str, expected: &dyn std::fmt::Debug, found: &dyn std::fmt::Debug| {
+        differences.push(format!("{name}: {what} {text:?}\n  expected {expected:?}\n  found    {found:?}"));
+    };
+    for (index, text) in texts.iter().enumerate() {
+        let expected_ids = ids(&expected["ids"][index]);
+        let found = tokenizer.encode(text, false).unwrap();
+        if found != expected_ids {
+            differ("ids of", text, &expected_ids, &found);
+        }
+        let around = [before.as_slice(), &expected_ids, &after].concat();
+        let found = tokenizer.encode(text, true).unwrap();
+        if found != around {
+            differ("ids and those around", text, &around, &found);
+        }
+        let expected_text =
+            expected["decoded"].get(index.to_string()).map_or(text.as_str(), |text| text.as_str().unwrap());
+        let found = tokenizer.decode(&expected_ids, true).unwrap();
+        if found != expected_text {
+            differ("text of", text, &expected_text, &found);
+        }
+        let piecewise = streamed(&tokenizer, &expected_ids);
+        if piecewise != found {
+            differ("streamed text of", text, &found, &piecewise);
+        }
+    }
+    differences
+}
+
+/// The texts that these are checked with.
+pub(crate) fn texts() -> Vec<String> {
+    serde_json::from_value(json(&goldens().join("texts.json"))).unwrap()
 }
