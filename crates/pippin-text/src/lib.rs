@@ -87,3 +87,4 @@ pub use stop_tokens::StopTokens;
 pub use stream::StreamDecoder;
 pub use template::{ChatTemplate, RenderInputs, TemplateLimits};
 pub use tokenizer::Tokenizer;
+pub use vocabulary::GgufVocabulary;

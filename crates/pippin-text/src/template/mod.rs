@@ -204,6 +204,18 @@ impl ChatTemplate {
         Ok(Self { default, tool_use: None, limits, warnings: Vec::new() })
     }
 
+    /// A template, and one for prompts with tools, each with its name; either may have a mistake.
+    pub(crate) fn from_sources(default: (String, String), tool_use: Option<(String, String)>) -> Self {
+        let program = |(origin, source)| Program::parse(origin, source);
+        let (default, tool_use) = (program(default), tool_use.map(program));
+        let mistakes = [Some(&default), tool_use.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|program| program.block.as_ref().err());
+        let warnings = mistakes.map(|mistake| format!("{mistake}: prompts that need it will fail")).collect();
+        Self { default, tool_use, limits: TemplateLimits::default(), warnings }
+    }
+
     /// Whether the template for these prompts can be run: it could be read, and has no mistake in its syntax.
     pub fn is_sound(&self, with_tools: bool) -> bool {
         self.program(with_tools).block.is_ok()

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod family;
+mod gguf;
 mod merges;
 mod model;
 mod sentencepiece;
@@ -19,6 +20,7 @@ use tokenizers::{
 use crate::error::{Result, TextError};
 use crate::files;
 use family::Family;
+pub use gguf::GgufVocabulary;
 pub(crate) use model::Model;
 
 /// The tokenizer of the library, with the models that it does not have.
