@@ -188,7 +188,8 @@ pub(crate) fn is_needed(name: &str) -> bool {
         return folder.ends_with("chat_templates") && !file.contains('/') && file.ends_with(".jinja");
     }
     match name {
-        "tokenizer.model" | "merges.txt" | "vocab.txt" | INDEX => true,
+        "tokenizer.model" | "tiktoken.model" | "spiece.model" | "sentencepiece.bpe.model" | "tekken.json" => true,
+        "merges.txt" | "vocab.txt" | INDEX => true,
         "vocab.json" | "added_tokens.json" | "special_tokens_map.json" | "chat_template.json" => true,
         _ => {
             name.ends_with("config.json")
@@ -205,7 +206,8 @@ pub(crate) fn is_optional(name: &str, has_tokenizer: bool) -> bool {
     match name {
         "config.json" | "tokenizer_config.json" => false,
         INDEX | "added_tokens.json" | "special_tokens_map.json" => true,
-        "tokenizer.model" | "merges.txt" | "vocab.txt" | "vocab.json" => has_tokenizer,
+        "tokenizer.model" | "tiktoken.model" | "spiece.model" | "sentencepiece.bpe.model" | "tekken.json" => has_tokenizer,
+        "merges.txt" | "vocab.txt" | "vocab.json" => has_tokenizer,
         _ => {
             name.contains('/')
                 || name.ends_with("config.json")
@@ -260,6 +262,9 @@ mod tests {
             "vocab.json",
             "merges.txt",
             "tokenizer.model",
+            "tekken.json",
+            "tiktoken.model",
+            "spiece.model",
             "special_tokens_map.json",
             "added_tokens.json",
             "chat_template.jinja",
@@ -304,7 +309,9 @@ mod tests {
         ] {
             assert!(is_optional(name, true) && is_optional(name, false), "{name}");
         }
-        for name in ["tokenizer.model", "vocab.json", "merges.txt", "qwen.tiktoken", "tokenizer.model.v3"] {
+        for name in
+            ["tokenizer.model", "vocab.json", "merges.txt", "qwen.tiktoken", "tokenizer.model.v3", "tekken.json", "spiece.model"]
+        {
             assert!(is_optional(name, true) && !is_optional(name, false), "{name}");
         }
     }
