@@ -149,7 +149,9 @@ impl From<&TextError> for Exit {
             | TextError::TooLarge { .. }
             | TextError::Malformed { .. }
             | TextError::Field { .. }
-            | TextError::InvalidTokenizer { .. } => Self::ModelInvalid,
+            | TextError::InvalidTokenizer { .. }
+            | TextError::InvalidVocabulary { .. }
+            | TextError::Weights(..) => Self::ModelInvalid,
             TextError::Decode { .. } => Self::Failure,
             _ => Self::BadInput,
         }
