@@ -188,7 +188,9 @@ pub(crate) fn is_needed(name: &str) -> bool {
         return folder.ends_with("chat_templates") && !file.contains('/') && file.ends_with(".jinja");
     }
     match name {
-        "tokenizer.model" | "tiktoken.model" | "spiece.model" | "sentencepiece.bpe.model" | "tekken.json" => true,
+        "tokenizer.model" | "tiktoken.model" | "spiece.model" | "sentencepiece.bpe.model" | "tekken.json" => {
+            true
+        }
         "merges.txt" | "vocab.txt" | INDEX => true,
         "vocab.json" | "added_tokens.json" | "special_tokens_map.json" | "chat_template.json" => true,
         _ => {
@@ -206,7 +208,9 @@ pub(crate) fn is_optional(name: &str, has_tokenizer: bool) -> bool {
     match name {
         "config.json" | "tokenizer_config.json" => false,
         INDEX | "added_tokens.json" | "special_tokens_map.json" => true,
-        "tokenizer.model" | "tiktoken.model" | "spiece.model" | "sentencepiece.bpe.model" | "tekken.json" => has_tokenizer,
+        "tokenizer.model" | "tiktoken.model" | "spiece.model" | "sentencepiece.bpe.model" | "tekken.json" => {
+            has_tokenizer
+        }
         "merges.txt" | "vocab.txt" | "vocab.json" => has_tokenizer,
         _ => {
             name.contains('/')
@@ -309,9 +313,15 @@ mod tests {
         ] {
             assert!(is_optional(name, true) && is_optional(name, false), "{name}");
         }
-        for name in
-            ["tokenizer.model", "vocab.json", "merges.txt", "qwen.tiktoken", "tokenizer.model.v3", "tekken.json", "spiece.model"]
-        {
+        for name in [
+            "tokenizer.model",
+            "vocab.json",
+            "merges.txt",
+            "qwen.tiktoken",
+            "tokenizer.model.v3",
+            "tekken.json",
+            "spiece.model",
+        ] {
             assert!(is_optional(name, true) && !is_optional(name, false), "{name}");
         }
     }
