@@ -187,6 +187,16 @@ class Routers:
 
         return group_expert_select
 
+    def of_all(self, select):
+        """A compiled choice among all experts."""
+
+        def moe_gate_select(gates, bias, top_k, *others):
+            self.record(np.array(mx.sigmoid(gates) + bias), top_k)
+            with mock.patch.object(mx, "argpartition", PARTITION):
+                return select(gates, bias, top_k, *others)
+
+        return moe_gate_select
+
     @contextlib.contextmanager
     def watch(self):
         def argpartition(a, kth, axis=-1):
@@ -220,4 +230,6 @@ class Routers:
             for name, module in list(sys.modules.items()):
                 if name.startswith("mlx_lm.models.") and (select := getattr(module, "group_expert_select", None)):
                     patches.enter_context(mock.patch.object(module, "group_expert_select", self.of_groups(select)))
+                if name.startswith("mlx_lm.models.") and (select := getattr(module, "moe_gate_select", None)):
+                    patches.enter_context(mock.patch.object(module, "moe_gate_select", self.of_all(select)))
             yield

@@ -61,8 +61,11 @@ mod qwen3_next;
 mod qwen_vl;
 mod recurrent_gemma;
 mod rwkv7;
+mod spark2_5;
 mod standard;
 mod starcoder2;
+mod step3p5;
+mod youtu_llm;
 
 use pippin_weights::Checkpoint;
 
@@ -244,9 +247,12 @@ const FAMILIES: &[Family] = &[
     Family::new("seed_oss", &["seed_oss"], near_llama::seed_oss),
     Family::new("smollm3", &["smollm3"], near_llama::smollm3),
     Family::new("solar_open", &["solar_open"], glm4_moe::solar_open).published(glm4_moe::published),
+    Family::new("spark2_5", &["spark2_5"], spark2_5::spec).published(spark2_5::published),
     Family::new("starcoder2", &["starcoder2"], starcoder2::spec)
         .note("GELU and `sliding_window` as the configuration says"),
+    Family::new("step3p5", &["step3p5"], step3p5::spec).published(step3p5::published),
     Family::new("telechat3", &["telechat3"], near_llama::telechat3),
+    Family::new("youtu_llm", &["youtu_llm"], youtu_llm::spec),
 ];
 
 /// Which family runs which `model_type`.
