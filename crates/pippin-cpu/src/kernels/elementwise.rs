@@ -340,14 +340,23 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
             Activation::Exp => S::exp(x),
             Activation::SoftCap(cap) => S::mul(tanh::<S>(S::mul(x, S::splat(1.0 / cap))), S::splat(cap)),
             Activation::Softplus => one_by_one::<S>(x, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
-            Activation::ExpExcess => one_by_one::<S>(x, |x| {
-                let x = if x > 0.0 { 0.0 } else { x };
-                x.exp_m1() - x
-            }),
+            Activation::ExpExcess => one_by_one::<S>(x, exp_excess),
             Activation::Sqrt => one_by_one::<S>(x, |x| if x < 0.0 { 0.0 } else { x.sqrt() }),
             // The backend refuses activations that are not above.
             _ => x,
         }
+    }
+}
+
+/// `exp(x) - 1 - x` below zero, and zero above. Near zero, where the difference would lose its digits, by its series.
+fn exp_excess(x: f32) -> f32 {
+    match x {
+        x if x > 0.0 => 0.0,
+        x if x > -0.5 => {
+            let series = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5];
+            x * x * series.into_iter().fold(0.0, |sum, coefficient| sum * x + coefficient)
+        }
+        x => x.exp_m1() - x,
     }
 }
 
