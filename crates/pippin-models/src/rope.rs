@@ -216,8 +216,7 @@ pub(crate) fn read_of_layers(
     read_from(config, Some(own), base, defaults)
 }
 
-/// The same with a scaling and a base that the family has found.
-pub(crate) fn read_from(
+fn read_from(
     config: Fields<'_>,
     scaling: Option<Fields<'_>>,
     base: Option<f64>,

@@ -64,7 +64,6 @@ mod rwkv7;
 mod spark2_5;
 mod standard;
 mod starcoder2;
-mod step3p5;
 mod youtu_llm;
 
 use pippin_weights::Checkpoint;
@@ -250,7 +249,6 @@ const FAMILIES: &[Family] = &[
     Family::new("spark2_5", &["spark2_5"], spark2_5::spec).published(spark2_5::published),
     Family::new("starcoder2", &["starcoder2"], starcoder2::spec)
         .note("GELU and `sliding_window` as the configuration says"),
-    Family::new("step3p5", &["step3p5"], step3p5::spec).published(step3p5::published),
     Family::new("telechat3", &["telechat3"], near_llama::telechat3),
     Family::new("youtu_llm", &["youtu_llm"], youtu_llm::spec),
 ];
