@@ -88,6 +88,17 @@ GLM_MOE_DSA = without(DEEPSEEK_V32, "rope_theta", "rope_scaling") | {
     "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
 }
 
+# Positions that share a factor end within the prompt.
+MISTRAL4 = without(DEEPSEEK_V3, "rope_theta", "rope_scaling", "scoring_func", "topk_method", "moe_layer_freq") | {
+    "model_type": "mistral4",
+    "n_shared_experts": 1,
+    "rope_interleave": True,
+    "rope_parameters": {
+        "type": "yarn", "rope_theta": 10000.0, "factor": 4, "original_max_position_embeddings": 16, "beta_fast": 32,
+        "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.5,
+    },
+}
+
 MINICPM3 = {
     "model_type": "minicpm3",
     "hidden_size": 64,
@@ -131,8 +142,10 @@ CONFIGS = {
     "glm4_moe_lite": GLM4_MOE_LITE,
     "glm4_moe_lite-4bit": four_bits(GLM4_MOE_LITE, **PACKED),
     "kimi_vl": KIMI_VL,
+    "mistral4": MISTRAL4,
+    "mistral4-4bit": four_bits(MISTRAL4, **PACKED, num_hidden_layers=2),
     "minicpm3": MINICPM3,
-    "minicpm3-4bit": four_bits(MINICPM3, **WIDE, q_lora_rank=64, kv_lora_rank=96, qk_nope_head_dim=32),
+    "minicpm3-4bit": four_bits(MINICPM3, **WIDE, dim_model_base=128, q_lora_rank=64, kv_lora_rank=96, qk_nope_head_dim=32),
 }
 
 MATTERS = {
@@ -144,6 +157,10 @@ MATTERS = {
     "glm_moe_dsa": [{"index_topk": 12}, {"indexer_rope_interleave": False}],
     "glm4_moe_lite": [{"norm_topk_prob": False}, {"rope_theta": 1000.0}, {"num_experts_per_tok": 2}],
     "kimi_vl": [{"text_config": {"routed_scaling_factor": 1.0}}, {"text_config": {"norm_topk_prob": False}}],
+    "mistral4": [
+        {"rope_parameters": MISTRAL4["rope_parameters"] | {"llama_4_scaling_beta": 0.01}}, {"rope_interleave": False},
+        {"norm_topk_prob": False}, {"topk_group": 1}, {"routed_scaling_factor": 1.0},
+    ],
     "minicpm3": [
         {"scale_depth": 1.0}, {"scale_emb": 1.0}, {"dim_model_base": 64}, {"rope_theta": 1000.0}, {"rope_scaling": None},
     ],

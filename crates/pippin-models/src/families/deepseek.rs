@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use pippin_tensor::{Activation, Gate, RopeSpec, RouterSpec, ScoreFunction};
+use pippin_tensor::{Activation, Gate, PositionScale, RopeSpec, RouterSpec, ScoreFunction};
 
-use super::common::{Sizes, stack_experts};
+use super::common::{Sizes, split_experts, stack_experts};
 use crate::config::Fields;
 use crate::parts::{Dense, DenseForm, Experts, Index, Latent, NormSpec, Part, SharedExpert};
 use crate::published::Tensors;
@@ -129,6 +129,72 @@ pub(crate) fn glm4_moe_lite(config: &Config) -> Result<DecoderSpec> {
     let norm_eps = fields.positive_or("rms_norm_eps", GLM4_MOE_LITE.norm_eps)?;
     let attention = Latent { norm_eps, ..latent(fields, &GLM4_MOE_LITE)? };
     decoder(fields, &GLM4_MOE_LITE, attention, corrected_experts(fields, &GLM4_MOE_LITE)?)
+}
+
+/// Experts are chosen by a softmax, from the groups whose best two are the best, and queries grow with their position.
+pub(crate) fn mistral4(config: &Config) -> Result<DecoderSpec> {
+    let fields = config.fields();
+    fields.require(&[
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "moe_intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "n_shared_experts",
+        "n_routed_experts",
+        "routed_scaling_factor",
+        "kv_lora_rank",
+        "q_lora_rank",
+        "norm_topk_prob",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "topk_group",
+        "num_experts_per_tok",
+        "first_k_dense_replace",
+        "n_group",
+        "qk_rope_head_dim",
+        "qk_nope_head_dim",
+        "v_head_dim",
+        "rope_parameters",
+    ])?;
+    let defaults = Defaults { rope_theta: 100_000.0, ..DEEPSEEK };
+    let Some(scaling) = rope::scaling(fields)? else {
+        return Err(fields.missing("rope_parameters", "an object"));
+    };
+    let latent = latent(fields, &defaults)?;
+    let rope =
+        RopeSpec { traditional: fields.flag_or("rope_interleave", true)?, ..RopeSpec::clone(&latent.rope) };
+    let position_scale = PositionScale::Logarithmic {
+        floor: scaling.required_positive("original_max_position_embeddings")? as f32,
+        scale: scaling.required_positive("llama_4_scaling_beta")? as f32,
+        first: 0.0,
+    };
+    let attention = Latent { rope: Arc::new(rope), position_scale: Some(position_scale), ..latent };
+    let experts = experts(fields, &defaults, |experts| {
+        let top_k = fields.count_or("num_experts_per_tok", 1, experts)?;
+        let groups = fields.count_or("n_group", 1, experts)?;
+        let choice = RouterSpec {
+            groups,
+            top_groups: fields.count_or("topk_group", 1, groups)?,
+            best_of_group: (experts / groups).clamp(1, 2),
+            normalize: fields.flag_or("norm_topk_prob", false)?,
+            ..RouterSpec::softmax(experts, top_k)
+        };
+        Ok((choice, None))
+    })?;
+    let experts = experts.map(|experts| Experts { router_dense: false, ..experts });
+    let spec = decoder(fields, &defaults, attention, experts)?;
+    let tied = fields.flag_or("tie_word_embeddings", false)?;
+    let head = Head::new(if tied { HeadWeights::Tied } else { HeadWeights::Separate });
+    Ok(DecoderSpec { head, ..spec })
+}
+
+/// Experts are published with gate and up in one matrix.
+pub(crate) fn mistral4_published(config: &Config, tensors: &mut Tensors) -> Result<()> {
+    let width = config.fields().count_or("moe_intermediate_size", 1, limits::INTERMEDIATE)?;
+    split_experts(tensors, "mlp.experts", "mlp.switch_mlp", width)?;
+    published(config, tensors)
 }
 
 /// The third version with an index of the tokens that rows see.

@@ -205,6 +205,7 @@ const FAMILIES: &[Family] = &[
     Family::new("mistral", &["mistral"], mistral::spec).note("`sliding_window` without `layer_types`"),
     // As mlx-lm takes it; the text model alone.
     Family::new("mistral3", &["mistral3", "llava"], mistral3::mistral3).published(mistral3::published),
+    Family::new("mistral4", &["mistral4"], deepseek::mistral4).published(deepseek::mistral4_published),
     Family::new("mixtral", &["mixtral"], mixtral::spec)
         .published(mixtral::published)
         .note("`sliding_window`, as in transformers"),

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use pippin_tensor::{AttentionSpec, Backend, Linear, Norm, Reach, RopeSpec, ValueStore};
+use pippin_tensor::{AttentionSpec, Backend, Linear, Norm, PositionScale, Reach, RopeSpec, ValueStore};
 
 use super::index::{Index, IndexWeights};
 use super::{CacheNeed, Input, Needs, NormSpec, Pass, Place, Rows, join, miscounted};
@@ -41,6 +41,8 @@ pub struct Latent {
     pub norm_eps: f32,
     /// The rotary positions.
     pub rope: Arc<RopeSpec>,
+    /// A factor on queries by their position.
+    pub position_scale: Option<PositionScale>,
     /// Factor on the scores before the softmax.
     pub scale: f32,
     /// What chooses the tokens that are seen; made for queries from a vector of their own.
@@ -79,6 +81,7 @@ impl Latent {
             joined: false,
             norm_eps: 1e-6,
             rope,
+            position_scale: None,
             scale: ((key_dim + rope_dim) as f32).powf(-0.5),
             index: None,
         }
@@ -222,7 +225,10 @@ impl Latent {
         let rotated = backend.rope(&rotated, angles, rope_dim, &self.rope)?;
         let rotated = backend.reshape(&rotated, [rows * heads, rope_dim])?;
         let queries = backend.join(&[&plain, &rotated])?;
-        let queries = backend.reshape(&queries, [rows, heads * (rank + rope_dim)])?;
+        let mut queries = backend.reshape(&queries, [rows, heads * (rank + rope_dim)])?;
+        if let Some(spec) = self.position_scale {
+            queries = backend.mul(&queries, &backend.position_scale(&step.positions, step.axes, spec)?)?;
+        }
 
         let spec = AttentionSpec {
             heads,
