@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Quoted, QuotedList, WeightsError};
 use crate::files::WeightFiles;
+use crate::gguf::Gguf;
 use crate::index::WeightIndex;
 use crate::links::Root;
 use crate::mapped::MappedFile;
@@ -90,6 +91,16 @@ impl Checkpoint {
     pub fn from_tensors(tensors: Vec<TensorData>) -> Self {
         let tensors = tensors.into_iter().map(|tensor| (tensor.name().into(), tensor)).collect();
         Self { tensors, ..Self::default() }
+    }
+
+    /// The tensors that were made of those of a GGUF file, by the names that a model has for them.
+    #[must_use]
+    pub fn of_gguf(gguf: &Gguf, tensors: Vec<TensorData>) -> Self {
+        Self {
+            files: gguf.files().map(Path::to_owned).collect(),
+            mappings: gguf.mappings().to_vec(),
+            ..Self::from_tensors(tensors)
+        }
     }
 
     /// The same checkpoint with other tensors: made over from its own, for a model that wants them otherwise.

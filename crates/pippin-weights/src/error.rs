@@ -92,6 +92,22 @@ pub enum WeightsError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A tensor of a GGUF file does not fit the architecture that the metadata names.
+    #[error("{place}: {problem}")]
+    GgufTensor {
+        /// The tensor and its file.
+        place: TensorPlace,
+        /// What does not fit.
+        problem: String,
+    },
+    /// A tensor of a GGUF file is of a type that is not read, or not for its use.
+    #[error("{place}: {problem}")]
+    GgufType {
+        /// The tensor and its file.
+        place: TensorPlace,
+        /// What is wrong with its type.
+        problem: String,
+    },
     /// The header length at byte 0 is impossible.
     #[error("{}: the header length at byte 0 is {length}, but {limit}", path.display())]
     HeaderLength {
@@ -311,6 +327,12 @@ impl WeightsError {
             Self::NotSafetensors { looks_like, .. } if looks_like.contains("LFS") => {
                 "the folder was cloned without its large files: run `git lfs pull` in it, or download the model again"
             }
+            Self::GgufTensor { .. } => {
+                "the file is of a newer or another version of the architecture: look for a newer version of Pippin"
+            }
+            Self::GgufType { .. } => {
+                "get the model in another quantization: Q4_K_M, Q8_0, MXFP4, …, or as an MLX model"
+            }
             Self::NotGguf { .. } => "give a .gguf file, or download it again",
             Self::Gguf { problem, .. } if problem.contains("big-endian") => {
                 "get the file for little-endian machines, which nearly all are"
@@ -375,7 +397,7 @@ impl WeightsError {
                  unquantized model"
             }
             Self::Spec { .. } => {
-                "affine: 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128; mxfp4: 4 bits in 32; \
+                "affine: 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128 (of 16 when read, not written); mxfp4: 4 bits in 32; \
                  mxfp8: 8 bits in 32; nvfp4: 4 bits in 16"
             }
             Self::Quantized { .. } => {

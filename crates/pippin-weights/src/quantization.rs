@@ -90,7 +90,7 @@ impl QuantSpec {
     pub fn validate(&self) -> Result<(), WeightsError> {
         let valid = match self.mode {
             QuantMode::Affine => {
-                matches!(self.bits, 2 | 3 | 4 | 5 | 6 | 8) && matches!(self.group_size, 32 | 64 | 128)
+                matches!(self.bits, 2 | 3 | 4 | 5 | 6 | 8) && matches!(self.group_size, 16 | 32 | 64 | 128)
             }
             mode => *self == mode.default_spec(),
         };
@@ -101,8 +101,21 @@ impl QuantSpec {
         }
     }
 
-    /// The number of `u32` words in a packed row of `cols` elements, which must be a multiple of the group
-    /// size.
+    /// Whether MLX has it too. Affine groups of 16 are those of GGUF files; MLX has none, so that nothing is to be written
+    /// with them.
+    #[must_use]
+    pub fn is_of_mlx(&self) -> bool {
+        self.validate().is_ok() && (self.mode != QuantMode::Affine || self.group_size != 16)
+    }
+
+    /// Whether rows of so many elements are whole groups, and whole words.
+    #[must_use]
+    pub const fn divides(&self, cols: usize) -> bool {
+        cols.is_multiple_of(self.group_size) && (cols % 32 * self.bits as usize).is_multiple_of(32)
+    }
+
+    /// The number of `u32` words in a packed row of `cols` elements, which must be whole groups and
+    /// words.
     #[must_use]
     pub const fn packed_words(&self, cols: usize) -> usize {
         // Split so that no column count overflows: a group is a whole number of words.
@@ -166,7 +179,7 @@ impl QuantizedData {
         biases: Option<TensorData>,
     ) -> Result<Self, WeightsError> {
         spec.validate()?;
-        if !cols.is_multiple_of(spec.group_size) {
+        if !spec.divides(cols) {
             return Err(WeightsError::Quantized {
                 place: weight.place(),
                 problem: format!("{cols} columns are not a whole number of groups of {}", spec.group_size),
@@ -419,6 +432,25 @@ impl MatrixData {
         })
     }
 
+    /// Makes the bytes of tensors that are made when they are first read: when a model is loaded, and not in the midst of its
+    /// first step.
+    pub fn make(&self) {
+        let make = |tensor: &TensorData| {
+            if tensor.is_copy() {
+                let _ = tensor.bytes();
+            }
+        };
+        match self {
+            Self::Dense(tensor) => make(tensor),
+            Self::Quantized(matrix) => {
+                [Some(&matrix.weight), Some(&matrix.scales), matrix.biases.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .for_each(make);
+            }
+        }
+    }
+
     /// Bytes of all the tensors the matrix consists of.
     #[must_use]
     pub fn byte_len(&self) -> usize {
@@ -499,6 +531,12 @@ pub fn quantize_affine(
 ) -> Result<QuantizedData, WeightsError> {
     if spec.mode != QuantMode::Affine {
         return Err(WeightsError::Spec { problem: format!("cannot quantize to {spec}: not affine") });
+    }
+    spec.validate()?;
+    if !spec.is_of_mlx() {
+        return Err(WeightsError::Spec {
+            problem: format!("cannot quantize to {spec}: MLX has no such groups"),
+        });
     }
     check_values(values.len(), rows, cols, spec, scale_dtype)?;
     let groups = values.len() / spec.group_size;

@@ -241,14 +241,14 @@ fn read_spec(
     if is_section && mode.is_none() && (bits.is_none() || group_size.is_none()) {
         return Ok(None);
     }
-    if let Err(error) = spec.validate() {
+    if !spec.is_of_mlx() {
         let default = spec.mode.default_spec();
         // Of a mode with several numbers of bits, those that go with a usual group size are the valid ones.
         let key = match (QuantSpec { group_size: default.group_size, ..spec }).validate() {
             Ok(()) => "group_size",
             Err(_) => "bits",
         };
-        return Err(bad(key, error.to_string()));
+        return Err(bad(key, format!("unsupported quantization: {spec}")));
     }
     Ok(Some(spec))
 }

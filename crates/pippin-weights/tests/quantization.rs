@@ -240,7 +240,8 @@ fn specs() {
         (QuantMode::Affine, 7, 64, false),
         (QuantMode::Affine, 1, 64, false),
         (QuantMode::Affine, 32, 64, false),
-        (QuantMode::Affine, 4, 16, false),
+        (QuantMode::Affine, 4, 16, true),
+        (QuantMode::Affine, 4, 8, false),
         (QuantMode::Mxfp4, 4, 32, true),
         (QuantMode::Mxfp4, 4, 64, false),
         (QuantMode::Mxfp8, 8, 32, true),
@@ -253,6 +254,14 @@ fn specs() {
             "{mode} {bits} {group_size}"
         );
     }
+    // Groups of 16 are read, of GGUF files, and not written.
+    let small = QuantSpec::affine(4, 16);
+    assert!(!small.is_of_mlx() && QuantSpec::affine(4, 32).is_of_mlx());
+    let error = quantize_affine(&[0.0; 32], 1, 32, small, Dtype::F32).unwrap_err();
+    assert!(error.to_string().contains("MLX has no such groups"), "{error}");
+    assert!(
+        small.divides(48) && QuantSpec::affine(3, 16).divides(64) && !QuantSpec::affine(3, 16).divides(48)
+    );
     let spec = QuantSpec::affine(4, 64);
     assert_eq!(spec.to_string(), "4-bit affine, group 64");
     assert_eq!(serde_json::to_value(spec).unwrap(), json!({"mode": "affine", "bits": 4, "group_size": 64}));

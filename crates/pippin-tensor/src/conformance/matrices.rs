@@ -8,7 +8,7 @@ use super::{
 use crate::{Backend, MatrixData, TensorData};
 
 /// Outputs and inputs of matrices.
-const SHAPES: [(usize, usize); 6] = [(1, 32), (3, 64), (5, 96), (17, 128), (40, 320), (70, 1024)];
+const SHAPES: [(usize, usize); 7] = [(1, 32), (3, 64), (6, 80), (5, 96), (17, 128), (40, 320), (70, 1024)];
 /// Rows of a product: those of a decoding step in all the numbers that kernels have paths of their own for, and those of
 /// a prompt. What is computed of the many is computed of the few too, see [`Check::rows`].
 const ROWS: [usize; 3] = [1, 8, 33];

@@ -45,10 +45,10 @@ impl Weights {
         let mut kinds: Vec<Self> =
             dtypes.iter().map(|dtype| Self::dense_as(random, rows, columns, *dtype)).collect();
         for bits in [2, 3, 4, 5, 6, 8] {
-            for group_size in [32, 64, 128] {
-                if columns.is_multiple_of(group_size) {
+            for group_size in [16, 32, 64, 128] {
+                let spec = QuantSpec::affine(bits, group_size);
+                if spec.divides(columns) {
                     let dtype = dtypes[random.below(3)];
-                    let spec = QuantSpec::affine(bits, group_size);
                     let data = affine(random, rows, columns, spec, dtype);
                     let kind = format!("{bits} bits, groups of {group_size}, {dtype} scales");
                     kinds.push(Self::new(kind, MatrixData::Quantized(data)));

@@ -22,6 +22,13 @@ assert!(file.string("llama.block_count").unwrap_err().to_string().contains("`lla
 # }
 ```
 
+# Tensors
+
+Matrices of ggml's block types become MLX's: codes in one tensor, scales and biases in two others ([`GgufView::tensors`]). A
+block of any type that is read is an affine matrix, or one of 4-bit floats, exactly ([`GgmlType::quantization`]); only the
+order in memory is another, so that such a matrix is made when it is first read, and takes memory of its own
+([`TensorData::is_copy`](crate::TensorData::is_copy)). Numbers that stand as they are stay in the file.
+
 # Files are not trusted
 
 As with safetensors, nothing is allocated from a number in the file before it is checked against the bytes that are left;
@@ -35,17 +42,20 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Quoted, WeightsError};
+use crate::error::{Quoted, TensorPlace, WeightsError};
 use crate::links::Root;
 use crate::mapped::MappedFile;
 use crate::safetensors::MAX_TENSORS;
 
+mod blocks;
 mod header;
+mod repack;
 mod split;
 mod types;
 mod value;
 mod writer;
 
+pub use repack::GgufView;
 pub use split::SplitName;
 pub use types::GgmlType;
 pub use value::{GgufNumbers, GgufStrings, GgufValue};
@@ -187,6 +197,10 @@ impl Gguf {
         &self.path
     }
 
+    pub(crate) fn mappings(&self) -> &[Arc<MappedFile>] {
+        &self.files
+    }
+
     /// All files of a set, in order; one where it was not split.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &Path> {
         self.files.iter().map(|file| file.path())
@@ -320,6 +334,13 @@ impl Gguf {
     #[must_use]
     pub fn key_error(&self, key: &str, problem: impl Into<String>) -> WeightsError {
         WeightsError::GgufKey { path: self.path.clone(), key: key.to_owned(), problem: problem.into() }
+    }
+
+    /// An error about a tensor.
+    #[must_use]
+    pub fn tensor_error(&self, tensor: &GgufTensor, problem: impl Into<String>) -> WeightsError {
+        let place = TensorPlace::new(tensor.name(), Some(tensor.path()));
+        WeightsError::GgufTensor { place, problem: problem.into() }
     }
 
     /// The architecture, `general.architecture`: llama.cpp's name of the model's family.
