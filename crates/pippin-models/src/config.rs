@@ -368,7 +368,7 @@ pub(crate) enum Numbers {
 }
 
 /// A value for an error message: short, on one line, without characters that change how a terminal shows it.
-fn show(value: &Value) -> String {
+pub(crate) fn show(value: &Value) -> String {
     const LIMIT: usize = 60;
     if let Some(number) = number(value)
         && !number.is_finite()

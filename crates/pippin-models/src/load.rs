@@ -2,20 +2,26 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pippin_tensor::Backend;
+use pippin_weights::gguf::Gguf;
 use pippin_weights::{Checkpoint, QuantizationConfig};
 
 use crate::config::FILE;
+use crate::gguf::{gguf_config, gguf_model, is_gguf};
 use crate::source::{Describe, Reader, Sink, Totals, Upload};
 use crate::weights::Weights;
 use crate::{Config, Decoder, DecoderSpec, LanguageModel, ModelError, ModelInfo, ModelTypeRegistry, Result};
 
-/// Loads a model from its folder.
+/// Loads a model from its folder, or from its GGUF file.
 ///
 /// # Errors
 ///
 /// A file is missing or malformed, the `model_type` is unknown, the checkpoint does not fit the configuration, or the
 /// device has no memory.
 pub fn load<B: Backend>(folder: &Path, backend: Arc<B>) -> Result<Box<dyn LanguageModel>> {
+    if is_gguf(folder) {
+        let (config, checkpoint) = gguf_of(folder)?;
+        return load_from(&config, &checkpoint, backend);
+    }
     let config = config_of(folder)?;
     // Before the weights: whoever has the wrong model should learn that, not that a shard is missing.
     ModelTypeRegistry::find(&config)?.spec(&config)?;
@@ -74,12 +80,25 @@ impl<B: Backend> Decoder<B> {
     }
 }
 
-/// Says what the model in a folder is, without a device and without reading its weights.
+/// The configuration and the tensors of a GGUF file.
+fn gguf_of(path: &Path) -> Result<(Config, Checkpoint)> {
+    let file = Gguf::open(path)?;
+    // Before the tensors: whoever has the wrong model should learn that first.
+    let config = gguf_config(&file)?;
+    ModelTypeRegistry::find(&config)?.spec(&config)?;
+    gguf_model(&file)
+}
+
+/// Says what the model in a folder, or in a GGUF file, is, without a device and without reading its weights.
 ///
 /// # Errors
 ///
 /// As for [`load`], memory aside: a model that can be described can be loaded.
 pub fn describe(folder: &Path) -> Result<ModelInfo> {
+    if is_gguf(folder) {
+        let (config, checkpoint) = gguf_of(folder)?;
+        return describe_from(&config, &checkpoint);
+    }
     let config = config_of(folder)?;
     ModelTypeRegistry::find(&config)?.spec(&config)?;
     describe_from(&config, &Checkpoint::open(folder)?)

@@ -39,6 +39,9 @@ pub struct ModelInfo {
     pub parameters: u64,
     /// Bytes of all tensors in use, scales and biases included.
     pub weight_bytes: u64,
+    /// Of these, the bytes that are not read from the files as they lie there, but made of them when the model is loaded, and
+    /// so take memory of the process.
+    pub copied_bytes: u64,
     /// `8 * weight_bytes / parameters`.
     pub bits_per_weight: f64,
     /// The type of norm weights, dense matrices and scales.

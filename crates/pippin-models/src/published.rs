@@ -248,6 +248,14 @@ impl Tensors {
         Ok(())
     }
 
+    /// Gives the tensors whose names end so another shape of the same elements.
+    pub(crate) fn reshape(&mut self, ends_with: &str, change: impl Fn(&[usize]) -> Vec<usize>) -> Result<()> {
+        for (_, tensor) in self.tensors.iter_mut().filter(|(name, _)| name.ends_with(ends_with)) {
+            *tensor = tensor.reshape(&change(tensor.shape()))?;
+        }
+        Ok(())
+    }
+
     /// Changes each number of the tensors whose names end so.
     pub(crate) fn map(&mut self, ends_with: &str, change: fn(f32) -> f32) -> Result<()> {
         for (name, tensor) in self.tensors.iter_mut().filter(|(name, _)| name.ends_with(ends_with)) {

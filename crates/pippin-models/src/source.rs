@@ -161,6 +161,7 @@ impl<B: Backend> Sink for Upload<'_, B> {
 
     fn linear(&mut self, host: HostLinear) -> Result<Linear<B>> {
         let bias = host.bias.map(|bias| self.0.tensor(&bias)).transpose()?;
+        host.weight.make();
         Ok(Linear { weight: self.0.matrix(host.weight)?, bias })
     }
 
@@ -184,6 +185,8 @@ impl<B: Backend> Sink for Upload<'_, B> {
 pub(crate) struct Totals {
     pub(crate) parameters: u64,
     pub(crate) bytes: u64,
+    /// Of these, what is not read from files as it lies there.
+    pub(crate) copied: u64,
     /// Weights by quantization; `None` is dense.
     pub(crate) quantizations: Vec<(Option<QuantSpec>, u64)>,
     /// Elements by the type of dense weights, scales and biases.
@@ -193,6 +196,9 @@ pub(crate) struct Totals {
 impl Totals {
     fn count(&mut self, tensor: &TensorData) {
         self.bytes += tensor.byte_len() as u64;
+        if tensor.is_copy() {
+            self.copied += tensor.byte_len() as u64;
+        }
         if tensor.dtype().is_weight_float() {
             *self.dtypes.entry(tensor.dtype()).or_default() += tensor.len() as u64;
         }

@@ -137,6 +137,7 @@ impl ModelInfo {
             tied_head,
             parameters: totals.parameters,
             weight_bytes: totals.bytes,
+            copied_bytes: totals.copied,
             bits_per_weight: 8.0 * totals.bytes as f64 / totals.parameters.max(1) as f64,
             dtype: totals
                 .dtypes

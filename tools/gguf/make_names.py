@@ -1,0 +1,88 @@
+"""Writes crates/pippin-models/tests/gguf_names.json: what llama.cpp calls the tensors of the architectures that are read.
+
+Run with any Python that has gguf 0.19 (`pip install gguf`):
+
+    python tools/gguf/make_names.py
+
+For each architecture there are pairs of our name and llama.cpp's, of what is outside of layers and of layer 0. llama.cpp's come from the
+table of its own converter, gguf.get_tensor_name_map, so that the tests of what is read do not depend on the table that reads.
+"""
+
+import json
+import pathlib
+
+import gguf
+
+PATH = pathlib.Path(__file__).parents[2] / "crates/pippin-models/tests/gguf_names.json"
+# What the converter is given in place of our names.
+PUBLISHED = [
+    (".switch_mlp.", ".experts."),
+    ("self_attn.sinks", "self_attn.sinks.weight"),
+    ("mixer.dt_bias", "mixer.dt_proj.bias"),
+    ("e_score_correction_bias", "e_score_correction.bias"),
+]
+ATTENTION = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+QK_NORMS = ["self_attn.q_norm", "self_attn.k_norm"]
+GATED = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+NORMS = ["input_layernorm", "post_attention_layernorm"]
+SANDWICH = [*NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm"]
+POST_NORMS = ["post_attention_layernorm", "post_feedforward_layernorm"]
+MIXTURE = ["mlp.gate", "mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj", "mlp.switch_mlp.down_proj"]
+MODEL = ["model.embed_tokens", "model.norm", "lm_head"]
+TIED = MODEL[:2]
+# Modules of each architecture: outside of layers, and in them.
+MODULES = {
+    "llama": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "qwen2": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "qwen3": (MODEL, [*ATTENTION, *QK_NORMS, *GATED, *NORMS]),
+    "qwen3moe": (MODEL, [*ATTENTION, *QK_NORMS, *MIXTURE, *NORMS]),
+    "gemma": (TIED, [*ATTENTION, *GATED, *NORMS]),
+    "gemma2": (TIED, [*ATTENTION, *GATED, *SANDWICH]),
+    "gemma3": (TIED, [*ATTENTION, *QK_NORMS, *GATED, *SANDWICH]),
+    "olmo2": (MODEL, [*ATTENTION, *QK_NORMS, *GATED, *POST_NORMS]),
+    "phi2": (["model.embed_tokens", "model.final_layernorm", "lm_head"], [*ATTENTION[:3], "self_attn.dense", "mlp.fc1", "mlp.fc2", "input_layernorm"]),
+    "phi3": (MODEL, ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj", *NORMS]),
+    "gpt-oss": (MODEL, [*ATTENTION, "self_attn.sinks", "mlp.router", *(f"mlp.experts.{n}_proj" for n in ["gate", "up", "down"]), *NORMS]),
+    "cohere2": (TIED, [*ATTENTION, *GATED, "input_layernorm"]),
+    "exaone4": (MODEL, [*ATTENTION, *QK_NORMS, *GATED, *POST_NORMS]),
+    "glm4": (
+        MODEL,
+        [*ATTENTION, "mlp.gate_up_proj", "mlp.down_proj", *NORMS, "post_self_attn_layernorm", "post_mlp_layernorm"],
+    ),
+    "starcoder2": (MODEL, [*ATTENTION, "mlp.c_fc", "mlp.c_proj", *NORMS]),
+    "granite": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "lfm2": (
+        ["model.embed_tokens", "model.embedding_norm"],
+        [
+            *ATTENTION[:3], "self_attn.out_proj", "self_attn.q_layernorm", "self_attn.k_layernorm", "conv.conv", "conv.in_proj", "conv.out_proj",
+            "feed_forward.w1", "feed_forward.w2", "feed_forward.w3", "operator_norm", "ffn_norm",
+        ],
+    ),
+    "mamba2": (
+        ["backbone.embeddings", "backbone.norm_f", "lm_head"],
+        ["norm", "mixer.in_proj", "mixer.conv1d", "mixer.dt_bias", "mixer.A_log", "mixer.D", "mixer.norm", "mixer.out_proj"],
+    ),
+}  # fmt: skip
+
+
+def theirs(names: gguf.TensorNameMap, ours: str) -> str:
+    name = ours
+    for old, new in PUBLISHED:
+        name = name.replace(old, new)
+    found = names.get_name(name, try_suffixes=(".weight", ".bias"))
+    assert found is not None, f"{name} is not in the table"
+    return found
+
+
+def main() -> None:
+    tables = {}
+    for architecture, (model, layer) in MODULES.items():
+        kind = next(kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+        names = gguf.get_tensor_name_map(kind, 1)
+        path = "backbone.layers" if architecture == "mamba2" else "model.layers"
+        tables[architecture] = {ours: theirs(names, ours) for ours in [*model, *(f"{path}.0.{module}" for module in layer)]}
+    PATH.write_text(json.dumps(tables, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
