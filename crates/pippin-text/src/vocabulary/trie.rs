@@ -91,7 +91,7 @@ pub(crate) struct BestPath {
     vocabulary: Vocabulary,
     /// By id; whole numbers, so that sums have no errors of rounding.
     scores: Vec<i64>,
-    bytes: [Option<u32>; 256],
+    bytes: Box<[Option<u32>; 256]>,
     trie: Trie,
 }
 
@@ -102,7 +102,7 @@ impl BestPath {
     /// Tokens that are bytes, `<0xNN>`, are only for characters that have no token.
     pub(crate) fn new(tokens: Vec<Box<str>>, scores: &[f32]) -> Self {
         let vocabulary = Vocabulary::new(tokens);
-        let bytes = vocabulary.bytes();
+        let bytes = Box::new(vocabulary.bytes());
         let scores: Vec<i64> = scores.iter().map(|score| (f64::from(*score) * 1e4).round() as i64).collect();
         let usable = |id: &u32| {
             let score = scores.get(*id as usize).copied().unwrap_or(0);
