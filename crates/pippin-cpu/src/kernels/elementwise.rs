@@ -286,8 +286,8 @@ pub(crate) unsafe fn activate<S: Simd>(activation: Activation, x: &[f32], out: &
 /// Whether [`activate`] has an activation.
 pub(crate) fn has_activation(activation: Activation) -> bool {
     use Activation::{
-        Exp, ExpExcess, Gelu, GeluSigmoid, GeluTanh, Relu, ReluSquared, Sigmoid, Silu, SoftCap, Softplus,
-        Sqrt, Tanh,
+        Clamp, Exp, ExpExcess, Gelu, GeluSigmoid, GeluTanh, Relu, ReluSquared, Sigmoid, Silu, SoftCap,
+        Softplus, Sqrt, Tanh,
     };
     matches!(
         activation,
@@ -303,6 +303,7 @@ pub(crate) fn has_activation(activation: Activation) -> bool {
             | ExpExcess
             | Sqrt
             | SoftCap(_)
+            | Clamp(_)
     )
 }
 
@@ -339,6 +340,7 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
             Activation::Tanh => tanh::<S>(x),
             Activation::Exp => S::exp(x),
             Activation::SoftCap(cap) => S::mul(tanh::<S>(S::mul(x, S::splat(1.0 / cap))), S::splat(cap)),
+            Activation::Clamp(limit) => S::max(S::splat(-limit), min::<S>(S::splat(limit), x)),
             Activation::Softplus => one_by_one::<S>(x, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
             Activation::ExpExcess => one_by_one::<S>(x, exp_excess),
             Activation::Sqrt => one_by_one::<S>(x, |x| if x < 0.0 { 0.0 } else { x.sqrt() }),

@@ -9,8 +9,8 @@ use crate::{Activation, Backend, Gate};
 pub(super) const SHAPES: [(usize, usize); 8] =
     [(1, 1), (1, 3), (2, 16), (3, 40), (5, 64), (1, 1000), (33, 96), (70, 512)];
 
-/// Every activation, [`Activation::SoftCap`] with caps that bend much and little.
-pub const ACTIVATIONS: [Activation; 14] = [
+/// Every activation, those with a limit with one that bends much and one that bends little.
+pub const ACTIVATIONS: [Activation; 16] = [
     Activation::Silu,
     Activation::Gelu,
     Activation::GeluTanh,
@@ -25,6 +25,8 @@ pub const ACTIVATIONS: [Activation; 14] = [
     Activation::Sqrt,
     Activation::SoftCap(0.5),
     Activation::SoftCap(30.0),
+    Activation::Clamp(0.5),
+    Activation::Clamp(30.0),
 ];
 
 /// Arguments at and near the edges of what approximations distinguish, far into both tails.
@@ -53,6 +55,7 @@ pub(super) fn activation(activation: Activation, x: f64) -> f64 {
         Activation::ExpExcess => x.min(0.0).exp_m1() - x.min(0.0),
         Activation::Sqrt => x.max(0.0).sqrt(),
         Activation::SoftCap(cap) => f64::from(cap) * (x / f64::from(cap)).tanh(),
+        Activation::Clamp(limit) => x.clamp(f64::from(-limit), f64::from(limit)),
     }
 }
 

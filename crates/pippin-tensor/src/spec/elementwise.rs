@@ -28,6 +28,8 @@ pub enum Activation {
     Sqrt,
     /// `cap * tanh(x / cap)`.
     SoftCap(f32),
+    /// `x`, or `±limit` where it is beyond that.
+    Clamp(f32),
 }
 
 /// How two numbers become one in a gated feed-forward network.
