@@ -15,6 +15,7 @@ part, at every position; of the keys that an index chooses, of which there are m
 """
 
 import argparse
+import collections
 import json
 import pathlib
 import tempfile
@@ -31,7 +32,7 @@ from mlx_lm.utils import _get_classes, load_model
 
 import weights
 from configs import MATTERS, MODELS
-from oracle import Routers, construction, oracle_config, patch, stored_name
+from oracle import Routers, construction, oracle_config, patch, stacked, stored_name
 
 STEPS = 64
 LOGITS_AT = (1, 8, 32, 63)
@@ -70,6 +71,25 @@ def own_arrays(module):
     return ((key, value) for key, value in module.items() if isinstance(value, mx.array) and not key.startswith("_"))
 
 
+def made(config, salt, path, key, module, shape):
+    """What a module's parameter is stored as: one tensor, or those of a quantized matrix."""
+    name = f"{path}.{key}"
+    if key == "weight" and hasattr(module, "to_quantized"):
+        if not (spec := quantization_of(config, path, shape[-1])):
+            return {key: weights.matrix(salt, name, shape)}
+        mode, bits, group_size = spec["mode"], spec["bits"], spec["group_size"]
+        if mode == "affine":
+            parts = weights.quantized(salt, path, shape, bits, group_size)
+        else:
+            parts = weights.quantized_minifloat(salt, path, shape, mode, bits, group_size)
+        return dict(zip(("weight", "scales", "biases"), parts))
+    if type(module).__name__ in GATES and key == "weight" or isinstance(module, RGLRU) and key.endswith("_weight"):
+        return {key: weights.matrix(salt, name, shape)}
+    if isinstance(module, (nn.Conv1d, GriffinConv1d)) and key == "weight":
+        return {key: weights.convolution(salt, name, shape)}
+    return {key: weights.vector(salt, name, shape)}
+
+
 def make_tensors(stored, dtype, salt):
     """Every tensor of the checkpoint, by the names that mlx-lm's own module tree has; weights follow from those of the checkpoint."""
     config = oracle_config(stored)
@@ -77,27 +97,17 @@ def make_tensors(stored, dtype, salt):
     model = model_class(args_class.from_dict(config))
     if config["model_type"] in TIED:
         getattr(model, "language_model", model).pop("lm_head")
-    tensors = {}
-    for own_path, module in model.named_modules():
+    tensors, modules = {}, dict(model.named_modules())
+    stacks = collections.Counter(stack[0] for path in modules if (stack := stacked(path)))
+    for own_path, module in modules.items():
+        path = stored_name(stored, own_path)
         for key, value in own_arrays(module):
-            own_name, shape = f"{own_path}.{key}", value.shape
-            path, name = stored_name(stored, own_path), stored_name(stored, own_name)
-            if key == "weight" and hasattr(module, "to_quantized"):
-                if spec := quantization_of(config, path, shape[-1]):
-                    mode, bits, group_size = spec["mode"], spec["bits"], spec["group_size"]
-                    if mode == "affine":
-                        parts = weights.quantized(salt, path, shape, bits, group_size)
-                    else:
-                        parts = weights.quantized_minifloat(salt, path, shape, mode, bits, group_size)
-                    tensors |= {f"{own_path}.{part}": part_value for part, part_value in zip(("weight", "scales", "biases"), parts)}
-                else:
-                    tensors[own_name] = weights.matrix(salt, name, shape)
-            elif type(module).__name__ in GATES and key == "weight" or isinstance(module, RGLRU) and key.endswith("_weight"):
-                tensors[own_name] = weights.matrix(salt, name, shape)
-            elif isinstance(module, (nn.Conv1d, GriffinConv1d)) and key == "weight":
-                tensors[own_name] = weights.convolution(salt, name, shape)
+            if stack := stacked(path):
+                whole = made(config, salt, stack[0], key, module, (stacks[stack[0]], *value.shape))
+                parts = {name: part[stack[1]] for name, part in whole.items()}
             else:
-                tensors[own_name] = weights.vector(salt, name, shape)
+                parts = made(config, salt, path, key, module, value.shape)
+            tensors |= {f"{own_path}.{name}": part for name, part in parts.items()}
     arrays = {name: mx.array(value) for name, value in tensors.items()}
     if dtype == "BF16":
         arrays = {name: a if a.dtype in (mx.uint32, mx.uint8) else a.astype(mx.bfloat16) for name, a in arrays.items()}

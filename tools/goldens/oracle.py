@@ -2,8 +2,9 @@
 
 import contextlib
 import math
+import re
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import mlx.core as mx
@@ -15,6 +16,21 @@ from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
 
 ONLY_IN_SWIFT = {"acereason": "qwen2", "nemotron_labs_diffusion": "ministral3"}
+
+
+# mlx-lm's family of OLMo 1 asks for a package of which it uses nothing.
+sys.modules.setdefault("hf_olmo", ModuleType("hf_olmo"))
+
+# Modules that mlx-lm has one by one, and Pippin as a stack: what of their paths is left out.
+NUMBERED = re.compile(r"(_layernorm)\.norms\.(\d+)|(ffn\.experts)\.(\d+)")
+
+
+def stacked(path):
+    """The path of the stack that a module is a part of, and its number in it."""
+    if not (found := NUMBERED.search(path)):
+        return None
+    before, number = (group for group in found.groups() if group)
+    return path[: found.start()] + before + path[found.end() :], int(number)
 
 
 def oracle_config(config):
@@ -58,6 +74,20 @@ def patch(model, config):
         case "glm":
             for layer in model.layers:
                 layer.self_attn.rope.dims = int(config["head_dim"] * config.get("partial_rotary_factor", 0.5))
+        case "gpt_bigcode":
+            for layer in model.layers:
+                if config["activation_function"] == "gelu_pytorch_tanh":
+                    extend(layer.mlp, approximate_gelu)
+                if not config["multi_query"]:
+                    extend(layer.attn.c_attn, rearranged, config["n_head"])
+        case "olmo":
+            for layer in model.layers:
+                extend(layer, causal)
+        case "phi3small":
+            # mlx-lm has the unused tokens of the published vocabulary, beyond this one.
+            model._dummy_tokenizer_ids = mx.array(config["dummy_token_indices"], dtype=mx.int32)
+            for layer in model.layers:
+                extend(layer.self_attn, added_mask)
         case "starcoder2":
             for layer in model.layers:
                 if window:
@@ -102,6 +132,40 @@ def approximate_gelu(base):
                 return super().__call__(x)
 
     return ApproximateGelu
+
+
+def causal(base):
+    class Causal(base):
+        """With a mask that can be added to scores: mlx-lm adds the word."""
+
+        def attend(self, x, mask=None, cache=None):
+            mask = create_causal_mask(x.shape[1], 0 if cache is None else cache.offset)
+            return super().attend(x, mx.where(mask, 0.0, -mx.inf), cache)
+
+    return Causal
+
+
+def added_mask(base):
+    class AddedMask(base):
+        """With a mask that can be added to scores: mlx-lm adds one of true and false."""
+
+        def _block_sparse_attention(self, queries, keys, values, scale, mask):
+            if mask is not None:
+                mask = mx.where(mask, 0.0, -mx.inf)
+            return super()._block_sparse_attention(queries, keys, values, scale, mask)
+
+    return AddedMask
+
+
+def rearranged(base, heads):
+    class Rearranged(base):
+        """From query, key and value of each head to all queries, all keys, all values."""
+
+        def __call__(self, x):
+            parts = mx.unflatten(super().__call__(x), -1, (heads, 3, -1))
+            return parts.swapaxes(-2, -3).flatten(-3)
+
+    return Rearranged
 
 
 def exact_gelu(base):

@@ -37,7 +37,8 @@ a stack, [heads, width] per-head norms, [1, 1, width] a bare factor); values are
 attention in all models that have it):
 
     2   q_proj, k_proj, o_proj, qkv_proj, query_key_value, dense, q_b_proj, kv_a_proj_with_mqa, embed_q (which makes attention sharp
-        enough to matter), out_proj, linear_out (outputs of other mixers)
+        enough to matter), out_proj, linear_out (outputs of other mixers); Wqkv, att_proj, c_attn, wqkv, attn_out, wo (attention
+        under other names)
     2   gate_proj and up_proj that are stacks (experts)
     32  modality_router (its inputs are divided by their width)
     1   any other
@@ -77,6 +78,7 @@ def uniform(salt, name, count):
 GAINS = {
     "q_proj": 2.0, "k_proj": 2.0, "o_proj": 2.0, "qkv_proj": 2.0, "query_key_value": 2.0, "dense": 2.0, "q_b_proj": 2.0,
     "kv_a_proj_with_mqa": 2.0, "embed_q": 2.0, "out_proj": 2.0, "linear_out": 2.0, "modality_router": 32.0,
+    "Wqkv": 2.0, "att_proj": 2.0, "attn_out": 2.0, "c_attn": 2.0, "wqkv": 2.0, "wo": 2.0,
 }
 GAINS_OF_STACKS = {"gate_proj": 2.0, "up_proj": 2.0}
 

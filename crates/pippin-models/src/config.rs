@@ -333,6 +333,12 @@ impl<'a> Fields<'a> {
         self.typed(name, "an object", |value| Some(Fields { prefix, map: value.as_object()? }))
     }
 
+    /// A list of objects; `prefix` is the name of one, with a dot at its end.
+    pub(crate) fn objects(&self, name: &str, prefix: &'static str) -> Result<Option<Vec<Fields<'a>>>> {
+        let object = |value: &'a Value| Some(Fields { prefix, map: value.as_object()? });
+        self.typed(name, "a list of objects", |value| value.as_array()?.iter().map(object).collect())
+    }
+
     /// Whether two objects say the same.
     pub(crate) fn equals(&self, other: &Fields<'_>) -> bool {
         self.map == other.map

@@ -130,6 +130,9 @@ impl<B: Backend> Decoder<B> {
         if scale != 1.0 {
             x = backend.scale(&x, scale, 0.0)?;
         }
+        if let Some(table) = &weights.position_embedding {
+            x = backend.add(&x, &backend.embedding(&table.weight, &step.positions)?)?;
+        }
         if let Some(norm) = &weights.embedding_norm {
             x = backend.norm(&x, norm)?;
         }
@@ -222,6 +225,9 @@ impl<B: Backend> Decoder<B> {
                 }
                 if let Some(cap) = self.spec.head.softcap {
                     logits = backend.activate(&logits, Activation::SoftCap(cap))?;
+                }
+                if let Some(mask) = &self.weights.mask {
+                    logits = backend.add(&logits, mask)?;
                 }
                 Some(logits)
             }

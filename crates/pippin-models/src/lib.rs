@@ -96,9 +96,9 @@ pub use layer_inputs::LayerInputs;
 pub use load::{describe, describe_from, load, load_from};
 pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted};
 pub use parts::{
-    Attention, ChannelMix, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, GatedDelta,
-    Index, Latent, LayerInput, NormSpec, OutputGate, Part, Projected, Projections, RgLru, RouterNorm,
-    SharedExpert, ShortConv, StateSpace, TimeMix,
+    Attention, ChannelMix, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, FusedRows,
+    GatedDelta, HeadNorms, Index, Latent, LayerInput, LinearMap, NormSpec, OutputGate, Part, Projected,
+    Projections, RgLru, RouterNorm, SharedExpert, ShortConv, StateSpace, TimeMix,
 };
 pub use spec::{
     Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits,

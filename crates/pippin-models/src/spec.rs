@@ -49,6 +49,8 @@ pub struct DecoderSpec {
     pub names: ModelNames,
     /// Factor on the embeddings.
     pub embedding_scale: EmbeddingScale,
+    /// The matrix with a row for each position in the context, which is added to a token's embedding; its full path.
+    pub position_embedding: Option<&'static str>,
     /// The embeddings' norm; its path is a full one.
     pub embedding_norm: Option<NormSpec>,
     /// Inputs of each layer's own.
@@ -64,6 +66,8 @@ pub struct DecoderSpec {
     pub final_norm: NormSpec,
     /// The output head.
     pub head: Head,
+    /// Tokens that nothing was trained for: their logits are −∞.
+    pub unused_tokens: Vec<usize>,
 }
 
 /// A factor on the embeddings.

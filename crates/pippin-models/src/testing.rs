@@ -162,6 +162,7 @@ fn gain(path: &str, axes: usize) -> f64 {
     match last(path) {
         "q_proj" | "k_proj" | "o_proj" | "qkv_proj" | "query_key_value" | "dense" | "q_b_proj"
         | "kv_a_proj_with_mqa" | "embed_q" | "out_proj" | "linear_out" => 2.0,
+        "Wqkv" | "att_proj" | "attn_out" | "c_attn" | "wqkv" | "wo" => 2.0,
         "gate_proj" | "up_proj" if axes == 3 => 2.0,
         "modality_router" => 32.0,
         _ => 1.0,

@@ -13,6 +13,7 @@ use crate::{ModelInfo, Result, StoredWeights};
 #[derive(Debug)]
 pub(crate) struct Weights<L, V> {
     pub(crate) embedding: L,
+    pub(crate) position_embedding: Option<L>,
     pub(crate) embedding_norm: Option<Norm<V>>,
     pub(crate) layer_inputs: Option<LayerInputsWeights<L, V>>,
     pub(crate) streams: Option<StreamsWeights<L, V>>,
@@ -20,6 +21,8 @@ pub(crate) struct Weights<L, V> {
     pub(crate) final_norm: Norm<V>,
     /// `None` when the embedding matrix is used.
     pub(crate) head: Option<L>,
+    /// A row that is added to the logits, where some tokens are unused.
+    pub(crate) mask: Option<V>,
 }
 
 /// The weights of a layer.
@@ -54,6 +57,10 @@ impl<L, V> Weights<L, V> {
     {
         let (vocab, hidden, names) = (spec.vocab_size, spec.hidden_size, &spec.names);
         let embedding = source.linear(&names.embedding, [vocab, hidden], false, Cut::Rows)?;
+        let position_embedding = match spec.position_embedding {
+            Some(path) => Some(source.linear(path, [spec.context_length, hidden], false, Cut::Whole)?),
+            None => None,
+        };
         let embedding_norm = spec.embedding_norm.map(|norm| norm.weights(source, "", hidden)).transpose()?;
         let inputs = spec.layer_inputs.as_ref();
         let layer_inputs =
@@ -101,7 +108,27 @@ impl<L, V> Weights<L, V> {
             true => Some(source.linear(&names.head, [vocab, hidden], spec.head.bias, Cut::Rows)?),
             false => None,
         };
-        Ok(Self { embedding, embedding_norm, layer_inputs, streams, layers, final_norm, head })
+        let mask = match spec.unused_tokens.as_slice() {
+            [] => None,
+            unused => {
+                let mut mask = vec![0.0; vocab];
+                for token in unused {
+                    mask.get_mut(*token).into_iter().for_each(|number| *number = f32::NEG_INFINITY);
+                }
+                Some(source.constant([1, vocab], |token| mask[token])?)
+            }
+        };
+        Ok(Self {
+            embedding,
+            position_embedding,
+            embedding_norm,
+            layer_inputs,
+            streams,
+            layers,
+            final_norm,
+            head,
+            mask,
+        })
     }
 
     pub(crate) fn head(&self) -> &L {

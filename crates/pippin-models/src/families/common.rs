@@ -71,6 +71,8 @@ impl Sizes {
             context_length: self.context_length,
             names: ModelNames::default(),
             embedding_scale: EmbeddingScale::NONE,
+            position_embedding: None,
+            unused_tokens: Vec::new(),
             embedding_norm: None,
             layer_inputs: None,
             passes: 1,

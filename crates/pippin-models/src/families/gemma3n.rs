@@ -96,6 +96,8 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
             head: format!("{path}.lm_head"),
         },
         embedding_scale: EmbeddingScale { factor: (hidden_size as f32).sqrt(), as_stored: true },
+        position_embedding: None,
+        unused_tokens: Vec::new(),
         embedding_norm: None,
         layer_inputs: Some(inputs),
         passes: 1,

@@ -7,7 +7,7 @@ use pippin_tensor::{Activation, Gate};
 
 use super::common::{Sizes, activation, head_weights};
 use crate::config::Fields;
-use crate::parts::{Attention, Dense, DenseForm, NormSpec, Part};
+use crate::parts::{Attention, Dense, DenseForm, FusedRows, NormSpec, Part};
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{Block, DecoderSpec, Head, HeadWeights, LayerSpec};
 use crate::{Config, Result};
@@ -53,7 +53,7 @@ fn read(fields: Fields<'_>, traditional: bool) -> Result<(Sizes, f32, Part, Part
     };
     let gate = Gate::Of(activation(fields, "hidden_act", Activation::Silu)?);
     let network = Dense {
-        form: DenseForm::Fused { name: "mlp.gate_up_proj", gate },
+        form: DenseForm::Fused { name: "mlp.gate_up_proj", gate, rows: FusedRows::GateFirst },
         ..Dense::gated(sizes.intermediate_size, Activation::Silu)
     };
     let eps = fields.required_positive("rms_norm_eps")? as f32;

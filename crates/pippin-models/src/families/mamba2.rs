@@ -43,6 +43,8 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
             ..ModelNames::default()
         },
         embedding_scale: EmbeddingScale::NONE,
+        position_embedding: None,
+        unused_tokens: Vec::new(),
         embedding_norm: None,
         layer_inputs: None,
         passes: 1,

@@ -6,7 +6,7 @@ use pippin_tensor::{RouterSpec, ScoreFunction};
 use super::common::{Sizes, expert_count, head_weights, pre_norm_layer};
 use super::mixtral::block_sparse;
 use crate::config::Fields;
-use crate::parts::{Attention, Experts, NormSpec, Part};
+use crate::parts::{Attention, Experts, HeadNorms, NormSpec, Part};
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{DecoderSpec, Head};
 use crate::{Config, Result};
@@ -27,7 +27,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let attention = Attention {
         query_norm: norm("self_attn.q_norm", eps),
         key_norm: norm("self_attn.k_norm", eps),
-        norms_span_heads: true,
+        norms: HeadNorms::Spanning,
         rope: Some(rope::read(fields, &RopeDefaults { dims, theta: None, traditional: false })?),
         ..sizes.attention()
     };

@@ -3,8 +3,9 @@
 mod afmoe;
 mod apertus;
 mod bailing_moe;
-mod cohere2;
+mod cohere;
 mod common;
+mod dbrx;
 mod deepseek;
 mod deepseek_v1;
 mod ernie4_5_moe;
@@ -16,12 +17,14 @@ mod gemma3n;
 mod gemma4;
 mod glm;
 mod glm4_moe;
+mod gpt2;
 mod gpt_neox;
 mod gpt_oss;
 mod granite;
 mod granitemoe;
 mod helium;
 mod hunyuan;
+mod internlm2;
 mod internlm3;
 mod klear;
 mod laguna;
@@ -46,12 +49,19 @@ mod muse_glimmer;
 mod nanochat;
 mod near_llama;
 mod nemotron;
+mod nemotron_nas;
+mod olmo;
 mod olmo2;
 mod olmoe;
+mod openelm;
 mod phi;
 mod phi3;
+mod phi3small;
 mod phimoe;
+mod phixtral;
+mod plamo;
 mod plamo3;
+mod qwen;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
@@ -62,6 +72,7 @@ mod qwen_vl;
 mod recurrent_gemma;
 mod rwkv7;
 mod spark2_5;
+mod stablelm;
 mod standard;
 mod starcoder2;
 mod youtu_llm;
@@ -126,7 +137,9 @@ const FAMILIES: &[Family] = &[
     Family::new("afmoe", &["afmoe"], afmoe::spec).published(afmoe::published),
     Family::new("apertus", &["apertus"], apertus::spec).published(apertus::published),
     Family::new("bailing_moe", &["bailing_moe"], bailing_moe::spec).published(bailing_moe::published),
-    Family::new("cohere2", &["cohere2"], cohere2::spec),
+    Family::new("cohere", &["cohere"], cohere::cohere),
+    Family::new("cohere2", &["cohere2"], cohere::cohere2),
+    Family::new("dbrx", &["dbrx"], dbrx::spec).published(dbrx::published),
     Family::new("deepseek", &["deepseek"], deepseek_v1::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("deepseek_v2", &["deepseek_v2"], deepseek::deepseek_v2)
@@ -163,15 +176,20 @@ const FAMILIES: &[Family] = &[
     Family::new("glm_moe_dsa", &["glm_moe_dsa"], deepseek::glm_moe_dsa)
         .published(deepseek::published)
         .note("the index's norm has an epsilon of 1e-6, as in transformers"),
+    Family::new("gpt2", &["gpt2"], gpt2::gpt2).published(gpt2::published_gpt2),
+    Family::new("gpt_bigcode", &["gpt_bigcode"], gpt2::gpt_bigcode)
+        .note("GELU as the configuration says, and projections as published without `multi_query`"),
     Family::new("gpt_neox", &["gpt_neox"], gpt_neox::spec).note("GELU is exact where `hidden_act` says so"),
     Family::new("gpt_oss", &["gpt_oss"], gpt_oss::spec)
         .published(gpt_oss::published)
         .note("yarn's bounds are not rounded where `truncate` is false"),
+    Family::new("gptj", &["gptj"], gpt2::gptj).published(gpt2::published_gptj),
     Family::new("granite", &["granite"], granite::spec),
     Family::new("granitemoe", &["granitemoe"], granitemoe::spec).published(granitemoe::published),
     Family::new("helium", &["helium"], helium::spec),
     Family::new("hunyuan", &["hunyuan"], hunyuan::spec).published(hunyuan::published),
     Family::new("hunyuan_v1_dense", &["hunyuan_v1_dense"], near_llama::hunyuan_v1_dense),
+    Family::new("internlm2", &["internlm2"], internlm2::spec),
     Family::new("internlm3", &["internlm3"], internlm3::spec),
     Family::new("kimi_vl", &["kimi_vl", "kimi_k25"], deepseek::kimi).published(deepseek::published),
     Family::new("klear", &["Klear"], klear::spec).published(klear::published),
@@ -216,20 +234,29 @@ const FAMILIES: &[Family] = &[
         .published(nanochat::published)
         .note("`rms_norm_eps` and `final_logit_softcapping` where they are there"),
     Family::new("nemotron", &["nemotron"], nemotron::spec),
+    Family::new("nemotron-nas", &["nemotron-nas"], nemotron_nas::spec),
     // It is not in mlx-lm, but in mlx-swift-lm.
     Family::new("nemotron_labs_diffusion", &["nemotron_labs_diffusion"], ministral3::nemotron_labs_diffusion)
         .note("token by token"),
+    Family::new("olmo", &["olmo"], olmo::spec),
     Family::new("olmo2", &["olmo2"], olmo2::olmo2),
     Family::new("olmo3", &["olmo3"], olmo2::olmo3),
     Family::new("olmoe", &["olmoe"], olmoe::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
+    Family::new("openelm", &["openelm"], openelm::spec),
     Family::new("phi", &["phi"], phi::spec),
     Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
+    Family::new("phi3small", &["phi3small"], phi3small::spec)
+        .note("attention in blocks is causal; the context ends where it begins to leave some out"),
     Family::new("phimoe", &["phimoe"], phimoe::spec).published(mixtral::published),
+    Family::new("phixtral", &["phixtral", "phi-msft"], phixtral::spec).published(phixtral::published),
     Family::new("pixtral", &["pixtral"], mistral3::pixtral).published(mistral3::published),
+    Family::new("plamo", &["plamo"], plamo::spec),
     Family::new("plamo3", &["plamo3"], plamo3::spec)
         .published(plamo3::published)
         .note("windows are as long in prompts as in decoding"),
+    Family::new("qwen", &["qwen"], qwen::spec)
+        .note("the context ends where its positions would change; `rotary_emb_base` is read"),
     Family::new("qwen2", &["qwen2", "acereason"], qwen2::spec),
     Family::new("qwen2_moe", &["qwen2_moe"], qwen2_moe::spec).published(qwen3_moe::published),
     Family::new("qwen2_vl", &["qwen2_vl", "qwen2_5_vl"], qwen_vl::qwen2_vl).published(qwen_vl::published),
@@ -248,6 +275,7 @@ const FAMILIES: &[Family] = &[
     Family::new("smollm3", &["smollm3"], near_llama::smollm3),
     Family::new("solar_open", &["solar_open"], glm4_moe::solar_open).published(glm4_moe::published),
     Family::new("spark2_5", &["spark2_5"], spark2_5::spec).published(spark2_5::published),
+    Family::new("stablelm", &["stablelm"], stablelm::spec).published(stablelm::published),
     Family::new("starcoder2", &["starcoder2"], starcoder2::spec)
         .note("GELU and `sliding_window` as the configuration says"),
     Family::new("telechat3", &["telechat3"], near_llama::telechat3),

@@ -5,7 +5,7 @@ use pippin_tensor::Activation;
 
 use super::common::{Sizes, activation, window, windowed_layers};
 use crate::config::Fields;
-use crate::parts::{Attention, Dense, NormSpec, Part};
+use crate::parts::{Attention, Dense, HeadNorms, NormSpec, Part};
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{Block, DecoderSpec, Head, HeadWeights, LayerSpec};
 use crate::{Config, Result, limits};
@@ -66,7 +66,7 @@ fn attention(fields: Fields<'_>, sizes: &Sizes) -> Result<Attention> {
         output_bias: attention_bias,
         query_norm: Some(NormSpec::rms("self_attn.q_norm", eps(fields)?)),
         key_norm: Some(NormSpec::rms("self_attn.k_norm", eps(fields)?)),
-        norms_span_heads: true,
+        norms: HeadNorms::Spanning,
         ..Attention::new(sizes.heads, sizes.kv_heads, sizes.head_dim)
     })
 }

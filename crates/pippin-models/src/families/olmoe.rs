@@ -3,7 +3,7 @@
 use pippin_tensor::{Activation, Gate, RouterSpec};
 
 use super::common::{Sizes, activation, expert_count, head_weights, pre_norm_layer};
-use crate::parts::{Attention, Experts, NormSpec, Part};
+use crate::parts::{Attention, Experts, HeadNorms, NormSpec, Part};
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{DecoderSpec, Head};
 use crate::{Config, Result};
@@ -26,7 +26,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         output_bias: bias,
         query_norm: Some(NormSpec::rms("self_attn.q_norm", eps)),
         key_norm: Some(NormSpec::rms("self_attn.k_norm", eps)),
-        norms_span_heads: true,
+        norms: HeadNorms::Spanning,
         rope: Some(rope::read(fields, &defaults)?),
         ..sizes.attention()
     };

@@ -4,7 +4,7 @@
 use pippin_tensor::{Activation, Gate, Reach};
 
 use super::common::{Sizes, activation, head_weights};
-use crate::parts::{Attention, Dense, DenseForm, NormSpec, Part, Projections};
+use crate::parts::{Attention, Dense, DenseForm, FusedRows, NormSpec, Part, Projections};
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{Block, DecoderSpec, Head, HeadWeights, LayerSpec};
 use crate::{Config, Result};
@@ -27,7 +27,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     };
     let gate = Gate::Of(activation(fields, "hidden_act", Activation::Silu)?);
     let network = Dense {
-        form: DenseForm::Fused { name: "mlp.gate_up_proj", gate },
+        form: DenseForm::Fused { name: "mlp.gate_up_proj", gate, rows: FusedRows::GateFirst },
         ..Dense::gated(sizes.intermediate_size, Activation::Silu)
     };
     let layer = LayerSpec::Blocks(vec![

@@ -4,7 +4,7 @@
 use pippin_tensor::{Activation, Gate};
 
 use super::common::{Sizes, head_weights, window, windowed_layers};
-use crate::parts::{Attention, Dense, DenseForm, NormSpec, Part, Projections};
+use crate::parts::{Attention, Dense, DenseForm, FusedRows, NormSpec, Part, Projections};
 use crate::published::Tensors;
 use crate::rope::{self, RopeDefaults};
 use crate::spec::{Block, DecoderSpec, Head, LayerSpec, ModelNames};
@@ -39,7 +39,11 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         None => rope::plain(local, sizes.head_dim, false),
     };
     let network = Dense {
-        form: DenseForm::Fused { name: "mlp.gate_up_proj", gate: Gate::Of(Activation::Silu) },
+        form: DenseForm::Fused {
+            name: "mlp.gate_up_proj",
+            gate: Gate::Of(Activation::Silu),
+            rows: FusedRows::GateFirst,
+        },
         down: "mlp.down_proj",
         intermediate_size: sizes.intermediate_size,
         bias: false,

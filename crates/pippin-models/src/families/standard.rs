@@ -142,6 +142,8 @@ impl Standard {
             context_length: rope::context_length(fields, self.default_context_length)?,
             names: ModelNames::default(),
             embedding_scale: EmbeddingScale::NONE,
+            position_embedding: None,
+            unused_tokens: Vec::new(),
             embedding_norm: None,
             layer_inputs: None,
             passes: 1,

@@ -41,10 +41,15 @@ pub struct Attention {
     pub key_norm: Option<NormSpec>,
     /// The values' norm, over each head.
     pub value_norm: Option<NormSpec>,
-    /// Whether queries' and keys' norms are over all heads together.
-    pub norms_span_heads: bool,
+    /// What queries' and keys' norms are over.
+    pub norms: HeadNorms,
     /// Whether the norms come after the rotation.
     pub norms_follow_rope: bool,
+    /// Where queries, keys and values are cut off on both sides, before all else.
+    pub clamp: Option<f32>,
+    /// Whether query heads take key heads by turns (head `i` that of number `i` modulo their count), instead of as many
+    /// neighbours sharing one.
+    pub takes_turns: bool,
     /// The rotary positions. Layers that share them share the allocation.
     pub rope: Option<Arc<RopeSpec>>,
     /// A factor on queries by their position.
@@ -85,6 +90,18 @@ pub enum Projected {
     Taken,
 }
 
+/// What the norms of queries and keys are over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeadNorms {
+    /// Each head, with the same parameters.
+    Shared,
+    /// Each head, with parameters of its own: `[heads, head_dim]`.
+    Own,
+    /// All heads together.
+    Spanning,
+}
+
 /// Where queries, keys and values come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -98,7 +115,7 @@ pub enum Projections {
     KeysAsValues([&'static str; 2]),
     /// One matrix: the rows of all queries, of all keys, of all values.
     Fused(&'static str),
-    /// One matrix: for each head the rows of its query, its key, its value.
+    /// One matrix: for each key head the rows of the query heads that share it, of itself, of its value.
     Interleaved(&'static str),
 }
 
@@ -142,8 +159,10 @@ impl Attention {
             query_norm: None,
             key_norm: None,
             value_norm: None,
-            norms_span_heads: false,
+            norms: HeadNorms::Shared,
             norms_follow_rope: false,
+            clamp: None,
+            takes_turns: false,
             rope: None,
             position_scale: None,
             reach: Reach::All,
@@ -173,6 +192,9 @@ impl Attention {
         }
         if let Some(cap) = self.softcap {
             positive("attn_logit_softcapping", cap)?;
+        }
+        if let Some(limit) = self.clamp {
+            positive("clip_qkv", limit)?;
         }
         for norm in
             [&self.query_norm, &self.key_norm, &self.value_norm, &self.inner_norm].into_iter().flatten()
@@ -207,23 +229,33 @@ impl Attention {
     ) -> Result<AttentionWeights<S::Linear, S::Vector>> {
         let &Self { heads, kv_heads, head_dim, value_dim, qkv_bias, .. } = self;
         let (queries, keys, values) = (heads * head_dim, kv_heads * head_dim, kv_heads * value_dim);
-        let mut linear =
-            |path: &str, rows: usize| source.linear(&join(at, path), [rows, hidden], qkv_bias, Cut::Rows);
+        let group = heads / kv_heads;
+        let linear = |source: &mut S, path: &str, rows: usize| {
+            source.linear(&join(at, path), [rows, hidden], qkv_bias, Cut::Rows)
+        };
         let (query, mut gate, key, value) = match self.projections {
             Projections::Separate([query, ..]) | Projections::KeysAsValues([query, _])
                 if self.shares.is_some() || self.projected == Projected::Taken =>
             {
-                (linear(query, queries)?, None, None, None)
+                (linear(source, query, queries)?, None, None, None)
             }
             Projections::Separate([query, key, value]) => {
-                let query = linear(query, queries)?;
-                (query, None, Some(linear(key, keys)?), Some(linear(value, values)?))
+                let query = match self.takes_turns {
+                    true => {
+                        let order = self.in_groups().map(|head| head * head_dim..(head + 1) * head_dim);
+                        let (path, shape, order) = (join(at, query), [queries, hidden], order.collect());
+                        let mut one = source.split(&path, shape, qkv_bias, &[order], Cut::Rows)?.into_iter();
+                        one.next().ok_or_else(|| miscounted("split", 1, 0))?
+                    }
+                    false => linear(source, query, queries)?,
+                };
+                (query, None, Some(linear(source, key, keys)?), Some(linear(source, value, values)?))
             }
             Projections::KeysAsValues([query, key]) => {
-                (linear(query, queries)?, None, Some(linear(key, keys)?), None)
+                (linear(source, query, queries)?, None, Some(linear(source, key, keys)?), None)
             }
             Projections::Gated([query, key, value]) => {
-                let (key, value) = (linear(key, keys)?, linear(value, keys)?);
+                let (key, value) = (linear(source, key, keys)?, linear(source, value, keys)?);
                 let rows =
                     |first| (0..heads).map(|h| (2 * h + first) * head_dim).map(|s| s..s + head_dim).collect();
                 let parts = [rows(0), rows(1)];
@@ -243,10 +275,11 @@ impl Attention {
                         vec![queries + keys..queries + 2 * keys],
                     ]
                 } else {
-                    let rows = |first| {
-                        (0..heads).map(|h| (3 * h + first) * head_dim).map(|s| s..s + head_dim).collect()
+                    let rows = |first: usize, count: usize| {
+                        let heads = (0..kv_heads).map(|head| head * (group + 2) + first);
+                        heads.map(|head| head * head_dim..(head + count) * head_dim).collect()
                     };
-                    [rows(0), rows(1), rows(2)]
+                    [rows(0, group), rows(group, 1), rows(group + 1, 1)]
                 };
                 let shape = [queries + 2 * keys, hidden];
                 let mut all = source.split(&join(at, path), shape, qkv_bias, &parts, Cut::Rows)?.into_iter();
@@ -263,8 +296,13 @@ impl Attention {
         let shape = [hidden, heads * value_dim];
         let output = source.linear(&join(at, self.output), shape, self.output_bias, Cut::Columns)?;
         let mut norm = |spec: &Option<NormSpec>, all: usize| {
-            let width = if self.norms_span_heads { all } else { head_dim };
-            spec.as_ref().map(|spec| spec.weights(source, at, width)).transpose()
+            let spec = spec.as_ref();
+            let read = |spec: &NormSpec| match self.norms {
+                HeadNorms::Shared => spec.weights(source, at, head_dim),
+                HeadNorms::Own => spec.weights_of(source, at, head_dim, &[all / head_dim, head_dim]),
+                HeadNorms::Spanning => spec.weights(source, at, all),
+            };
+            spec.map(read).transpose()
         };
         let query_norm = norm(&self.query_norm, queries)?;
         let has_keys = self.shares.is_none();
@@ -304,7 +342,11 @@ impl Attention {
         let mut linears = vec![&weights.query];
         linears.extend([&weights.key, &weights.value].into_iter().flatten());
         linears.extend(&weights.gate);
-        let projected = backend.norm_linears(input.x, input.norm, &linears)?;
+        let mut projected = backend.norm_linears(input.x, input.norm, &linears)?;
+        if let Some(limit) = self.clamp {
+            let clamped = projected.iter().map(|x| backend.activate(x, Activation::Clamp(limit)));
+            projected = clamped.collect::<Result<_, _>>()?;
+        }
         let mut rest = projected.iter();
         let mut next =
             || rest.next().ok_or_else(|| miscounted("norm_linears", linears.len(), projected.len()));
@@ -380,10 +422,25 @@ impl Attention {
                 _ => backend.mul(&mixed, &gate)?,
             };
         }
+        if self.takes_turns {
+            // Back to the heads' own order, in which the output projection has its columns.
+            let group = self.heads / self.kv_heads;
+            let place = |head: usize| head % self.kv_heads * group + head / self.kv_heads;
+            let starts = (0..self.heads).map(|head| place(head) * self.value_dim);
+            let heads = starts.map(|start| backend.columns(&mixed, start..start + self.value_dim));
+            let heads = heads.collect::<Result<Vec<_>, _>>()?;
+            mixed = backend.join(&heads.iter().collect::<Vec<_>>())?;
+        }
         if let Some(norm) = &weights.inner_norm {
             mixed = backend.norm(&mixed, norm)?;
         }
         pass.finish(&mixed, &weights.output, input)
+    }
+
+    /// The query heads in an order in which those that share a key head are neighbours.
+    fn in_groups(&self) -> impl Iterator<Item = usize> + use<> {
+        let &Self { heads, kv_heads, .. } = self;
+        (0..kv_heads).flat_map(move |kv_head| (kv_head..heads).step_by(kv_heads))
     }
 
     fn spec(&self) -> AttentionSpec {

@@ -29,12 +29,14 @@ pub enum DenseForm {
         /// How they are put together.
         gate: Gate,
     },
-    /// The same, with the rows of both in one matrix, the gate's first.
+    /// The same, with the rows of both in one matrix.
     Fused {
         /// The projection.
         name: &'static str,
         /// How the halves are put together.
         gate: Gate,
+        /// Which rows are whose.
+        rows: FusedRows,
     },
     /// The same as `Gated`, with a norm of what comes out.
     Normed {
@@ -70,6 +72,18 @@ pub enum DenseForm {
         /// `alpha_p`, `alpha_n` and `beta`, a number each.
         parameters: [&'static str; 3],
     },
+}
+
+/// The order of rows in a matrix that holds a gate and what it is applied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FusedRows {
+    /// All rows of the gate, then all others.
+    GateFirst,
+    /// The others first.
+    GateLast,
+    /// By turns, beginning with one of the gate.
+    Alternating,
 }
 
 #[derive(Debug)]
@@ -125,8 +139,14 @@ impl Dense {
             | DenseForm::Normed { names: [gate, up], .. }
             | DenseForm::Sparse { names: [gate, up], .. } => vec![linear(gate)?, linear(up)?],
             DenseForm::Plain { name, .. } | DenseForm::Xielu { name, .. } => vec![linear(name)?],
-            DenseForm::Fused { name, .. } => {
-                let halves = [vec![0..width], vec![width..2 * width]];
+            DenseForm::Fused { name, rows, .. } => {
+                let halves = match rows {
+                    FusedRows::GateFirst => [vec![0..width], vec![width..2 * width]],
+                    FusedRows::GateLast => [vec![width..2 * width], vec![0..width]],
+                    FusedRows::Alternating => {
+                        [0, 1].map(|first| (first..2 * width).step_by(2).map(|row| row..row + 1).collect())
+                    }
+                };
                 source.split(&join(at, name), [2 * width, hidden], bias, &halves, Cut::Rows)?
             }
         };

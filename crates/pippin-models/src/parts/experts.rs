@@ -33,6 +33,8 @@ pub struct Experts {
     pub bias: bool,
     /// How gate and up are put together.
     pub gate: Gate,
+    /// The activation of experts that have no gate, and of whose projections only the latter two are there.
+    pub plain: Option<Activation>,
     /// Whether an expert's input is multiplied by its weight, rather than its output.
     pub weights_inputs: bool,
     /// A network that every token goes through.
@@ -75,7 +77,7 @@ pub(crate) struct ExpertsWeights<L, V> {
     correction: Option<V>,
     /// A row of one for each expert.
     scale: Option<V>,
-    gate: L,
+    gate: Option<L>,
     up: L,
     down: L,
     shared: Option<DenseWeights<L, V>>,
@@ -99,6 +101,7 @@ impl Experts {
             intermediate_size,
             bias: false,
             gate: Gate::Of(Activation::Silu),
+            plain: None,
             weights_inputs: false,
             shared: None,
             balance: None,
@@ -162,7 +165,10 @@ impl Experts {
             None => None,
         };
         let mut stack = |name: &str, shape, cut| source.stack(&join(at, name), shape, self.bias, cut);
-        let gate = stack(gate, [experts, width, hidden], Cut::Rows)?;
+        let gate = match self.plain {
+            Some(_) => None,
+            None => Some(stack(gate, [experts, width, hidden], Cut::Rows)?),
+        };
         let up = stack(up, [experts, width, hidden], Cut::Rows)?;
         let down = stack(down, [experts, hidden, width], Cut::Columns)?;
         let (mut shared, mut shared_gate) = (None, None);
@@ -223,9 +229,14 @@ impl Experts {
         } else {
             &x
         };
-        let gate = backend.gathered_linear(x_experts, &weights.gate, experts, &routes)?;
+        let gate = weights.gate.as_ref();
+        let gate = gate.map(|gate| backend.gathered_linear(x_experts, gate, experts, &routes)).transpose()?;
         let up = backend.gathered_linear(x_experts, &weights.up, experts, &routes)?;
-        let inner = backend.gated(&gate, &up, self.gate)?;
+        let inner = match (gate, self.plain) {
+            (Some(gate), _) => backend.gated(&gate, &up, self.gate)?,
+            (None, Some(activation)) => backend.activate(&up, activation)?,
+            (None, None) => up,
+        };
         let mut y = backend.gathered_linear(&inner, &weights.down, experts, &routes)?;
         if !self.weights_inputs {
             y = backend.weighted_sum(&y, &shares)?;

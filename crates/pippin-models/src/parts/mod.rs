@@ -12,6 +12,7 @@ mod gated_delta;
 mod index;
 mod latent;
 mod layer_input;
+mod linear;
 mod norm;
 mod rg_lru;
 mod short_conv;
@@ -27,15 +28,16 @@ use pippin_tensor::{Backend, Linear, Norm, Reach, RopeSpec, StepInputs, TensorEr
 use crate::source::Source;
 use crate::{ModelError, Result};
 
-pub use attention::{Attention, OutputGate, Projected, Projections};
+pub use attention::{Attention, HeadNorms, OutputGate, Projected, Projections};
 pub use channel_mix::ChannelMix;
 pub use conv_gate::ConvGate;
-pub use dense::{Dense, DenseForm};
+pub use dense::{Dense, DenseForm, FusedRows};
 pub use experts::{Experts, RouterNorm, SharedExpert};
 pub use gated_delta::{DeltaInput, DeltaProjections, GatedDelta};
 pub use index::Index;
 pub use latent::Latent;
 pub use layer_input::LayerInput;
+pub use linear::LinearMap;
 pub use norm::NormSpec;
 pub use rg_lru::RgLru;
 pub use short_conv::ShortConv;
@@ -50,6 +52,7 @@ use experts::ExpertsWeights;
 use gated_delta::GatedDeltaWeights;
 use latent::LatentWeights;
 use layer_input::LayerInputWeights;
+use linear::LinearMapWeights;
 use rg_lru::RgLruWeights;
 use short_conv::ShortConvWeights;
 use state_space::StateSpaceWeights;
@@ -284,6 +287,8 @@ parts! {
     ConvGate: ConvGateWeights,
     /// A feed-forward network.
     Dense: DenseWeights,
+    /// A linear layer.
+    LinearMap: LinearMapWeights,
     /// A mixture of feed-forward networks.
     Experts: ExpertsWeights,
     /// A gated linear recurrence of single numbers.

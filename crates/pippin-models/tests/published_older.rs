@@ -1,0 +1,111 @@
+//! Checkpoints of older decoders under the names and in the shapes that they were published in, or that mlx-lm's converter
+//! gives them: the same logits.
+
+mod support;
+
+use std::sync::Arc;
+
+use pippin_cpu::CpuBackend;
+use pippin_models::{load_from, testing};
+use pippin_tensor::{KvFormat, Numerics};
+use pippin_weights::{Checkpoint, TensorData};
+use support::{Golden, Runner, agrees_with_mlx};
+
+/// Runs a golden model whose tensors were each replaced by others.
+fn agrees_when(name: &str, published: impl Fn(TensorData) -> Vec<TensorData>) {
+    let golden = Golden::read(name);
+    let tensors = testing::tensors(&golden.config, golden.dtype, golden.salt).unwrap();
+    let checkpoint = Checkpoint::from_tensors(tensors.into_iter().flat_map(published).collect());
+    let model = load_from(&golden.config, &checkpoint, Arc::new(CpuBackend::new(Numerics::Exact))).unwrap();
+    agrees_with_mlx(&golden, Runner::new(model, KvFormat::F32));
+}
+
+/// A stack as its members, each without the first axis, under the name that `name` gives their numbers.
+fn members(tensor: &TensorData, name: impl Fn(usize) -> String) -> Vec<TensorData> {
+    let member = |index: usize| {
+        let member = tensor.slice_rows(index..index + 1).unwrap();
+        member.reshape(&tensor.shape()[1..]).unwrap().renamed(&name(index))
+    };
+    (0..tensor.shape()[0]).map(member).collect()
+}
+
+/// The last two axes exchanged, of one matrix or of each of a stack.
+fn turned(tensor: &TensorData) -> TensorData {
+    let mut shape = tensor.shape().to_vec();
+    let axes = shape.len();
+    let (rows, columns) = (shape[axes - 2], shape[axes - 1]);
+    shape.swap(axes - 2, axes - 1);
+    let values = tensor.to_f32().unwrap();
+    let matrices = values.chunks(rows * columns);
+    let turned: Vec<f32> = matrices
+        .flat_map(|matrix| (0..rows * columns).map(|i| matrix[i % rows * columns + i / rows]))
+        .collect();
+    TensorData::from_f32(tensor.name(), &shape, &turned).unwrap()
+}
+
+#[test]
+fn gpt2_has_matrices_the_other_way_round_and_no_prefix() {
+    agrees_when("gpt2", |tensor| {
+        let name = tensor.name().strip_prefix("model.").unwrap().to_owned();
+        let is_matrix = name.contains(".c_") && name.ends_with(".weight");
+        vec![if is_matrix { turned(&tensor).renamed(&name) } else { tensor.renamed(&name) }]
+    });
+}
+
+#[test]
+fn gptj_has_another_prefix() {
+    agrees_when("gptj", |tensor| match tensor.name().strip_prefix("model.") {
+        Some(rest) => vec![tensor.renamed(&format!("transformer.{rest}"))],
+        None => vec![tensor],
+    });
+}
+
+#[test]
+fn dbrx_has_experts_one_below_the_other() {
+    agrees_when("dbrx", |tensor| match tensor.name().split_once(".experts.") {
+        Some((at, rest)) => {
+            let name = rest.strip_suffix(".weight").unwrap();
+            let stack = if name == "w2" { turned(&tensor) } else { tensor.clone() };
+            let [experts, rows, columns] = stack.shape() else { panic!("three axes") };
+            let flat = stack.reshape(&[experts * rows, *columns]).unwrap();
+            vec![flat.renamed(&format!("{at}.experts.mlp.{name}"))]
+        }
+        None => vec![tensor],
+    });
+}
+
+#[test]
+fn dbrx_is_converted_to_a_module_for_each_expert() {
+    agrees_when("dbrx-4bit", |tensor| match tensor.name().split_once(".experts.") {
+        Some((at, rest)) => members(&tensor, |expert| format!("{at}.experts.{expert}.{rest}")),
+        None => vec![tensor],
+    });
+}
+
+#[test]
+fn phixtral_has_a_network_for_each_expert() {
+    for name in ["phixtral", "phixtral-4bit"] {
+        agrees_when(name, |tensor| match tensor.name().split_once(".switch_mlp.") {
+            Some((at, rest)) => members(&tensor, |expert| format!("{at}.mlp.{expert}.{rest}")),
+            None => vec![tensor],
+        });
+    }
+}
+
+/// Nobody draws a token that nothing was trained for.
+#[test]
+fn phi3small_has_unused_tokens() {
+    let golden = Golden::read("phi3small");
+    let mut value = golden.config.value().clone();
+    value["dummy_token_indices"] = serde_json::json!([3, 50, 4000]);
+    let config = pippin_models::Config::new(value).unwrap();
+    let mut model = golden.model_on(CpuBackend::new(Numerics::Exact), &config, KvFormat::F32);
+    let logits = model.prompt(0, &golden.prompt, usize::MAX);
+    let mut all = golden.model(Numerics::Exact, KvFormat::F32);
+    for (masked, row) in logits.iter().zip(all.prompt(0, &golden.prompt, usize::MAX)) {
+        for (token, (masked, logit)) in masked.iter().zip(&row).enumerate() {
+            let expected = if [3, 50].contains(&token) { f32::NEG_INFINITY } else { *logit };
+            assert!(*masked == expected, "token {token}: {masked}, {expected}");
+        }
+    }
+}
