@@ -216,7 +216,8 @@ pub(crate) fn read_of_layers(
     read_from(config, Some(own), base, defaults)
 }
 
-fn read_from(
+/// The same with a scaling and a base that the family has found.
+pub(crate) fn read_from(
     config: Fields<'_>,
     scaling: Option<Fields<'_>>,
     base: Option<f64>,

@@ -134,6 +134,39 @@ YOUTU_LLM = LLAMA | {
     "rope_theta": 1600000.0,
 }
 
+STEP3P5 = {
+    "model_type": "step3p5",
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "vocab_size": 96,
+    "num_attention_heads": 4,
+    "num_attention_groups": 2,
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": [10000.0, 500000.0, 10000.0, 500000.0],
+    "rope_scaling": {
+        "rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 32.0, "original_max_position_embeddings": 64,
+    },
+    "yarn_only_types": ["full_attention"],
+    "partial_rotary_factors": [1.0, 0.5, 1.0, 0.5],
+    "max_position_embeddings": 256,
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention", "sliding_attention"],
+    "attention_other_setting": {"attention_type": "sliding_attention", "num_attention_heads": 6, "num_attention_groups": 3},
+    "use_head_wise_attn_gate": True,
+    "moe_num_experts": 8,
+    "moe_top_k": 3,
+    "moe_intermediate_size": 48,
+    "share_expert_dim": 40,
+    "moe_layers_enum": "1,2,3",
+    "moe_router_scaling_factor": 2.0,
+    "norm_expert_weight": True,
+    "swiglu_limits": [0.0, 0.0, 0.3, 0.5],
+    "swiglu_limits_shared": [0.4, None, 0.0, 0.3],
+}
+
+
 def text(config, **changes):
     return {"text_config": config["text_config"] | changes}
 
@@ -181,6 +214,10 @@ CONFIGS = {
     "youtu_llm": YOUTU_LLM,
     "youtu_llm-4bit": four_bits(
         YOUTU_LLM, **WIDE, q_lora_rank=None, kv_lora_rank=96, qk_nope_head_dim=32, v_head_dim=64, tie_word_embeddings=False),
+    "step3p5": STEP3P5,
+    "step3p5-4bit": four_bits(
+        {k: v for k, v in STEP3P5.items() if k != "layer_types"}, range(1, 4), ["mlp.gate.gate"], **WIDE, head_dim=32,
+        moe_intermediate_size=96, share_expert_dim=64, norm_expert_weight=False, use_head_wise_attn_gate=False),
     "acereason-4bit": four_bits(LLAMA | {"model_type": "acereason", "rope_theta": 1000000.0}, **WIDE) | UNTIED,
 }
 
@@ -233,5 +270,16 @@ MATTERS = {
     "spark2_5": [
         {"sliding_window": 9},
         {"layer_types": ["full_attention"] * 4},
+    ],
+    "step3p5": [
+        {"sliding_window": 9},
+        {"rope_theta": 10000.0},
+        {"rope_scaling": None},
+        {"yarn_only_types": None},
+        {"partial_rotary_factors": None},
+        {"moe_router_scaling_factor": 1.0},
+        {"norm_expert_weight": False},
+        {"swiglu_limits": None},
+        {"swiglu_limits_shared": None},
     ],
 }

@@ -75,6 +75,7 @@ mod spark2_5;
 mod stablelm;
 mod standard;
 mod starcoder2;
+mod step3p5;
 mod youtu_llm;
 
 use pippin_weights::Checkpoint;
@@ -278,6 +279,7 @@ const FAMILIES: &[Family] = &[
     Family::new("stablelm", &["stablelm"], stablelm::spec).published(stablelm::published),
     Family::new("starcoder2", &["starcoder2"], starcoder2::spec)
         .note("GELU and `sliding_window` as the configuration says"),
+    Family::new("step3p5", &["step3p5"], step3p5::spec).published(step3p5::published),
     Family::new("telechat3", &["telechat3"], near_llama::telechat3),
     Family::new("youtu_llm", &["youtu_llm"], youtu_llm::spec),
 ];
