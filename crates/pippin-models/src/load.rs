@@ -73,7 +73,7 @@ impl<B: Backend> Decoder<B> {
     /// As for [`load`].
     pub fn load(config: &Config, checkpoint: &Checkpoint, backend: Arc<B>) -> Result<Self> {
         // Everything that can be wrong is found before the first weight is moved.
-        let checkpoint = &ModelTypeRegistry::find(config)?.prepare(config, checkpoint)?;
+        let checkpoint = &prepared(config, checkpoint)?;
         let info = describe_prepared(config, checkpoint)?;
         let (spec, weights, _) = read(config, checkpoint, Upload(&*backend))?;
         Ok(Self::new(spec, weights, info, backend))
@@ -110,7 +110,12 @@ pub fn describe(folder: &Path) -> Result<ModelInfo> {
 ///
 /// As for [`describe`].
 pub fn describe_from(config: &Config, checkpoint: &Checkpoint) -> Result<ModelInfo> {
-    describe_prepared(config, &ModelTypeRegistry::find(config)?.prepare(config, checkpoint)?)
+    describe_prepared(config, &prepared(config, checkpoint)?)
+}
+
+/// The checkpoint as the family's parts ask for it: in MLX's layout, and with the names that mlx-lm's converter gives.
+fn prepared(config: &Config, checkpoint: &Checkpoint) -> Result<Checkpoint> {
+    ModelTypeRegistry::find(config)?.prepare(config, &checkpoint.unpacked(config.value())?)
 }
 
 /// Says what a model is whose tensors have the names that its family asks for.

@@ -37,11 +37,13 @@ pub enum Dtype {
     F8E4m3,
     /// 8-bit float with 5 exponent and 2 mantissa bits.
     F8E5m2,
+    /// A power of two: 8 exponent bits, neither sign nor mantissa.
+    F8E8m0,
 }
 
 impl Dtype {
     /// Every dtype, in the order of the declaration.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Bool,
         Self::U8,
         Self::I8,
@@ -57,13 +59,14 @@ impl Dtype {
         Self::F64,
         Self::F8E4m3,
         Self::F8E5m2,
+        Self::F8E8m0,
     ];
 
     /// Bytes per element.
     #[must_use]
     pub const fn size(self) -> usize {
         match self {
-            Self::Bool | Self::U8 | Self::I8 | Self::F8E4m3 | Self::F8E5m2 => 1,
+            Self::Bool | Self::U8 | Self::I8 | Self::F8E4m3 | Self::F8E5m2 | Self::F8E8m0 => 1,
             Self::U16 | Self::I16 | Self::F16 | Self::Bf16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
             Self::U64 | Self::I64 | Self::F64 => 8,
@@ -89,6 +92,7 @@ impl Dtype {
             Self::F64 => "F64",
             Self::F8E4m3 => "F8_E4M3",
             Self::F8E5m2 => "F8_E5M2",
+            Self::F8E8m0 => "F8_E8M0",
         }
     }
 
@@ -101,7 +105,10 @@ impl Dtype {
     /// Whether the elements are floating-point numbers, 8-bit ones included.
     #[must_use]
     pub const fn is_float(self) -> bool {
-        matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64 | Self::F8E4m3 | Self::F8E5m2)
+        matches!(
+            self,
+            Self::F16 | Self::Bf16 | Self::F32 | Self::F64 | Self::F8E4m3 | Self::F8E5m2 | Self::F8E8m0
+        )
     }
 
     /// Whether a dense weight, a scale or a bias may have this dtype: F16, BF16 or F32.

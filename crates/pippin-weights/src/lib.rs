@@ -81,6 +81,7 @@ mod dtype;
 mod error;
 mod files;
 pub mod gguf;
+mod formats;
 mod index;
 pub mod json;
 mod links;

@@ -50,8 +50,9 @@ impl QuantizationConfig {
     ///
     /// # Errors
     ///
-    /// [`WeightsError::Config`] for a malformed section, naming the field. The formats of other tools (`gptq`, `awq`, `fp8`,
-    /// `bitnet`, `compressed-tensors`, …) are none here: their weights are refused where they are read
+    /// [`WeightsError::Config`] for a malformed section, naming the field. The methods of other tools are none here: some of
+    /// their formats are put in MLX's layout before anything is read
+    /// ([`Checkpoint::unpacked`](crate::Checkpoint::unpacked)), weights in others are refused where they are read
     /// ([`WeightsError::UnsupportedMethod`]), and weights that are dense after all are not.
     pub fn from_config(config: &Value, file: impl AsRef<Path>) -> Result<Self, WeightsError> {
         let file = file.as_ref();

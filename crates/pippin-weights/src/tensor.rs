@@ -282,7 +282,7 @@ impl TensorData {
             Dtype::I32 => self.exact(elements(bytes, |e| i128::from(i32::from_le_bytes(e)))),
             Dtype::U64 => self.exact(elements(bytes, |e| i128::from(u64::from_le_bytes(e)))),
             Dtype::I64 => self.exact(elements(bytes, |e| i128::from(i64::from_le_bytes(e)))),
-            Dtype::Bool | Dtype::F8E4m3 | Dtype::F8E5m2 => Err(WeightsError::WrongDtype {
+            Dtype::Bool | Dtype::F8E4m3 | Dtype::F8E5m2 | Dtype::F8E8m0 => Err(WeightsError::WrongDtype {
                 place: self.place(),
                 expected: "a 16- to 64-bit float or an integer",
                 found: self.dtype,
@@ -385,6 +385,24 @@ impl TensorData {
             _ => Err(WeightsError::View {
                 place: self.place(),
                 problem: format!("cannot take shape {:?} as {shape:?}", self.shape),
+            }),
+        }
+    }
+
+    /// The same bytes under another name, as elements of another type: what one tool calls signed words or bytes, another calls
+    /// unsigned words.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::View`] when type and shape ask for another number of bytes.
+    pub(crate) fn viewed(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Self, WeightsError> {
+        match byte_size(dtype, shape) {
+            Some((elements, size)) if size == self.byte_len() => {
+                Ok(Self { name: name.into(), dtype, shape: shape.into(), elements, ..self.clone() })
+            }
+            _ => Err(WeightsError::View {
+                place: self.place(),
+                problem: format!("cannot take {:?} of {} as {shape:?} of {dtype}", self.shape, self.dtype),
             }),
         }
     }

@@ -186,7 +186,7 @@ fn duplicates() {
 
 #[test]
 fn dtypes() {
-    for dtype in ["F4", "bf16", "", "F8_E8M0", "C64"] {
+    for dtype in ["F4", "bf16", "", "F6_E2M3", "C64"] {
         let header = format!(r#"{{"w":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,1]}}}}"#);
         assert_header_refused(
             &header,
