@@ -114,7 +114,7 @@ pub fn describe_from(config: &Config, checkpoint: &Checkpoint) -> Result<ModelIn
 }
 
 /// The checkpoint as the family's parts ask for it: in MLX's layout, and with the names that mlx-lm's converter gives.
-fn prepared(config: &Config, checkpoint: &Checkpoint) -> Result<Checkpoint> {
+pub(crate) fn prepared(config: &Config, checkpoint: &Checkpoint) -> Result<Checkpoint> {
     ModelTypeRegistry::find(config)?.prepare(config, &checkpoint.unpacked(config.value())?)
 }
 

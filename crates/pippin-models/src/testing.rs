@@ -290,7 +290,7 @@ impl Generator<'_> {
     }
 
     fn uniform(&self, name: &str, count: usize) -> impl Iterator<Item = f32> + use<> {
-        stream(self.salt, name).take(count).map(|z| (z >> 40) as f32 / (1 << 23) as f32 - 1.0)
+        stream(self.salt, name).take(count).map(uniform)
     }
 
     fn push(&mut self, name: String, shape: &[usize], values: Vec<f32>) -> Result<()> {
@@ -300,8 +300,28 @@ impl Generator<'_> {
     }
 }
 
+/// The checkpoint as parts ask for it: what loading makes of a published one before any weight is read.
+///
+/// # Errors
+///
+/// Tensors that cannot be what the family's configuration says.
+pub fn prepared(config: &Config, checkpoint: &Checkpoint) -> Result<Checkpoint> {
+    crate::load::prepared(config, checkpoint)
+}
+
+/// A number of a stream, as one in [-1, 1) that is exact in `f32`.
+#[must_use]
+pub fn uniform(number: u64) -> f32 {
+    (number >> 40) as f32 / (1 << 23) as f32 - 1.0
+}
+
 /// SplitMix64, seeded with the FNV-1a hash of salt and name.
 pub fn stream(salt: u64, name: &str) -> impl Iterator<Item = u64> + use<> {
+    stream_of(&salt.to_string(), name)
+}
+
+/// [`stream`], with a word for a salt.
+pub fn stream_of(salt: &str, name: &str) -> impl Iterator<Item = u64> + use<> {
     let mut state = format!("{salt}/{name}")
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));

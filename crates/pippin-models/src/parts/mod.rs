@@ -233,6 +233,14 @@ macro_rules! parts {
         }
 
         impl Part {
+            /// What kind of part it is, as its type is called.
+            #[must_use]
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$name(_) => stringify!($name),)*
+                }
+            }
+
             pub(crate) fn validate(&self) -> Result<()> {
                 match self {
                     $(Self::$name(part) => part.validate(),)*

@@ -24,6 +24,8 @@ pub(crate) const TOLERANCE: f64 = 5e-5;
 /// One golden file.
 pub(crate) struct Golden {
     pub(crate) name: String,
+    /// What computed the results.
+    pub(crate) oracle: String,
     pub(crate) config: Config,
     pub(crate) dtype: Dtype,
     pub(crate) salt: u64,
@@ -61,6 +63,7 @@ impl Golden {
         let other = |value: &Value| (tokens(&value["prompt"]), row(&value["last"]));
         Self {
             name: name.to_owned(),
+            oracle: value["oracle"].as_str().unwrap().to_owned(),
             config: Config::new(value["config"].clone()).unwrap(),
             dtype: Dtype::from_name(value["dtype"].as_str().unwrap()).unwrap(),
             salt: value["salt"].as_u64().unwrap(),
