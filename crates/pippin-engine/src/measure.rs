@@ -140,7 +140,10 @@ impl Demand {
         let read = if info.tied_head { 1.0 } else { 1.0 - table / info.parameters as f64 };
         let heads_per_step = if step > 1.0 { 1.0 / step } else { 1.0 };
         let tables = if info.tied_head { 1.0 } else { 2.0 };
-        let layers = info.parameters as f64 - tables * table;
+        let layers = info.active_parameters as f64 - tables * table;
+        // The rows of a step share the experts that they go through.
+        let unread: f64 =
+            info.mixtures.iter().map(|mixture| mixture.bytes as f64 * (1.0 - mixture.share(step))).sum();
         let format = options.kv_format_of(info.dtype);
         let (mut cached, mut attention) = (0.0, 0.0);
         for group in &info.cache.groups {
@@ -150,7 +153,7 @@ impl Demand {
             attention += group.layers as f64 * info.heads as f64 * dims * 2.0 * seen;
         }
         Self {
-            bytes: (info.weight_bytes as f64 * read + cached) / step,
+            bytes: (info.weight_bytes as f64 * read - unread + cached) / step,
             operations: 2.0 * (layers + table * heads_per_step) + attention,
         }
     }
@@ -164,7 +167,7 @@ fn seen(limit: Option<usize>, tokens: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use pippin_models::CacheGroup;
+    use pippin_models::{CacheGroup, Mixture};
     use pippin_tensor::{Reach, ValueStore};
 
     use super::*;
@@ -178,6 +181,7 @@ mod tests {
         let (values, reach) = (ValueStore::Own(10), Reach::All);
         info.cache.groups = vec![CacheGroup { layers: 2, kv_heads: 2, key_dim: 10, values, reach }];
         (info.parameters, info.weight_bytes) = (300_000, 150_000);
+        info.active_parameters = info.parameters;
         info.dtype = pippin_tensor::Dtype::F16;
         let options = crate::LoadOptions::default();
         let decode = Demand::new(&info, Workload::decode(64), &options);
@@ -188,6 +192,16 @@ mod tests {
         let prefill = Demand::new(&info, Workload::Prefill { tokens: 64, step_size: 64 }, &options);
         assert_eq!(prefill.bytes, decode.bytes / 64.0);
         assert_eq!(prefill.operations, 2.0 * (200_000.0 + 100_000.0 / 64.0) + (2 * 4 * 10 * 4 * 32) as f64);
+
+        // A mixture of which a token uses a quarter.
+        info.mixtures = vec![Mixture { experts: 8, used: 2, parameters: 160_000, bytes: 80_000 }];
+        info.active_parameters = 300_000 - 120_000;
+        let sparse = Demand::new(&info, Workload::decode(64), &options);
+        assert_eq!(sparse.bytes, decode.bytes - 60_000.0);
+        assert_eq!(sparse.operations, decode.operations - 240_000.0);
+        // Many tokens together go through nearly all of them.
+        let together = Demand::new(&info, Workload::Prefill { tokens: 64, step_size: 64 }, &options);
+        assert!((prefill.bytes - together.bytes) * 64.0 < 1.0, "{together:?}");
     }
 
     #[test]

@@ -136,6 +136,13 @@ impl<'a> Fields<'a> {
         self.error(name, format_args!("is missing; it must be {expected}"))
     }
 
+    /// An error about an architecture that only a program of the model knows, if it has one.
+    pub(crate) fn custom_code(&self, model_type: &str) -> Option<ModelError> {
+        let field = ["auto_map", "model_file"].into_iter().find(|field| self.get(field).is_some())?;
+        let model_type = show(&Value::from(model_type));
+        Some(ModelError::CustomCode { file: FILE.to_owned(), field, model_type })
+    }
+
     /// An error about a value that is understood but has no code.
     pub(crate) fn unsupported(&self, name: &str, found: &str, known: &[&'static str]) -> ModelError {
         ModelError::Unsupported {

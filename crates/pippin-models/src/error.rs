@@ -69,6 +69,18 @@ pub enum ModelError {
         /// The values that are supported.
         known: Vec<&'static str>,
     },
+    /// The model's architecture is a program that comes with it.
+    #[error(
+        "{file}: field `{field}`: the model brings its own code for {model_type}, and Pippin never runs code of a model"
+    )]
+    CustomCode {
+        /// The file, usually `config.json`.
+        file: String,
+        /// The field that names the program: `auto_map` or `model_file`.
+        field: &'static str,
+        /// The `model_type` that no family knows, escaped.
+        model_type: String,
+    },
     /// The checkpoint cannot be read, lacks a tensor, or holds one of another shape than the configuration asks for.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -109,7 +121,7 @@ impl ModelError {
             Self::Field { .. } => {
                 "the configuration is damaged or of another kind of model: download the model again"
             }
-            Self::Unsupported { .. } => {
+            Self::Unsupported { .. } | Self::CustomCode { .. } => {
                 "choose a model of a supported kind, or look for a newer version of Pippin"
             }
             Self::Weights(error) | Self::Backend(TensorError::Weights(error)) => return error.hint(),

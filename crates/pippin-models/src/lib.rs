@@ -94,7 +94,9 @@ pub use families::{Family, ModelTypeRegistry};
 pub use gguf::{gguf_architectures, gguf_config, gguf_model, is_gguf};
 pub use layer_inputs::LayerInputs;
 pub use load::{describe, describe_from, load, load_from};
-pub use model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted};
+pub use model::{
+    LanguageModel, Logits, Mixture, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted,
+};
 pub use parts::{
     Attention, ChannelMix, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, FusedRows,
     GatedDelta, HeadNorms, Index, Latent, LayerInput, LinearMap, NormSpec, OutputGate, Part, Projected,

@@ -50,6 +50,10 @@ pub struct ModelInfo {
     pub quantization: Option<QuantSpec>,
     /// All weights by how they are stored, the most first.
     pub stored: Vec<StoredWeights>,
+    /// Weights that a token uses: all but those of the experts that it does not go through.
+    pub active_parameters: u64,
+    /// The experts of the layers that have a mixture.
+    pub mixtures: Vec<Mixture>,
     /// What is odd about the model's files but does no harm, in sentences for the user.
     pub warnings: Vec<String>,
 }
@@ -61,6 +65,27 @@ pub struct StoredWeights {
     pub quantization: Option<QuantSpec>,
     /// How many they are.
     pub weights: u64,
+}
+
+/// Experts of one or several layers with as many of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Mixture {
+    /// How many experts a layer has.
+    pub experts: usize,
+    /// How many of them a token goes through.
+    pub used: usize,
+    /// Weights of all experts of these layers.
+    pub parameters: u64,
+    /// Bytes of all experts of these layers.
+    pub bytes: u64,
+}
+
+impl Mixture {
+    /// The share of the experts that some tokens go through together, if each chooses by chance: `1 - (1 - used / experts)^tokens`.
+    #[must_use]
+    pub fn share(&self, tokens: f64) -> f64 {
+        1.0 - (1.0 - self.used as f64 / self.experts.max(1) as f64).powf(tokens)
+    }
 }
 
 /// Rows of logits.

@@ -55,6 +55,10 @@ pub(crate) trait Source {
     /// `[count, outputs, inputs]` matrices in one tensor: experts, or heads. Their biases are `[count, outputs]`.
     fn stack(&mut self, path: &str, shape: [usize; 3], bias: bool, cut: Cut) -> Result<Self::Linear>;
 
+    /// What is read from here on is `experts` networks of which each token uses `used`; `None` ends that. It changes nothing but
+    /// what the weights are counted as.
+    fn mixture(&mut self, _sizes: Option<[usize; 2]>) {}
+
     /// `[count, inputs, outputs]` matrices in one dense tensor, by its full name, that rows are multiplied with as they
     /// stand (`x W`): as a stack of `[outputs, inputs]`.
     fn turned(&mut self, name: &str, shape: [usize; 3]) -> Result<Self::Linear>;
@@ -191,13 +195,28 @@ pub(crate) struct Totals {
     pub(crate) quantizations: Vec<(Option<QuantSpec>, u64)>,
     /// Elements by the type of dense weights, scales and biases.
     pub(crate) dtypes: BTreeMap<Dtype, u64>,
+    /// The weights of experts, by how many there are and how many of them a token uses.
+    pub(crate) mixtures: BTreeMap<[usize; 2], MixtureTotals>,
+    /// The mixture that is being read.
+    mixture: Option<[usize; 2]>,
+}
+
+/// What the experts of some layers amount to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MixtureTotals {
+    pub(crate) parameters: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Totals {
     fn count(&mut self, tensor: &TensorData) {
-        self.bytes += tensor.byte_len() as u64;
+        let bytes = tensor.byte_len() as u64;
+        self.bytes += bytes;
         if tensor.is_copy() {
-            self.copied += tensor.byte_len() as u64;
+            self.copied += bytes;
+        }
+        if let Some(mixture) = self.mixture {
+            self.mixtures.entry(mixture).or_default().bytes += bytes;
         }
         if tensor.dtype().is_weight_float() {
             *self.dtypes.entry(tensor.dtype()).or_default() += tensor.len() as u64;
@@ -207,6 +226,9 @@ impl Totals {
     fn count_matrix(&mut self, matrix: &MatrixData) {
         let weights = matrix.rows() as u64 * matrix.cols() as u64;
         self.parameters += weights;
+        if let Some(mixture) = self.mixture {
+            self.mixtures.entry(mixture).or_default().parameters += weights;
+        }
         let quantization = match matrix {
             MatrixData::Dense(tensor) => {
                 self.count(tensor);
@@ -276,6 +298,10 @@ impl<K: Sink> Source for Reader<'_, K> {
 
     fn has(&self, name: &str) -> bool {
         self.checkpoint.contains(name)
+    }
+
+    fn mixture(&mut self, sizes: Option<[usize; 2]>) {
+        self.totals.mixture = sizes;
     }
 
     fn linear(&mut self, path: &str, shape: [usize; 2], bias: bool, _: Cut) -> Result<K::Linear> {

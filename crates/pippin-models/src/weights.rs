@@ -5,9 +5,9 @@ use pippin_tensor::Norm;
 use crate::altup::{AltUpWeights, StreamsWeights};
 use crate::layer_inputs::LayerInputsWeights;
 use crate::parts::{NormSpec, PartWeights, join};
-use crate::source::{Cut, Source, Totals, same};
+use crate::source::{Cut, MixtureTotals, Source, Totals, same};
 use crate::spec::{DecoderSpec, HeadWeights, LayerSpec};
-use crate::{ModelInfo, Result, StoredWeights};
+use crate::{Mixture, ModelInfo, Result, StoredWeights};
 
 /// A decoder's weights; `L` is a linear layer, `V` a small parameter.
 #[derive(Debug)]
@@ -148,6 +148,16 @@ impl ModelInfo {
         let attention = needs.iter().find(|needs| needs.heads > 0);
         let cache = attention.and_then(|needs| needs.cache);
         let windows = needs.iter().filter_map(|needs| needs.cache?.reach.limit());
+        let mixtures: Vec<Mixture> = totals
+            .mixtures
+            .iter()
+            .map(|(&[experts, used], &MixtureTotals { parameters, bytes })| Mixture {
+                experts,
+                used,
+                parameters,
+                bytes,
+            })
+            .collect();
         let most = totals.quantizations.iter().max_by_key(|(_, count)| *count);
         Self {
             model_type: model_type.to_owned(),
@@ -181,6 +191,13 @@ impl ModelInfo {
                 stored.sort_by_key(|stored| std::cmp::Reverse(stored.weights));
                 stored
             },
+            active_parameters: {
+                let unused = mixtures
+                    .iter()
+                    .map(|mixture| (mixture.parameters as f64 * (1.0 - mixture.share(1.0))).round() as u64);
+                totals.parameters - unused.sum::<u64>().min(totals.parameters)
+            },
+            mixtures,
             warnings: Vec::new(),
         }
     }

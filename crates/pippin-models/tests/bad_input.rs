@@ -121,6 +121,27 @@ fn fields_out_of_range_are_named() {
     assert!(spec_error(&config).to_string().contains("field `rope_theta` is missing"));
 }
 
+/// Programs that come with a model are never run; a known architecture needs none.
+#[test]
+fn code_of_a_model_is_never_run() {
+    for (field, value) in
+        [("auto_map", json!({"AutoModelForCausalLM": "modeling_x.Model"})), ("model_file", json!("model.py"))]
+    {
+        let mut config = base("llama");
+        config[field] = value;
+        let read = Config::new(config.clone()).unwrap();
+        assert!(ModelTypeRegistry::find(&read).unwrap().spec(&read).is_ok());
+        config["model_type"] = json!("gpt-9");
+        let error = spec_error(&config).to_string();
+        assert_eq!(
+            error,
+            format!(
+                "config.json: field `{field}`: the model brings its own code for \"gpt-9\", and Pippin never runs code of a model"
+            )
+        );
+    }
+}
+
 #[test]
 fn an_unknown_model_type_names_the_known_ones() {
     let error = spec_error(&base("gpt-9\u{1b}[2J"));

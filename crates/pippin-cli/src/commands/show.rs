@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pippin::EngineError;
 use pippin::hub::{Fit, Hardware, HubError, RemoteDescription};
 use pippin::loading::TextProcessor;
-use pippin::models::{CacheLayout, ModelInfo, StoredWeights};
+use pippin::models::{CacheLayout, Mixture, ModelInfo, StoredWeights};
 use pippin::tensor::KvFormat;
 use serde::Serialize;
 
@@ -290,9 +290,16 @@ impl Description {
                 words
             }
         };
+        let mut parameters = output::count(self.info.parameters);
+        for Mixture { experts, used, .. } in &self.info.mixtures {
+            let _ = write!(parameters, "; {used} of {experts} experts for each token");
+        }
+        if !self.info.mixtures.is_empty() {
+            let _ = write!(parameters, ", {} active", output::count(self.info.active_parameters));
+        }
         let mut rows = vec![
             ("family", family),
-            ("parameters", output::count(self.info.parameters)),
+            ("parameters", parameters),
             (
                 "weights",
                 format!(
@@ -302,10 +309,19 @@ impl Description {
                 ),
             ),
             ("quantization", quantization),
+        ];
+        if self.info.copied_bytes > 0 {
+            let copied = output::bytes(self.info.copied_bytes);
+            rows.push((
+                "repacked",
+                format!("{copied} of the weights, when the model is loaded: they are stored otherwise"),
+            ));
+        }
+        rows.extend([
             ("context", format!("{} tokens", self.info.context_length)),
             ("layers", layers.to_string()),
             ("hidden size", hidden_size.to_string()),
-        ];
+        ]);
         if *heads > 0 {
             let heads = format!("{heads} ({kv_heads} for keys and values), dimension {head_dim}");
             rows.push(("heads", heads));

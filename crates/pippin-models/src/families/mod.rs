@@ -308,11 +308,15 @@ impl ModelTypeRegistry {
     ///
     /// # Errors
     ///
-    /// `model_type` is missing, or none that this version knows; the message lists those it does.
+    /// `model_type` is missing, or none that this version knows; the message lists those it does, or says that the model's
+    /// own code would be needed, which is never run.
     pub fn find(config: &Config) -> Result<&'static Family> {
         let model_type = config.model_type()?;
         Self::get(model_type).ok_or_else(|| {
-            config.fields().unsupported("model_type", model_type, &Self::model_types().collect::<Vec<_>>())
+            let fields = config.fields();
+            fields.custom_code(model_type).unwrap_or_else(|| {
+                fields.unsupported("model_type", model_type, &Self::model_types().collect::<Vec<_>>())
+            })
         })
     }
 }

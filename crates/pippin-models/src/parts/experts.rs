@@ -164,6 +164,7 @@ impl Experts {
             Some(name) => Some(source.vector(&join(at, name), &[experts], same)?),
             None => None,
         };
+        source.mixture(Some([experts, self.choice.top_k]));
         let mut stack = |name: &str, shape, cut| source.stack(&join(at, name), shape, self.bias, cut);
         let gate = match self.plain {
             Some(_) => None,
@@ -171,6 +172,7 @@ impl Experts {
         };
         let up = stack(up, [experts, width, hidden], Cut::Rows)?;
         let down = stack(down, [experts, hidden, width], Cut::Columns)?;
+        source.mixture(None);
         let (mut shared, mut shared_gate) = (None, None);
         if let Some(expert) = &self.shared {
             shared = Some(expert.network.weights(source, at, hidden)?);
