@@ -106,6 +106,13 @@ def patch(model, config):
         case "mamba2":
             for layer in model.layers:
                 extend(layer.mixer.norm, grouped, config["n_groups"])
+        case "falcon_h1" if config["mamba_rms_norm"]:
+            for layer in model.layers:
+                extend(layer.mamba.norm, grouped, config["mamba_n_groups"], config["mamba_norm_before_gate"])
+        case "jamba":
+            for layer in model.layers:
+                if hasattr(layer.feed_forward, "router"):
+                    extend(layer.feed_forward, shares_of_all)
         case "recurrent_gemma" if model.model.scale_by_sqrt_dim:
             model.model.scale_by_sqrt_dim = False
             factor = mx.array(config["hidden_size"] ** 0.5).astype(mx.bfloat16).item()
@@ -184,13 +191,26 @@ def scaled(base, factor):
     return Scaled
 
 
-def grouped(base, groups):
+def grouped(base, groups, before_gate=False):
     class Grouped(base):
         def __call__(self, x, gate):
-            parts = mx.unflatten(swiglu(gate, x), -1, (groups, -1))
-            return self.weight * mx.fast.rms_norm(parts, None, self.eps).flatten(-2)
+            eps = self.eps if hasattr(self, "eps") else self.variance_epsilon
+            parts = mx.unflatten(x if before_gate else swiglu(gate, x), -1, (groups, -1))
+            normed = self.weight * mx.fast.rms_norm(parts, None, eps).flatten(-2)
+            return swiglu(gate, normed) if before_gate else normed
 
     return Grouped
+
+
+def shares_of_all(base):
+    class SharesOfAll(base):
+        def __call__(self, x):
+            gates = self.router(x)
+            indices = mx.argpartition(-gates, kth=self.num_experts_per_tok - 1, axis=-1)[..., : self.num_experts_per_tok]
+            shares = mx.take_along_axis(mx.softmax(gates, axis=-1, precise=True), indices, axis=-1)
+            return (self.switch_mlp(x, indices) * shares[..., None]).sum(axis=-2)
+
+    return SharesOfAll
 
 
 @contextlib.contextmanager
@@ -303,8 +323,9 @@ class Routers:
             patches.enter_context(mock.patch.object(mistral4, "mistral4_expert_select", mistral4_expert_select))
             patches.enter_context(mock.patch.object(phimoe, "sparsemixer", sparsemixer))
             for name, module in list(sys.modules.items()):
-                if name.startswith("mlx_lm.models.") and (select := getattr(module, "group_expert_select", None)):
-                    patches.enter_context(mock.patch.object(module, "group_expert_select", self.of_groups(select)))
+                for function in ("group_expert_select", "_group_expert_select"):
+                    if name.startswith("mlx_lm.models.") and (select := getattr(module, function, None)):
+                        patches.enter_context(mock.patch.object(module, function, self.of_groups(select)))
                 if name.startswith("mlx_lm.models.") and (select := getattr(module, "moe_gate_select", None)):
                     patches.enter_context(mock.patch.object(module, "moe_gate_select", self.of_all(select)))
             yield

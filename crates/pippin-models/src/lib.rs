@@ -99,8 +99,9 @@ pub use model::{
 };
 pub use parts::{
     Attention, ChannelMix, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, FusedRows,
-    GatedDelta, HeadNorms, Index, Latent, LayerInput, LinearMap, NormSpec, OutputGate, Part, Projected,
-    Projections, RgLru, RouterNorm, SharedExpert, ShortConv, StateSpace, TimeMix,
+    GatedDelta, GatedNorm, HeadNorms, Index, Latent, LayerInput, LinearMap, NarrowExperts, NormSpec,
+    OutputGate, Part, Projected, Projections, RgLru, RouterNorm, ScanForm, ScanNorms, SelectiveScan,
+    SharedExpert, ShortConv, StateSpace, TimeMix,
 };
 pub use spec::{
     Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits,

@@ -286,6 +286,31 @@ impl Tensors {
         Ok(())
     }
 
+    /// Multiplies the rows of the tensors whose names end so, each by its factor.
+    pub(crate) fn scale_rows(&mut self, ends_with: &str, factor: impl Fn(usize) -> f32) -> Result<()> {
+        for (name, tensor) in self.tensors.iter_mut().filter(|(name, _)| name.ends_with(ends_with)) {
+            let rows = tensor.shape().first().copied().unwrap_or(0);
+            if tensor.dtype().is_weight_float() && rows > 0 {
+                let columns = tensor.len() / rows;
+                let factors: Vec<f32> = (0..rows).map(&factor).collect();
+                *tensor = changed(name, tensor, move |values| {
+                    for (row, factor) in values.chunks_mut(columns.max(1)).zip(&factors) {
+                        row.iter_mut().for_each(|value| *value *= factor);
+                    }
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the tensors whose names end so one dimension.
+    pub(crate) fn flatten(&mut self, ends_with: &str) -> Result<()> {
+        for (_, tensor) in self.tensors.iter_mut().filter(|(name, _)| name.ends_with(ends_with)) {
+            *tensor = tensor.reshape(&[tensor.len()])?;
+        }
+        Ok(())
+    }
+
     /// The tensors of the modules whose paths end in whole components so: name, what comes before the module, and which
     /// parameter it is.
     fn parameters(&self, module: &str) -> Vec<(String, String, &'static str)> {
@@ -534,6 +559,15 @@ mod tests {
         let length = 10f32.sqrt();
         let head = tensors.get("lm_head.weight").unwrap().to_f32().unwrap();
         assert_eq!(head, [0.0, 1.0 / length, 1.0, 3.0 / length]);
+    }
+
+    #[test]
+    fn rows_have_factors_of_their_own() {
+        let mut tensors = tensors(&[("a.in_proj.weight", &[2, 2]), ("b.A_log", &[1, 2, 1])]);
+        tensors.scale_rows("in_proj.weight", |row| if row == 0 { 2.0 } else { -1.0 }).unwrap();
+        tensors.flatten("A_log").unwrap();
+        assert_eq!(tensors.get("a.in_proj.weight").unwrap().to_f32().unwrap(), [0.0, 2.0, -2.0, -3.0]);
+        assert_eq!(tensors.get("b.A_log").unwrap().shape(), [2]);
     }
 
     #[test]

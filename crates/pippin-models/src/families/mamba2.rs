@@ -5,12 +5,12 @@
 
 use super::common::head_weights;
 use crate::config::{Fields, number};
-use crate::parts::{NormSpec, Part, StateSpace};
+use crate::parts::{GatedNorm, NormSpec, Part, StateSpace};
 use crate::spec::{Block, EmbeddingScale, Head, LayerSpec, ModelNames};
 use crate::{Config, DecoderSpec, Result, limits};
 
 /// The length of sequences where the configuration has none. States do not grow, so nothing but training limits it.
-const CONTEXT: usize = 1 << 20;
+pub(crate) const CONTEXT: usize = 1 << 20;
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
@@ -20,17 +20,19 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     if let Some(other) = fields.text("hidden_act")?.filter(|name| !["silu", "swish"].contains(name)) {
         return Err(fields.unsupported("hidden_act", other, &["silu"]));
     }
+    let groups = fields.limited_count("n_groups", limits::HEADS)?;
     let mixer = StateSpace {
         path: "mixer",
         heads: fields.limited_count("num_heads", limits::HEADS)?,
         head_dim: fields.limited_count("head_dim", limits::HEAD_DIM)?,
-        groups: fields.limited_count("n_groups", limits::HEADS)?,
+        groups,
         state_size: fields.limited_count(state_size, limits::HEAD_DIM)?,
         taps: fields.limited_count("conv_kernel", limits::TAPS)?,
         bias: fields.flag_or("use_bias", false)?,
+        output_bias: fields.flag_or("use_bias", false)?,
         conv_bias: fields.flag_or("use_conv_bias", true)?,
         time_step_limit: time_step_limit(fields)?,
-        norm_eps: eps,
+        norm: Some(GatedNorm { eps, groups, before_gate: false }),
     };
     let block = Block::pre_norm(NormSpec::rms("norm", eps), Part::StateSpace(mixer));
     Ok(DecoderSpec {
@@ -56,7 +58,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
 }
 
 /// What time steps are clamped to.
-fn time_step_limit(fields: Fields<'_>) -> Result<[f32; 2]> {
+pub(crate) fn time_step_limit(fields: Fields<'_>) -> Result<[f32; 2]> {
     let Some(value) = fields.get("time_step_limit") else { return Ok([0.0, f32::INFINITY]) };
     let limits: Option<Vec<f64>> = value.as_array().and_then(|list| list.iter().map(number).collect());
     match limits.as_deref() {

@@ -11,6 +11,7 @@ mod deepseek_v1;
 mod ernie4_5_moe;
 mod exaone;
 mod exaone_moe;
+mod falcon_h1;
 mod gear;
 mod gemma;
 mod gemma3n;
@@ -22,10 +23,13 @@ mod gpt_neox;
 mod gpt_oss;
 mod granite;
 mod granitemoe;
+mod granitemoehybrid;
 mod helium;
 mod hunyuan;
 mod internlm2;
 mod internlm3;
+mod jamba;
+mod kimi_linear;
 mod klear;
 mod laguna;
 mod lfm2;
@@ -34,6 +38,7 @@ mod lille;
 mod llama;
 mod llama4;
 mod llama4_text;
+mod mamba;
 mod mamba2;
 mod mellum;
 mod mimo_v2_flash;
@@ -49,9 +54,11 @@ mod muse_glimmer;
 mod nanochat;
 mod near_llama;
 mod nemotron;
+mod nemotron_h;
 mod nemotron_nas;
 mod olmo;
 mod olmo2;
+mod olmo_hybrid;
 mod olmoe;
 mod openelm;
 mod phi;
@@ -158,6 +165,9 @@ const FAMILIES: &[Family] = &[
     Family::new("exaone", &["exaone"], exaone::exaone),
     Family::new("exaone4", &["exaone4"], exaone::exaone4),
     Family::new("exaone_moe", &["exaone_moe"], exaone_moe::spec).published(exaone_moe::published),
+    Family::new("falcon_h1", &["falcon_h1"], falcon_h1::spec)
+        .published(falcon_h1::published)
+        .note("the gated norm is by group, and published weights get every factor"),
     Family::new("gear", &["gear"], gear::spec),
     Family::new("gemma", &["gemma"], gemma::gemma).note("GELU is approximated, as in transformers"),
     Family::new("gemma2", &["gemma2"], gemma::gemma2)
@@ -187,11 +197,18 @@ const FAMILIES: &[Family] = &[
     Family::new("gptj", &["gptj"], gpt2::gptj).published(gpt2::published_gptj),
     Family::new("granite", &["granite"], granite::spec),
     Family::new("granitemoe", &["granitemoe"], granitemoe::spec).published(granitemoe::published),
+    Family::new("granitemoehybrid", &["granitemoehybrid"], granitemoehybrid::spec)
+        .published(granitemoehybrid::published)
+        .note("time steps are clamped only where the configuration says so"),
     Family::new("helium", &["helium"], helium::spec),
     Family::new("hunyuan", &["hunyuan"], hunyuan::spec).published(hunyuan::published),
     Family::new("hunyuan_v1_dense", &["hunyuan_v1_dense"], near_llama::hunyuan_v1_dense),
     Family::new("internlm2", &["internlm2"], internlm2::spec),
     Family::new("internlm3", &["internlm3"], internlm3::spec),
+    Family::new("jamba", &["jamba"], jamba::spec)
+        .published(jamba::published)
+        .note("experts' weights are their shares among all, as in transformers"),
+    Family::new("kimi_linear", &["kimi_linear"], kimi_linear::spec).published(kimi_linear::published),
     Family::new("kimi_vl", &["kimi_vl", "kimi_k25"], deepseek::kimi).published(deepseek::published),
     Family::new("klear", &["Klear"], klear::spec).published(klear::published),
     Family::new("laguna", &["laguna"], laguna::spec).published(laguna::published),
@@ -208,6 +225,7 @@ const FAMILIES: &[Family] = &[
     Family::new("llama4_text", &["llama4_text"], llama4_text::spec)
         .published(llama4_text::published)
         .note("chunks and factors by position, as in transformers"),
+    Family::new("mamba", &["mamba", "falcon_mamba"], mamba::spec),
     Family::new("mamba2", &["mamba2"], mamba2::spec).note("the gated norm is by group"),
     Family::new("mellum", &["mellum"], mellum::spec).published(qwen3_moe::published),
     Family::new("mimo", &["mimo"], near_llama::mimo),
@@ -236,12 +254,14 @@ const FAMILIES: &[Family] = &[
         .note("`rms_norm_eps` and `final_logit_softcapping` where they are there"),
     Family::new("nemotron", &["nemotron"], nemotron::spec),
     Family::new("nemotron-nas", &["nemotron-nas"], nemotron_nas::spec),
+    Family::new("nemotron_h", &["nemotron_h"], nemotron_h::spec).published(nemotron_h::published),
     // It is not in mlx-lm, but in mlx-swift-lm.
     Family::new("nemotron_labs_diffusion", &["nemotron_labs_diffusion"], ministral3::nemotron_labs_diffusion)
         .note("token by token"),
     Family::new("olmo", &["olmo"], olmo::spec),
     Family::new("olmo2", &["olmo2"], olmo2::olmo2),
     Family::new("olmo3", &["olmo3"], olmo2::olmo3),
+    Family::new("olmo_hybrid", &["olmo_hybrid"], olmo_hybrid::spec),
     Family::new("olmoe", &["olmoe"], olmoe::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("openelm", &["openelm"], openelm::spec),

@@ -35,6 +35,8 @@ pub struct Experts {
     pub gate: Gate,
     /// The activation of experts that have no gate, and of whose projections only the latter two are there.
     pub plain: Option<Activation>,
+    /// A narrower vector that the experts are given in place of the input, and give.
+    pub narrow: Option<NarrowExperts>,
     /// Whether an expert's input is multiplied by its weight, rather than its output.
     pub weights_inputs: bool,
     /// A network that every token goes through.
@@ -50,6 +52,17 @@ pub struct RouterNorm {
     pub weight: &'static str,
     /// Added to the mean square.
     pub eps: f32,
+}
+
+/// What experts are given, when it is narrower than the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NarrowExperts {
+    /// The linear layers to it and back.
+    pub names: [&'static str; 2],
+    /// Its width.
+    pub width: usize,
+    /// Whether the linear layers have biases.
+    pub bias: bool,
 }
 
 /// A network beside the experts.
@@ -80,6 +93,7 @@ pub(crate) struct ExpertsWeights<L, V> {
     gate: Option<L>,
     up: L,
     down: L,
+    narrow: Option<[L; 2]>,
     shared: Option<DenseWeights<L, V>>,
     shared_gate: Option<L>,
     balance: Option<L>,
@@ -102,6 +116,7 @@ impl Experts {
             bias: false,
             gate: Gate::Of(Activation::Silu),
             plain: None,
+            narrow: None,
             weights_inputs: false,
             shared: None,
             balance: None,
@@ -125,6 +140,9 @@ impl Experts {
         }
         if let Some(cap) = self.router_softcap {
             positive("moe_router_logit_softcapping", cap)?;
+        }
+        if let Some(narrow) = &self.narrow {
+            within("moe_latent_size", narrow.width, limits::HIDDEN)?;
         }
         if self.weights_inputs && top_k != 1 {
             return Err(problem("num_experts_per_tok", format!("must be 1, found {top_k}")));
@@ -165,14 +183,22 @@ impl Experts {
             None => None,
         };
         source.mixture(Some([experts, self.choice.top_k]));
+        let given = self.narrow.map_or(hidden, |narrow| narrow.width);
         let mut stack = |name: &str, shape, cut| source.stack(&join(at, name), shape, self.bias, cut);
         let gate = match self.plain {
+            None => Some(stack(gate, [experts, width, given], Cut::Rows)?),
             Some(_) => None,
-            None => Some(stack(gate, [experts, width, hidden], Cut::Rows)?),
         };
-        let up = stack(up, [experts, width, hidden], Cut::Rows)?;
-        let down = stack(down, [experts, hidden, width], Cut::Columns)?;
+        let up = stack(up, [experts, width, given], Cut::Rows)?;
+        let down = stack(down, [experts, given, width], Cut::Columns)?;
         source.mixture(None);
+        let narrow = match self.narrow {
+            Some(NarrowExperts { names: [to, back], width, bias }) => Some([
+                source.linear(&join(at, to), [width, hidden], bias, Cut::Whole)?,
+                source.linear(&join(at, back), [hidden, width], bias, Cut::Whole)?,
+            ]),
+            None => None,
+        };
         let (mut shared, mut shared_gate) = (None, None);
         if let Some(expert) = &self.shared {
             shared = Some(expert.network.weights(source, at, hidden)?);
@@ -192,6 +218,7 @@ impl Experts {
             gate,
             up,
             down,
+            narrow,
             shared,
             shared_gate,
             balance,
@@ -224,24 +251,28 @@ impl Experts {
             let chosen = backend.select_rows(&backend.reshape(scale, [experts, 1])?, &routes)?;
             shares = backend.mul(&shares, &backend.reshape(&chosen, backend.shape(&shares))?)?;
         }
-        let weighted;
-        let x_experts = if self.weights_inputs {
-            weighted = backend.mul(&x, &shares)?;
-            &weighted
-        } else {
-            &x
+        let mut given = match &weights.narrow {
+            Some([to, _]) => backend.linear(&x, to)?,
+            None => x.clone(),
         };
-        let gate = weights.gate.as_ref();
-        let gate = gate.map(|gate| backend.gathered_linear(x_experts, gate, experts, &routes)).transpose()?;
-        let up = backend.gathered_linear(x_experts, &weights.up, experts, &routes)?;
-        let inner = match (gate, self.plain) {
-            (Some(gate), _) => backend.gated(&gate, &up, self.gate)?,
+        if self.weights_inputs {
+            given = backend.mul(&given, &shares)?;
+        }
+        let up = backend.gathered_linear(&given, &weights.up, experts, &routes)?;
+        let inner = match (&weights.gate, self.plain) {
             (None, Some(activation)) => backend.activate(&up, activation)?,
             (None, None) => up,
+            (Some(gate), _) => {
+                let gate = backend.gathered_linear(&given, gate, experts, &routes)?;
+                backend.gated(&gate, &up, self.gate)?
+            }
         };
         let mut y = backend.gathered_linear(&inner, &weights.down, experts, &routes)?;
         if !self.weights_inputs {
             y = backend.weighted_sum(&y, &shares)?;
+        }
+        if let Some([_, back]) = &weights.narrow {
+            y = backend.linear(&y, back)?;
         }
         if let (Some(expert), Some(shared)) = (&self.shared, &weights.shared) {
             let alone = Input { x: &x, norm: None, residual: None, rows: Rows::All };

@@ -15,6 +15,7 @@ mod layer_input;
 mod linear;
 mod norm;
 mod rg_lru;
+mod selective_scan;
 mod short_conv;
 mod state_space;
 mod time_mix;
@@ -32,7 +33,7 @@ pub use attention::{Attention, HeadNorms, OutputGate, Projected, Projections};
 pub use channel_mix::ChannelMix;
 pub use conv_gate::ConvGate;
 pub use dense::{Dense, DenseForm, FusedRows};
-pub use experts::{Experts, RouterNorm, SharedExpert};
+pub use experts::{Experts, NarrowExperts, RouterNorm, SharedExpert};
 pub use gated_delta::{DeltaInput, DeltaProjections, GatedDelta};
 pub use index::Index;
 pub use latent::Latent;
@@ -40,8 +41,9 @@ pub use layer_input::LayerInput;
 pub use linear::LinearMap;
 pub use norm::NormSpec;
 pub use rg_lru::RgLru;
+pub use selective_scan::{ScanForm, ScanNorms, SelectiveScan};
 pub use short_conv::ShortConv;
-pub use state_space::StateSpace;
+pub use state_space::{GatedNorm, StateSpace};
 pub use time_mix::TimeMix;
 
 use attention::AttentionWeights;
@@ -54,6 +56,7 @@ use latent::LatentWeights;
 use layer_input::LayerInputWeights;
 use linear::LinearMapWeights;
 use rg_lru::RgLruWeights;
+use selective_scan::SelectiveScanWeights;
 use short_conv::ShortConvWeights;
 use state_space::StateSpaceWeights;
 use time_mix::TimeMixWeights;
@@ -309,6 +312,8 @@ parts! {
     LayerInput: LayerInputWeights,
     /// A short convolution between gates.
     ShortConv: ShortConvWeights,
-    /// A selective state space.
+    /// A selective state space whose heads are columns.
+    SelectiveScan: SelectiveScanWeights,
+    /// A selective state space whose heads share their decays.
     StateSpace: StateSpaceWeights,
 }

@@ -9,8 +9,7 @@ use crate::{Result, limits};
 ///
 /// One matrix projects the input to a gate, to `x`, `B` and `C`, which pass through a short convolution and a SiLU
 /// together, and to a time step `dt` for each head. A head's state decays by `exp(-exp(A_log) dt)` and has `dt x Bᵀ` added;
-/// `C` reads it, and `D x` is added to what it reads. That is multiplied by the SiLU of the gate, normalised group by
-/// group, and projected.
+/// `C` reads it, and `D x` is added to what it reads. That is multiplied by the SiLU of the gate, normalised, and projected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateSpace {
     /// Where its parameters are.
@@ -25,14 +24,27 @@ pub struct StateSpace {
     pub state_size: usize,
     /// Taps of the convolution.
     pub taps: usize,
-    /// Whether the projections have biases.
+    /// Whether the first projection has a bias.
     pub bias: bool,
+    /// Whether the last one has.
+    pub output_bias: bool,
     /// Whether the convolution has one.
     pub conv_bias: bool,
     /// What time steps are clamped to; the second may be infinite.
     pub time_step_limit: [f32; 2],
-    /// Epsilon of the gated norm.
-    pub norm_eps: f32,
+    /// The norm of the result.
+    pub norm: Option<GatedNorm>,
+}
+
+/// The norm of what a state space reads, together with its gate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GatedNorm {
+    /// Added to the mean square.
+    pub eps: f32,
+    /// Equal parts of the columns, each of which is normalised by itself.
+    pub groups: usize,
+    /// Whether the gate comes after the norm.
+    pub before_gate: bool,
 }
 
 #[derive(Debug)]
@@ -47,7 +59,7 @@ pub(crate) struct StateSpaceWeights<L, V> {
     decay: V,
     /// `D`, one for each column of `x`.
     skip: V,
-    norm: Norm<V>,
+    norm: Option<Norm<V>>,
     output: L,
 }
 
@@ -64,7 +76,12 @@ impl StateSpace {
             let words = format!("must be two numbers, from 0 on and ascending, found {least} and {most}");
             return Err(problem("time_step_limit", words));
         }
-        self.norm().validate()
+        if let Some(norm) = &self.norm {
+            within("n_groups", norm.groups, limits::HEADS)?;
+            multiple("n_groups", norm.groups, self.width(), "columns of the gated norm")?;
+            NormSpec::rms("norm", norm.eps).validate()?;
+        }
+        Ok(())
     }
 
     pub(crate) fn needs(&self) -> Needs {
@@ -80,10 +97,6 @@ impl StateSpace {
     /// Columns of `x`, `B` and `C` together.
     fn conv_width(&self) -> usize {
         self.width() + 2 * self.groups * self.state_size
-    }
-
-    fn norm(&self) -> NormSpec {
-        NormSpec::rms("norm", self.norm_eps)
     }
 
     fn scan(&self) -> ScanSpec {
@@ -118,8 +131,13 @@ impl StateSpace {
             kernels_bias,
             time_step_bias: source.vector(&join(&at, "dt_bias"), &[heads], same)?,
             decay: source.vector(&join(&at, "A_log"), &[heads], |log| -log.exp())?,
-            norm: self.norm().weights_of(source, &at, width / self.groups, &[width])?,
-            output: source.linear(&join(&at, "out_proj"), [hidden, width], bias, Cut::Columns)?,
+            norm: match &self.norm {
+                Some(GatedNorm { eps, groups, .. }) => {
+                    Some(NormSpec::rms("norm", *eps).weights_of(source, &at, width / groups, &[width])?)
+                }
+                None => None,
+            },
+            output: source.linear(&join(&at, "out_proj"), [hidden, width], self.output_bias, Cut::Columns)?,
             skip: source.repeated(&join(&at, "D"), heads, self.head_dim, same)?,
         })
     }
@@ -150,7 +168,8 @@ impl StateSpace {
         let queries = backend.columns(&mixed, width + groups * state_size..self.conv_width())?;
 
         let time_step = backend.add(time_step, &weights.time_step_bias)?;
-        let time_step = self.clamped(backend, backend.activate(&time_step, Activation::Softplus)?)?;
+        let time_step =
+            clamped(backend, backend.activate(&time_step, Activation::Softplus)?, self.time_step_limit)?;
         let decay = backend.activate(&backend.mul(&time_step, &weights.decay)?, Activation::Exp)?;
         let [rows, _] = backend.shape(&x);
         let by_head = backend.reshape(&x, [rows * heads, head_dim])?;
@@ -169,22 +188,26 @@ impl StateSpace {
         }
 
         let y = backend.add(&read, &backend.mul(&x, &weights.skip)?)?;
-        let y = backend.gated(gate, &y, Gate::Of(Activation::Silu))?;
-        pass.finish(&backend.norm(&y, &weights.norm)?, &weights.output, input)
+        let gated = |y: &B::Tensor| backend.gated(gate, y, Gate::Of(Activation::Silu));
+        let y = match (&self.norm, &weights.norm) {
+            (Some(GatedNorm { before_gate: true, .. }), Some(norm)) => gated(&backend.norm(&y, norm)?)?,
+            (_, Some(norm)) => backend.norm(&gated(&y)?, norm)?,
+            (_, None) => gated(&y)?,
+        };
+        pass.finish(&y, &weights.output, input)
     }
+}
 
-    /// Time steps within their limits: `x + max(least - x, 0)`, and likewise from above. What is within them stays as it
-    /// is; published models have no limits that a softplus could exceed.
-    fn clamped<B: Backend>(&self, backend: &B, mut x: B::Tensor) -> Result<B::Tensor> {
-        let [least, most] = self.time_step_limit;
-        if least > 0.0 {
-            let lacking = backend.activate(&backend.scale(&x, -1.0, least)?, Activation::Relu)?;
-            x = backend.add(&x, &lacking)?;
-        }
-        if most.is_finite() {
-            let excess = backend.activate(&backend.scale(&x, 1.0, -most)?, Activation::Relu)?;
-            x = backend.add(&x, &backend.scale(&excess, -1.0, 0.0)?)?;
-        }
-        Ok(x)
+/// Time steps within their limits: `x + max(least - x, 0)`, and likewise from above. What is within them stays as it is;
+/// published models have no limits that a softplus could exceed.
+fn clamped<B: Backend>(backend: &B, mut x: B::Tensor, [least, most]: [f32; 2]) -> Result<B::Tensor> {
+    if least > 0.0 {
+        let lacking = backend.activate(&backend.scale(&x, -1.0, least)?, Activation::Relu)?;
+        x = backend.add(&x, &lacking)?;
     }
+    if most.is_finite() {
+        let excess = backend.activate(&backend.scale(&x, 1.0, -most)?, Activation::Relu)?;
+        x = backend.add(&x, &backend.scale(&excess, -1.0, 0.0)?)?;
+    }
+    Ok(x)
 }
