@@ -386,9 +386,10 @@ CONFIGS = {
         HUNYUAN, **WIDE, attention_bias=True, moe_intermediate_size=[96, 96, 64, 64], moe_topk=[3, 3, 2, 2], num_shared_expert=[1, 1, 2, 2],
         use_cla=False),
     "minimax_m3_vl": MINIMAX_M3,
-    "minimax_m3_vl-4bit": four_bits(MINIMAX_M3, text_config=MINIMAX_M3["text_config"] | {
-        "hidden_size": 128, "intermediate_size": 96, "dense_intermediate_size": 192, "shared_intermediate_size": 64, "head_dim": 32,
-        "rotary_dim": 16, "use_gemma_norm": False}),
+    "minimax_m3_vl-4bit": four_bits(
+        MINIMAX_M3, range(1, 3), ["block_sparse_moe.gate"], "language_model.model", text_config=MINIMAX_M3["text_config"] | {
+            "hidden_size": 128, "intermediate_size": 96, "dense_intermediate_size": 192, "shared_intermediate_size": 64, "head_dim": 32,
+            "rotary_dim": 16, "use_gemma_norm": False}),
     "llama4_text": LLAMA4_TEXT,
     "llama4_text-4bit": four_bits(
         LLAMA4_TEXT, **WIDE, intermediate_size_mlp=160, head_dim=32, use_qk_norm=False),

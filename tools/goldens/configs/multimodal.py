@@ -47,6 +47,9 @@ CONFIGS = {
     # What other tools call the section, in the text model's part of the configuration.
     "qwen3_vl-mxfp4": nested("qwen3_vl", QWEN3 | WIDE, tie_word_embeddings=False, quantization_config={"quant_method": "mxfp4"}),
     "qwen3_vl_moe": nested("qwen3_vl_moe", QWEN3_MOE),
+    "qwen3_vl_moe-4bit": four_bits(
+        nested("qwen3_vl_moe", QWEN3_MOE | WIDE, moe_intermediate_size=96, norm_topk_prob=False, mlp_only_layers=[0]),
+        range(1, 3), ["mlp.gate"], "language_model.model"),
     "lfm2_vl": nested("lfm2-vl", LFM2),
     "lfm2_vl-4bit": four_bits(nested(
         "lfm2-vl", LFM2, hidden_size=128, block_dim=128, block_ff_dim=256, block_multiple_of=32, conv_bias=False)),

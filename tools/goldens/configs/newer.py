@@ -190,6 +190,7 @@ CONFIGS = {
     "mistral3-4bit": four_bits(MISTRAL3, **text(MISTRAL3, **WIDE, head_dim=32)),
     "llava": {"model_type": "llava", "text_config": LLAMA | UNTIED | {"rms_norm_eps": 1e-6}},
     "pixtral": PIXTRAL,
+    "pixtral-4bit": four_bits(PIXTRAL, **text(PIXTRAL, **WIDE, head_dim=32, num_key_value_heads=2, num_attention_heads=4)),
     "nemotron_labs_diffusion": NEMOTRON_LABS_DIFFUSION,
     "nemotron_labs_diffusion-4bit": four_bits(NEMOTRON_LABS_DIFFUSION, **WIDE, head_dim=32),
     "nanbeige": NANBEIGE,

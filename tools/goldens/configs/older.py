@@ -297,7 +297,7 @@ CONFIGS = {
     "starcoder2": STARCODER2,
     "starcoder2-4bit": four_bits(STARCODER2, **WIDE, hidden_act="gelu", sliding_window=None, tie_word_embeddings=False),
     "minicpm": MINICPM,
-    "minicpm-4bit": four_bits(MINICPM, **WIDE),
+    "minicpm-4bit": four_bits(MINICPM, **WIDE, dim_model_base=192),
     "helium": HELIUM,
     "helium-4bit": four_bits(HELIUM, **WIDE, head_dim=32),
     "internlm3": INTERNLM3,

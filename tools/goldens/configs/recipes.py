@@ -10,9 +10,9 @@ def scaled(**scaling):
     return {"rope_scaling": scaling}
 
 
-def four_bits(config, layers=(), eight=(), **changes):
-    """The model in four bits; `eight` are the modules of each of `layers` that mlx-lm keeps in eight."""
-    more = {f"model.layers.{layer}.{module}": {"group_size": 64, "bits": 8} for layer in layers for module in eight}
+def four_bits(config, layers=(), eight=(), under="model", **changes):
+    """The model in four bits; `eight` are the modules of each of `layers`, which are `under` this path, that mlx-lm keeps in eight."""
+    more = {f"{under}.layers.{layer}.{module}": {"group_size": 64, "bits": 8} for layer in layers for module in eight}
     return config | changes | {"quantization": {"group_size": 32, "bits": 4} | more}
 
 
