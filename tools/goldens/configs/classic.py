@@ -180,6 +180,30 @@ CONFIGS = {
 BF16 = {"llama-bf16": "llama", "llama-4bit-bf16": "llama-4bit", "qwen2-bf16": "qwen2", "qwen3-4bit-bf16": "qwen3-4bit"}
 
 MATTERS = {
+    "olmo2": [
+        {"rope_theta": 10000.0},
+    ],
+    "phi": [
+        {"partial_rotary_factor": 1.0},
+        {"hidden_act": "relu"},
+    ],
+    "phi3-longrope": [
+        {"rope_scaling": None},
+        {"partial_rotary_factor": 1.0, "rope_scaling": None},
+    ],
+    "phi3-sliding": [
+        {"sliding_window": 9},
+    ],
+    "gpt_neox": [
+        {"rotary_pct": 1.0},
+        {"use_parallel_residual": False},
+        {"hidden_act": "relu"},
+    ],
+    "cohere2": [
+        {"sliding_window": 9},
+        {"sliding_window_pattern": 2},
+        {"logit_scale": 1.0},
+    ],
     "llama-rope-linear": [
         {"rope_scaling": None},
     ],

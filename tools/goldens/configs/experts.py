@@ -95,3 +95,25 @@ CONFIGS = {
     "llama4-4bit": four_bits(LLAMA4, text_config=LLAMA4["text_config"] | {
         "hidden_size": 128, "intermediate_size": 96, "intermediate_size_mlp": 192, "head_dim": 32}),
 }
+
+MATTERS = {
+    "qwen3_moe": [
+        {"norm_topk_prob": False},
+        {"num_experts_per_tok": 2},
+    ],
+    "gpt_oss": [
+        {"sliding_window": 9},
+        {"layer_types": ["full_attention"] * 4},
+        {"swiglu_limit": 0.5},
+        {"rope_scaling": None},
+        {"rope_scaling": GPT_OSS["rope_scaling"] | {"truncate": True}},
+    ],
+    "llama4": [
+        {"text_config": {"attention_chunk_size": 12}},
+        {"text_config": {"attn_temperature_tuning": 0}},
+        {"text_config": {"floor_scale": 4}},
+        {"text_config": {"attn_scale": 0.1}},
+        {"text_config": {"use_qk_norm": False}},
+        {"text_config": {"rope_scaling": None}},
+    ],
+}

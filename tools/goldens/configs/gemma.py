@@ -187,6 +187,19 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "gemma2": [
+        {"attn_logit_softcapping": None},
+        {"final_logit_softcapping": None},
+        {"query_pre_attn_scalar": 24},
+        {"sliding_window": 9},
+    ],
+    "gemma3": [
+        {"sliding_window": 9},
+        {"sliding_window_pattern": 2},
+        {"rope_local_base_freq": 1000000.0},
+        {"rope_scaling": None},
+        {"query_pre_attn_scalar": 24},
+    ],
     "gear": [
         {"conv_L_cache": 3},
         {"attention_bias": False},

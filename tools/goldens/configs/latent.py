@@ -151,6 +151,10 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "deepseek_v3": [
+        {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}, {"num_experts_per_tok": 2},
+    ],
+    "deepseek_v3-yarn": [{"rope_scaling": None}, {"rope_scaling": YARN | {"mscale_all_dim": 0.7}}],
     "deepseek_v2": [
         {"topk_method": "greedy"}, {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"first_k_dense_replace": 0},
         {"rope_scaling": YARN | {"mscale_all_dim": 0.7}}, {"rope_scaling": None},

@@ -346,7 +346,8 @@ CONFIGS = {
         GRANITEMOE, range(3), ["block_sparse_moe.router.layer", "self_attn.o_proj"], hidden_size=128, intermediate_size=96,
         attention_bias=True),
     "glm4_moe": GLM4_MOE,
-    "glm4_moe-4bit": four_bits(GLM4_MOE, **WIDE, **NARROW, head_dim=32, use_qk_norm=False, attention_bias=False, n_group=1, topk_group=1),
+    "glm4_moe-4bit": four_bits(
+        GLM4_MOE, **WIDE, **NARROW, num_hidden_layers=2, head_dim=32, use_qk_norm=False, attention_bias=False, n_group=1, topk_group=1),
     "solar_open": SOLAR_OPEN,
     "solar_open-4bit": four_bits(SOLAR_OPEN, **WIDE, **NARROW, head_dim=32, use_qk_norm=True, norm_topk_prob=True),
     "dots1": DOTS1,
@@ -396,6 +397,8 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "solar_open": [{"norm_topk_prob": True}, {"routed_scaling_factor": 1.0}],
+    "bailing_moe": [{"norm_topk_prob": False}, {"num_experts_per_tok": 2}],
     "mixtral": [{"num_experts_per_tok": 3}, {"sliding_window": 5}],
     "qwen2_moe": [{"norm_topk_prob": True}, {"num_experts_per_tok": 2}],
     "olmoe": [{"norm_topk_prob": True}, {"num_experts_per_tok": 2}],

@@ -58,6 +58,13 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "lfm2_vl": [
+        {"text_config": {"rope_theta": 10000.0}},
+    ],
+    "qwen3_vl_moe": [
+        {"text_config": {"norm_topk_prob": False}},
+        {"text_config": {"num_experts_per_tok": 2}},
+    ],
     "qwen2_vl": [
         {"rope_theta": 10000.0},
     ],

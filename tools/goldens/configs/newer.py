@@ -223,6 +223,26 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "mimo": [
+        {"model_type": "llama"},
+    ],
+    "telechat3": [
+        {"attention_bias": False},
+        {"mlp_bias": False},
+    ],
+    "mistral3": [
+        {"text_config": {"rope_parameters": MINISTRAL3["rope_parameters"] | {"llama_4_scaling_beta": 0.1}}},
+    ],
+    "pixtral": [
+        {"text_config": {"rope_theta": 1000.0}},
+    ],
+    "lille-130m": [
+        {"rope_theta": 1000000.0},
+    ],
+    "youtu_llm": [
+        {"rope_theta": 10000.0},
+        {"rope_traditional": False},
+    ],
     "smollm3": [
         {"no_rope_layers": [1, 1, 1]},
         {"no_rope_layers": None},

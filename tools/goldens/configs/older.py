@@ -345,6 +345,9 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "nemotron-nas": [
+        {"rope_theta": 1000.0},
+    ],
     "gemma": [{"hidden_activation": "relu"}],
     "granite": [
         {"logits_scaling": 1.0},
