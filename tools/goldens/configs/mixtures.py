@@ -340,7 +340,7 @@ CONFIGS = {
     "olmoe": OLMOE,
     "olmoe-4bit": four_bits(OLMOE, hidden_size=128, intermediate_size=96, norm_topk_prob=True),
     "phimoe": PHIMOE,
-    "phimoe-4bit": four_bits(PHIMOE, hidden_size=128, intermediate_size=96, rope_scaling=None),
+    "phimoe-4bit": four_bits(PHIMOE, hidden_size=128, intermediate_size=96, num_hidden_layers=2, rope_scaling=None),
     "granitemoe": GRANITEMOE,
     "granitemoe-4bit": four_bits(
         GRANITEMOE, range(3), ["block_sparse_moe.router.layer", "self_attn.o_proj"], hidden_size=128, intermediate_size=96,
