@@ -5,6 +5,7 @@ use pippin_tensor::Activation;
 
 use super::common::{Sizes, activation};
 use crate::parts::{Attention, Dense, DenseForm, NormSpec, Part, Projections};
+use crate::published::Tensors;
 use crate::spec::{Block, Branch, DecoderSpec, Head, HeadWeights, LayerSpec, ModelNames};
 use crate::{Config, Result, limits, rope};
 
@@ -60,4 +61,12 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     };
     let head = Head::new(HeadWeights::Separate);
     Ok(DecoderSpec { names, ..sizes.decoder(vec![layer; sizes.layers], norm, head) })
+}
+
+/// Published under the name of the model, but for the matrix of the output, which has none.
+pub(crate) fn published(_: &Config, tensors: &mut Tensors) -> Result<()> {
+    tensors.replace_prefix("gpt_neox.layers.", "model.h.");
+    tensors.replace_prefix("gpt_neox.", "model.");
+    tensors.replace_prefix("embed_out.", "model.embed_out.");
+    Ok(())
 }

@@ -190,7 +190,9 @@ const FAMILIES: &[Family] = &[
     Family::new("gpt2", &["gpt2"], gpt2::gpt2).published(gpt2::published_gpt2),
     Family::new("gpt_bigcode", &["gpt_bigcode"], gpt2::gpt_bigcode)
         .note("GELU as the configuration says, and projections as published without `multi_query`"),
-    Family::new("gpt_neox", &["gpt_neox"], gpt_neox::spec).note("GELU is exact where `hidden_act` says so"),
+    Family::new("gpt_neox", &["gpt_neox"], gpt_neox::spec)
+        .published(gpt_neox::published)
+        .note("GELU is exact where `hidden_act` says so"),
     Family::new("gpt_oss", &["gpt_oss"], gpt_oss::spec)
         .published(gpt_oss::published)
         .note("yarn's bounds are not rounded where `truncate` is false"),
