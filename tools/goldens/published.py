@@ -10,7 +10,7 @@ parameters are; of each, its shape and a checksum are stored:
 
     sum over i of bits[i] * (2 i + 1), modulo 2^64, where bits[i] are those of element i as f32
 
-Models that transformers cannot make are told and left out.
+Models that transformers cannot make are told and left out; so is `falcon_h1`, of whose factors mlx-lm leaves out some (those on keys and biases).
 """
 
 import argparse
@@ -33,6 +33,8 @@ from configs import MODELS
 from oracle import oracle_config
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "crates" / "pippin-models" / "tests" / "published"
+
+NOT_AS_MLX_LM = ("falcon_h1",)
 
 
 def published(config):
@@ -75,7 +77,7 @@ def main():
     transformers.logging.set_verbosity_error()
     FOLDER.mkdir(exist_ok=True)
     for name, config, _ in MODELS:
-        if name not in names if names else "-" in name:
+        if name in NOT_AS_MLX_LM or (name not in names if names else "-" in name):
             continue
         try:
             shapes = published(config)
