@@ -384,7 +384,7 @@ CONFIGS = {
         moe_router_logit_softcapping=2.0, moe_router_score_func="sqrtsoftplus", gating=False, qkv_bias=True, attention_bias=True),
     "hunyuan": HUNYUAN,
     "hunyuan-4bit": four_bits(
-        HUNYUAN, **WIDE, attention_bias=True, moe_intermediate_size=[96, 96, 64, 64], moe_topk=[3, 3, 2, 2], num_shared_expert=[1, 1, 2, 2],
+        HUNYUAN, **WIDE, num_hidden_layers=2, attention_bias=True, moe_intermediate_size=[96, 64], moe_topk=[3, 2], num_shared_expert=[1, 2],
         use_cla=False),
     "minimax_m3_vl": MINIMAX_M3,
     "minimax_m3_vl-4bit": four_bits(
