@@ -328,7 +328,8 @@ CONFIGS = {
     "gptj-4bit": four_bits(GPTJ, n_embd=128, rotary_dim=None),
     "qwen": QWEN,
     "qwen-4bit": four_bits(QWEN, hidden_size=128, kv_channels=32, intermediate_size=384, no_bias=False),
-    "openelm": OPENELM,
+    "openelm": OPENELM | {
+        "num_transformer_layers": 2, "num_query_heads": [4, 8], "num_kv_heads": [2, 4], "ffn_multipliers": [0.5, 2.0]},
     "openelm-4bit": four_bits(OPENELM, model_dim=128, head_dim=32, share_input_output_layers=False),
     "phi3small": PHI3SMALL,
     "phi3small-4bit": four_bits(PHI3SMALL, hidden_size=128, ff_intermediate_size=192, mup_use_scaling=False),
