@@ -314,7 +314,7 @@ CONFIGS = {
     "exaone4-4bit": four_bits(EXAONE4, **WIDE, head_dim=32, sliding_window=None, sliding_window_pattern=None),
     "olmo3": OLMO3,
     "olmo3-4bit": four_bits(OLMO3, **WIDE),
-    "stablelm": STABLELM | WIDE | {"num_hidden_layers": 3},
+    "stablelm": STABLELM,
     "stablelm-4bit": four_bits(STABLELM, **WIDE, use_qkv_bias=True, qk_layernorm=False, use_parallel_residual=True),
     "cohere": COHERE | WIDE | {"num_hidden_layers": 3},
     "cohere-4bit": four_bits(COHERE, **WIDE, use_qk_norm=False, layer_norm_bias=True, attention_bias=True),
