@@ -82,7 +82,8 @@ def made(config, salt, path, key, module, shape):
             parts = weights.quantized(salt, path, shape, bits, group_size)
         else:
             parts = weights.quantized_minifloat(salt, path, shape, mode, bits, group_size)
-        return dict(zip(("weight", "scales", "biases"), parts))
+        factors = {"global_scale": weights.global_scales(salt, path, shape[0])} if spec.get("global_scale") else {}
+        return dict(zip(("weight", "scales", "biases"), parts)) | factors
     if type(module).__name__ in GATES and key == "weight" or isinstance(module, RGLRU) and key.endswith("_weight"):
         return {key: weights.matrix(salt, name, shape)}
     if isinstance(module, (nn.Conv1d, GriffinConv1d)) and key == "weight":
@@ -112,7 +113,7 @@ def make_tensors(stored, dtype, salt):
     if dtype == "BF16":
         arrays = {name: a if a.dtype in (mx.uint32, mx.uint8) else a.astype(mx.bfloat16) for name, a in arrays.items()}
     expected = {name for name, _ in tree_flatten(model.parameters())}
-    plain = {name for name in arrays if not name.endswith((".scales", ".biases"))}
+    plain = {name for name in arrays if not name.endswith((".scales", ".biases", ".global_scale"))}
     assert plain == expected, plain ^ expected
     return arrays
 

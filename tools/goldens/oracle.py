@@ -14,6 +14,7 @@ from mlx_lm.models import mistral4, phimoe, rope_utils
 from mlx_lm.models.activations import swiglu
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear
 
 ONLY_IN_SWIFT = {"acereason": "qwen2", "nemotron_labs_diffusion": "ministral3"}
 
@@ -53,6 +54,9 @@ def stored_name(config, name):
 
 def patch(model, config):
     """Give a model what mlx-lm leaves out."""
+    for _, module in model.named_modules():
+        if isinstance(module, QuantizedSwitchLinear) and module.global_scale is not None:
+            extend(module, scaled_experts)
     window = config.get("sliding_window")
     match config["model_type"]:
         case "plamo3":
@@ -117,6 +121,20 @@ def patch(model, config):
             model.model.scale_by_sqrt_dim = False
             factor = mx.array(config["hidden_size"] ** 0.5).astype(mx.bfloat16).item()
             extend(model.model.embed_tokens, scaled, factor)
+
+
+def scaled_experts(base):
+    """MLX multiplies by factors of experts on the GPU only."""
+
+    class ScaledExperts(base):
+        def __call__(self, x, indices, sorted_indices=False):
+            factors = self.global_scale
+            self.global_scale = None
+            y = super().__call__(x, indices, sorted_indices)
+            self.global_scale = factors
+            return y * (factors / (448 * 6))[indices].reshape(*y.shape[:-1], 1)
+
+    return ScaledExperts
 
 
 def extend(module, subclass, *args):

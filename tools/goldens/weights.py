@@ -19,6 +19,7 @@ and its values are, computed in f32 with constants that are computed in f64 and 
     E8M0 scales (u8)        127 + round(e) - 1 + (z[i] >> 40) mod 3, where e = log2(gain / sqrt(k) / rms)
     E4M3 scales (u8)        round(8 * (e + 7)) - 4 + (z[i] >> 40) mod 9
                             rms is that of the elements: 2.926 for E2M1, 214.1 for these E4M3; round(x) is floor(x + 1/2), in f64
+    global scales [e]       2688 * (1 + u[i] / 4), of experts whose entry in the configuration says that they have them
     matrices [o, k]         u[i] * (gain * sqrt(3 / k))
     stacks [e, o, k]        e matrices (of experts or of heads), as one matrix of e * o rows, quantized or not
     convolutions [c, w, 1]  u[i] * sqrt(3 / w), of depthwise kernels; generally w is the product of all dimensions but the first
@@ -131,6 +132,11 @@ def quantized(salt, path, shape, bits, group_size):
     scales[1::2] *= np.float32(-1)
     biases = -(scales * np.float32((2.0**bits - 1.0) / 2.0))
     return packed.reshape(*outer, words), scales.reshape(*outer, groups), biases.reshape(*outer, groups)
+
+
+def global_scales(salt, path, count):
+    """The largest weight of each expert, of which the factor on its weights is made."""
+    return (np.float32(1) + uniform(salt, f"{path}.global_scale", count) / np.float32(4)) * np.float32(2688)
 
 
 # The root of the mean square of the elements.

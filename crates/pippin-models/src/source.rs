@@ -59,6 +59,17 @@ pub(crate) trait Source {
     /// what the weights are counted as.
     fn mixture(&mut self, _sizes: Option<[usize; 2]>) {}
 
+    /// The matrices of experts, as [`stack`](Self::stack), and a factor on the results of each where the checkpoint has one.
+    fn experts(
+        &mut self,
+        path: &str,
+        shape: [usize; 3],
+        bias: bool,
+        cut: Cut,
+    ) -> Result<(Self::Linear, Option<Self::Vector>)> {
+        Ok((self.stack(path, shape, bias, cut)?, None))
+    }
+
     /// `[count, inputs, outputs]` matrices in one dense tensor, by its full name, that rows are multiplied with as they
     /// stand (`x W`): as a stack of `[outputs, inputs]`.
     fn turned(&mut self, name: &str, shape: [usize; 3]) -> Result<Self::Linear>;
@@ -287,6 +298,27 @@ impl<K: Sink> Reader<'_, K> {
         Ok(tensor.reshape(&[tensor.len()])?)
     }
 
+    fn host_stack(
+        &mut self,
+        weight: MatrixData,
+        path: &str,
+        [count, outputs, _]: [usize; 3],
+        bias: bool,
+    ) -> Result<K::Linear> {
+        self.totals.count_matrix(&weight);
+        let bias = match bias {
+            true => {
+                let name = format!("{path}.bias");
+                let tensor = self.checkpoint.tensor(&name, &[count, outputs])?;
+                self.totals.parameters += tensor.len() as u64;
+                self.totals.count(&tensor);
+                Some(tensor)
+            }
+            false => None,
+        };
+        self.sink.linear(HostLinear { weight, bias })
+    }
+
     fn host_bias(&mut self, path: &str, shape: &[usize], bias: bool) -> Result<Option<TensorData>> {
         if bias { Ok(Some(self.host_vector(&format!("{path}.bias"), shape)?)) } else { Ok(None) }
     }
@@ -332,20 +364,28 @@ impl<K: Sink> Source for Reader<'_, K> {
     }
 
     fn stack(&mut self, path: &str, shape: [usize; 3], bias: bool, _: Cut) -> Result<K::Linear> {
-        let [count, outputs, _] = shape;
         let weight = self.checkpoint.stack(path, shape, self.quantization)?;
-        self.totals.count_matrix(&weight);
-        let bias = match bias {
-            true => {
-                let name = format!("{path}.bias");
-                let tensor = self.checkpoint.tensor(&name, &[count, outputs])?;
-                self.totals.parameters += tensor.len() as u64;
-                self.totals.count(&tensor);
-                Some(tensor)
+        self.host_stack(weight, path, shape, bias)
+    }
+
+    fn experts(
+        &mut self,
+        path: &str,
+        shape: [usize; 3],
+        bias: bool,
+        _: Cut,
+    ) -> Result<(K::Linear, Option<K::Vector>)> {
+        let (weight, factors) = self.checkpoint.experts(path, shape, self.quantization)?;
+        let linear = self.host_stack(weight, path, shape, bias)?;
+        let factors = match factors {
+            Some(factors) => {
+                self.totals.parameters += factors.len() as u64;
+                self.totals.count(&factors);
+                Some(self.sink.vector(factors, same)?)
             }
-            false => None,
+            None => None,
         };
-        self.sink.linear(HostLinear { weight, bias })
+        Ok((linear, factors))
     }
 
     fn turned(&mut self, name: &str, shape: [usize; 3]) -> Result<K::Linear> {

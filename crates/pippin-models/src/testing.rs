@@ -109,6 +109,18 @@ impl Source for Generator<'_> {
         if bias { self.parameter(&format!("{path}.bias"), &shape[..2]) } else { Ok(()) }
     }
 
+    fn experts(&mut self, path: &str, shape: [usize; 3], bias: bool, cut: Cut) -> Result<((), Option<()>)> {
+        self.stack(path, shape, bias, cut)?;
+        let own = self.config.value().get("quantization").and_then(|all| all.get(path));
+        if own.and_then(|own| own.get("global_scale")?.as_bool()) != Some(true) {
+            return Ok(((), None));
+        }
+        let name = format!("{path}.global_scale");
+        let values = self.uniform(&name, shape[0]).map(|u| (1.0 + u / 4.0) * 2688.0).collect();
+        self.push(name, &shape[..1], values)?;
+        Ok(((), Some(())))
+    }
+
     fn turned(&mut self, name: &str, shape: [usize; 3]) -> Result<()> {
         self.dense_tensor(name.to_owned(), &shape, gain(name, shape.len()))
     }

@@ -13,6 +13,7 @@ use crate::gguf::Gguf;
 use crate::index::WeightIndex;
 use crate::links::Root;
 use crate::mapped::MappedFile;
+use crate::minifloat::{E2M1_MAX, E4M3_MAX};
 use crate::quantization::{MatrixData, QuantizedData, infer_spec};
 use crate::quantization_config::{Lookup, QuantizationConfig};
 use crate::safetensors::{self, MAX_TENSORS, OpenedFile};
@@ -309,7 +310,52 @@ impl Checkpoint {
         self.read_matrix(path, &shape, quantization).map_err(|error| quantization.explain(error))
     }
 
+    /// A stack as [`stack`](Self::stack) reads it, of experts each of which may have a factor on its weights: then the factors
+    /// too, `[count]`. Stored is the largest weight of each expert, of which `nvfp4` makes the factor by the largest number
+    /// that elements and scales can be together.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stack`](Self::stack); and where the configuration says that there are factors, but there are none.
+    pub fn experts(
+        &self,
+        path: &str,
+        [count, rows, cols]: [usize; 3],
+        quantization: &QuantizationConfig,
+    ) -> Result<(MatrixData, Option<TensorData>), WeightsError> {
+        let name = format!("{path}.global_scale");
+        if !self.contains(&name) && !quantization.has_global_scale(path) {
+            return Ok((self.stack(path, [count, rows, cols], quantization)?, None));
+        }
+        let largest = self.tensor(&name, &[count])?;
+        let matrix = self
+            .read_stored(path, &[count, rows, cols], quantization)
+            .map_err(|error| quantization.explain(error))?;
+        if !matches!(&matrix, MatrixData::Quantized(data) if data.spec.mode == crate::QuantMode::Nvfp4) {
+            let problem = "only weights of the mode nvfp4 have a global scale".to_owned();
+            return Err(WeightsError::Quantized { place: largest.place(), problem });
+        }
+        let factors: Vec<f32> =
+            largest.to_f32()?.into_iter().map(|largest| largest / (E4M3_MAX * E2M1_MAX)).collect();
+        Ok((matrix, Some(TensorData::from_f32(name, &[count], &factors)?)))
+    }
+
     fn read_matrix(
+        &self,
+        path: &str,
+        shape: &[usize],
+        quantization: &QuantizationConfig,
+    ) -> Result<MatrixData, WeightsError> {
+        if let Some(global_scale) = self.get(&format!("{path}.global_scale")) {
+            return Err(WeightsError::Quantized {
+                place: global_scale.place(),
+                problem: "only experts may have a global scale".to_owned(),
+            });
+        }
+        self.read_stored(path, shape, quantization)
+    }
+
+    fn read_stored(
         &self,
         path: &str,
         shape: &[usize],
@@ -354,12 +400,6 @@ impl Checkpoint {
             }
             _ => self.get(&biases_name).map(flat).transpose()?,
         };
-        if let Some(global_scale) = self.get(&format!("{path}.global_scale")) {
-            return Err(WeightsError::Quantized {
-                place: global_scale.place(),
-                problem: "weights with a global scale are not supported (nvfp4 experts have one)".to_owned(),
-            });
-        }
         QuantizedData::new(spec, rows, cols, weight.clone(), scales.clone(), biases)
             .map(MatrixData::Quantized)
     }

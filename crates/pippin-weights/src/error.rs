@@ -388,9 +388,6 @@ impl WeightsError {
             }
             Self::WrongDtype { .. } => "convert the tensor, or get another conversion of the model",
             Self::Inexact { .. } => "read the tensor in its own dtype",
-            Self::Config { field, .. } if field.ends_with("global_scale") => {
-                "get an affine, mxfp4 or mxfp8 conversion of the model"
-            }
             Self::Config { .. } => "correct the field, or download config.json again",
             Self::UnsupportedMethod { .. } => {
                 "get an MLX conversion of the model (most are in the mlx-community organisation), or the \

@@ -1,6 +1,6 @@
 //! What `config.json` says of a model's quantization.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -27,6 +27,8 @@ pub struct QuantizationConfig {
     /// `true` in the overrides; the loader does not trust it for paths that are not listed.
     pub default: Option<QuantSpec>,
     overrides: HashMap<String, Lookup>,
+    /// The paths of experts each of which has a factor of its own besides the scales.
+    global_scales: HashSet<String>,
     /// The method of another tool that the section names, with its place. Weights may be dense nevertheless: conversions
     /// leave the section of their source.
     foreign: Option<Foreign>,
@@ -113,19 +115,24 @@ impl QuantizationConfig {
                 });
             }
         };
-        let mut overrides = HashMap::new();
+        let (mut overrides, mut global_scales) = (HashMap::new(), HashSet::new());
         for (path, value) in section {
             let lookup = match value {
                 Value::Bool(false) => Lookup::Dense,
                 Value::Bool(true) => default.map_or(Lookup::Infer, Lookup::Quantized),
-                Value::Object(entry) => read_spec(entry, file, &format!("{field}.{path}"), false)?
-                    .map_or(Lookup::Infer, Lookup::Quantized),
+                Value::Object(entry) => {
+                    if has_global_scale(entry, file, &format!("{field}.{path}"))? {
+                        global_scales.insert(path.clone());
+                    }
+                    read_spec(entry, file, &format!("{field}.{path}"), false)?
+                        .map_or(Lookup::Infer, Lookup::Quantized)
+                }
                 // Settings of the section itself (bits, mode, …), and what other tools leave there.
                 _ => continue,
             };
             overrides.insert(path.clone(), lookup);
         }
-        Ok(Self { default, overrides, foreign: None, warnings })
+        Ok(Self { default, overrides, global_scales, foreign: None, warnings })
     }
 
     /// A configuration in which every path has the same spec unless overridden.
@@ -148,6 +155,12 @@ impl QuantizationConfig {
     #[must_use]
     pub fn lookup(&self, path: &str) -> Lookup {
         self.overrides.get(path).copied().unwrap_or(Lookup::Infer)
+    }
+
+    /// Whether the configuration says that the experts at a path have a factor each.
+    #[must_use]
+    pub fn has_global_scale(&self, path: &str) -> bool {
+        self.global_scales.contains(path)
     }
 
     /// What is odd about the section but does no harm.
@@ -176,18 +189,32 @@ fn check_supported(
     file: &Path,
     field: &str,
 ) -> Result<(), WeightsError> {
-    for (key, problem) in [
-        // Activations are rounded before they are multiplied.
-        ("quantize_input", "quantized activations are not supported"),
-        // mlx-lm writes it for the experts of a mixture, each of which then has a factor of its own.
-        ("global_scale", "weights with a global scale are not supported"),
-    ] {
-        if object.get(key).is_some_and(|value| !value.is_null() && flag(value) != Some(false)) {
-            let field = format!("{field}.{key}");
-            return Err(WeightsError::Config { file: file.to_owned(), field, problem: problem.to_owned() });
-        }
+    // Activations are rounded before they are multiplied.
+    if is_set(object, "quantize_input") {
+        let field = format!("{field}.quantize_input");
+        let problem = "quantized activations are not supported".to_owned();
+        return Err(WeightsError::Config { file: file.to_owned(), field, problem });
     }
     Ok(())
+}
+
+fn is_set(object: &serde_json::Map<String, Value>, key: &str) -> bool {
+    object.get(key).is_some_and(|value| !value.is_null() && flag(value) != Some(false))
+}
+
+/// Whether an entry says that each expert has a factor of its own, as mlx-lm writes it for `nvfp4`.
+fn has_global_scale(
+    entry: &serde_json::Map<String, Value>,
+    file: &Path,
+    field: &str,
+) -> Result<bool, WeightsError> {
+    let is_set = is_set(entry, "global_scale");
+    if is_set && entry.get("mode").and_then(Value::as_str) != Some(QuantMode::Nvfp4.name()) {
+        let field = format!("{field}.global_scale");
+        let problem = "only the mode nvfp4 has global scales".to_owned();
+        return Err(WeightsError::Config { file: file.to_owned(), field, problem });
+    }
+    Ok(is_set)
 }
 
 /// Reads what the section says of all matrices. No matrix is read by it, as in MLX (their shapes say what they are), so

@@ -730,7 +730,7 @@ fn the_other_modes_follow_from_the_shapes() {
 
         tensors.push(TensorData::from_f32("q.global_scale", &[1], &[1.0]).unwrap());
         let error = Checkpoint::from_tensors(tensors.clone()).matrix("q", 2, COLS, &none).unwrap_err();
-        assert_contains(&error.to_string(), &["`q.global_scale`", "global scale"]);
+        assert_contains(&error.to_string(), &["`q.global_scale`", "only experts"]);
         tensors.pop();
         tensors.push(TensorData::from_f32("q.biases", &[2, groups], &vec![0.0; 2 * groups]).unwrap());
         let error = Checkpoint::from_tensors(tensors).matrix("q", 2, COLS, &none).unwrap_err();

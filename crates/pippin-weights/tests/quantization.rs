@@ -222,15 +222,18 @@ fn modes_that_contradict_bits_or_group_size() {
 }
 
 #[test]
-fn global_scales_are_refused() {
-    let expert = |global_scale: Value| {
-        let entry = json!({"mode": "nvfp4", "bits": 4, "group_size": 16, "global_scale": global_scale});
+fn global_scales_are_those_of_experts_in_nvfp4() {
+    let expert = |mode: &str, global_scale: Value| {
+        let entry = json!({"mode": mode, "bits": 4, "group_size": 16, "global_scale": global_scale});
         json!({"quantization": {"mode": "nvfp4", "bits": 4, "group_size": 16, "experts.up_proj": entry}})
     };
-    assert!(read(expert(json!(false))).is_ok() && read(expert(Value::Null)).is_ok());
-    assert_refused(expert(json!(true)), &["`quantization.experts.up_proj.global_scale`", "not supported"]);
-    let hint = read(expert(json!(true))).unwrap_err().hint().unwrap();
-    assert!(hint.contains("conversion"), "{hint}");
+    for (global_scale, expected) in [(json!(false), false), (Value::Null, false), (json!(true), true)] {
+        let config = read(expert("nvfp4", global_scale)).unwrap();
+        assert_eq!(config.has_global_scale("experts.up_proj"), expected);
+        assert!(!config.has_global_scale("experts.down_proj"));
+    }
+    let message = ["`quantization.experts.up_proj.global_scale`", "only the mode nvfp4"];
+    assert_refused(expert("affine", json!(true)), &message);
 }
 
 #[test]

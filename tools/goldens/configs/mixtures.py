@@ -332,9 +332,16 @@ LLAMA4_TEXT = BASE | {
 
 NARROW = {"moe_intermediate_size": 96}
 
+NVFP4 = {"group_size": 16, "bits": 4, "mode": "nvfp4"}
+
 CONFIGS = {
     "mixtral": MIXTRAL,
     "mixtral-4bit": four_bits(MIXTRAL, hidden_size=128, intermediate_size=96),
+    # A factor for each expert.
+    "mixtral-nvfp4": MIXTRAL | {"quantization": NVFP4 | {
+        f"model.layers.{i}.block_sparse_moe.switch_mlp.{m}_proj": NVFP4 | {"global_scale": True}
+        for i in range(3) for m in ("gate", "up", "down")
+    }},
     "qwen2_moe": QWEN2_MOE,
     "qwen2_moe-4bit": four_bits(QWEN2_MOE, **WIDE, **NARROW, shared_expert_intermediate_size=160),
     "olmoe": OLMOE,

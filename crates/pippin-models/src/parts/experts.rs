@@ -83,6 +83,9 @@ impl SharedExpert {
     }
 }
 
+/// The matrices of all experts, and a factor on the results of each where the checkpoint has one.
+type Stack<L, V> = (L, Option<V>);
+
 #[derive(Debug)]
 pub(crate) struct ExpertsWeights<L, V> {
     router: L,
@@ -90,9 +93,9 @@ pub(crate) struct ExpertsWeights<L, V> {
     correction: Option<V>,
     /// A row of one for each expert.
     scale: Option<V>,
-    gate: Option<L>,
-    up: L,
-    down: L,
+    gate: Option<Stack<L, V>>,
+    up: Stack<L, V>,
+    down: Stack<L, V>,
     narrow: Option<[L; 2]>,
     shared: Option<DenseWeights<L, V>>,
     shared_gate: Option<L>,
@@ -184,7 +187,7 @@ impl Experts {
         };
         source.mixture(Some([experts, self.choice.top_k]));
         let given = self.narrow.map_or(hidden, |narrow| narrow.width);
-        let mut stack = |name: &str, shape, cut| source.stack(&join(at, name), shape, self.bias, cut);
+        let mut stack = |name: &str, shape, cut| source.experts(&join(at, name), shape, self.bias, cut);
         let gate = match self.plain {
             None => Some(stack(gate, [experts, width, given], Cut::Rows)?),
             Some(_) => None,
@@ -258,16 +261,16 @@ impl Experts {
         if self.weights_inputs {
             given = backend.mul(&given, &shares)?;
         }
-        let up = backend.gathered_linear(&given, &weights.up, experts, &routes)?;
+        let up = of_experts(backend, &given, &weights.up, experts, &routes)?;
         let inner = match (&weights.gate, self.plain) {
             (None, Some(activation)) => backend.activate(&up, activation)?,
             (None, None) => up,
             (Some(gate), _) => {
-                let gate = backend.gathered_linear(&given, gate, experts, &routes)?;
+                let gate = of_experts(backend, &given, gate, experts, &routes)?;
                 backend.gated(&gate, &up, self.gate)?
             }
         };
-        let mut y = backend.gathered_linear(&inner, &weights.down, experts, &routes)?;
+        let mut y = of_experts(backend, &inner, &weights.down, experts, &routes)?;
         if !self.weights_inputs {
             y = backend.weighted_sum(&y, &shares)?;
         }
@@ -306,4 +309,22 @@ fn softmax_of_two<B: Backend>(backend: &B, x: &B::Tensor) -> Result<[B::Tensor; 
         Ok(backend.activate(&difference, Activation::Sigmoid)?)
     };
     Ok([share(0)?, share(1)?])
+}
+
+/// What the chosen experts make of rows: products, each expert's factor, its bias.
+fn of_experts<B: Backend>(
+    backend: &B,
+    x: &B::Tensor,
+    (linear, factors): &Stack<Linear<B>, B::Tensor>,
+    experts: usize,
+    routes: &B::Indices,
+) -> Result<B::Tensor> {
+    let Some(factors) = factors else { return Ok(backend.gathered_linear(x, linear, experts, routes)?) };
+    let y = backend.gathered_matmul(x, &linear.weight, experts, routes)?;
+    let factors = backend.select_rows(&backend.reshape(factors, [experts, 1])?, routes)?;
+    let y = backend.mul(&y, &factors)?;
+    Ok(match &linear.bias {
+        Some(biases) => backend.add(&y, &backend.select_rows(biases, routes)?)?,
+        None => y,
+    })
 }
