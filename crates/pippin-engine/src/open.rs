@@ -293,7 +293,7 @@ impl<'a> ModelOpener<'a> {
             return Ok(false);
         }
         let client = HubClient::new(options)?;
-        let mut plan = client.plan(&cache, id, revision)?;
+        let mut plan = client.plan_of(&cache, id, revision, configuration.quantization.as_deref())?;
         loop {
             self.check(configuration)?;
             let shown = plan.missing_bytes();

@@ -37,17 +37,27 @@ fn shown(address: &str) -> String {
     without.as_deref().unwrap_or(address).chars().take(200).collect()
 }
 
-/// The id and the revision of an address; `None` for a text that is no address. Any address with a scheme is one; without,
+/// The model that an address is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) id: String,
+    pub(crate) revision: String,
+    /// Which of its quantizations: the word after a colon, or the GGUF file that the address is of.
+    pub(crate) quantization: Option<String>,
+}
+
+/// The model of an address; `None` for a text that is no address. Any address with a scheme is one; without,
 /// it has to begin with a host that is known.
 ///
 /// # Errors
 ///
 /// [`HubError::Address`]: it is of another server, or of something else than a model.
-pub(crate) fn parse(text: &str, endpoint: Option<&str>) -> Result<Option<(String, String)>> {
+pub(crate) fn parse(text: &str, endpoint: Option<&str>) -> Result<Option<Address>> {
     let failed = |problem: String| HubError::Address { address: shown(text), problem };
     let text = trimmed(text);
     let path = match text.split_once("://") {
         Some((scheme, path)) if scheme.eq_ignore_ascii_case("hf") => path,
+        None if text.get(..3).is_some_and(|scheme| scheme.eq_ignore_ascii_case("hf:")) => &text[3..],
         Some((scheme, rest))
             if !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) =>
         {
@@ -86,7 +96,7 @@ fn after_host<'a>(rest: &'a str, endpoint: Option<&str>) -> Option<&'a str> {
     })
 }
 
-fn of_path(path: &str, failed: &dyn Fn(String) -> HubError) -> Result<(String, String)> {
+fn of_path(path: &str, failed: &dyn Fn(String) -> HubError) -> Result<Address> {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let mut parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
     if parts.first().is_some_and(|part| part == "api") {
@@ -106,15 +116,17 @@ fn of_path(path: &str, failed: &dyn Fn(String) -> HubError) -> Result<(String, S
     let (Some(organisation), Some(name)) = (parts.next(), parts.next()) else {
         return Err(failed("it names no model: ORGANISATION/NAME".to_owned()));
     };
-    let (name, revision) = match name.split_once('@') {
-        Some((name, revision)) => (name.to_owned(), Some(revision.to_owned())),
-        None => (name, None),
-    };
-    let id = format!("{organisation}/{}", name.strip_suffix(".git").unwrap_or(&name));
-    if let Some((id, tag)) = id.split_once(':').filter(|(id, _)| is_hub_id(id)) {
-        return Err(failed(tag_problem(id, tag)));
-    }
+    let Named { name, revision, mut quantization } = named(&name);
+    let id = format!("{organisation}/{}", name.strip_suffix(".git").unwrap_or(name));
+    let revision = revision.map(str::to_owned);
     let view = parts.next();
+    let parts: Vec<String> = parts.collect();
+    if let (Some("blob" | "resolve" | "raw"), Some(file)) = (view.as_deref(), parts.last())
+        && crate::gguf::is_model(file)
+    {
+        quantization = Some(file.clone());
+    }
+    let parts = parts.into_iter();
     let revision = match (revision, view.as_deref()) {
         (Some(revision), _) => revision,
         (None, Some("tree" | "blob" | "resolve" | "raw" | "blame" | "commit" | "commits" | "revision")) => {
@@ -134,15 +146,28 @@ fn of_path(path: &str, failed: &dyn Fn(String) -> HubError) -> Result<(String, S
     if !is_revision(&revision) {
         return Err(HubError::InvalidName { name: revision, what: "revision" });
     }
-    Ok((id, revision))
+    Ok(Address { id, revision, quantization })
 }
 
-/// What is wrong with `org/name:4bit`.
-pub(crate) fn tag_problem(id: &str, tag: &str) -> String {
-    let tag: String = tag.chars().take(40).collect();
-    format!(
-        "{id} has no tags such as {tag:?}: each quantization is a model of its own, with a name of its own"
-    )
+/// A name with what may follow it: `name@revision`, `name:quantization`, `name:quantization@revision`,
+/// `name@revision:quantization`.
+pub(crate) struct Named<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) revision: Option<&'a str>,
+    pub(crate) quantization: Option<String>,
+}
+
+pub(crate) fn named(text: &str) -> Named<'_> {
+    let (name, rest) = match text.find(['@', ':']) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let after = |mark: char| {
+        let (_, rest) = rest.split_once(mark)?;
+        Some(rest.split(['@', ':']).next().unwrap_or(rest))
+    };
+    let quantization = after(':').map(|quantization| quantization.chars().take(200).collect());
+    Named { name, revision: after('@'), quantization }
 }
 
 /// A part of an address in which characters may stand as `%` and two digits.
@@ -165,7 +190,9 @@ mod tests {
     const ENDPOINT: Option<&str> = Some("http://127.0.0.1:8080/");
 
     fn model(text: &str) -> Option<String> {
-        parse(text, ENDPOINT).expect("no error").map(|(id, revision)| format!("{id}@{revision}"))
+        parse(text, ENDPOINT).expect("no error").map(|Address { id, revision, quantization }| {
+            format!("{id}@{revision}{}", quantization.map(|name| format!(":{name}")).unwrap_or_default())
+        })
     }
 
     #[test]
@@ -196,6 +223,10 @@ mod tests {
                 ("org/name/tree", "org/name@main"),
                 ("org/name/discussions/3", "org/name@main"),
                 ("org/name@v2", "org/name@v2"),
+                ("org/name:Q4_K_M", "org/name@main:Q4_K_M"),
+                ("org/name:Q4_K_M@v2", "org/name@v2:Q4_K_M"),
+                ("org/name@v2:Q4_K_M", "org/name@v2:Q4_K_M"),
+                ("org/name/blob/main/sub/name-Q8_0.gguf", "org/name@main:name-Q8_0.gguf"),
                 ("models/org/name", "org/name@main"),
                 ("api/models/org/name/revision/v1", "org/name@v1"),
             ] {
@@ -205,6 +236,12 @@ mod tests {
             }
         }
         assert_eq!(model(&format!("git@{SHORT_HOST}:org/name.git")).as_deref(), Some("org/name@main"));
+    }
+
+    #[test]
+    fn the_short_form_of_addresses() {
+        assert_eq!(model("hf:org/name:Q4_K_M").as_deref(), Some("org/name@main:Q4_K_M"));
+        assert_eq!(model("hf:org/name").as_deref(), Some("org/name@main"));
     }
 
     #[test]
@@ -226,7 +263,6 @@ mod tests {
             ("http://127.0.0.1:8080/", "names no model"),
             ("http://127.0.0.1:8080", "names no model"),
             ("http://127.0.0.1:8080/gpt2", "names no model"),
-            ("hf://org/name:4bit", "no tags such as \"4bit\""),
             ("http://127.0.0.1:80801/org/name", "another server"),
             ("http://127.0.0.1:8080@elsewhere.example/org/name", "another server"),
         ] {

@@ -7,7 +7,7 @@ use pippin_weights::{WeightFiles, WeightsError};
 use serde_json::Value;
 
 use crate::download::plan::is_needed;
-use crate::{HubError, Result};
+use crate::{HubError, Result, gguf};
 
 /// The largest `config.json` that is read.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -183,8 +183,26 @@ fn expand(path: PathBuf, home: Option<PathBuf>, variable: impl Fn(&str) -> Optio
     PathBuf::from(expanded)
 }
 
+/// Whether the weights of a folder's model are GGUF files: it has some, and no others.
+pub(crate) fn is_folder_of_gguf(folder: &Path) -> bool {
+    if gguf::names_in(folder).is_empty() {
+        return false;
+    }
+    let others = WeightFiles::of_folder(folder);
+    !folder.join("config.json").is_file()
+        || others.is_ok_and(|files| files.files.is_empty() && files.missing.is_empty())
+}
+
 /// What a model folder lacks: `None` when `config.json` and all files are there that hold its weights.
 pub(crate) fn missing(folder: &Path) -> Result<Option<String>> {
+    if is_folder_of_gguf(folder) {
+        // One whole quantization is a model, whatever else is there.
+        let names = gguf::names_in(folder);
+        let sets = gguf::sets(names.iter().map(String::as_str));
+        let lacks = sets.iter().find_map(|set| set.missing.first());
+        let is_whole = sets.iter().any(|set| set.missing.is_empty());
+        return Ok(lacks.filter(|_| !is_whole).map(|name| format!("no {name:?}")));
+    }
     if !folder.join("config.json").is_file() {
         return Ok(Some("no config.json".to_owned()));
     }

@@ -13,7 +13,7 @@ pub enum ModelLocation {
         /// Branch, tag or commit.
         revision: String,
     },
-    /// A folder of this machine.
+    /// A folder of this machine, or a GGUF file.
     Directory(PathBuf),
     /// The model that comes with Pippin.
     Shipped,
@@ -106,6 +106,9 @@ impl StoredWeights {
 pub struct ModelConfiguration {
     /// Where the model is.
     pub location: ModelLocation,
+    /// Which quantization it is, of a hub model that has several as GGUF files: the name that its files have for it
+    /// (`Q4_K_M`), or the name of a file.
+    pub quantization: Option<String>,
     /// Short names under which the registry knows it.
     pub aliases: Vec<String>,
     /// Tokens, besides those its files name, that end an answer.
@@ -158,6 +161,7 @@ impl ModelConfiguration {
     fn at(location: ModelLocation) -> Self {
         Self {
             location,
+            quantization: None,
             aliases: Vec::new(),
             extra_eos_tokens: Vec::new(),
             stop_strings: Vec::new(),
@@ -180,6 +184,13 @@ impl ModelConfiguration {
         if let ModelLocation::Hub { revision, .. } = &mut self.location {
             *revision = wanted.into();
         }
+        self
+    }
+
+    /// The same model in another quantization, of those that a hub model has as GGUF files.
+    #[must_use]
+    pub fn with_quantization(mut self, quantization: impl Into<Option<String>>) -> Self {
+        self.quantization = quantization.into();
         self
     }
 
@@ -214,10 +225,13 @@ impl ModelConfiguration {
         crate::MemoryEstimate::of(self, context)
     }
 
-    /// The name to show: the hub id, the path, or `pippin-nano`.
+    /// The name to show: the hub id, with the quantization if there is one, the path, or `pippin-nano`.
     pub fn name(&self) -> String {
         match &self.location {
-            ModelLocation::Hub { id, .. } => id.clone(),
+            ModelLocation::Hub { id, .. } => match &self.quantization {
+                Some(quantization) => format!("{id}:{quantization}"),
+                None => id.clone(),
+            },
             ModelLocation::Directory(path) => path.display().to_string(),
             ModelLocation::Shipped => Self::NANO.to_owned(),
         }

@@ -42,6 +42,7 @@ mod configuration;
 mod download;
 mod error;
 mod estimate;
+mod gguf;
 mod hardware;
 mod http;
 mod lock;

@@ -1,8 +1,9 @@
 use std::path::{Path, PathBuf};
 
-use crate::cache::{is_hub_id, missing};
+use crate::cache::{is_folder_of_gguf, is_hub_id, missing};
 use crate::{
-    HubCache, HubError, ModelConfiguration, ModelLocation, ModelRegistry, Result, address, expand_path, nano,
+    HubCache, HubError, ModelConfiguration, ModelLocation, ModelRegistry, Result, address, expand_path, gguf,
+    nano,
 };
 
 /// A model that is on this machine.
@@ -11,7 +12,7 @@ use crate::{
 pub struct ResolvedModel {
     /// What was asked for.
     pub configuration: ModelConfiguration,
-    /// The folder with its files.
+    /// The folder with its files, or its GGUF file, the first of a set.
     pub directory: PathBuf,
 }
 
@@ -24,7 +25,8 @@ pub struct ModelIdentity(Identity);
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Identity {
-    Hub(String),
+    /// The id, and which of its quantizations.
+    Hub(String, Option<String>),
     Folder(PathBuf),
     Shipped,
 }
@@ -54,7 +56,7 @@ pub fn looks_like_model(argument: &str) -> bool {
     if argument.is_empty() {
         return false;
     }
-    if Path::new(argument).is_dir() {
+    if Path::new(argument).is_dir() || is_gguf_file(Path::new(argument)) {
         return true;
     }
     let argument = address::trimmed(argument);
@@ -69,7 +71,7 @@ pub fn looks_like_model(argument: &str) -> bool {
         }
     };
     is_path(argument)
-        || is_hub_id(split_revision(argument).0)
+        || is_hub_id(address::named(argument).name)
         || local_registry().get(argument).is_some()
         || is_address()
 }
@@ -89,10 +91,6 @@ fn is_path(text: &str) -> bool {
 /// The registry with the user's additions, or without them where their file is wrong: [`resolve`] says so.
 fn local_registry() -> &'static ModelRegistry {
     ModelRegistry::local().unwrap_or_else(|_| ModelRegistry::shared())
-}
-
-fn split_revision(model: &str) -> (&str, &str) {
-    model.split_once('@').unwrap_or((model, "main"))
 }
 
 /// Finds models in given places.
@@ -151,27 +149,29 @@ impl Resolver {
         if !model.is_empty() && path.is_dir() {
             return Ok(ModelConfiguration::directory(path));
         }
+        if is_gguf_file(&path) {
+            return Ok(ModelConfiguration::directory(path));
+        }
         if path.is_file() {
             return Ok(ModelConfiguration::directory(folder_of(path)?));
         }
         if is_path(model) || model.starts_with("file://") {
             return Err(HubError::NoFolder { path });
         }
-        if let Some((id, revision)) = address::parse(model, self.endpoint.as_deref())? {
+        if let Some(address::Address { id, revision, quantization }) =
+            address::parse(model, self.endpoint.as_deref())?
+        {
             // What the registry knows of the model holds for it by this name, too.
-            let known = self.registry.get(&id).cloned();
-            return Ok(known.unwrap_or_else(|| ModelConfiguration::hub(id)).with_revision(revision));
+            let known = self.registry.get(&id).cloned().unwrap_or_else(|| ModelConfiguration::hub(id));
+            return Ok(known.with_revision(revision).with_quantization(quantization));
         }
-        let (id, revision) = split_revision(model);
+        let address::Named { name: id, revision, quantization } = address::named(model);
+        let revision = revision.unwrap_or("main");
         if let Some(configuration) = self.registry.get(id) {
-            return Ok(configuration.clone().with_revision(revision));
+            return Ok(configuration.clone().with_revision(revision).with_quantization(quantization));
         }
         if is_hub_id(id) {
-            return Ok(ModelConfiguration::hub(id).with_revision(revision));
-        }
-        if let Some((id, tag)) = model.split_once(':').filter(|(id, _)| is_hub_id(id)) {
-            let problem = address::tag_problem(id, tag);
-            return Err(HubError::Address { address: model.chars().take(200).collect(), problem });
+            return Ok(ModelConfiguration::hub(id).with_revision(revision).with_quantization(quantization));
         }
         Err(HubError::UnknownModel { name: model.to_owned(), suggestions: self.registry.suggest(model) })
     }
@@ -183,10 +183,18 @@ impl Resolver {
     /// The model is not on this machine, or its files are not complete.
     pub fn locate(&self, configuration: &ModelConfiguration) -> Result<ResolvedModel> {
         let directory = match &configuration.location {
-            ModelLocation::Directory(path) => model_folder(path)?,
+            ModelLocation::Directory(path) if is_gguf_file(path) => path.clone(),
+            ModelLocation::Directory(path) => file_of(model_folder(path)?, None)?,
             ModelLocation::Shipped => self.shipped()?,
             ModelLocation::Hub { id, revision } => {
-                self.cache.as_ref().ok_or(HubError::NoCache)?.find(id, revision)?
+                let cache = self.cache.as_ref().ok_or(HubError::NoCache)?;
+                let folder = cache.find(id, revision)?;
+                let wanted = configuration.quantization.as_deref();
+                // Another quantization may be there, but not this one.
+                file_of(folder, wanted).map_err(|error| match wanted {
+                    Some(_) => cache.not_cached(id, revision),
+                    None => error,
+                })?
             }
         };
         Ok(ResolvedModel { configuration: configuration.clone(), directory })
@@ -195,14 +203,17 @@ impl Resolver {
     /// Which model this is. Nothing need be there for it.
     pub fn identity(&self, configuration: &ModelConfiguration) -> ModelIdentity {
         ModelIdentity(match &configuration.location {
-            ModelLocation::Hub { id, .. } => Identity::Hub(id.to_ascii_lowercase()),
+            ModelLocation::Hub { id, .. } => {
+                let quantization = configuration.quantization.as_ref().map(|name| name.to_ascii_lowercase());
+                Identity::Hub(id.to_ascii_lowercase(), quantization)
+            }
             ModelLocation::Shipped => Identity::Shipped,
             ModelLocation::Directory(path) => {
                 let path = path.canonicalize().unwrap_or_else(|_| path.clone());
                 let is_shipped =
                     || self.shipped().is_ok_and(|own| own.canonicalize().is_ok_and(|own| own == path));
                 match snapshot(&path) {
-                    Some((id, _)) => Identity::Hub(id.to_ascii_lowercase()),
+                    Some((id, _)) => Identity::Hub(id.to_ascii_lowercase(), None),
                     None if is_shipped() => Identity::Shipped,
                     None => Identity::Folder(path),
                 }
@@ -220,6 +231,23 @@ impl Resolver {
                 .cloned()
                 .ok_or_else(|| HubError::NoShippedModel { searched: candidates.to_vec() }),
         }
+    }
+}
+
+/// Whether a path is a GGUF file.
+fn is_gguf_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && path.is_file()
+}
+
+/// What is loaded of a model's folder: its GGUF file, if it has no other weights or that is wanted; else the folder.
+fn file_of(folder: PathBuf, wanted: Option<&str>) -> Result<PathBuf> {
+    if wanted.is_none() && !is_folder_of_gguf(&folder) {
+        return Ok(folder);
+    }
+    match gguf::in_folder(&folder, wanted) {
+        None => Ok(folder),
+        Some(Ok(file)) => Ok(file),
+        Some(Err(problem)) => Err(HubError::NotAModel { path: folder, problem }),
     }
 }
 
@@ -242,9 +270,7 @@ fn folder_of(path: PathBuf) -> Result<PathBuf> {
     if let Some(folder) = folder.filter(|folder| is_of_a_model && folder.join("config.json").is_file()) {
         return Ok(folder.to_owned());
     }
-    let problem = if has_extension("gguf") {
-        "GGUF files are not read yet"
-    } else if has_extension("safetensors") {
+    let problem = if has_extension("safetensors") {
         "there is no config.json beside it"
     } else if ["bin", "pt", "pth", "npz", "onnx"].into_iter().any(has_extension) {
         "only safetensors files are read"
@@ -284,8 +310,6 @@ fn instead(path: &Path) -> &'static str {
         "; it holds the parts of an image generator"
     } else if names.iter().any(is_adapter) {
         "; it holds an adapter: give the folder of the model that it was made for"
-    } else if has(".gguf") {
-        "; GGUF files are not read yet"
     } else if has(".safetensors") {
         "; *.safetensors files of other names are not read"
     } else if has(".bin") || has(".npz") {

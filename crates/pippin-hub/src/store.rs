@@ -261,7 +261,12 @@ impl HubCache {
     /// Says that the model in a folder is in use, when the folder is a snapshot of this or any other cache: until the
     /// lock is dropped, no process removes it. While one is about to, it is waited for. `None` for other folders, for what
     /// was removed, and for caches that cannot be written.
+    ///
+    /// A file in a snapshot stands for it.
     pub fn use_lock(folder: &Path) -> Option<UseLock> {
+        let is_snapshot =
+            |path: &&Path| path.parent().and_then(Path::file_name).is_some_and(|name| name == "snapshots");
+        let folder = folder.ancestors().take(MAX_DEPTH).find(is_snapshot)?;
         let snapshots = folder.parent()?;
         let repository = snapshots.parent()?;
         let name = repository.file_name()?.to_str()?;
@@ -612,6 +617,7 @@ fn refs(repository: &Path) -> BTreeMap<String, String> {
 fn needed(snapshot: &Path) -> Vec<String> {
     let mut needed: BTreeSet<String> =
         files(snapshot).into_iter().map(|(name, _)| name).filter(|name| is_needed(name)).collect();
+    needed.extend(crate::gguf::names_in(snapshot));
     if let Ok(weights) = WeightFiles::of_folder(snapshot) {
         needed.extend([weights.files, weights.extra, weights.missing].into_iter().flatten());
     }

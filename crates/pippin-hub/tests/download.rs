@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pippin_hub::{
     FileState, HubCache, HubClient, HubError, HubOptions, Patience, PullEvent, PullOptions, PulledModel,
-    Result, Token,
+    Resolver, Result, Token,
 };
 use support::{COMMIT, FakeHub, Kind, Model, safetensors};
 use tempfile::TempDir;
@@ -595,7 +595,7 @@ fn the_weights_are_the_files_that_there_are() {
     }
     for (file, part) in [
         ("adapter_config.json", "adapter"),
-        ("x.gguf", "GGUF"),
+        ("mmproj-x.gguf", "safetensors"),
         ("consolidated.safetensors", "model*.safetensors"),
         ("weights.npz", "NumPy"),
     ] {
@@ -603,6 +603,74 @@ fn the_weights_are_the_files_that_there_are() {
         let error = Place::with(model).pull().expect_err("nothing to load").to_string();
         assert!(error.contains(part), "{file}: {error}");
     }
+}
+
+/// A model in several quantizations, as GGUF files.
+fn quantized() -> Model {
+    Model::new(COMMIT)
+        .with("README.md", b"x".to_vec())
+        .with("config.json", b"{}".to_vec())
+        .with_lfs("quince-Q4_K_M.gguf", vec![1; 3000])
+        .with_lfs("quince-Q8_0.gguf", vec![2; 5000])
+        .with_lfs("BF16/quince-BF16-00001-of-00002.gguf", vec![3; 2000])
+        .with_lfs("BF16/quince-BF16-00002-of-00002.gguf", vec![4; 1000])
+        .with_lfs("mmproj-quince-F16.gguf", vec![5; 1000])
+}
+
+#[test]
+fn one_quantization_of_several_gguf_files_is_pulled() {
+    let place = Place::with(quantized());
+    let (client, cache) = (place.client(), place.cache());
+    let files = |quantization: Option<&str>| {
+        let plan = client.plan_of(&cache, ID, "main", quantization)?;
+        Ok::<_, HubError>(plan.files.iter().map(|file| file.path.clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(files(Some("q4_k_m")).expect("planned"), ["quince-Q4_K_M.gguf"]);
+    assert_eq!(files(Some("quince-Q8_0.gguf")).expect("planned"), ["quince-Q8_0.gguf"]);
+    assert_eq!(
+        files(Some("BF16")).expect("planned"),
+        ["BF16/quince-BF16-00001-of-00002.gguf", "BF16/quince-BF16-00002-of-00002.gguf"]
+    );
+    let message = files(Some("Q5_K_M")).expect_err("not there").to_string();
+    assert!(message.contains("no quantization \"Q5_K_M\"; it has BF16, Q4_K_M, Q8_0"), "{message}");
+    let message = files(None).expect_err("which").to_string();
+    assert!(message.contains("several quantizations: BF16, Q4_K_M, Q8_0; say which"), "{message}");
+
+    let mut resolver = Resolver::from_env();
+    resolver.cache = Some(place.cache());
+    let named = |quantization: &str| resolver.resolve(&format!("hf:{ID}:{quantization}"));
+    assert!(matches!(named("BF16"), Err(HubError::NotCached { .. })));
+    let plan = client.plan_of(&cache, ID, "main", Some("BF16")).expect("planned");
+    client.pull(&cache, &plan, &PullOptions::default(), |_| {}).expect("pulled");
+    let found = named("bf16").expect("there");
+    assert!(found.directory.ends_with("BF16/quince-BF16-00001-of-00002.gguf"), "{:?}", found.directory);
+    assert_eq!(found.configuration.name(), format!("{ID}:bf16"));
+    assert!(matches!(named("Q8_0"), Err(HubError::NotCached { .. })), "another quantization is there");
+    // The only one there needs no name.
+    assert_eq!(resolver.resolve(ID).expect("there").directory, found.directory);
+    let list = cache.model(ID).expect("there");
+    assert_eq!((list.revisions[0].problem.as_deref(), list.revisions[0].bytes), (None, 3000));
+    assert!(list.revisions[0].is_verified);
+
+    let plan = client.plan_of(&cache, ID, "main", Some("Q8_0")).expect("planned");
+    client.pull(&cache, &plan, &PullOptions::default(), |_| {}).expect("pulled");
+    assert!(named("Q8_0").expect("there").directory.ends_with("quince-Q8_0.gguf"));
+    assert!(named("BF16").is_ok());
+    let message = resolver.resolve(ID).expect_err("which").to_string();
+    assert!(message.contains("several quantizations: BF16, Q8_0"), "{message}");
+    let checks = cache.verify(ID, true, |_, _| {}).expect("readable");
+    assert!(checks.len() == 3 && checks.iter().all(|check| check.state == FileState::Right), "{checks:?}");
+    let removal = cache.plan_removal(ID, None).expect("planned");
+    assert!(removal.is_all && removal.bytes >= 8000);
+}
+
+#[test]
+fn a_set_of_gguf_files_that_is_not_whole_is_refused() {
+    let mut model = quantized();
+    model.files.remove("BF16/quince-BF16-00002-of-00002.gguf");
+    let place = Place::with(model);
+    let error = place.client().plan_of(&place.cache(), ID, "main", Some("BF16")).expect_err("not whole");
+    assert!(error.to_string().contains("BF16-00002-of-00002.gguf"), "{error}");
 }
 
 #[test]

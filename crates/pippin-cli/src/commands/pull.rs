@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use pippin::hub::{HubCache, HubClient, HubError, ModelLocation, PullOptions, PullPlan, PulledModel};
+use pippin::hub::{
+    HubCache, HubClient, HubError, ModelConfiguration, ModelLocation, PullOptions, PullPlan, PulledModel,
+};
 use pippin::{EngineConfig, EngineError};
 use serde::Serialize;
 
@@ -16,8 +18,9 @@ pub(super) fn run(settings: &PullSettings) -> Result<()> {
     let client = client(&settings.config)?;
     let cache = settings.config.hub_cache().map_err(EngineError::from)?;
     for model in &settings.models {
-        let (id, revision) = hub_name(model, settings.revision.as_deref(), &settings.config)?;
-        let plan = match client.plan(&cache, &id, &revision) {
+        let HubName { id, revision, quantization } =
+            hub_model(model, settings.revision.as_deref(), &settings.config)?;
+        let plan = match client.plan_of(&cache, &id, &revision, quantization.as_deref()) {
             Err(error @ (HubError::Offline { .. } | HubError::Network { .. })) => {
                 // What is here needs no network, though nobody can tell whether the hub has something newer.
                 let Ok(directory) = cache.find(&id, &revision) else {
@@ -54,9 +57,24 @@ pub(super) fn hub_name(
     revision: Option<&str>,
     config: &EngineConfig,
 ) -> Result<(String, String)> {
+    hub_model(model, revision, config).map(|HubName { id, revision, .. }| (id, revision))
+}
+
+/// What a name of a hub model stands for.
+struct HubName {
+    id: String,
+    revision: String,
+    /// Which of the quantizations that it has as GGUF files.
+    quantization: Option<String>,
+}
+
+fn hub_model(model: &str, revision: Option<&str>, config: &EngineConfig) -> Result<HubName> {
     let found = config.resolver().and_then(|resolver| resolver.configuration(model));
-    match found.map_err(EngineError::from)?.location {
-        ModelLocation::Hub { id, revision: own } => Ok((id, revision.map_or(own, str::to_owned))),
+    let ModelConfiguration { location, quantization, .. } = found.map_err(EngineError::from)?;
+    match location {
+        ModelLocation::Hub { id, revision: own } => {
+            Ok(HubName { id, revision: revision.map_or(own, str::to_owned), quantization })
+        }
         ModelLocation::Shipped => {
             Err(CliError::usage("pippin-nano comes with Pippin", "name a model of the hub"))
         }

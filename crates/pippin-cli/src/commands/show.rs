@@ -9,6 +9,7 @@ use pippin::hub::{Fit, Hardware, HubError, RemoteDescription};
 use pippin::loading::TextProcessor;
 use pippin::models::{CacheLayout, Mixture, ModelInfo, StoredWeights};
 use pippin::tensor::KvFormat;
+use pippin::weights::gguf::SplitName;
 use serde::Serialize;
 
 use crate::error::Result;
@@ -343,7 +344,15 @@ impl Description {
         if !self.stop_strings.is_empty() {
             rows.push(("stop strings", list(self.stop_strings.iter().map(|text| format!("{text:?}")))));
         }
-        rows.push(("folder", self.directory.display().to_string()));
+        if self.info.copied_bytes > 0 {
+            let copied = output::bytes(self.info.copied_bytes);
+            rows.push((
+                "repacked",
+                format!("{copied} of the weights, into memory, when the model is loaded"),
+            ));
+        }
+        let place = if self.directory.is_file() { "file" } else { "folder" };
+        rows.push((place, self.directory.display().to_string()));
 
         let mut text = format!("{}\n", visible(&self.model));
         for (name, value) in rows {
@@ -369,7 +378,15 @@ fn list(items: impl Iterator<Item = String>) -> String {
 }
 
 /// The files of a folder with their sizes, by name. The hub's cache is made of links: sizes are those of their targets.
+///
+/// Of a GGUF file those are it and the others of its set.
 pub(super) fn files_of(directory: &Path) -> Vec<(String, u64)> {
+    if let (true, Some(folder)) = (directory.is_file(), directory.parent()) {
+        let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let names = SplitName::of(&name).map_or_else(|| vec![name.clone()], |set| set.names().collect());
+        let size = |name: &String| std::fs::metadata(folder.join(name)).map_or(0, |metadata| metadata.len());
+        return names.into_iter().map(|name| (name.clone(), size(&name))).collect();
+    }
     let mut files: Vec<(String, u64)> = directory
         .read_dir()
         .into_iter()

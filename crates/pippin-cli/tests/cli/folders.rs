@@ -97,7 +97,7 @@ fn files_and_other_folders_are_told_apart() {
     fs::write(&gguf, "GGUF").expect("written");
     let gguf = gguf.to_str().expect("UTF-8");
     for command in [&["show", gguf][..], &["run", gguf], &["run", gguf, "hello"]] {
-        pippin(command).fails(3, &["x.gguf", "GGUF files are not read yet"]).hints("folder");
+        pippin(command).fails(4, &["x.gguf is truncated: 4 bytes"]).hints("download it again");
     }
     for name in ["config.json", "model.safetensors"] {
         let path = model.file(name);

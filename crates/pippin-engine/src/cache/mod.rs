@@ -455,7 +455,10 @@ impl WeakCache {
 fn key(configuration: &ModelConfiguration) -> String {
     match &configuration.location {
         // As everywhere, the case of an id does not matter; what a revision is called does.
-        ModelLocation::Hub { id, revision } => format!("{}@{revision}", id.to_ascii_lowercase()),
+        ModelLocation::Hub { id, revision } => {
+            let quantization = configuration.quantization.as_deref().unwrap_or_default().to_ascii_lowercase();
+            format!("{}@{revision}:{quantization}", id.to_ascii_lowercase())
+        }
         ModelLocation::Directory(path) => {
             path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string()
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use pippin_weights::{WeightFiles, WeightIndex, WeightsError};
 
 use super::ranges::Ranges;
+use crate::gguf;
 use crate::http::Ask;
 use crate::store::{check_file_name, is_trick};
 use crate::{FileHash, HubCache, HubClient, HubError, RemoteModel, Result};
@@ -73,6 +74,22 @@ impl HubClient {
     /// The names are invalid, the hub cannot be reached, it has no such model or does not show it, the model has no
     /// weights in safetensors files or not all of them, or names files that would leave their folder.
     pub fn plan(&self, cache: &HubCache, id: &str, revision: &str) -> Result<PullPlan> {
+        self.plan_of(cache, id, revision, None)
+    }
+
+    /// The same for one of the quantizations that a model has as GGUF files, by its name (`Q4_K_M`) or that of a file. A model
+    /// that has nothing else needs one; where there is only one, it need not be named.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan`](Self::plan); and there is no such quantization, or there are several (the message lists them).
+    pub fn plan_of(
+        &self,
+        cache: &HubCache,
+        id: &str,
+        revision: &str,
+        quantization: Option<&str>,
+    ) -> Result<PullPlan> {
         let model = self.model_info(id, revision)?;
         let commit = model
             .sha
@@ -80,7 +97,7 @@ impl HubClient {
             .filter(|sha| is_commit(sha))
             .ok_or_else(|| HubError::Protocol { url: self.page(id), problem: "no commit".to_owned() })?;
         // A renamed model is kept under the name that it was asked for, as the Python tools do.
-        let (names, warnings) = self.needed(id, &commit, &model)?;
+        let (names, warnings) = self.needed(id, &commit, &model, quantization)?;
         let mut files = Vec::with_capacity(names.len());
         for path in names {
             check_file_name(id, &path)?;
@@ -94,11 +111,31 @@ impl HubClient {
         Ok(PullPlan { id: id.to_owned(), revision: revision.to_owned(), commit, files, warnings })
     }
 
-    fn needed(&self, id: &str, commit: &str, model: &RemoteModel) -> Result<(BTreeSet<String>, Vec<String>)> {
+    fn needed(
+        &self,
+        id: &str,
+        commit: &str,
+        model: &RemoteModel,
+        quantization: Option<&str>,
+    ) -> Result<(BTreeSet<String>, Vec<String>)> {
         let names: Vec<&str> = model.siblings.iter().map(|file| file.path.as_str()).collect();
         // Nobody writes such a name by accident.
         if let Some(name) = names.iter().find(|name| is_trick(name)) {
             check_file_name(id, name)?;
+        }
+        let sets = gguf::sets(names.iter().copied());
+        let of_gguf = || {
+            let no_weights = |problem| HubError::NoWeights { id: id.to_owned(), problem };
+            let set = gguf::choose(&sets, quantization).map_err(no_weights)?;
+            match set.missing.first() {
+                Some(missing) => Err(no_weights(format!(
+                    "{missing:?} belongs to its weights, but the hub does not have it"
+                ))),
+                None => Ok((set.files.into_iter().collect(), Vec::new())),
+            }
+        };
+        if quantization.is_some() {
+            return of_gguf();
         }
         let has_index = names.contains(&INDEX);
         let index = if has_index { Some(self.index(id, commit)?) } else { None };
@@ -114,12 +151,14 @@ impl HubClient {
                 "{first:?}{others} belongs to its weights, but the hub does not have it"
             ));
         }
+        if weights.files.is_empty() && !sets.is_empty() {
+            return of_gguf();
+        }
         if weights.files.is_empty() {
             let has = |suffix: &str| names.iter().any(|name| name.ends_with(suffix));
             let kinds = [
                 (has("model_index.json"), "it has the parts of an image generator"),
                 (has("adapter_config.json"), "it is an adapter, the difference to a model"),
-                (has(".gguf"), "it has GGUF files only"),
                 (has(".safetensors"), "none of its *.safetensors files is called model*.safetensors"),
                 (has(".bin"), "it has PyTorch files only"),
                 (has(".npz"), "it has NumPy files only"),
