@@ -2,7 +2,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pippin_hub::ModelConfiguration;
-use pippin_text::{ChatTemplate, Message, RenderInputs, StopTokens, Tokenizer};
+use pippin_models::{ModelError, is_gguf};
+use pippin_text::{ChatTemplate, GgufVocabulary, Message, RenderInputs, StopTokens, Tokenizer};
+use pippin_weights::gguf::Gguf;
 use serde_json::{Map, Value};
 
 use crate::{EngineError, Result};
@@ -104,16 +106,23 @@ impl TextProcessor {
         self
     }
 
-    /// Reads the processor of a model folder, with what the configuration adds to it.
+    /// Reads the processor of a model folder, or of a GGUF file, with what the configuration adds to it.
     ///
     /// # Errors
     ///
     /// A file is missing or malformed, or an extra end-of-sequence token is none of the tokenizer's.
     pub fn from_dir(folder: &Path, configuration: &ModelConfiguration) -> Result<Self> {
-        let tokenizer = Tokenizer::from_dir(folder)?;
-        let mut stop_tokens = StopTokens::from_dir(folder, &tokenizer)?;
+        let (tokenizer, chat_template, mut stop_tokens) = if is_gguf(folder) {
+            let vocabulary = GgufVocabulary::read(&Gguf::open(folder).map_err(ModelError::from)?)?;
+            let tokenizer = Tokenizer::from_gguf(&vocabulary)?;
+            (tokenizer, ChatTemplate::from_gguf(&vocabulary), StopTokens::from_gguf(&vocabulary))
+        } else {
+            let tokenizer = Tokenizer::from_dir(folder)?;
+            let stop_tokens = StopTokens::from_dir(folder, &tokenizer)?;
+            (tokenizer, ChatTemplate::from_dir(folder)?, stop_tokens)
+        };
         stop_tokens.add_tokens(&configuration.extra_eos_tokens, &tokenizer)?;
-        let mut processor = Self::new(tokenizer, ChatTemplate::from_dir(folder)?, stop_tokens);
+        let mut processor = Self::new(tokenizer, chat_template, stop_tokens);
         processor.stop_strings = configuration.stop_strings.clone();
         Ok(processor)
     }

@@ -76,8 +76,11 @@ pub(crate) fn parse(text: &str, endpoint: Option<&str>) -> Result<Option<Address
         }
         Some(_) => return Ok(None),
         None => {
-            // What git is given.
-            let rest = text.strip_prefix("git@").map(|rest| rest.replacen(':', "/", 1));
+            // What git is given: a colon behind the host. One further on stands before a quantization.
+            let rest = text.strip_prefix("git@").map(|rest| match rest.split_once(':') {
+                Some((host, path)) if !host.contains('/') => format!("{host}/{path}"),
+                _ => rest.to_owned(),
+            });
             match after_host(rest.as_deref().unwrap_or(text), endpoint) {
                 Some(path) => return of_path(path, &failed).map(Some),
                 None => return Ok(None),
@@ -235,7 +238,11 @@ mod tests {
                 assert_eq!(model(&format!(" \"{text}\"\n")).as_deref(), Some(expected), "{text}");
             }
         }
-        assert_eq!(model(&format!("git@{SHORT_HOST}:org/name.git")).as_deref(), Some("org/name@main"));
+        for (path, expected) in
+            [("org/name.git", "org/name@main"), ("org/name:Q4_K_M", "org/name@main:Q4_K_M")]
+        {
+            assert_eq!(model(&format!("git@{SHORT_HOST}:{path}")).as_deref(), Some(expected), "{path}");
+        }
     }
 
     #[test]

@@ -44,6 +44,14 @@ pub enum HubError {
         /// What it lacks.
         problem: String,
     },
+    /// Of a model that has several quantizations as GGUF files it is not clear which one is meant, or there is none such.
+    #[error("{model}: {problem}")]
+    Quantization {
+        /// The hub id, or the folder.
+        model: String,
+        /// What there is instead.
+        problem: String,
+    },
     /// A hub model of which the cache holds nothing, or not this revision.
     #[error("{id} (revision {revision}) is not in the Hugging Face cache at {}", cache.display())]
     NotCached {
@@ -313,11 +321,12 @@ impl HubError {
                  model in that form"
                     .to_owned()
             }
-            Self::Address { problem, .. } if problem.contains("no tags") => {
-                "see which there are: pippin search NAME".to_owned()
-            }
             Self::Address { .. } => {
                 "give ORGANISATION/NAME, or the address of a model's page; HF_ENDPOINT names another server".to_owned()
+            }
+            Self::Quantization { .. } => {
+                "a quantization is named behind a colon, as in ORGANISATION/NAME:Q4_K_M; in a folder, give the path of its file"
+                    .to_owned()
             }
             Self::NotAModel { problem, .. } if problem.starts_with("no \"") => {
                 "the model is incomplete: complete the folder, or download the model again".to_owned()
@@ -335,7 +344,9 @@ impl HubError {
                 format!("download it first: pippin pull {id}{revision}{there}")
             }
             Self::Incomplete { id, .. } => format!("download what is missing: pippin pull {id}"),
-            Self::InvalidName { .. } => "a hub id is ORGANISATION/NAME or ORGANISATION/NAME@REVISION".to_owned(),
+            Self::InvalidName { .. } => {
+                "a hub id is ORGANISATION/NAME, ORGANISATION/NAME@REVISION or ORGANISATION/NAME:QUANTIZATION".to_owned()
+            },
             Self::NoShippedModel { .. } => {
                 "set PIPPIN_NANO_DIR to the folder models/pippin-nano-4bit of the repository, or name another model"
                     .to_owned()

@@ -19,6 +19,23 @@ pub(crate) struct GgufSet {
     pub(crate) missing: Vec<String>,
 }
 
+/// Why none is chosen, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotChosen {
+    /// There is none that is wanted.
+    None(String),
+    /// There are several.
+    Several(String),
+}
+
+impl From<NotChosen> for String {
+    fn from(error: NotChosen) -> Self {
+        match error {
+            NotChosen::None(problem) | NotChosen::Several(problem) => problem,
+        }
+    }
+}
+
 /// The quantizations that some files are, by label.
 pub(crate) fn sets<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<GgufSet> {
     let names: Vec<&str> = names.into_iter().filter(|name| is_model(name)).collect();
@@ -43,7 +60,7 @@ pub(crate) fn sets<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<GgufSet>
 /// # Errors
 ///
 /// What is wrong, in words, with a list of what there is.
-pub(crate) fn choose(sets: &[GgufSet], wanted: Option<&str>) -> Result<GgufSet, String> {
+pub(crate) fn choose(sets: &[GgufSet], wanted: Option<&str>) -> Result<GgufSet, NotChosen> {
     let labels = || sets.iter().map(|set| set.label.as_str()).collect::<Vec<_>>().join(", ");
     let found: Vec<&GgufSet> = match wanted {
         None => sets.iter().collect(),
@@ -60,24 +77,23 @@ pub(crate) fn choose(sets: &[GgufSet], wanted: Option<&str>) -> Result<GgufSet, 
             if by_label.is_empty() { sets.iter().filter(is_file).collect() } else { by_label }
         }
     };
-    match (found.as_slice(), wanted) {
-        ([set], _) => Ok((*set).clone()),
-        ([], None) => Err("it has no GGUF file of a model".to_owned()),
+    Err(match (found.as_slice(), wanted) {
+        ([set], _) => return Ok((*set).clone()),
+        ([], None) => NotChosen::None("it has no GGUF file of a model".to_owned()),
         ([], Some(wanted)) if sets.is_empty() => {
-            Err(format!("it has no GGUF files, and so no quantization {wanted:?}"))
+            NotChosen::None(format!("it has no GGUF files, and so no quantization {wanted:?}"))
         }
-        ([], Some(wanted)) => Err(format!("it has no quantization {wanted:?}; it has {}", labels())),
-        (_, None) => Err(format!(
-            "it has several quantizations: {}; say which, as in NAME:{}",
-            labels(),
-            found[0].label
-        )),
+        ([], Some(wanted)) => {
+            NotChosen::None(format!("it has no quantization {wanted:?}; it has {}", labels()))
+        }
+        (_, None) => NotChosen::Several(format!("it has several quantizations: {}; say which", labels())),
         (several, Some(wanted)) => {
             let files: Vec<&str> =
                 several.iter().filter_map(|set| set.files.first()).map(String::as_str).collect();
-            Err(format!("{wanted:?} may be any of {}: give the name of the file", files.join(", ")))
+            let files = files.join(", ");
+            NotChosen::Several(format!("{wanted:?} may be any of {files}: give the name of the file"))
         }
-    }
+    })
 }
 
 /// The GGUF file that a folder stands for, the first of a set: the one that is wanted, or the only one; `None` where a folder
@@ -88,7 +104,7 @@ pub(crate) fn in_folder(folder: &Path, wanted: Option<&str>) -> Option<Result<Pa
     if sets.is_empty() && wanted.is_none() {
         return None;
     }
-    Some(choose(&sets, wanted).and_then(|set| match (set.missing.first(), set.files.first()) {
+    Some(choose(&sets, wanted).map_err(String::from).and_then(|set| match (set.missing.first(), set.files.first()) {
         (Some(missing), _) => Err(format!("no {missing:?}")),
         (None, Some(first)) => Ok(folder.join(first)),
         (None, None) => Err("it has no GGUF file of a model".to_owned()),
@@ -168,6 +184,9 @@ mod tests {
         assert_eq!(labels, ["BF16", "IQ4_XS", "Q4_K_M", "Q8_0", "UD-Q4_K_XL"]);
         assert_eq!(sets[0].files.len(), 2);
         assert_eq!(sets[1].missing.len(), 2);
+        fn choose(sets: &[GgufSet], wanted: Option<&str>) -> Result<GgufSet, String> {
+            Ok(super::choose(sets, wanted)?)
+        }
         let file = |wanted: &str| choose(&sets, Some(wanted)).map(|set| set.files[0].clone());
         assert_eq!(file("q4_k_m").unwrap(), "Quince-4B-Q4_K_M.gguf");
         assert_eq!(file("Q8_0").unwrap(), "Quince-4B.q8_0.gguf");
@@ -178,10 +197,7 @@ mod tests {
             "it has no quantization \"Q5_K_M\"; it has BF16, IQ4_XS, Q4_K_M, Q8_0, UD-Q4_K_XL"
         );
         let several = choose(&sets, None).unwrap_err();
-        assert!(
-            several.contains("several quantizations: BF16, IQ4_XS") && several.contains("NAME:BF16"),
-            "{several}"
-        );
+        assert!(several.contains("several quantizations: BF16, IQ4_XS"), "{several}");
         assert!(choose(&[], Some("Q4_0")).unwrap_err().contains("no GGUF files"));
         assert!(choose(&[], None).is_err());
         let twins = super::sets(["a-Q4_0.gguf", "b-Q4_0.gguf"]);

@@ -191,9 +191,12 @@ impl Resolver {
                 let folder = cache.find(id, revision)?;
                 let wanted = configuration.quantization.as_deref();
                 // Another quantization may be there, but not this one.
-                file_of(folder, wanted).map_err(|error| match wanted {
-                    Some(_) => cache.not_cached(id, revision),
-                    None => error,
+                file_of(folder, wanted).map_err(|error| match (error, wanted) {
+                    (_, Some(_)) => cache.not_cached(id, revision),
+                    (HubError::Quantization { problem, .. }, None) => {
+                        HubError::Quantization { model: id.clone(), problem }
+                    }
+                    (error, None) => error,
                 })?
             }
         };
@@ -247,7 +250,10 @@ fn file_of(folder: PathBuf, wanted: Option<&str>) -> Result<PathBuf> {
     match gguf::in_folder(&folder, wanted) {
         None => Ok(folder),
         Some(Ok(file)) => Ok(file),
-        Some(Err(problem)) => Err(HubError::NotAModel { path: folder, problem }),
+        Some(Err(problem)) if problem.starts_with("no \"") => {
+            Err(HubError::NotAModel { path: folder, problem })
+        }
+        Some(Err(problem)) => Err(HubError::Quantization { model: folder.display().to_string(), problem }),
     }
 }
 
@@ -446,6 +452,8 @@ mod tests {
         for (name, expected) in [
             (" org/name\n", hub("org/name", "main")),
             ("'org/name@v1'", hub("org/name", "v1")),
+            ("org/name:Q4_K_M", hub("org/name", "main")),
+            ("org/name@v1:Q4_K_M", hub("org/name", "v1")),
             ("http://127.0.0.1:8080/org/name/tree/v1", hub("org/name", "v1")),
             ("hf://org/name", hub("org/name", "main")),
             ("\"qwen3-4b\"", hub("mlx-community/Qwen3-4B-4bit", "main")),
@@ -455,14 +463,24 @@ mod tests {
         // The registry knows the model by its address, too.
         let known = resolver.configuration("hf://mlx-community/Qwen3-4B-4bit").expect("known");
         assert!(known.aliases.contains(&"qwen3-4b".to_owned()));
-        for name in
-            ["http://127.0.0.1:8080/datasets/org/name", "https://elsewhere.example/org/name", "org/name:4bit"]
-        {
+        for (name, expected) in [
+            ("org/name", None),
+            ("org/name:Q4_K_M", Some("Q4_K_M")),
+            ("hf:org/name:Q4_K_M", Some("Q4_K_M")),
+            ("qwen3-4b:q8_0", Some("q8_0")),
+            ("http://127.0.0.1:8080/org/name/blob/main/name-Q8_0.gguf", Some("name-Q8_0.gguf")),
+        ] {
+            let found = resolver.configuration(name).expect(name).quantization;
+            assert_eq!(found.as_deref(), expected, "{name}");
+        }
+        for name in ["http://127.0.0.1:8080/datasets/org/name", "https://elsewhere.example/org/name"] {
             let error = resolver.configuration(name).expect_err(name);
             assert!(matches!(error, HubError::Address { .. }) && error.hint().is_some(), "{name}: {error}");
         }
         for (argument, is_model) in [
             ("hf://org/name", true),
+            ("hf:org/name:Q4_K_M", true),
+            ("org/name:Q4_K_M", true),
             ("hf://datasets/org/name", true),
             (" org/name ", true),
             ("https://elsewhere.example/org/name", false),
@@ -485,8 +503,6 @@ mod tests {
             }
         }
         for (name, part) in [
-            ("x.gguf", "GGUF files are not read yet"),
-            ("x.GGUF", "GGUF files are not read yet"),
             ("x.safetensors", "no config.json beside it"),
             ("x.bin", "only safetensors"),
             ("m/README.md", "this is no file of one"),
@@ -496,13 +512,27 @@ mod tests {
             assert!(matches!(error, HubError::NotAFolder { .. }), "{name}: {error:?}");
             assert!(error.to_string().contains(part) && error.hint().is_some(), "{name}: {error}");
         }
+        // A GGUF file is a model by itself, whatever lies beside it.
+        for name in ["x.gguf", "x.GGUF", "m/x.gguf"] {
+            fs::write(file(name), "").expect("written");
+            assert_eq!(resolver.resolve(&file(name)).expect("found").directory, Path::new(&file(name)));
+            assert!(looks_like_model(&file(name)), "{name}");
+        }
+        // A folder is its weights, or else the only GGUF file in it.
+        assert_eq!(resolver.resolve(&file("m")).expect("found").directory, folder);
+        fs::remove_file(file("m/model.safetensors")).expect("removed");
+        assert_eq!(resolver.resolve(&file("m")).expect("found").directory, folder.join("x.gguf"));
+        fs::write(file("m/mmproj-x.gguf"), "").expect("written");
+        assert_eq!(resolver.resolve(&file("m")).expect("found").directory, folder.join("x.gguf"));
+        fs::write(file("m/x-Q8_0.gguf"), "").expect("written");
+        let error = resolver.resolve(&file("m")).expect_err("two");
+        assert!(error.to_string().contains("several quantizations: Q8_0, x"), "{error}");
         assert!(matches!(resolver.resolve(&file("absent.gguf")), Err(HubError::NoFolder { .. })));
         // Folders that hold something else.
         for (name, part) in [
             ("model_index.json", "image generator"),
             ("adapter_config.json", "adapter"),
             ("adapters.safetensors", "adapter"),
-            ("x.gguf", "GGUF"),
             ("consolidated.safetensors", "of other names"),
             ("pytorch_model.bin", "only safetensors"),
             ("snapshots", "hub id"),

@@ -15,7 +15,7 @@ use crate::download::part::{JOURNAL_SUFFIX, PART_SUFFIX};
 use crate::download::plan::{is_needed, is_optional};
 use crate::lock::{FileLock, POLL, UseLock, lock_folder, own, share};
 use crate::verify::{Records, hash_file, weights_fault};
-use crate::{FileHash, HubCache, HubError, ModelShape, Result};
+use crate::{FileHash, HubCache, HubError, ModelShape, Result, gguf};
 
 /// The longest that removing a model is waited for.
 const REMOVAL: Duration = Duration::from_secs(60);
@@ -104,6 +104,7 @@ pub struct Removal {
     /// Bytes that become free.
     pub bytes: u64,
     revision: Option<String>,
+    quantization: Option<String>,
     /// What goes, by path within the model's folder, and how it looked.
     files: BTreeMap<PathBuf, Look>,
 }
@@ -323,6 +324,21 @@ impl HubCache {
     ///
     /// The names are invalid, or there is nothing of the model or no such revision.
     pub fn plan_removal(&self, id: &str, revision: Option<&str>) -> Result<Removal> {
+        self.plan_removal_of(id, revision, None)
+    }
+
+    /// The same for one of the quantizations that a model has as GGUF files, by its name (`Q4_K_M`) or that of a file. What else
+    /// there is of the model stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan_removal`](Self::plan_removal); and there is no such quantization, or the name may be any of several.
+    pub fn plan_removal_of(
+        &self,
+        id: &str,
+        revision: Option<&str>,
+        quantization: Option<&str>,
+    ) -> Result<Removal> {
         check_names(id, revision.unwrap_or("main"))?;
         let model = self.model(id)?;
         let refs = refs(&model.path);
@@ -335,12 +351,16 @@ impl HubCache {
                 vec![known.ok_or_else(|| self.not_cached(id, wanted))?.commit.clone()]
             }
         };
-        let is_all = commits.len() == model.revisions.len();
         let found = inventory(&model.path);
-        let revision = revision.map(str::to_owned);
+        if let Some(wanted) = quantization {
+            return removal_of_quantization(&model, &commits, revision, wanted, found);
+        }
+        let is_all = commits.len() == model.revisions.len();
+        let (revision, quantization) = (revision.map(str::to_owned), None);
         if is_all {
             let bytes = model.bytes;
-            return Ok(Removal { id: id.to_owned(), commits, is_all, bytes, revision, files: found });
+            let id = id.to_owned();
+            return Ok(Removal { id, commits, is_all, bytes, revision, quantization, files: found });
         }
         let blobs_of = |goes: bool| -> BTreeSet<PathBuf> {
             model
@@ -367,7 +387,7 @@ impl HubCache {
         let goes =
             |path: &Path| going.contains(path) || snapshots.iter().any(|snapshot| path.starts_with(snapshot));
         let files = found.into_iter().filter(|(path, _)| goes(path)).collect();
-        Ok(Removal { id: id.to_owned(), commits, is_all, bytes, revision, files })
+        Ok(Removal { id: id.to_owned(), commits, is_all, bytes, revision, quantization, files })
     }
 
     /// Removes what was planned, and nothing else: what has come to the model since then stays, and with it the rest.
@@ -395,8 +415,9 @@ impl HubCache {
         }
         // The plan is from before somebody thought about an answer.
         let changed = |what: String| HubError::Changed { id: removal.id.clone(), what };
-        let now = match self.plan_removal(&removal.id, removal.revision.as_deref()) {
-            Err(HubError::NotCached { .. }) => Err(changed("it has gone".to_owned())),
+        let (revision, quantization) = (removal.revision.as_deref(), removal.quantization.as_deref());
+        let now = match self.plan_removal_of(&removal.id, revision, quantization) {
+            Err(HubError::NotCached { .. } | HubError::Quantization { .. }) => Err(changed("it has gone".to_owned())),
             other => other,
         }?;
         if let Some(what) = removal.difference(&now) {
@@ -411,8 +432,11 @@ impl HubCache {
             let path = repository.join(path);
             gone(&path, fs::remove_file(&path))?;
         }
-        for commit in &removal.commits {
-            remove_empty(&repository.join("snapshots").join(commit));
+        // Of a snapshot of which a part stays, only folders that are empty now.
+        let snapshots: BTreeSet<&Path> = removal.files.keys().filter_map(|path| snapshot_of(path)).collect();
+        let commits = removal.commits.iter().map(|commit| Path::new("snapshots").join(commit));
+        for snapshot in snapshots.into_iter().map(Path::to_owned).chain(commits) {
+            remove_empty(&repository.join(snapshot));
         }
         if !removal.is_all {
             return Ok(());
@@ -478,6 +502,67 @@ impl Pruned {
             removed => gone(path, removed),
         }
     }
+}
+
+/// What removing one quantization of some of a model's revisions means: its files go, and the blobs that no other file refers to.
+/// A revision of which nothing is left goes as a whole, and with the last one the model; partial files stay, as they may be of
+/// another quantization.
+fn removal_of_quantization(
+    model: &CachedModel,
+    commits: &[String],
+    revision: Option<&str>,
+    wanted: &str,
+    found: BTreeMap<PathBuf, Look>,
+) -> Result<Removal> {
+    let mut going = BTreeSet::new();
+    let mut problem = None;
+    for commit in commits {
+        let snapshot = Path::new("snapshots").join(commit);
+        let names = gguf::names_in(&model.path.join(&snapshot));
+        match gguf::choose(&gguf::sets(names.iter().map(String::as_str)), Some(wanted)) {
+            Ok(set) => going.extend(set.files.iter().map(|name| snapshot.join(name))),
+            // Another revision may have it; but what is ambiguous in one is not guessed.
+            Err(gguf::NotChosen::Several(text)) => {
+                problem = Some(text);
+                going.clear();
+                break;
+            }
+            Err(gguf::NotChosen::None(text)) => problem = problem.or(Some(text)),
+        }
+    }
+    going.retain(|path| found.contains_key(path));
+    if going.is_empty() {
+        let problem = problem.unwrap_or_else(|| format!("nothing of its quantization {wanted:?} is here"));
+        return Err(HubError::Quantization { model: model.id.clone(), problem });
+    }
+    let blobs_of = |goes: bool| -> BTreeSet<PathBuf> {
+        let links = found.keys().filter(|path| path.starts_with("snapshots") && going.contains(*path) == goes);
+        links.filter_map(|path| Some(Path::new("blobs").join(blob_name(&model.path.join(path))?))).collect()
+    };
+    let blobs: BTreeSet<PathBuf> =
+        blobs_of(true).difference(&blobs_of(false)).filter(|blob| found.contains_key(*blob)).cloned().collect();
+    let copies = going.iter().map(|path| model.path.join(path)).filter(|path| is_copy(path));
+    let copied: u64 = copies.map(|path| allocated(&path)).sum();
+    let bytes = copied + blobs.iter().map(|blob| allocated(&model.path.join(blob))).sum::<u64>();
+    let is_left = |commit: &&String| {
+        let snapshot = Path::new("snapshots").join(commit);
+        found.keys().any(|path| path.starts_with(&snapshot) && !going.contains(path))
+    };
+    let commits: Vec<String> = commits.iter().filter(|commit| !is_left(commit)).cloned().collect();
+    going.extend(blobs);
+    for (name, _) in refs(&model.path).into_iter().filter(|(_, commit)| commits.contains(commit)) {
+        going.insert(Path::new("refs").join(name));
+    }
+    let is_all = found.keys().all(|path| going.contains(path));
+    let files = found.into_iter().filter(|(path, _)| going.contains(path)).collect();
+    let (id, revision) = (model.id.clone(), revision.map(str::to_owned));
+    Ok(Removal { id, commits, is_all, bytes, revision, quantization: Some(wanted.to_owned()), files })
+}
+
+/// The snapshot that a path within a model's folder is in.
+fn snapshot_of(path: &Path) -> Option<&Path> {
+    let is_snapshot = |path: &&Path| path.parent() == Some(Path::new("snapshots"));
+    path.ancestors().skip(1).find(is_snapshot)
 }
 
 /// The lock of whoever downloads the blob that a partial file will be.
@@ -617,7 +702,7 @@ fn refs(repository: &Path) -> BTreeMap<String, String> {
 fn needed(snapshot: &Path) -> Vec<String> {
     let mut needed: BTreeSet<String> =
         files(snapshot).into_iter().map(|(name, _)| name).filter(|name| is_needed(name)).collect();
-    needed.extend(crate::gguf::names_in(snapshot));
+    needed.extend(gguf::names_in(snapshot));
     if let Ok(weights) = WeightFiles::of_folder(snapshot) {
         needed.extend([weights.files, weights.extra, weights.missing].into_iter().flatten());
     }

@@ -61,14 +61,14 @@ pub(super) fn hub_name(
 }
 
 /// What a name of a hub model stands for.
-struct HubName {
-    id: String,
-    revision: String,
+pub(super) struct HubName {
+    pub(super) id: String,
+    pub(super) revision: String,
     /// Which of the quantizations that it has as GGUF files.
-    quantization: Option<String>,
+    pub(super) quantization: Option<String>,
 }
 
-fn hub_model(model: &str, revision: Option<&str>, config: &EngineConfig) -> Result<HubName> {
+pub(super) fn hub_model(model: &str, revision: Option<&str>, config: &EngineConfig) -> Result<HubName> {
     let found = config.resolver().and_then(|resolver| resolver.configuration(model));
     let ModelConfiguration { location, quantization, .. } = found.map_err(EngineError::from)?;
     match location {

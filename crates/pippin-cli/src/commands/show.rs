@@ -344,13 +344,6 @@ impl Description {
         if !self.stop_strings.is_empty() {
             rows.push(("stop strings", list(self.stop_strings.iter().map(|text| format!("{text:?}")))));
         }
-        if self.info.copied_bytes > 0 {
-            let copied = output::bytes(self.info.copied_bytes);
-            rows.push((
-                "repacked",
-                format!("{copied} of the weights, into memory, when the model is loaded"),
-            ));
-        }
         let place = if self.directory.is_file() { "file" } else { "folder" };
         rows.push((place, self.directory.display().to_string()));
 

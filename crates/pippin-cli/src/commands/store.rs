@@ -8,7 +8,7 @@ use pippin::{EngineConfig, EngineError};
 use serde::Serialize;
 use serde_json::json;
 
-use super::pull::hub_name;
+use super::pull::{HubName, hub_model, hub_name};
 use crate::args::{ListArgs, PruneArgs, RmArgs, VerifyArgs};
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
@@ -136,15 +136,19 @@ fn ago(span: Duration) -> String {
 pub(super) fn rm(args: &RmArgs, config: &EngineConfig) -> Result<()> {
     let cache = cache(config)?;
     for model in &args.models {
-        let (id, own) = hub_name(model, None, config)?;
+        let HubName { id, revision: own, quantization } = hub_model(model, None, config)?;
         // A revision that stands behind the name (`@v1`) is meant as much as one in the flag. The address of a page shows the main
         // one whether that is meant or not.
-        let named = (model.contains('@') || (model.contains("/tree/") && own != "main")).then_some(own);
+        let is_page = || ["/tree/", "/blob/", "/resolve/", "/raw/"].into_iter().any(|view| model.contains(view));
+        let named = (model.contains('@') || (is_page() && own != "main")).then_some(own);
         let revision = args.revision.clone().or(named);
-        let removal = cache.plan_removal(&id, revision.as_deref()).map_err(EngineError::from)?;
+        let removal = cache
+            .plan_removal_of(&id, revision.as_deref(), quantization.as_deref())
+            .map_err(EngineError::from)?;
+        let name = quantization.map_or_else(|| id.clone(), |quantization| format!("{id}:{quantization}"));
         let what = match (&revision, removal.is_all) {
-            (Some(revision), false) => format!("{id} at {revision}"),
-            _ => id.clone(),
+            (Some(revision), false) => format!("{name} at {revision}"),
+            _ => name,
         };
         let size = output::bytes(removal.bytes);
         if !args.yes {
