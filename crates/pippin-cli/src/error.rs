@@ -19,7 +19,7 @@ pub(crate) enum CliError {
     /// A file, a pipe or a prompt makes no sense.
     Input { message: String, hint: Option<String> },
     /// The model cannot be loaded, or cannot answer.
-    Engine { error: EngineError, hint: Option<String> },
+    Engine { error: Box<EngineError>, hint: Option<String> },
     /// Standard output does not take what is written to it.
     Output(io::Error),
     /// The user pressed Ctrl-C.
@@ -54,7 +54,7 @@ impl CliError {
             }
             Self::Engine { error, hint } => {
                 output::error(&describe(error), hint.as_deref());
-                Exit::from(error)
+                Exit::from(&**error)
             }
             // Whoever reads has what they wanted: `pippin … | head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
@@ -71,7 +71,7 @@ impl CliError {
 impl From<EngineError> for CliError {
     fn from(error: EngineError) -> Self {
         let hint = error.hint();
-        Self::Engine { error, hint }
+        Self::Engine { error: Box::new(error), hint }
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) fn find(model: &str, config: &EngineConfig, download: Download) -> Re
             if is_absent && download == Download::Ask && !can_ask && !config.hub.offline {
                 hint = hint.map(|hint| format!("{hint}; or give --yes, and run does it"));
             }
-            Err(CliError::Engine { error, hint })
+            Err(CliError::Engine { error: Box::new(error), hint })
         }
     }
 }

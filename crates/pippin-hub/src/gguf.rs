@@ -104,10 +104,12 @@ pub(crate) fn in_folder(folder: &Path, wanted: Option<&str>) -> Option<Result<Pa
     if sets.is_empty() && wanted.is_none() {
         return None;
     }
-    Some(choose(&sets, wanted).map_err(String::from).and_then(|set| match (set.missing.first(), set.files.first()) {
-        (Some(missing), _) => Err(format!("no {missing:?}")),
-        (None, Some(first)) => Ok(folder.join(first)),
-        (None, None) => Err("it has no GGUF file of a model".to_owned()),
+    Some(choose(&sets, wanted).map_err(String::from).and_then(|set| {
+        match (set.missing.first(), set.files.first()) {
+            (Some(missing), _) => Err(format!("no {missing:?}")),
+            (None, Some(first)) => Ok(folder.join(first)),
+            (None, None) => Err("it has no GGUF file of a model".to_owned()),
+        }
     }))
 }
 

@@ -417,7 +417,9 @@ impl HubCache {
         let changed = |what: String| HubError::Changed { id: removal.id.clone(), what };
         let (revision, quantization) = (removal.revision.as_deref(), removal.quantization.as_deref());
         let now = match self.plan_removal_of(&removal.id, revision, quantization) {
-            Err(HubError::NotCached { .. } | HubError::Quantization { .. }) => Err(changed("it has gone".to_owned())),
+            Err(HubError::NotCached { .. } | HubError::Quantization { .. }) => {
+                Err(changed("it has gone".to_owned()))
+            }
             other => other,
         }?;
         if let Some(what) = removal.difference(&now) {
@@ -536,11 +538,15 @@ fn removal_of_quantization(
         return Err(HubError::Quantization { model: model.id.clone(), problem });
     }
     let blobs_of = |goes: bool| -> BTreeSet<PathBuf> {
-        let links = found.keys().filter(|path| path.starts_with("snapshots") && going.contains(*path) == goes);
+        let links =
+            found.keys().filter(|path| path.starts_with("snapshots") && going.contains(*path) == goes);
         links.filter_map(|path| Some(Path::new("blobs").join(blob_name(&model.path.join(path))?))).collect()
     };
-    let blobs: BTreeSet<PathBuf> =
-        blobs_of(true).difference(&blobs_of(false)).filter(|blob| found.contains_key(*blob)).cloned().collect();
+    let blobs: BTreeSet<PathBuf> = blobs_of(true)
+        .difference(&blobs_of(false))
+        .filter(|blob| found.contains_key(*blob))
+        .cloned()
+        .collect();
     let copies = going.iter().map(|path| model.path.join(path)).filter(|path| is_copy(path));
     let copied: u64 = copies.map(|path| allocated(&path)).sum();
     let bytes = copied + blobs.iter().map(|blob| allocated(&model.path.join(blob))).sum::<u64>();

@@ -38,7 +38,7 @@ fn theirs(names: &BTreeMap<String, String>, ours: &str) -> String {
         }
         None => (ours.to_owned(), None),
     };
-    let found = names.get(&general).map(String::clone).or_else(|| {
+    let found = names.get(&general).cloned().or_else(|| {
         let (module, parameter) = general.rsplit_once('.')?;
         Some(format!("{}.{parameter}", names.get(module)?))
     });

@@ -1,6 +1,11 @@
 //! What is made of ggml's types, beside what the `gguf` package makes of them (`tools/gguf/make_fixture.py`) and beside
 //! numbers computed by hand.
 
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "rows of a matrix are a list of ranges, which may have one"
+)]
+
 use std::fs;
 use std::path::Path;
 

@@ -139,7 +139,8 @@ pub(super) fn rm(args: &RmArgs, config: &EngineConfig) -> Result<()> {
         let HubName { id, revision: own, quantization } = hub_model(model, None, config)?;
         // A revision that stands behind the name (`@v1`) is meant as much as one in the flag. The address of a page shows the main
         // one whether that is meant or not.
-        let is_page = || ["/tree/", "/blob/", "/resolve/", "/raw/"].into_iter().any(|view| model.contains(view));
+        let is_page =
+            || ["/tree/", "/blob/", "/resolve/", "/raw/"].into_iter().any(|view| model.contains(view));
         let named = (model.contains('@') || (is_page() && own != "main")).then_some(own);
         let revision = args.revision.clone().or(named);
         let removal = cache

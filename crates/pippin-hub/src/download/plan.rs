@@ -126,10 +126,8 @@ impl HubClient {
         let sets = gguf::sets(names.iter().copied());
         let of_gguf = || {
             let no_weights = |problem| HubError::NoWeights { id: id.to_owned(), problem };
-            let set = gguf::choose(&sets, quantization).map_err(|error| HubError::Quantization {
-                model: id.to_owned(),
-                problem: error.into(),
-            })?;
+            let set = gguf::choose(&sets, quantization)
+                .map_err(|error| HubError::Quantization { model: id.to_owned(), problem: error.into() })?;
             match set.missing.first() {
                 Some(missing) => Err(no_weights(format!(
                     "{missing:?} belongs to its weights, but the hub does not have it"

@@ -40,7 +40,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let step = fields.count_or("moe_layer_freq", 1, limits::LAYERS)?;
     let layer = |index: usize| {
         let network = match &experts {
-            Some(experts) if index >= first && index % step == 0 => Part::Experts(experts.clone()),
+            Some(experts) if index >= first && index.is_multiple_of(step) => Part::Experts(experts.clone()),
             _ => dense.clone(),
         };
         pre_norm_layer(eps, attention.clone(), network)

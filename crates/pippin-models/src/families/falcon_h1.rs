@@ -110,7 +110,7 @@ struct Factors {
 impl Factors {
     fn read(fields: Fields<'_>) -> Result<Self> {
         Ok(Self {
-            embedding: fields.positive_or("embedding_multiplier", 5.656_854_2)?,
+            embedding: fields.positive_or("embedding_multiplier", 5.656_854)?,
             head: fields.positive_or("lm_head_multiplier", 0.039_062_5)?,
             attention: [
                 fields.positive_or("attention_in_multiplier", 1.0)?,

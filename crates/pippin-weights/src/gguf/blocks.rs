@@ -167,7 +167,7 @@ pub(crate) fn codes(kind: GgmlType, block: &[u8], out: &mut [u8]) {
             // Five numbers of base three in a byte, as a fraction of 256: the next digit is what three times it carries.
             let digit = |byte: u8, place: u32| {
                 let fraction = u16::from(byte.wrapping_mul(3u8.wrapping_pow(place)));
-                (fraction * 3 >> 8) as u8
+                ((fraction * 3) >> 8) as u8
             };
             let [first, second, last, _] = parts(block, [32, 16, 4, 2]);
             let mut places = out.iter_mut();

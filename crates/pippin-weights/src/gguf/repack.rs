@@ -1,5 +1,10 @@
 //! From blocks to the layout of MLX: codes of a matrix in one tensor, scales and biases in two others.
 
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "rows of a matrix are a list of ranges, which may have one"
+)]
+
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Arc;

@@ -185,9 +185,9 @@ impl<'a, W: Write> Repl<'a, W> {
             Ok(()) => {}
             Err(CliError::Engine { error, .. }) => {
                 if !self.session.container().is_alive() {
-                    return Err(error.into());
+                    return Err((*error).into());
                 }
-                let hint = match &error {
+                let hint = match &*error {
                     EngineError::PromptTooLong { .. } if !self.raw => {
                         Some("/clear forgets the conversation so far".to_owned())
                     }
