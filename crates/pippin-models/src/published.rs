@@ -5,8 +5,6 @@
 //! would have. Every change leaves tensors alone that already are as they should be. Whatever has to be computed is
 //! computed when a tensor is first read; to describe a model none is.
 
-#![allow(dead_code, reason = "families that use the rest follow")]
-
 use std::collections::BTreeMap;
 use std::ops::Range;
 
