@@ -412,6 +412,29 @@ fn what_is_missing_or_does_not_fit_is_named() {
     assert!(message.contains("`llama.block_count`: must be from 0 to"), "{message}");
 }
 
+/// llama.cpp calls OLMo 3 by the name of OLMo 2: only its window tells them apart.
+#[test]
+fn a_window_in_olmo2_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("olmo3.gguf");
+    let mut writer = GgufWriter::new();
+    writer.string("general.architecture", "olmo2");
+    for (key, value) in [
+        ("embedding_length", 64),
+        ("block_count", 1),
+        ("feed_forward_length", 96),
+        ("context_length", 256),
+        ("attention.head_count", 4),
+        ("attention.sliding_window", 128),
+    ] {
+        writer.u32(&format!("olmo2.{key}"), value);
+    }
+    writer.tensor("token_embd.weight", GgmlType::F32, &[2, 64], &[0; 512]);
+    fs::write(&path, writer.bytes()).unwrap();
+    let message = describe(&path).unwrap_err().to_string();
+    assert!(message.contains("`olmo2.attention.sliding_window`: is 128: OLMo 3"), "{message}");
+}
+
 #[test]
 fn tensors_without_a_place_are_refused() {
     let golden = Golden::read("llama");

@@ -149,7 +149,8 @@ const FAMILIES: &[Family] = &[
     Family::new("cohere2", &["cohere2"], cohere::cohere2),
     Family::new("dbrx", &["dbrx"], dbrx::spec).published(dbrx::published),
     Family::new("deepseek", &["deepseek"], deepseek_v1::spec)
-        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
+        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts"))
+        .note("`norm_topk_prob`"),
     Family::new("deepseek_v2", &["deepseek_v2"], deepseek::deepseek_v2)
         .published(deepseek::published)
         .note("`rope_scaling` may be absent"),
@@ -158,8 +159,10 @@ const FAMILIES: &[Family] = &[
     Family::new("deepseek_v32", &["deepseek_v32"], deepseek::deepseek_v32)
         .published(deepseek::published)
         .note("the index's norm has an epsilon of 1e-6, as in transformers"),
-    Family::new("dots1", &["dots1"], glm4_moe::dots1).published(glm4_moe::published_in_place),
-    Family::new("ernie4_5", &["ernie4_5"], near_llama::ernie4_5),
+    Family::new("dots1", &["dots1"], glm4_moe::dots1)
+        .published(glm4_moe::published_in_place)
+        .note("`layer_types` is not read"),
+    Family::new("ernie4_5", &["ernie4_5"], near_llama::ernie4_5).note("a scaling of the rotation"),
     Family::new("ernie4_5_moe", &["ernie4_5_moe"], ernie4_5_moe::spec)
         .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("exaone", &["exaone"], exaone::exaone),
@@ -229,7 +232,9 @@ const FAMILIES: &[Family] = &[
         .note("chunks and factors by position, as in transformers"),
     Family::new("mamba", &["mamba", "falcon_mamba"], mamba::spec),
     Family::new("mamba2", &["mamba2"], mamba2::spec).note("the gated norm is by group"),
-    Family::new("mellum", &["mellum"], mellum::spec).published(qwen3_moe::published),
+    Family::new("mellum", &["mellum"], mellum::spec)
+        .published(qwen3_moe::published)
+        .note("linear scaling of the rotation"),
     Family::new("mimo", &["mimo"], near_llama::mimo),
     Family::new("mimo_v2_flash", &["mimo_v2_flash"], mimo_v2_flash::spec).published(mimo_v2_flash::published),
     Family::new("minicpm", &["minicpm"], minicpm::spec)
@@ -260,7 +265,7 @@ const FAMILIES: &[Family] = &[
     // It is not in mlx-lm, but in mlx-swift-lm.
     Family::new("nemotron_labs_diffusion", &["nemotron_labs_diffusion"], ministral3::nemotron_labs_diffusion)
         .note("token by token"),
-    Family::new("olmo", &["olmo"], olmo::spec),
+    Family::new("olmo", &["olmo"], olmo::spec).note("causal; `clip_qkv`"),
     Family::new("olmo2", &["olmo2"], olmo2::olmo2),
     Family::new("olmo3", &["olmo3"], olmo2::olmo3),
     Family::new("olmo_hybrid", &["olmo_hybrid"], olmo_hybrid::spec),
@@ -271,8 +276,12 @@ const FAMILIES: &[Family] = &[
     Family::new("phi3", &["phi3"], phi3::spec).note("`sliding_window`, as in transformers"),
     Family::new("phi3small", &["phi3small"], phi3small::spec)
         .note("attention in blocks is causal; the context ends where it begins to leave some out"),
-    Family::new("phimoe", &["phimoe"], phimoe::spec).published(mixtral::published),
-    Family::new("phixtral", &["phixtral", "phi-msft"], phixtral::spec).published(phixtral::published),
+    Family::new("phimoe", &["phimoe"], phimoe::spec)
+        .published(mixtral::published)
+        .note("`sliding_window`, as in transformers"),
+    Family::new("phixtral", &["phixtral", "phi-msft"], phixtral::spec)
+        .published(phixtral::published)
+        .note("`activation_function`"),
     Family::new("pixtral", &["pixtral"], mistral3::pixtral).published(mistral3::published),
     Family::new("plamo", &["plamo"], plamo::spec),
     Family::new("plamo3", &["plamo3"], plamo3::spec)
@@ -281,7 +290,9 @@ const FAMILIES: &[Family] = &[
     Family::new("qwen", &["qwen"], qwen::spec)
         .note("the context ends where its positions would change; `rotary_emb_base` is read"),
     Family::new("qwen2", &["qwen2", "acereason"], qwen2::spec),
-    Family::new("qwen2_moe", &["qwen2_moe"], qwen2_moe::spec).published(qwen3_moe::published),
+    Family::new("qwen2_moe", &["qwen2_moe"], qwen2_moe::spec)
+        .published(qwen3_moe::published)
+        .note("`norm_topk_prob`, `decoder_sparse_step`, `mlp_only_layers`, windows"),
     Family::new("qwen2_vl", &["qwen2_vl", "qwen2_5_vl"], qwen_vl::qwen2_vl).published(qwen_vl::published),
     Family::new("qwen3", &["qwen3"], qwen3::spec),
     Family::new("qwen3_5", &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"], qwen3_5::spec)
@@ -296,7 +307,9 @@ const FAMILIES: &[Family] = &[
     Family::new("rwkv7", &["rwkv7"], rwkv7::spec),
     Family::new("seed_oss", &["seed_oss"], near_llama::seed_oss),
     Family::new("smollm3", &["smollm3"], near_llama::smollm3),
-    Family::new("solar_open", &["solar_open"], glm4_moe::solar_open).published(glm4_moe::published),
+    Family::new("solar_open", &["solar_open"], glm4_moe::solar_open)
+        .published(glm4_moe::published)
+        .note("a scaling of the rotation"),
     Family::new("spark2_5", &["spark2_5"], spark2_5::spec).published(spark2_5::published),
     Family::new("stablelm", &["stablelm"], stablelm::spec).published(stablelm::published),
     Family::new("starcoder2", &["starcoder2"], starcoder2::spec)

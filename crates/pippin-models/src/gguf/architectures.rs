@@ -135,7 +135,7 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
         ])
         .model(&[("token_embd", "backbone.embeddings"), ("output_norm", "backbone.norm_f")])
         .finish(state_spaces),
-    Architecture::new("olmo2", "olmo2").layer(POST_NORMS),
+    Architecture::new("olmo2", "olmo2").config(olmo2).layer(POST_NORMS),
     Architecture::new("phi2", "phi")
         .layer(&[("attn_output", "self_attn.dense"), ("ffn_up", "mlp.fc1"), ("ffn_down", "mlp.fc2")])
         .model(&[("output_norm", "model.final_layernorm")]),
@@ -267,6 +267,17 @@ fn phi3(metadata: &mut Metadata<'_>) -> Result<()> {
         metadata.set("sliding_window", window);
     }
     Ok(())
+}
+
+/// OLMo 2. llama.cpp has the same name for OLMo 3, which has windows.
+fn olmo2(metadata: &mut Metadata<'_>) -> Result<()> {
+    match metadata.count("attention.sliding_window")? {
+        Some(window) if window > 0 => Err(metadata.error(
+            "attention.sliding_window",
+            format!("is {window}: OLMo 3 is not supported in GGUF files yet"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// LFM2: layers without heads of keys and values are convolutions.
