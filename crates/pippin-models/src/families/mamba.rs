@@ -4,10 +4,10 @@
 //! published models.
 
 use super::common::head_weights;
-use super::mamba2::CONTEXT;
+use super::mamba2::backbone;
 use crate::config::Fields;
 use crate::parts::{NormSpec, Part, ScanForm, ScanNorms, SelectiveScan};
-use crate::spec::{Block, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames};
+use crate::spec::{Block, Head, HeadWeights};
 use crate::{Config, DecoderSpec, Result, limits};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
@@ -39,26 +39,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         Some(_) => head_weights(fields)?,
         None => HeadWeights::Tied,
     };
-    Ok(DecoderSpec {
-        vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
-        hidden_size,
-        context_length: fields.count_or("max_position_embeddings", CONTEXT, limits::CONTEXT)?,
-        names: ModelNames {
-            embedding: "backbone.embeddings".into(),
-            layers: "backbone.layers".into(),
-            ..ModelNames::default()
-        },
-        embedding_scale: EmbeddingScale::NONE,
-        position_embedding: None,
-        unused_tokens: Vec::new(),
-        embedding_norm: None,
-        layer_inputs: None,
-        passes: 1,
-        norm_between_passes: false,
-        layers: vec![LayerSpec::Blocks(vec![block]); layers],
-        final_norm: NormSpec::rms("backbone.norm_f", eps),
-        head: Head::new(weights),
-    })
+    backbone(fields, layers, block, NormSpec::rms("backbone.norm_f", eps), Head::new(weights))
 }
 
 /// The width of the vector that time steps are made from: a number, or a sixteenth of the hidden size.

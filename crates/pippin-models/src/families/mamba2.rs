@@ -10,7 +10,7 @@ use crate::spec::{Block, EmbeddingScale, Head, LayerSpec, ModelNames};
 use crate::{Config, DecoderSpec, Result, limits};
 
 /// The length of sequences where the configuration has none. States do not grow, so nothing but training limits it.
-pub(crate) const CONTEXT: usize = 1 << 20;
+const CONTEXT: usize = 1 << 20;
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
@@ -35,6 +35,18 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         norm: Some(GatedNorm { eps, groups, before_gate: false }),
     };
     let block = Block::pre_norm(NormSpec::rms("norm", eps), Part::StateSpace(mixer));
+    let head = Head::new(head_weights(fields)?);
+    backbone(fields, layers, block, NormSpec::rms("backbone.norm_f", eps), head)
+}
+
+/// The decoder of both generations of Mamba: layers of one block, under the names that they were published with.
+pub(crate) fn backbone(
+    fields: Fields<'_>,
+    layers: usize,
+    block: Block,
+    final_norm: NormSpec,
+    head: Head,
+) -> Result<DecoderSpec> {
     Ok(DecoderSpec {
         vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
         hidden_size: fields.limited_count("hidden_size", limits::HIDDEN)?,
@@ -52,8 +64,8 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         passes: 1,
         norm_between_passes: false,
         layers: vec![LayerSpec::Blocks(vec![block]); layers],
-        final_norm: NormSpec::rms("backbone.norm_f", eps),
-        head: Head::new(head_weights(fields)?),
+        final_norm,
+        head,
     })
 }
 

@@ -53,12 +53,8 @@ impl Checkpoint {
 
 /// The section in which other tools say how they have quantized.
 fn section(config: &Value) -> Option<&Map<String, Value>> {
-    let of = |object: &'_ Value| object.get("quantization_config").and_then(Value::as_object).map(|_| ());
-    let parent = match of(config) {
-        Some(()) => config,
-        None => config.get("text_config")?,
-    };
-    parent.get("quantization_config")?.as_object()
+    let object = |pointer: &str| config.pointer(pointer)?.as_object();
+    object("/quantization_config").or_else(|| object("/text_config/quantization_config"))
 }
 
 /// The paths of the modules that have a tensor of a name that ends so.
