@@ -16,23 +16,63 @@ import gguf
 PATH = pathlib.Path(__file__).parents[2] / "crates/pippin-models/tests/gguf_names.json"
 # What the converter is given in place of our names.
 PUBLISHED = [
+    ("block_sparse_moe.switch_mlp.gate_proj", "block_sparse_moe.experts.w1"),
+    ("block_sparse_moe.switch_mlp.up_proj", "block_sparse_moe.experts.w3"),
+    ("block_sparse_moe.switch_mlp.down_proj", "block_sparse_moe.experts.w2"),
+    ("feed_forward.switch_mlp.gate_proj", "block_sparse_moe.experts.w1"),
+    ("feed_forward.switch_mlp.up_proj", "block_sparse_moe.experts.w3"),
+    ("feed_forward.switch_mlp.down_proj", "block_sparse_moe.experts.w2"),
+    ("feed_forward.gate_proj", "feed_forward.w1"),
+    ("feed_forward.up_proj", "feed_forward.w3"),
+    ("feed_forward.down_proj", "feed_forward.w2"),
     (".switch_mlp.", ".experts."),
+    (".switch_glu.", "."),
     ("self_attn.sinks", "self_attn.sinks.weight"),
-    ("mixer.dt_bias", "mixer.dt_proj.bias"),
-    ("e_score_correction_bias", "e_score_correction.bias"),
+    ("dt_bias", "dt_proj.bias"),
+    ("e_score_correction_bias", "e_score_correction"),
+    ("language_model.model.", "model."),
+    ("language_model.lm_head", "lm_head"),
+    ("self_attn.embed_q", "self_attn.k_b_proj"),
+    ("self_attn.unembed_out", "self_attn.v_b_proj"),
 ]
 ATTENTION = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
 QK_NORMS = ["self_attn.q_norm", "self_attn.k_norm"]
 GATED = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+QK_LAYERNORMS = ["self_attn.query_layernorm", "self_attn.key_layernorm"]
 NORMS = ["input_layernorm", "post_attention_layernorm"]
 SANDWICH = [*NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm"]
 POST_NORMS = ["post_attention_layernorm", "post_feedforward_layernorm"]
 MIXTURE = ["mlp.gate", "mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj", "mlp.switch_mlp.down_proj"]
+CORRECTION = "mlp.gate.e_score_correction_bias"
+SHARED_ONE = ["mlp.shared_expert_gate", *(f"mlp.shared_expert.{n}_proj" for n in ["gate", "up", "down"])]
+SHARED = [f"mlp.shared_experts.{n}_proj" for n in ["gate", "up", "down"]]
+BLOCK_SPARSE = [f"block_sparse_moe.switch_mlp.{n}_proj" for n in ["gate", "up", "down"]]
+LATENT = [
+    f"self_attn.{n}"
+    for n in [
+        "q_proj", "q_a_proj", "q_a_layernorm", "q_b_proj", "kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj", "embed_q", "unembed_out", "o_proj",
+    ]
+]  # fmt: skip
 MODEL = ["model.embed_tokens", "model.norm", "lm_head"]
 TIED = MODEL[:2]
 # Modules of each architecture: outside of layers, and in them.
 MODULES = {
-    "llama": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "llama": (MODEL, [*ATTENTION, *GATED, "block_sparse_moe.gate", *BLOCK_SPARSE, *NORMS]),
+    "internlm2": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "xverse": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "minicpm": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "mistral3": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "qwen2vl": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "qwen3vl": (MODEL, [*ATTENTION, *QK_NORMS, *GATED, *NORMS]),
+    "qwen3vlmoe": (MODEL, [*ATTENTION, *QK_NORMS, *MIXTURE, *NORMS]),
+    "lfm2moe": (
+        ["model.embed_tokens", "model.embedding_norm"],
+        [
+            *ATTENTION[:3], "self_attn.out_proj", "self_attn.q_layernorm", "self_attn.k_layernorm", "conv.conv", "conv.in_proj", "conv.out_proj",
+            *(f"feed_forward.{n}_proj" for n in ["gate", "up", "down"]), "feed_forward.gate", "feed_forward.expert_bias",
+            *(f"feed_forward.switch_mlp.{n}_proj" for n in ["gate", "up", "down"]), "operator_norm", "ffn_norm",
+        ],
+    ),
     "qwen2": (MODEL, [*ATTENTION, *GATED, *NORMS]),
     "qwen3": (MODEL, [*ATTENTION, *QK_NORMS, *GATED, *NORMS]),
     "qwen3moe": (MODEL, [*ATTENTION, *QK_NORMS, *MIXTURE, *NORMS]),
@@ -49,6 +89,29 @@ MODULES = {
         MODEL,
         [*ATTENTION, "mlp.gate_up_proj", "mlp.down_proj", *NORMS, "post_self_attn_layernorm", "post_mlp_layernorm"],
     ),
+    "qwen2moe": (MODEL, [*ATTENTION, *MIXTURE, *SHARED_ONE, *NORMS]),
+    "smollm3": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "olmoe": (MODEL, [*ATTENTION, *QK_NORMS, *MIXTURE, *NORMS]),
+    "seed_oss": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "ernie4_5": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "ernie4_5-moe": (MODEL, [*ATTENTION, *GATED, *MIXTURE, CORRECTION, *SHARED, *NORMS]),
+    "granitemoe": (MODEL, [*ATTENTION, "block_sparse_moe.router.layer", *BLOCK_SPARSE, *NORMS]),
+    "hunyuan-dense": (MODEL, [*ATTENTION, *QK_LAYERNORMS, *GATED, *NORMS]),
+    "hunyuan-moe": (
+        MODEL,
+        [*ATTENTION, *QK_LAYERNORMS, "mlp.gate.wg", *MIXTURE[1:], *(f"mlp.shared_mlp.{n}_proj" for n in ["gate", "up", "down"]), *NORMS],
+    ),
+    "command-r": (TIED, [*ATTENTION, *QK_NORMS, *GATED, "input_layernorm"]),
+    "stablelm": (MODEL, [*ATTENTION, "self_attn.q_layernorm", "self_attn.k_layernorm", *GATED, *NORMS]),
+    "minimax-m2": (MODEL, [*ATTENTION, *QK_NORMS, "block_sparse_moe.gate", "block_sparse_moe.e_score_correction_bias", *BLOCK_SPARSE, *NORMS]),
+    "dots1": (
+        MODEL,
+        [*ATTENTION, *QK_NORMS, *GATED, "mlp.gate", CORRECTION, *(f"mlp.experts.{n}_proj" for n in ["gate", "up", "down"]), *SHARED, *NORMS],
+    ),
+    "glm4moe": (MODEL, [*ATTENTION, *QK_NORMS, *GATED, *MIXTURE, CORRECTION, *SHARED, *NORMS]),
+    "exaone-moe": (MODEL, [*ATTENTION, *QK_NORMS, *GATED, *MIXTURE, CORRECTION, *SHARED, *NORMS]),
+    "deepseek2": (MODEL, [*LATENT, *GATED, *MIXTURE, CORRECTION, *SHARED, *NORMS]),
+    "mistral4": (MODEL, [*LATENT, *GATED, *MIXTURE, *SHARED, *NORMS]),
     "starcoder2": (MODEL, [*ATTENTION, "mlp.c_fc", "mlp.c_proj", *NORMS]),
     "granite": (MODEL, [*ATTENTION, *GATED, *NORMS]),
     "lfm2": (

@@ -1,10 +1,11 @@
+use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
-use std::sync::LazyLock;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
 pub(crate) use pippin_weights::json::number;
 use pippin_weights::json::{self, unsigned};
-use pippin_weights::open_file_of_model;
+use pippin_weights::{WeightsError, open_file_of_model};
 use serde_json::{Map, Value};
 
 use crate::{ModelError, Result};
@@ -28,6 +29,16 @@ pub struct Config {
     value: Value,
     /// What errors say before the names of fields: nothing for the whole file.
     prefix: &'static str,
+    /// The metadata that it was made of, where it was not read from a `config.json`.
+    metadata: Option<Arc<Metadata>>,
+}
+
+/// What a configuration was made of in place of a `config.json`, for errors about its fields.
+#[derive(Debug, PartialEq)]
+struct Metadata {
+    file: PathBuf,
+    /// The keys that fields have their values from.
+    keys: BTreeMap<String, String>,
 }
 
 impl Config {
@@ -68,9 +79,34 @@ impl Config {
     /// The value is not an object.
     pub fn new(value: Value) -> Result<Self> {
         if value.is_object() {
-            Ok(Self { value, prefix: "" })
+            Ok(Self { value, prefix: "", metadata: None })
         } else {
             Err(ModelError::field(FILE, "(whole file)", format!("must be an object, found {}", show(&value))))
+        }
+    }
+
+    /// Takes a configuration that was made of another file's metadata; `keys` are those that fields have their values from.
+    pub(crate) fn of_metadata(value: Value, file: &Path, keys: BTreeMap<String, String>) -> Result<Self> {
+        let metadata = Metadata { file: file.to_owned(), keys };
+        Ok(Self { metadata: Some(Arc::new(metadata)), ..Self::new(value)? })
+    }
+
+    /// An error about a field, as one about what the field was made of.
+    pub(crate) fn located(&self, error: ModelError) -> ModelError {
+        let Some(metadata) = &self.metadata else { return error };
+        let place = || format!("{} (metadata)", metadata.file.display());
+        match error {
+            ModelError::Field { file, field, problem } if file == FILE => match metadata.keys.get(&field) {
+                Some(key) => {
+                    WeightsError::GgufKey { path: metadata.file.clone(), key: key.clone(), problem }.into()
+                }
+                None => ModelError::Field { file: place(), field, problem },
+            },
+            ModelError::Unsupported { file, field, found, known } if file == FILE => {
+                let field = metadata.keys.get(&field).cloned().unwrap_or(field);
+                ModelError::Unsupported { file: place(), field, found, known }
+            }
+            error => error,
         }
     }
 
@@ -78,7 +114,11 @@ impl Config {
     /// its name with a dot.
     pub(crate) fn part(&self, prefix: &'static str) -> Result<Option<Self>> {
         let name = prefix.trim_end_matches('.');
-        Ok(self.fields().object(prefix)?.map(|_| Self { value: self.value[name].clone(), prefix }))
+        Ok(self.fields().object(prefix)?.map(|_| Self {
+            value: self.value[name].clone(),
+            prefix,
+            metadata: self.metadata.clone(),
+        }))
     }
 
     /// The configuration as it was read.

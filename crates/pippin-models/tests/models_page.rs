@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use pippin_models::{Family, LayerSpec, ModelTypeRegistry};
+use pippin_models::{Family, LayerSpec, ModelTypeRegistry, gguf_architectures, gguf_model_types};
 use pippin_tensor::Reach;
 use serde_json::Value;
 use support::Golden;
@@ -22,6 +22,16 @@ const HEAD: &str = "\
 What decides is `model_type` in a model's `config.json`. Every family has tiny golden models: their logits, greedy tokens and states are compared with those of
 the oracle, in one piece, in chunks, in ragged batches and from snapshots (`crates/pippin-models/tests/goldens.rs`, `tools/goldens/`). *Stored as* says in which types and
 quantizations they are; what one family reads, all do: affine of 2, 3, 4, 5, 6 and 8 bits, `mxfp4`, `mxfp8`, `nvfp4`, mixed by layer, F16, BF16 and F32.
+";
+
+const GGUF: &str = "
+## Architectures of GGUF files
+
+What decides is `general.architecture` in a file's metadata. Each is compared with the golden models of its family: the tests write them as llama.cpp's converter does, and
+what is read gives the same logits (`crates/pippin-models/tests/gguf/`). Where there are several, the rest of the metadata tells.
+
+| `general.architecture` | read as |
+|---|---|
 ";
 
 /// `GatedDelta` as `gated delta`.
@@ -94,6 +104,11 @@ fn page() -> String {
     for family in families {
         let own = of_family.get(family.name).map_or(&[][..], Vec::as_slice);
         page += &row(family, own);
+    }
+    page += GGUF;
+    for name in gguf_architectures() {
+        let types: Vec<String> = gguf_model_types(name).map(|name| format!("`{name}`")).collect();
+        writeln!(page, "| `{name}` | {} |", types.join(" ")).unwrap();
     }
     page
 }

@@ -1,7 +1,7 @@
 //! ERNIE 4.5 with experts: llama with rotated adjacent pairs, and mixtures in some layers.
 //!
 //! Converted checkpoints lack the correction of scores that the models were trained with; as in mlx-lm, which drops it,
-//! experts are chosen without.
+//! experts are chosen without; GGUF files have it, and then it counts.
 
 use pippin_tensor::{Activation, RouterSpec, ScoreFunction};
 
@@ -78,5 +78,6 @@ fn experts(fields: Fields<'_>, intermediate_size: usize, bias: bool) -> Result<E
         let shared = SharedExpert::usual(width.saturating_mul(shared));
         SharedExpert { network: Dense { bias, ..shared.network }, ..shared }
     });
-    Ok(Experts { bias, shared, ..Experts::new(choice, width) })
+    let correction = fields.flag_or("moe_correction", false)?.then_some("mlp.gate.e_score_correction_bias");
+    Ok(Experts { bias, correction, shared, ..Experts::new(choice, width) })
 }

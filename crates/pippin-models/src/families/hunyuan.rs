@@ -71,6 +71,7 @@ fn networks(fields: Fields<'_>, sizes: &Sizes) -> Result<Vec<Part>> {
         return Ok(vec![Part::Dense(dense); sizes.layers]);
     }
     let chosen = fields.counts("moe_topk", sizes.layers)?;
+    let normalize = fields.flag_or("norm_topk_prob", false)?;
     let names = ["mlp.shared_mlp.gate_proj", "mlp.shared_mlp.up_proj", "mlp.shared_mlp.down_proj"];
     let network = |((width, shared), top_k): ((usize, Option<usize>), usize)| {
         let shared = shared.map(|width| {
@@ -80,7 +81,7 @@ fn networks(fields: Fields<'_>, sizes: &Sizes) -> Result<Vec<Part>> {
         Part::Experts(Experts {
             router: "mlp.gate.wg",
             shared,
-            ..Experts::new(RouterSpec::softmax(count, top_k), width)
+            ..Experts::new(RouterSpec { normalize, ..RouterSpec::softmax(count, top_k) }, width)
         })
     };
     Ok(widths(fields, sizes)?.into_iter().zip(chosen).map(network).collect())

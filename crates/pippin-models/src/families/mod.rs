@@ -127,15 +127,18 @@ impl Family {
     ///
     /// A field is missing or holds an impossible value.
     pub fn spec(&self, config: &Config) -> Result<DecoderSpec> {
-        let spec = (self.read)(config)?;
-        spec.validate()?;
-        Ok(spec)
+        let read = || {
+            let spec = (self.read)(config)?;
+            spec.validate()?;
+            Ok(spec)
+        };
+        read().map_err(|error| config.located(error))
     }
 
     /// The checkpoint with the names and shapes that the parts of [`spec`](Self::spec) ask for.
     pub(crate) fn prepare(&self, config: &Config, checkpoint: &Checkpoint) -> Result<Checkpoint> {
         let mut tensors = Tensors::of(checkpoint);
-        (self.prepare)(config, &mut tensors)?;
+        (self.prepare)(config, &mut tensors).map_err(|error| config.located(error))?;
         Ok(tensors.into_checkpoint(checkpoint))
     }
 }
@@ -206,7 +209,9 @@ const FAMILIES: &[Family] = &[
         .published(granitemoehybrid::published)
         .note("time steps are clamped only where the configuration says so"),
     Family::new("helium", &["helium"], helium::spec),
-    Family::new("hunyuan", &["hunyuan"], hunyuan::spec).published(hunyuan::published),
+    Family::new("hunyuan", &["hunyuan"], hunyuan::spec)
+        .published(hunyuan::published)
+        .note("`norm_topk_prob`"),
     Family::new("hunyuan_v1_dense", &["hunyuan_v1_dense"], near_llama::hunyuan_v1_dense),
     Family::new("internlm2", &["internlm2"], internlm2::spec),
     Family::new("internlm3", &["internlm3"], internlm3::spec),

@@ -2,6 +2,7 @@
 //! converter has changed in them.
 
 use super::metadata::Metadata;
+use super::{dense, gemma, mixtures, recurrent};
 use crate::published::Tensors;
 use crate::{ModelTypeRegistry, Result};
 
@@ -13,6 +14,8 @@ pub(crate) struct Architecture {
     pub(crate) name: &'static str,
     /// The `model_type` of its family.
     pub(crate) model_type: &'static str,
+    /// Those of families that it may be instead, as its metadata says.
+    pub(crate) others: &'static [&'static str],
     /// Fields of the configuration beyond those that all have.
     pub(crate) config: fn(&mut Metadata<'_>) -> Result<()>,
     /// What tensors of a layer are called, before what is common.
@@ -32,6 +35,7 @@ impl Architecture {
         Self {
             name,
             model_type,
+            others: &[],
             config: |_| Ok(()),
             layer: &[],
             model: &[],
@@ -39,6 +43,10 @@ impl Architecture {
             permuted: false,
             finish: |_, _| Ok(()),
         }
+    }
+
+    const fn or(self, others: &'static [&'static str]) -> Self {
+        Self { others, ..self }
     }
 
     const fn config(self, config: fn(&mut Metadata<'_>) -> Result<()>) -> Self {
@@ -82,46 +90,109 @@ const SANDWICH: Names = &[
 const POST_NORMS: Names =
     &[("post_attention_norm", "post_attention_layernorm"), ("post_ffw_norm", "post_feedforward_layernorm")];
 
+/// Latent attention: the matrices that make keys and values, absorbed into queries and outputs; older files have them as one.
+const LATENT: Names = &[
+    ("attn_q_a", "self_attn.q_a_proj"),
+    ("attn_q_a_norm", "self_attn.q_a_layernorm"),
+    ("attn_q_b", "self_attn.q_b_proj"),
+    ("attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"),
+    ("attn_kv_a_norm", "self_attn.kv_a_layernorm"),
+    ("attn_k_b", "self_attn.embed_q"),
+    ("attn_v_b", "self_attn.unembed_out"),
+    ("attn_kv_b", "self_attn.kv_b_proj"),
+    ("ffn_gate_shexp", "mlp.shared_experts.gate_proj"),
+    ("ffn_up_shexp", "mlp.shared_experts.up_proj"),
+    ("ffn_down_shexp", "mlp.shared_experts.down_proj"),
+];
+
+/// Networks beside experts, by the names that most families have for them.
+const SHARED: Names = &[
+    ("ffn_gate_shexp", "mlp.shared_experts.gate_proj"),
+    ("ffn_up_shexp", "mlp.shared_experts.up_proj"),
+    ("ffn_down_shexp", "mlp.shared_experts.down_proj"),
+];
+
+/// Experts by the names of Mixtral.
+const BLOCK_SPARSE: Names = &[
+    ("ffn_gate_inp", "block_sparse_moe.gate"),
+    ("ffn_gate_exps", "block_sparse_moe.switch_mlp.gate_proj"),
+    ("ffn_up_exps", "block_sparse_moe.switch_mlp.up_proj"),
+    ("ffn_down_exps", "block_sparse_moe.switch_mlp.down_proj"),
+    ("exp_probs_b.bias", "block_sparse_moe.e_score_correction_bias"),
+];
+
 /// All architectures that are read, in alphabetical order.
 pub(crate) const ARCHITECTURES: &[Architecture] = &[
-    Architecture::new("cohere2", "cohere2").config(cohere),
-    Architecture::new("exaone4", "exaone4").config(exaone4).layer(POST_NORMS),
-    Architecture::new("gemma", "gemma").config(gemma).finish(norms_without_one),
-    Architecture::new("gemma2", "gemma2").config(gemma).layer(SANDWICH).finish(norms_without_one),
-    Architecture::new("gemma3", "gemma3_text").config(gemma).layer(SANDWICH).finish(norms_without_one),
-    Architecture::new("glm4", "glm4").config(attention_bias).layer(&[
+    Architecture::new("cohere2", "cohere2").config(dense::cohere2),
+    Architecture::new("command-r", "cohere").config(dense::command_r),
+    Architecture::new("deepseek2", "deepseek_v3")
+        .or(&["deepseek_v2", "glm4_moe_lite"])
+        .config(mixtures::deepseek2)
+        .layer(LATENT)
+        .finish(mixtures::separate_head),
+    Architecture::new("dots1", "dots1").config(mixtures::glm4_moe).layer(&[
+        ("ffn_gate_exps", "mlp.experts.gate_proj"),
+        ("ffn_up_exps", "mlp.experts.up_proj"),
+        ("ffn_down_exps", "mlp.experts.down_proj"),
+        ("ffn_gate_shexp", "mlp.shared_experts.gate_proj"),
+        ("ffn_up_shexp", "mlp.shared_experts.up_proj"),
+        ("ffn_down_shexp", "mlp.shared_experts.down_proj"),
+    ]),
+    Architecture::new("ernie4_5", "ernie4_5").config(dense::ernie),
+    Architecture::new("ernie4_5-moe", "ernie4_5_moe").config(mixtures::ernie_moe).layer(SHARED),
+    Architecture::new("exaone-moe", "exaone_moe").config(mixtures::exaone_moe).layer(SHARED),
+    Architecture::new("exaone4", "exaone4").config(dense::exaone4).layer(POST_NORMS),
+    Architecture::new("gemma", "gemma").config(gemma::gemma).finish(gemma::norms_without_one),
+    Architecture::new("gemma2", "gemma2")
+        .config(gemma::gemma)
+        .layer(SANDWICH)
+        .finish(gemma::norms_without_one),
+    Architecture::new("gemma3", "gemma3_text")
+        .config(gemma::gemma)
+        .layer(SANDWICH)
+        .finish(gemma::norms_without_one),
+    Architecture::new("glm4", "glm4").config(dense::attention_bias).layer(&[
         ("post_attention_norm", "post_self_attn_layernorm"),
         ("ffn_up", "mlp.gate_up_proj"),
         ("post_ffw_norm", "post_mlp_layernorm"),
     ]),
-    Architecture::new("gpt-oss", "gpt_oss").config(gpt_oss).layer(&[
+    Architecture::new("glm4moe", "glm4_moe").config(mixtures::glm4_moe).layer(&[
+        ("post_attention_norm", "post_attention_layernorm"),
+        ("ffn_gate_shexp", "mlp.shared_experts.gate_proj"),
+        ("ffn_up_shexp", "mlp.shared_experts.up_proj"),
+        ("ffn_down_shexp", "mlp.shared_experts.down_proj"),
+    ]),
+    Architecture::new("gpt-oss", "gpt_oss").config(mixtures::gpt_oss).layer(&[
         ("post_attention_norm", "post_attention_layernorm"),
         ("ffn_gate_inp", "mlp.router"),
         ("ffn_gate_exps", "mlp.experts.gate_proj"),
         ("ffn_up_exps", "mlp.experts.up_proj"),
         ("ffn_down_exps", "mlp.experts.down_proj"),
     ]),
-    Architecture::new("granite", "granite").config(granite).permuted(),
+    Architecture::new("granite", "granite").config(dense::granite).permuted(),
+    Architecture::new("granitemoe", "granitemoe").config(mixtures::granite_moe).permuted().layer(&[
+        ("ffn_gate_inp", "block_sparse_moe.router.layer"),
+        ("ffn_gate_exps", "block_sparse_moe.switch_mlp.gate_proj"),
+        ("ffn_up_exps", "block_sparse_moe.switch_mlp.up_proj"),
+        ("ffn_down_exps", "block_sparse_moe.switch_mlp.down_proj"),
+    ]),
+    Architecture::new("hunyuan-dense", "hunyuan_v1_dense").config(dense::hunyuan).layer(HUNYUAN),
+    Architecture::new("hunyuan-moe", "hunyuan").config(mixtures::hunyuan_moe).layer(HUNYUAN),
+    // Its matrices are taken apart, and then it is a llama.
+    Architecture::new("internlm2", "llama").config(dense::llama).permuted(),
     Architecture::new("lfm2", "lfm2")
-        .config(lfm2)
-        .layer(&[
-            ("attn_norm", "operator_norm"),
-            ("attn_output", "self_attn.out_proj"),
-            ("attn_q_norm", "self_attn.q_layernorm"),
-            ("attn_k_norm", "self_attn.k_layernorm"),
-            ("ffn_norm", "ffn_norm"),
-            ("ffn_gate", "feed_forward.w1"),
-            ("ffn_up", "feed_forward.w3"),
-            ("ffn_down", "feed_forward.w2"),
-            ("shortconv.conv", "conv.conv"),
-            ("shortconv.in_proj", "conv.in_proj"),
-            ("shortconv.out_proj", "conv.out_proj"),
-        ])
-        .model(&[("token_embd_norm", "model.embedding_norm"), ("output_norm", "model.embedding_norm")])
-        .finish(|_, tensors| kernels(tensors, ".conv.conv.weight")),
-    Architecture::new("llama", "llama").config(llama).permuted(),
+        .config(recurrent::lfm2)
+        .layer(LFM2)
+        .model(LFM2_MODEL)
+        .finish(recurrent::short_convolutions),
+    Architecture::new("lfm2moe", "lfm2_moe")
+        .config(recurrent::lfm2_moe)
+        .layer(LFM2)
+        .model(LFM2_MODEL)
+        .finish(recurrent::short_convolutions),
+    Architecture::new("llama", "llama").or(&["mixtral"]).config(dense::llama).permuted().layer(BLOCK_SPARSE),
     Architecture::new("mamba2", "mamba2")
-        .config(mamba2)
+        .config(recurrent::mamba2)
         .layers("backbone.layers")
         .layer(&[
             ("attn_norm", "norm"),
@@ -134,204 +205,70 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
             ("ssm_out", "mixer.out_proj"),
         ])
         .model(&[("token_embd", "backbone.embeddings"), ("output_norm", "backbone.norm_f")])
-        .finish(state_spaces),
-    Architecture::new("olmo2", "olmo2").config(olmo2).layer(POST_NORMS),
+        .finish(recurrent::state_spaces),
+    Architecture::new("minicpm", "granite").config(dense::minicpm).permuted(),
+    Architecture::new("minimax-m2", "minimax").config(mixtures::minimax).layer(BLOCK_SPARSE),
+    Architecture::new("mistral3", "ministral3").or(&["mistral"]).config(dense::mistral3).permuted(),
+    Architecture::new("mistral4", "mistral4").config(mixtures::mistral4).layer(LATENT),
+    Architecture::new("olmo2", "olmo2").or(&["olmo3"]).config(dense::olmo2).layer(POST_NORMS),
+    Architecture::new("olmoe", "olmoe").config(mixtures::olmoe),
     Architecture::new("phi2", "phi")
         .layer(&[("attn_output", "self_attn.dense"), ("ffn_up", "mlp.fc1"), ("ffn_down", "mlp.fc2")])
         .model(&[("output_norm", "model.final_layernorm")]),
     Architecture::new("phi3", "phi3")
-        .config(phi3)
+        .config(dense::phi3)
         .layer(&[("attn_qkv", "self_attn.qkv_proj"), ("ffn_up", "mlp.gate_up_proj")]),
     Architecture::new("qwen2", "qwen2"),
+    Architecture::new("qwen2moe", "qwen2_moe").config(mixtures::qwen_moe).finish(mixtures::shared_gate),
+    // Text has positions that are alike on all axes.
+    Architecture::new("qwen2vl", "qwen2"),
     Architecture::new("qwen3", "qwen3"),
-    Architecture::new("qwen3moe", "qwen3_moe").config(qwen_moe),
+    Architecture::new("qwen3moe", "qwen3_moe").config(mixtures::qwen_moe),
+    Architecture::new("qwen3vl", "qwen3"),
+    Architecture::new("qwen3vlmoe", "qwen3_moe").config(mixtures::qwen_moe),
+    Architecture::new("seed_oss", "seed_oss")
+        .config(dense::seed_oss)
+        .layer(&[("post_attention_norm", "post_attention_layernorm")]),
+    // The layers without positions are those of the models there are.
+    Architecture::new("smollm3", "smollm3").config(dense::llama).permuted(),
+    Architecture::new("stablelm", "stablelm")
+        .config(dense::stablelm)
+        .layer(&[("attn_q_norm", "self_attn.q_layernorm"), ("attn_k_norm", "self_attn.k_layernorm")]),
     Architecture::new("starcoder2", "starcoder2")
-        .config(starcoder2)
+        .config(dense::starcoder2)
         .layer(&[("ffn_up", "mlp.c_fc"), ("ffn_down", "mlp.c_proj")]),
+    Architecture::new("xverse", "llama").config(dense::llama).permuted(),
 ];
 
-/// Llama. Mixtral, which llama.cpp takes for one with experts, is not read.
-fn llama(metadata: &mut Metadata<'_>) -> Result<()> {
-    if let Some(count) = metadata.count("expert_count")?.filter(|count| *count > 0) {
-        return Err(metadata.error(
-            "expert_count",
-            format!("is {count}, but mixtures of this architecture are not supported"),
-        ));
-    }
-    let [query, output] = ["blk.0.attn_q.bias", "blk.0.attn_output.bias"].map(|name| metadata.has(name));
-    if query != output {
-        return Err(
-            metadata.error("attention", "has biases of queries, or of outputs, alone, which no llama has")
-        );
-    }
-    metadata.set("attention_bias", query);
-    metadata.set("mlp_bias", metadata.has("blk.0.ffn_up.bias"));
-    Ok(())
-}
+/// Hunyuan's names of norms of heads, of a router, and of the network beside experts.
+const HUNYUAN: Names = &[
+    ("attn_q_norm", "self_attn.query_layernorm"),
+    ("attn_k_norm", "self_attn.key_layernorm"),
+    ("ffn_gate_inp", "mlp.gate.wg"),
+    ("ffn_gate_shexp", "mlp.shared_mlp.gate_proj"),
+    ("ffn_up_shexp", "mlp.shared_mlp.up_proj"),
+    ("ffn_down_shexp", "mlp.shared_mlp.down_proj"),
+];
 
-fn attention_bias(metadata: &mut Metadata<'_>) -> Result<()> {
-    metadata.set("attention_bias", metadata.has("blk.0.attn_q.bias"));
-    Ok(())
-}
+/// Both forms of LFM2; networks without experts have other names in one that has some.
+const LFM2: Names = &[
+    ("attn_norm", "operator_norm"),
+    ("attn_output", "self_attn.out_proj"),
+    ("attn_q_norm", "self_attn.q_layernorm"),
+    ("attn_k_norm", "self_attn.k_layernorm"),
+    ("ffn_norm", "ffn_norm"),
+    ("ffn_gate", "feed_forward.w1"),
+    ("ffn_up", "feed_forward.w3"),
+    ("ffn_down", "feed_forward.w2"),
+    ("ffn_gate_inp", "feed_forward.gate"),
+    ("ffn_gate_exps", "feed_forward.switch_mlp.gate_proj"),
+    ("ffn_up_exps", "feed_forward.switch_mlp.up_proj"),
+    ("ffn_down_exps", "feed_forward.switch_mlp.down_proj"),
+    ("exp_probs_b.bias", "feed_forward.expert_bias"),
+    ("shortconv.conv", "conv.conv"),
+    ("shortconv.in_proj", "conv.in_proj"),
+    ("shortconv.out_proj", "conv.out_proj"),
+];
 
-fn granite(metadata: &mut Metadata<'_>) -> Result<()> {
-    llama(metadata)?;
-    metadata.copy_number("attention_multiplier", "attention.scale")?;
-    metadata.copy_number("embedding_multiplier", "embedding_scale")?;
-    metadata.copy_number("residual_multiplier", "residual_scale")?;
-    metadata.copy_number("logits_scaling", "logit_scale")
-}
-
-fn qwen_moe(metadata: &mut Metadata<'_>) -> Result<()> {
-    metadata.read_experts("num_experts")?;
-    metadata.set("decoder_sparse_step", 1);
-    let dense = |layer: &usize| !metadata.has(&format!("blk.{layer}.ffn_gate_inp.weight"));
-    let dense: Vec<usize> = (0..metadata.layers).filter(dense).collect();
-    metadata.set("mlp_only_layers", dense);
-    // Not in the metadata; it is so in all models of the family.
-    metadata.set("norm_topk_prob", true);
-    Ok(())
-}
-
-/// Gemma 1, 2 and 3. The scale of scores is that of the models there are: of the 27B ones the width over the heads.
-fn gemma(metadata: &mut Metadata<'_>) -> Result<()> {
-    let heads = metadata.required("attention.head_count")?;
-    let head_dim = match metadata.count("attention.key_length")? {
-        Some(head_dim) => head_dim,
-        None => metadata.required("embedding_length")?.checked_div(heads).unwrap_or(0),
-    };
-    let is_27b = if metadata.is("gemma2") { metadata.layers == 46 } else { metadata.layers == 62 };
-    let scale = match is_27b {
-        true => metadata.required("embedding_length")?.checked_div(heads).unwrap_or(0),
-        false => head_dim,
-    };
-    metadata.set("query_pre_attn_scalar", scale);
-    metadata.copy_number("attn_logit_softcapping", "attn_logit_softcapping")?;
-    metadata.copy_number("final_logit_softcapping", "final_logit_softcapping")?;
-    metadata.copy_count("sliding_window", "attention.sliding_window")?;
-    if metadata.is("gemma3") {
-        let windowed = match metadata.count("attention.sliding_window")? {
-            Some(_) => metadata.windowed(6)?,
-            None => vec![false; metadata.layers],
-        };
-        metadata.set_layer_types(|layer| windowed[layer], ["sliding_attention", "full_attention"]);
-        metadata.set("rope_local_base_freq", metadata.number("rope.freq_base_swa")?.unwrap_or(10_000.0));
-    }
-    Ok(())
-}
-
-/// Norms of Gemma multiply with one plus the weight; llama.cpp stores that sum.
-fn norms_without_one(_: &Metadata<'_>, tensors: &mut Tensors) -> Result<()> {
-    tensors.map("norm.weight", |weight| weight - 1.0)
-}
-
-fn gpt_oss(metadata: &mut Metadata<'_>) -> Result<()> {
-    metadata.read_experts("num_local_experts")?;
-    metadata.copy_count("intermediate_size", "expert_feed_forward_length")?;
-    metadata.copy_count("sliding_window", "attention.sliding_window")?;
-    let windowed = metadata.windowed(2)?;
-    metadata.set_layer_types(|layer| windowed[layer], ["sliding_attention", "full_attention"]);
-    // As the models were trained; the metadata does not say.
-    metadata.set_in("rope_scaling", "truncate", false);
-    Ok(())
-}
-
-/// Cohere 2: a window in all layers but every fourth.
-fn cohere(metadata: &mut Metadata<'_>) -> Result<()> {
-    metadata.copy_number("logit_scale", "logit_scale")?;
-    metadata.copy_count("sliding_window", "attention.sliding_window")?;
-    let windowed = metadata.windowed(4)?;
-    metadata.set_layer_types(|layer| windowed[layer], ["sliding_attention", "full_attention"]);
-    Ok(())
-}
-
-/// EXAONE 4: the larger models have windows.
-fn exaone4(metadata: &mut Metadata<'_>) -> Result<()> {
-    if let Some(window) = metadata.count("attention.sliding_window")?.filter(|window| *window > 0) {
-        metadata.set("sliding_window", window);
-        let windowed = metadata.windowed(4)?;
-        metadata.set_layer_types(|layer| windowed[layer], ["sliding_attention", "full_attention"]);
-    }
-    Ok(())
-}
-
-fn starcoder2(metadata: &mut Metadata<'_>) -> Result<()> {
-    metadata.copy_number("norm_epsilon", "attention.layer_norm_epsilon")?;
-    metadata.set("use_bias", metadata.has("blk.0.attn_q.bias"));
-    metadata.copy_count("sliding_window", "attention.sliding_window")
-}
-
-/// Phi 3 and 4. A window of zero is none.
-fn phi3(metadata: &mut Metadata<'_>) -> Result<()> {
-    if let Some(window) = metadata.count("attention.sliding_window")?.filter(|window| *window > 0) {
-        metadata.set("sliding_window", window);
-    }
-    Ok(())
-}
-
-/// OLMo 2. llama.cpp has the same name for OLMo 3, which has windows.
-fn olmo2(metadata: &mut Metadata<'_>) -> Result<()> {
-    match metadata.count("attention.sliding_window")? {
-        Some(window) if window > 0 => Err(metadata.error(
-            "attention.sliding_window",
-            format!("is {window}: OLMo 3 is not supported in GGUF files yet"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// LFM2: layers without heads of keys and values are convolutions.
-fn lfm2(metadata: &mut Metadata<'_>) -> Result<()> {
-    let kv_heads = metadata.counts("attention.head_count_kv")?;
-    let kv_heads = kv_heads.filter(|list| list.len() >= metadata.layers);
-    let kv_heads = kv_heads
-        .ok_or_else(|| metadata.error("attention.head_count_kv", "must be a number for each layer"))?;
-    metadata.set("num_key_value_heads", kv_heads.iter().copied().max().unwrap_or(0));
-    metadata.set_layer_types(|layer| kv_heads[layer] > 0, ["full_attention", "conv"]);
-    metadata.copy_number("norm_eps", "attention.layer_norm_rms_epsilon")?;
-    metadata.copy_count("conv_L_cache", "shortconv.l_cache")?;
-    let has_bias = metadata.file.tensors().any(|tensor| tensor.name().ends_with(".shortconv.in_proj.bias"));
-    metadata.set("conv_bias", has_bias);
-    // The width is what comes out of the configuration's rule.
-    metadata.set("block_auto_adjust_ff_dim", false);
-    Ok(())
-}
-
-fn mamba2(metadata: &mut Metadata<'_>) -> Result<()> {
-    let heads = metadata.required("ssm.time_step_rank")?;
-    let inner = metadata.required("ssm.inner_size")?;
-    let head_dim = inner.checked_div(heads).filter(|head_dim| head_dim * heads == inner);
-    let head_dim = head_dim.ok_or_else(|| {
-        metadata.error(
-            "ssm.inner_size",
-            format!("is {inner}, which {heads} heads (ssm.time_step_rank) do not divide"),
-        )
-    })?;
-    metadata.set("num_heads", heads);
-    metadata.set("head_dim", head_dim);
-    metadata.copy_count("n_groups", "ssm.group_count")?;
-    metadata.copy_count("state_size", "ssm.state_size")?;
-    metadata.copy_count("conv_kernel", "ssm.conv_kernel")?;
-    metadata.copy_number("layer_norm_epsilon", "attention.layer_norm_rms_epsilon")?;
-    metadata.set("use_bias", metadata.has("blk.0.ssm_in.bias"));
-    metadata.set("use_conv_bias", metadata.has("blk.0.ssm_conv1d.bias"));
-    Ok(())
-}
-
-/// Kernels of convolutions, which llama.cpp has without their axis of one.
-fn kernels(tensors: &mut Tensors, ends_with: &str) -> Result<()> {
-    tensors.reshape(ends_with, |shape| match *shape {
-        [columns, taps] => vec![columns, taps, 1],
-        _ => shape.to_vec(),
-    })
-}
-
-/// State spaces: decays are stored as such and not as the logarithm of their negative; vectors have axes of one or of
-/// groups.
-fn state_spaces(_: &Metadata<'_>, tensors: &mut Tensors) -> Result<()> {
-    kernels(tensors, ".conv1d.weight")?;
-    for name in [".mixer.A_log", ".mixer.D", ".mixer.norm.weight"] {
-        tensors.reshape(name, |shape| vec![shape.iter().product()])?;
-    }
-    tensors.map(".mixer.A_log", |decay| (-decay).ln())
-}
+const LFM2_MODEL: Names =
+    &[("token_embd_norm", "model.embedding_norm"), ("output_norm", "model.embedding_norm")];

@@ -11,7 +11,11 @@
 //! error, as it would change the result; so is an architecture that is not in the table, before any weight is read.
 
 mod architectures;
+mod dense;
+mod gemma;
 mod metadata;
+mod mixtures;
+mod recurrent;
 mod tensors;
 
 use std::path::Path;
@@ -65,6 +69,13 @@ pub fn gguf_model(file: &Gguf) -> Result<(Config, Checkpoint)> {
 /// llama.cpp's names of the architectures that are read.
 pub fn gguf_architectures() -> impl Iterator<Item = &'static str> {
     ARCHITECTURES.iter().filter(|architecture| architecture.is_there()).map(|architecture| architecture.name)
+}
+
+/// The values of `model_type` of the families that an architecture of llama.cpp's may be, the usual one first; none for an
+/// architecture that is not read.
+pub fn gguf_model_types(architecture: &str) -> impl Iterator<Item = &'static str> {
+    let found = ARCHITECTURES.iter().find(|known| known.name == architecture);
+    found.into_iter().flat_map(|known| std::iter::once(known.model_type).chain(known.others.iter().copied()))
 }
 
 fn architecture(file: &Gguf) -> Result<&'static Architecture> {
