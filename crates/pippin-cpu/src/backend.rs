@@ -146,6 +146,10 @@ impl Backend for CpuBackend {
         self.run_reduce(x, reduction)
     }
 
+    fn softmax(&self, x: &CpuTensor) -> Result<CpuTensor> {
+        self.run_softmax(x)
+    }
+
     fn weighted_sum(&self, x: &CpuTensor, weights: &CpuTensor) -> Result<CpuTensor> {
         self.run_weighted_sum(x, weights)
     }

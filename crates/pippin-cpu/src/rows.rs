@@ -95,7 +95,10 @@ impl CpuBackend {
     pub(crate) fn check_gate(&self, kind: Gate) -> Result<()> {
         match kind {
             Gate::Of(activation) => self.check_activation(activation),
-            Gate::ClampedSwiglu { .. } | Gate::ClampedSilu { .. } => Ok(()),
+            Gate::ClampedSwiglu { .. }
+            | Gate::ClampedSilu { .. }
+            | Gate::SiluOfClamped { .. }
+            | Gate::Situ { .. } => Ok(()),
             other => Err(TensorError::Unsupported { backend: "cpu", what: format!("the gate {other:?}") }),
         }
     }
@@ -129,6 +132,23 @@ impl CpuBackend {
         self.map_rows(x, 1, |x, out| {
             // SAFETY: the table belongs to this machine.
             out[0] = unsafe { (self.kernels.0.reduce)(x, reduction) };
+        })
+    }
+
+    pub(crate) fn run_softmax(&self, x: &CpuTensor) -> Result<CpuTensor> {
+        self.map_rows(x, x.columns, |x, out| {
+            // What is no number is no maximum, and stays what it is.
+            let highest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let below: Vec<f32> = x.iter().map(|x| x - highest).collect();
+            // SAFETY: the table belongs to this machine.
+            let sum = unsafe {
+                (self.kernels.0.activate)(Activation::Exp, &below, out);
+                (self.kernels.0.reduce)(out, Reduction::Sum)
+            };
+            for (out, below) in out.iter_mut().zip(&below) {
+                // The exponential's smallest result is above zero.
+                *out = if *below == f32::NEG_INFINITY { 0.0 } else { *out / sum };
+            }
         })
     }
 

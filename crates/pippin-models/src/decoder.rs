@@ -156,6 +156,7 @@ impl<B: Backend> Decoder<B> {
             first_values: None,
             projected: None,
             layer_inputs,
+            sums: Vec::new(),
         };
         let rows = |block: (usize, usize)| match (wanted, &step.output_rows) {
             ([0, 0], _) if *last_keeping == Some(block) => Rows::None,
@@ -194,6 +195,9 @@ impl<B: Backend> Decoder<B> {
         }
         if let Some(flow) = flow {
             x = flow.end(backend)?;
+        }
+        if let Some(mix) = &weights.final_mix {
+            x = mix.of(&pass, &x)?;
         }
         if last_mixing.is_none() {
             x = pass.outputs(&x)?;
@@ -314,12 +318,31 @@ fn run_block<'p, B: Backend>(
     rows: Rows,
 ) -> Result<Option<B::Tensor>> {
     let backend = pass.backend;
-    // What is added to, and what parts see in which tokens do not see each other.
-    let narrowed = if rows == Rows::Outputs { pass.outputs(&x)? } else { x.clone() };
+    let narrow = |pass: &Pass<'_, B>, x: &B::Tensor| match rows {
+        Rows::Outputs => pass.outputs(x),
+        _ => Ok(x.clone()),
+    };
+    // What is added to, if anything is; what parts see, and what those see in which tokens do not see each other.
+    let mut base = Some(narrow(pass, &x)?);
+    let (x, narrowed) = match (&block.mix, &weights.mix) {
+        (Some(mix), Some(weights)) => {
+            let mixed = weights.of(pass, &x)?;
+            if mix.begins {
+                pass.sums.push(x);
+                base = None;
+            }
+            let narrowed = narrow(pass, &mixed)?;
+            (mixed, narrowed)
+        }
+        _ => {
+            let narrowed = base.clone().unwrap_or_else(|| x.clone());
+            (x, narrowed)
+        }
+    };
     // Without a norm or a factor in between, each part adds to what is there already.
     let adds =
         weights.post.is_none() && block.scale == 1.0 && block.branches.iter().all(|b| b.post.is_none());
-    let mut sum: Option<B::Tensor> = adds.then(|| narrowed.clone());
+    let mut sum: Option<B::Tensor> = base.clone().filter(|_| adds);
     for (branch, weights) in block.branches.iter().zip(&weights.branches) {
         let Some(place) = places.next() else { continue };
         let x = if place.mixes { &x } else { &narrowed };
@@ -339,7 +362,7 @@ fn run_block<'p, B: Backend>(
         Rows::Outputs => pass.narrow()?,
         Rows::All => {}
     }
-    let Some(mut y) = sum else { return Ok(Some(narrowed)) };
+    let Some(mut y) = sum else { return Ok(base.or(Some(narrowed))) };
     if !adds {
         if let Some(post) = &weights.post {
             y = backend.norm(&y, post)?;
@@ -347,7 +370,9 @@ fn run_block<'p, B: Backend>(
         if block.scale != 1.0 {
             y = backend.scale(&y, block.scale, 0.0)?;
         }
-        y = backend.add(&narrowed, &y)?;
+        if let Some(base) = &base {
+            y = backend.add(base, &y)?;
+        }
     }
     Ok(Some(match &weights.stream_scale {
         Some(scale) => backend.mul(&y, scale)?,

@@ -78,6 +78,7 @@ mod model;
 mod parts;
 mod plan;
 mod published;
+mod residual_mix;
 mod rope;
 mod source;
 mod spec;
@@ -103,6 +104,7 @@ pub use parts::{
     OutputGate, Part, Projected, Projections, RgLru, RouterNorm, ScanForm, ScanNorms, SelectiveScan,
     SharedExpert, ShortConv, StateSpace, TimeMix,
 };
+pub use residual_mix::ResidualMix;
 pub use spec::{
     Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits,
 };

@@ -118,6 +118,25 @@ impl Tensors {
         Ok(())
     }
 
+    /// Puts modules of the same parent into one, the rows of the first above those of the next: `q`, `k` and `v` into `qkv`.
+    pub(crate) fn join(&mut self, from: &[&str], to: &str) -> Result<()> {
+        let Some((first, others)) = from.split_first() else { return Ok(()) };
+        for (name, at, parameter) in self.parameters(first) {
+            let others = others.iter().map(|other| format!("{at}{other}.{parameter}"));
+            let names: Vec<String> = std::iter::once(name).chain(others).collect();
+            // With a gap, the model will say what it lacks.
+            let Some(tensors) = names.iter().map(|name| self.get(name).cloned()).collect::<Option<Vec<_>>>()
+            else {
+                continue;
+            };
+            let joined = format!("{at}{to}.{parameter}");
+            let tensor = one_below_the_other(&joined, &tensors)?;
+            names.iter().for_each(|name| drop(self.take(name)));
+            self.insert(joined, tensor);
+        }
+        Ok(())
+    }
+
     /// Divides the matrices of a module, or those of a stack, by rows into modules of the same parent: `qkv` into `q`, `k` and `v`.
     /// `rows` are those of each, in one matrix.
     pub(crate) fn split(&mut self, from: &str, parts: &[(&str, usize)]) -> Result<()> {
@@ -309,6 +328,16 @@ impl Tensors {
         Ok(())
     }
 
+    /// Leaves of the tensors whose names end so the first rows, if there are more.
+    pub(crate) fn first_rows(&mut self, ends_with: &str, rows: usize) -> Result<()> {
+        for (_, tensor) in self.tensors.iter_mut().filter(|(name, _)| name.ends_with(ends_with)) {
+            if tensor.shape().first().is_some_and(|found| *found > rows) {
+                *tensor = tensor.slice_rows(0..rows)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The tensors of the modules whose paths end in whole components so: name, what comes before the module, and which
     /// parameter it is.
     fn parameters(&self, module: &str) -> Vec<(String, String, &'static str)> {
@@ -340,9 +369,32 @@ fn split_component<'a>(name: &'a str, part: &str) -> Option<(&'a str, &'a str)> 
 
 /// Tensors of one shape and type along a new first axis.
 fn concatenated(name: &str, tensors: &[TensorData]) -> Result<TensorData> {
+    let mut shape = vec![tensors.len()];
+    shape.extend(tensors.iter().take(1).flat_map(TensorData::shape));
+    in_order(name, tensors, &shape, |shape| shape)
+}
+
+/// Tensors of one type whose shapes differ in the first axis at most, along that axis.
+fn one_below_the_other(name: &str, tensors: &[TensorData]) -> Result<TensorData> {
+    let rows = tensors.iter().filter_map(|tensor| tensor.shape().first()).sum();
+    let mut shape = vec![rows];
+    shape.extend(tensors.iter().take(1).flat_map(|tensor| tensor.shape().iter().skip(1)));
+    in_order(name, tensors, &shape, |shape| shape.get(1..).unwrap_or_default())
+}
+
+/// The numbers of tensors one after the other, in a shape; of their own shapes, what `common` leaves has to be the same.
+fn in_order(
+    name: &str,
+    tensors: &[TensorData],
+    shape: &[usize],
+    common: fn(&[usize]) -> &[usize],
+) -> Result<TensorData> {
     let Some(first) = tensors.first() else { return Ok(TensorData::from_f32(name, &[0], &[])?) };
     for tensor in tensors {
-        if (tensor.shape(), tensor.dtype()) != (first.shape(), first.dtype()) {
+        let ranks = [tensor, first].map(|tensor| tensor.shape().len());
+        if (common(tensor.shape()), tensor.dtype()) != (common(first.shape()), first.dtype())
+            || ranks[0] != ranks[1]
+        {
             let problem = format!(
                 "{} of {} cannot be put beside {} of {} in {name}",
                 tensor.dtype(),
@@ -353,11 +405,9 @@ fn concatenated(name: &str, tensors: &[TensorData]) -> Result<TensorData> {
             return Err(crate::ModelError::field(tensor.name(), "shape", problem));
         }
     }
-    let mut shape = vec![tensors.len()];
-    shape.extend_from_slice(first.shape());
     let file = first.file().map(std::path::Path::to_owned);
     let tensors = tensors.to_vec();
-    Ok(TensorData::deferred(name, first.dtype(), &shape, file.as_deref(), move |mut bytes| {
+    Ok(TensorData::deferred(name, first.dtype(), shape, file.as_deref(), move |mut bytes| {
         for tensor in &tensors {
             let (part, rest) = bytes.split_at_mut(tensor.byte_len());
             part.copy_from_slice(tensor.bytes());

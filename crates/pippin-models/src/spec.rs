@@ -5,6 +5,7 @@ use crate::Result;
 use crate::altup::{AltUp, Streams};
 use crate::layer_inputs::LayerInputs;
 use crate::parts::{NormSpec, Part};
+use crate::residual_mix::ResidualMix;
 
 /// Upper limits for the sizes in a configuration.
 ///
@@ -60,6 +61,8 @@ pub struct DecoderSpec {
     /// How many passes they are made of: a model may be run several times over with the same weights, and keep keys and values
     /// of its own each time.
     pub passes: usize,
+    /// What the final norm is given, where it is not the sum of the last layers alone; its paths are full ones.
+    pub final_mix: Option<ResidualMix>,
     /// Whether the final norm also stands between passes.
     pub norm_between_passes: bool,
     /// The norm after the last layer; its path is a full one.
@@ -171,6 +174,8 @@ pub enum LayerSpec {
 /// `x += scale * post(Σ branches(x))`, after which the stream may be multiplied by a parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
+    /// What the branches are given, where it is not the stream as it is.
+    pub mix: Option<ResidualMix>,
     /// What stands side by side.
     pub branches: Vec<Branch>,
     /// The norm of their sum.
@@ -202,7 +207,7 @@ impl Branch {
 impl Block {
     /// Branches, side by side, without anything around them.
     pub(crate) fn new(branches: Vec<Branch>) -> Self {
-        Self { branches, post: None, scale: 1.0, stream_scale: None }
+        Self { mix: None, branches, post: None, scale: 1.0, stream_scale: None }
     }
 
     /// A norm and a part: `x += part(norm(x))`.
@@ -249,6 +254,7 @@ impl LayerSpec {
                 part.validate()?;
             }
             block.post.iter().try_for_each(NormSpec::validate)?;
+            block.mix.iter().try_for_each(|mix| mix.norm.validate())?;
             check::finite("the residual factor", block.scale)?;
         }
         Ok(())
@@ -293,6 +299,7 @@ impl DecoderSpec {
         check::finite("the embedding scale", self.embedding_scale.factor)?;
         self.embedding_norm.iter().try_for_each(NormSpec::validate)?;
         self.final_norm.validate()?;
+        self.final_mix.iter().try_for_each(|mix| mix.norm.validate())?;
         check::finite("logit_scale", self.head.scale)?;
         if let Some(cap) = self.head.softcap {
             check::positive("final_logit_softcapping", cap)?;

@@ -5,6 +5,7 @@ use pippin_tensor::Norm;
 use crate::altup::{AltUpWeights, StreamsWeights};
 use crate::layer_inputs::LayerInputsWeights;
 use crate::parts::{NormSpec, PartWeights, join};
+use crate::residual_mix::ResidualMixWeights;
 use crate::source::{Cut, MixtureTotals, Source, Totals, same};
 use crate::spec::{DecoderSpec, HeadWeights, LayerSpec};
 use crate::{Mixture, ModelInfo, Result, StoredWeights};
@@ -18,6 +19,7 @@ pub(crate) struct Weights<L, V> {
     pub(crate) layer_inputs: Option<LayerInputsWeights<L, V>>,
     pub(crate) streams: Option<StreamsWeights<L, V>>,
     pub(crate) layers: Vec<LayerWeights<L, V>>,
+    pub(crate) final_mix: Option<ResidualMixWeights<L, V>>,
     pub(crate) final_norm: Norm<V>,
     /// `None` when the embedding matrix is used.
     pub(crate) head: Option<L>,
@@ -35,6 +37,7 @@ pub(crate) enum LayerWeights<L, V> {
 /// The weights of a block.
 #[derive(Debug)]
 pub(crate) struct BlockWeights<L, V> {
+    pub(crate) mix: Option<ResidualMixWeights<L, V>>,
     pub(crate) branches: Vec<BranchWeights<L, V>>,
     pub(crate) post: Option<Norm<V>>,
     /// The factor on the stream, for each of its columns.
@@ -78,6 +81,7 @@ impl<L, V> Weights<L, V> {
             };
             let mut read = Vec::with_capacity(blocks.len());
             for block in blocks {
+                let mix = block.mix.map(|mix| mix.weights(source, &at, hidden)).transpose()?;
                 let norm = |source: &mut S, norm: Option<NormSpec>| {
                     norm.map(|norm| norm.weights(source, &at, hidden)).transpose()
                 };
@@ -94,10 +98,11 @@ impl<L, V> Weights<L, V> {
                     Some(name) => Some(source.repeated(&join(&at, name), 1, hidden, same)?),
                     None => None,
                 };
-                read.push(BlockWeights { branches, post, stream_scale });
+                read.push(BlockWeights { mix, branches, post, stream_scale });
             }
             layers.push(LayerWeights::Blocks(read));
         }
+        let final_mix = spec.final_mix.map(|mix| mix.weights(source, "", hidden)).transpose()?;
         let final_norm = spec.final_norm.weights(source, "", hidden)?;
         let separate = match spec.head.weights {
             HeadWeights::Tied => false,
@@ -125,6 +130,7 @@ impl<L, V> Weights<L, V> {
             layer_inputs,
             streams,
             layers,
+            final_mix,
             final_norm,
             head,
             mask,

@@ -109,3 +109,43 @@ fn phi3small_has_unused_tokens() {
         }
     }
 }
+
+#[test]
+fn kimi_k3_has_queries_keys_and_values_apart_and_experts_one_by_one() {
+    agrees_when("kimi_k3", |tensor| {
+        let name = tensor.name().strip_prefix("language_model.").unwrap().to_owned();
+        for mix in ["self_attention_res", "mlp_res", "output_attn_res"] {
+            for part in ["proj", "norm"] {
+                if let Some(at) = name.strip_suffix(&format!("{mix}_{part}.weight")) {
+                    return vec![tensor.renamed(&format!("{at}{mix}.{part}_weight"))];
+                }
+            }
+        }
+        if let Some((at, rest)) = name.split_once(".qkv_") {
+            let width = tensor.shape()[0] / 3;
+            let third = |(index, letter): (usize, &str)| {
+                let part = tensor.slice_rows(index * width..(index + 1) * width).unwrap();
+                let (rest, shape) = match rest.strip_prefix("conv.conv") {
+                    Some(rest) => (format!("conv1d{rest}"), vec![width, 1, tensor.shape()[1]]),
+                    None => (rest.to_owned(), part.shape().to_vec()),
+                };
+                part.reshape(&shape).unwrap().renamed(&format!("{at}.{letter}_{rest}"))
+            };
+            return ["q", "k", "v"].into_iter().enumerate().map(third).collect();
+        }
+        // The first layer's network is dense.
+        let name = match name.starts_with("model.layers.0.") {
+            true => name,
+            false => name.replace(".mlp.", ".block_sparse_moe."),
+        };
+        for (own, published) in [("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3")] {
+            if let Some(at) = name.strip_suffix(&format!("switch_mlp.{own}.weight")) {
+                return members(&tensor, |expert| format!("{at}experts.{expert}.{published}.weight"));
+            }
+        }
+        match name.strip_suffix("A_log") {
+            Some(_) => vec![tensor.reshape(&[1, 1, tensor.len(), 1]).unwrap().renamed(&name)],
+            None => vec![tensor.renamed(&name)],
+        }
+    });
+}

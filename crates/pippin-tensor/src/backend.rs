@@ -333,6 +333,12 @@ pub trait Backend: Sized + Debug + 'static {
     /// The device failed.
     fn reduce(&self, x: &Self::Tensor, reduction: Reduction) -> Result<Self::Tensor>;
 
+    /// The softmax of each row.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn softmax(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
+
     /// Weighted sums of neighbouring rows: `[n · c, d]` with weights `[n, c]` gives `[n, d]`, the rows added in order.
     ///
     /// # Errors

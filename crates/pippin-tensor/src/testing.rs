@@ -255,6 +255,10 @@ impl<B: Backend> Backend for Late<B> {
         self.inner.reduce(x, reduction)
     }
 
+    fn softmax(&self, x: &B::Tensor) -> Result<B::Tensor> {
+        self.inner.softmax(x)
+    }
+
     fn weighted_sum(&self, x: &B::Tensor, weights: &B::Tensor) -> Result<B::Tensor> {
         self.inner.weighted_sum(x, weights)
     }

@@ -178,6 +178,43 @@ KIMI_LINEAR = {
     "tie_word_embeddings": False,
 }
 
+KIMI_K3 = {
+    "model_type": "kimi_k3",
+    "text_config": without(KIMI_LINEAR, "model_type", "num_expert_group", "head_dim", "model_max_length") | {
+        "num_hidden_layers": 4,
+        "hidden_act": "situ",
+        "activation_situ_beta": 2.0,
+        "activation_situ_linear_beta": 1.5,
+        "attn_res_block_size": 2,
+        "q_lora_rank": 24,
+        "mla_use_output_gate": True,
+        "linear_attn_config": {
+            "kda_layers": [1, 2, 4], "full_attn_layers": [3], "num_heads": 4, "head_dim": 16, "short_conv_kernel_size": 4,
+            "gate_lower_bound": -5.0, "use_full_rank_gate": True,
+        },
+        "num_expert_group": 1,
+        "routed_expert_hidden_size": 32,
+        "latent_moe_use_norm": True,
+        "max_position_embeddings": 256,
+    },
+}
+
+# Without mixtures of the stream, with groups of experts, and with what else may be absent.
+KIMI_K3_PLAIN = KIMI_K3["text_config"] | {
+    "num_hidden_layers": 3,
+    "attn_res_block_size": None,
+    "activation_situ_beta": None,
+    "activation_situ_linear_beta": None,
+    "q_lora_rank": None,
+    "mla_use_output_gate": False,
+    "linear_attn_config": KIMI_LINEAR["linear_attn_config"],
+    "num_expert_group": 4,
+    "topk_group": 2,
+    "routed_expert_hidden_size": None,
+    "num_shared_experts": 0,
+    "tie_word_embeddings": True,
+}
+
 NEMOTRON_H = {
     "model_type": "nemotron_h",
     "hidden_size": 64,
@@ -247,6 +284,21 @@ CONFIGS = {
     "kimi_linear-4bit": four_bits(
         KIMI_LINEAR, (1, 2), ["mlp.gate"], **WIDE, qk_nope_head_dim=32, v_head_dim=32, moe_intermediate_size=64, moe_renormalize=False,
         linear_attn_config=KIMI_LINEAR["linear_attn_config"] | {"head_dim": 32, "kda_layers": [2, 3], "full_attn_layers": [1]}),
+    "kimi_k3": KIMI_K3,
+    "kimi_k3-plain": KIMI_K3_PLAIN | {"model_type": "kimi_k3"},
+    "kimi_k3-4bit": {
+        "model_type": "kimi_k3",
+        "text_config": KIMI_K3["text_config"] | WIDE | {
+            "num_hidden_layers": 3, "qk_nope_head_dim": 32, "v_head_dim": 32, "moe_intermediate_size": 64, "routed_expert_hidden_size": 64,
+            "q_lora_rank": 32, "latent_moe_use_norm": False,
+            "linear_attn_config": KIMI_K3["text_config"]["linear_attn_config"] | {
+                "head_dim": 32, "kda_layers": [2, 3], "full_attn_layers": [1], "use_full_rank_gate": False},
+        },
+        "quantization": {"group_size": 32, "bits": 4} | {
+            f"language_model.model.layers.{i}.mlp.gate": EIGHT for i in (1, 2)} | {
+            f"language_model.model.layers.{i}.{part}_res_proj": False for i in range(3) for part in ("self_attention", "mlp")} | {
+            "language_model.model.output_attn_res_proj": False},
+    },
     "nemotron_h": NEMOTRON_H,
     "nemotron_h-4bit": four_bits(
         without(NEMOTRON_H, "hybrid_override_pattern"), **WIDE, head_dim=32, layers_block_type=["mamba", "attention", "moe", "mlp"],
@@ -292,6 +344,18 @@ MATTERS = {
         {"moe_renormalize": False},
         {"routed_scaling_factor": 1.0},
         {"first_k_dense_replace": 2, "num_hidden_layers": 2},
+    ],
+    "kimi_k3": [
+        {"text_config": {"activation_situ_beta": 0}},
+        {"text_config": {"activation_situ_linear_beta": None}},
+        {"text_config": {"attn_res_block_size": 3}},
+        {"text_config": {"attn_res_block_size": None}},
+        {"text_config": {"mla_use_output_gate": False}},
+        {"text_config": {"latent_moe_use_norm": False}},
+    ],
+    "kimi_k3-plain": [
+        {"moe_renormalize": False},
+        {"topk_group": 4},
     ],
     "nemotron_h": [
         {"time_step_limit": None},

@@ -169,6 +169,12 @@ pub(crate) unsafe fn binary<S: Simd>(kind: Binary, a: &[f32], b: &[f32], out: &m
             Binary::Gate(Gate::ClampedSilu { limit }) => {
                 zip::<S, ClampedSilu>(a, b, out, &ClampedSilu { limit });
             }
+            Binary::Gate(Gate::SiluOfClamped { limit }) => {
+                zip::<S, SiluOfClamped>(a, b, out, &SiluOfClamped { limit });
+            }
+            Binary::Gate(Gate::Situ { beta, limit }) => {
+                zip::<S, Situ>(a, b, out, &Situ { beta, limit });
+            }
             Binary::Gate(Gate::Of(activation)) => {
                 activate::<S>(activation, a, out);
                 out.iter_mut().zip(b).for_each(|(out, b)| *out *= b);
@@ -195,6 +201,15 @@ struct Clamped {
 
 struct ClampedSilu {
     limit: f32,
+}
+
+struct SiluOfClamped {
+    limit: f32,
+}
+
+struct Situ {
+    beta: f32,
+    limit: Option<f32>,
 }
 
 #[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract is the operations' contract")]
@@ -227,6 +242,33 @@ impl OfTwo for ClampedSilu {
         unsafe {
             let gate = min::<S>(S::splat(self.limit), silu::<S>(a));
             let up = S::max(S::splat(-self.limit), min::<S>(S::splat(self.limit), b));
+            S::mul(gate, up)
+        }
+    }
+}
+
+#[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract is the operations' contract")]
+impl OfTwo for SiluOfClamped {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, a: S::F, b: S::F) -> S::F {
+        unsafe {
+            let gate = silu::<S>(min::<S>(S::splat(self.limit), a));
+            let up = S::max(S::splat(-self.limit), min::<S>(S::splat(self.limit), b));
+            S::mul(gate, up)
+        }
+    }
+}
+
+#[allow(clippy::undocumented_unsafe_blocks, reason = "the trait's contract is the operations' contract")]
+impl OfTwo for Situ {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, a: S::F, b: S::F) -> S::F {
+        unsafe {
+            let gate = S::mul(soft_cap::<S>(a, self.beta), sigmoid::<S>(a));
+            let up = match self.limit {
+                Some(limit) => soft_cap::<S>(b, limit),
+                None => b,
+            };
             S::mul(gate, up)
         }
     }
@@ -339,7 +381,7 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
             Activation::Sigmoid => sigmoid::<S>(x),
             Activation::Tanh => tanh::<S>(x),
             Activation::Exp => S::exp(x),
-            Activation::SoftCap(cap) => S::mul(tanh::<S>(S::mul(x, S::splat(1.0 / cap))), S::splat(cap)),
+            Activation::SoftCap(cap) => soft_cap::<S>(x, cap),
             Activation::Clamp(limit) => S::max(S::splat(-limit), min::<S>(S::splat(limit), x)),
             Activation::Softplus => one_by_one::<S>(x, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
             Activation::ExpExcess => one_by_one::<S>(x, exp_excess),
@@ -348,6 +390,16 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
             _ => x,
         }
     }
+}
+
+/// `cap * tanh(x / cap)`.
+///
+/// # Safety
+/// The machine has `S`.
+#[inline(always)]
+unsafe fn soft_cap<S: Simd>(x: S::F, cap: f32) -> S::F {
+    // SAFETY: by contract.
+    unsafe { S::mul(tanh::<S>(S::mul(x, S::splat(1.0 / cap))), S::splat(cap)) }
 }
 
 /// `exp(x) - 1 - x` below zero, and zero above. Near zero, where the difference would lose its digits, by its series.

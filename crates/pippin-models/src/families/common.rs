@@ -77,6 +77,7 @@ impl Sizes {
             layer_inputs: None,
             passes: 1,
             norm_between_passes: false,
+            final_mix: None,
             layers,
             final_norm,
             head,

@@ -102,6 +102,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         layer_inputs: Some(inputs),
         passes: 1,
         norm_between_passes: false,
+        final_mix: None,
         layers: windows.into_iter().zip(shares).zip(networks).enumerate().map(layer).collect(),
         final_norm: NormSpec::rms(norm, eps),
         head: Head { softcap, ..Head::new(HeadWeights::Tied) },

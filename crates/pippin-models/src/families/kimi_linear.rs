@@ -56,13 +56,13 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
 }
 
 /// Which layers are delta nets, from a list of their numbers, which begin with one.
-fn linear_layers(linear: Fields<'_>, layers: usize) -> Result<Vec<bool>> {
+pub(crate) fn linear_layers(linear: Fields<'_>, layers: usize) -> Result<Vec<bool>> {
     let expected = "a list of numbers of layers";
     let numbers = linear.indices("kda_layers")?.ok_or_else(|| linear.missing("kda_layers", expected))?;
     Ok((1..=layers).map(|number| numbers.contains(&number)).collect())
 }
 
-fn delta(linear: Fields<'_>, eps: f32) -> Result<GatedDelta> {
+pub(crate) fn delta(linear: Fields<'_>, eps: f32) -> Result<GatedDelta> {
     let heads = linear.limited_count("num_heads", limits::HEADS)?;
     let head_dim = linear.limited_count("head_dim", limits::HEAD_DIM)?;
     Ok(GatedDelta {
@@ -87,26 +87,40 @@ fn delta(linear: Fields<'_>, eps: f32) -> Result<GatedDelta> {
     })
 }
 
-/// Latent attention whose rotated dimensions are not rotated: their frequencies are zero.
 fn latent(fields: Fields<'_>, sizes: &Sizes, eps: f32) -> Result<Latent> {
-    if fields.flag("mla_use_nope")? == Some(false) {
-        return Err(fields.unsupported("mla_use_nope", "false", &["true"]));
-    }
     if fields.get("q_lora_rank").is_some() {
         return Err(fields.error("q_lora_rank", "is not supported: queries must be made from the input"));
     }
     let key_dim = fields.count_or("qk_nope_head_dim", sizes.head_dim, limits::HEAD_DIM)?;
+    let value_dim = fields.count_or("v_head_dim", sizes.head_dim, limits::HEAD_DIM)?;
+    Ok(Latent { norm_eps: eps, ..without_positions(fields, sizes.heads, key_dim, value_dim)? })
+}
+
+/// Latent attention whose rotated dimensions are not rotated: their frequencies are zero.
+pub(crate) fn without_positions(
+    fields: Fields<'_>,
+    heads: usize,
+    key_dim: usize,
+    value_dim: usize,
+) -> Result<Latent> {
+    if fields.flag("mla_use_nope")? == Some(false) {
+        return Err(fields.unsupported("mla_use_nope", "false", &["true"]));
+    }
     let rope_dim = fields.limited_count("qk_rope_head_dim", limits::HEAD_DIM)?;
     let frequencies = RopeFrequencies::Fixed(vec![0.0; rope_dim / 2]);
     let rope = RopeSpec { dims: rope_dim, traditional: false, frequencies, scale: 1.0, axes: None };
-    let dims = [key_dim, rope_dim, fields.count_or("v_head_dim", sizes.head_dim, limits::HEAD_DIM)?];
     let rank = fields.limited_count("kv_lora_rank", limits::HIDDEN)?;
-    Ok(Latent { norm_eps: eps, ..Latent::new(sizes.heads, rank, dims, Arc::new(rope)) })
+    Ok(Latent::new(heads, rank, [key_dim, rope_dim, value_dim], Arc::new(rope)))
 }
 
 fn experts(fields: Fields<'_>) -> Result<Experts> {
+    chosen_experts(fields, 1, Gate::Of(Activation::Silu))
+}
+
+/// The experts of a layer and the network beside them; how many are chosen where the configuration does not say, and the gate of all.
+pub(crate) fn chosen_experts(fields: Fields<'_>, top_k: usize, gate: Gate) -> Result<Experts> {
     let experts = fields.limited_count("num_experts", limits::EXPERTS)?;
-    let top_k = fields.count_or("num_experts_per_token", 1, experts)?;
+    let top_k = fields.count_or("num_experts_per_token", top_k, experts)?;
     let groups = fields.count_or("num_expert_group", 1, experts)?;
     let width = fields.limited_count("moe_intermediate_size", limits::INTERMEDIATE)?;
     let scores = match fields.text("moe_router_activation_func")? {
@@ -132,20 +146,26 @@ fn experts(fields: Fields<'_>) -> Result<Experts> {
             let count = fields.limited_count("num_shared_experts", limits::EXPERTS)?;
             let names = ["mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"];
             let network = Dense {
-                form: DenseForm::Gated { names, gate: Gate::Of(Activation::Silu) },
+                form: DenseForm::Gated { names, gate },
                 down: "mlp.shared_experts.down_proj",
                 ..Dense::gated(width.saturating_mul(count), Activation::Silu)
             };
             Some(SharedExpert { network, gate: None })
         }
     };
-    Ok(Experts { correction: Some("mlp.e_score_correction_bias"), shared, ..Experts::new(choice, width) })
+    let correction = Some("mlp.e_score_correction_bias");
+    Ok(Experts { correction, gate, shared, ..Experts::new(choice, width) })
 }
 
 /// A published checkpoint has other names for networks and convolutions, experts one by one, and some parameters in more
 /// dimensions. Converted ones have the last of these, too.
 pub(crate) fn published(_: &Config, tensors: &mut Tensors) -> Result<()> {
     tensors.retain(|name| !name.starts_with("model.mtp"));
+    published_layers(tensors)
+}
+
+/// The same for the tensors of layers alone.
+pub(crate) fn published_layers(tensors: &mut Tensors) -> Result<()> {
     tensors.replace("block_sparse_moe", "mlp");
     tensors.replace("mlp.gate.e_score_correction_bias", "mlp.e_score_correction_bias");
     for (from, to) in [("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")] {

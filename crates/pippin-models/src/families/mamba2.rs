@@ -63,6 +63,7 @@ pub(crate) fn backbone(
         layer_inputs: None,
         passes: 1,
         norm_between_passes: false,
+        final_mix: None,
         layers: vec![LayerSpec::Blocks(vec![block]); layers],
         final_norm,
         head,

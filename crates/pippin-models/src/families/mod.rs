@@ -29,6 +29,7 @@ mod hunyuan;
 mod internlm2;
 mod internlm3;
 mod jamba;
+mod kimi_k3;
 mod kimi_linear;
 mod klear;
 mod laguna;
@@ -218,6 +219,7 @@ const FAMILIES: &[Family] = &[
     Family::new("jamba", &["jamba"], jamba::spec)
         .published(jamba::published)
         .note("experts' weights are their shares among all, as in transformers"),
+    Family::new("kimi_k3", &["kimi_k3"], kimi_k3::spec).published(kimi_k3::published),
     Family::new("kimi_linear", &["kimi_linear"], kimi_linear::spec).published(kimi_linear::published),
     Family::new("kimi_vl", &["kimi_vl", "kimi_k25"], deepseek::kimi).published(deepseek::published),
     Family::new("klear", &["Klear"], klear::spec).published(klear::published),

@@ -153,6 +153,7 @@ fn experts(fields: Fields<'_>) -> Result<Experts> {
             names: ["mixer.fc1_latent_proj", "mixer.fc2_latent_proj"],
             width,
             bias: fields.flag_or("mlp_bias", false)?,
+            norm: None,
         }),
         None => None,
     };

@@ -148,6 +148,7 @@ impl Standard {
             layer_inputs: None,
             passes: 1,
             norm_between_passes: false,
+            final_mix: None,
             layers: windows.into_iter().map(layer).collect(),
             final_norm: NormSpec::rms("model.norm", eps),
             head: Head::new(head_weights(fields)?),

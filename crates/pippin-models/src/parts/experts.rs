@@ -1,7 +1,7 @@
 use pippin_tensor::{Activation, Backend, Gate, Linear, Norm, NormKind, RouterSpec};
 
 use super::dense::DenseWeights;
-use super::{Dense, Input, Needs, Pass, Place, Rows, join};
+use super::{Dense, Input, Needs, NormSpec, Pass, Place, Rows, join};
 use crate::source::{Cut, Source, same};
 use crate::spec::check::{positive, problem, within};
 use crate::{Result, limits};
@@ -55,7 +55,7 @@ pub struct RouterNorm {
 }
 
 /// What experts are given, when it is narrower than the input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NarrowExperts {
     /// The linear layers to it and back.
     pub names: [&'static str; 2],
@@ -63,6 +63,8 @@ pub struct NarrowExperts {
     pub width: usize,
     /// Whether the linear layers have biases.
     pub bias: bool,
+    /// The norm of what the experts give together.
+    pub norm: Option<NormSpec>,
 }
 
 /// A network beside the experts.
@@ -96,7 +98,7 @@ pub(crate) struct ExpertsWeights<L, V> {
     gate: Option<Stack<L, V>>,
     up: Stack<L, V>,
     down: Stack<L, V>,
-    narrow: Option<[L; 2]>,
+    narrow: Option<([L; 2], Option<Norm<V>>)>,
     shared: Option<DenseWeights<L, V>>,
     shared_gate: Option<L>,
     balance: Option<L>,
@@ -146,6 +148,7 @@ impl Experts {
         }
         if let Some(narrow) = &self.narrow {
             within("moe_latent_size", narrow.width, limits::HIDDEN)?;
+            narrow.norm.iter().try_for_each(NormSpec::validate)?;
         }
         if self.weights_inputs && top_k != 1 {
             return Err(problem("num_experts_per_tok", format!("must be 1, found {top_k}")));
@@ -196,10 +199,11 @@ impl Experts {
         let down = stack(down, [experts, given, width], Cut::Columns)?;
         source.mixture(None);
         let narrow = match self.narrow {
-            Some(NarrowExperts { names: [to, back], width, bias }) => Some([
-                source.linear(&join(at, to), [width, hidden], bias, Cut::Whole)?,
-                source.linear(&join(at, back), [hidden, width], bias, Cut::Whole)?,
-            ]),
+            Some(NarrowExperts { names: [to, back], width, bias, norm }) => {
+                let to = source.linear(&join(at, to), [width, hidden], bias, Cut::Whole)?;
+                let back = source.linear(&join(at, back), [hidden, width], bias, Cut::Whole)?;
+                Some(([to, back], norm.map(|norm| norm.weights(source, at, width)).transpose()?))
+            }
             None => None,
         };
         let (mut shared, mut shared_gate) = (None, None);
@@ -255,7 +259,7 @@ impl Experts {
             shares = backend.mul(&shares, &backend.reshape(&chosen, backend.shape(&shares))?)?;
         }
         let mut given = match &weights.narrow {
-            Some([to, _]) => backend.linear(&x, to)?,
+            Some(([to, _], _)) => backend.linear(&x, to)?,
             None => x.clone(),
         };
         if self.weights_inputs {
@@ -274,7 +278,10 @@ impl Experts {
         if !self.weights_inputs {
             y = backend.weighted_sum(&y, &shares)?;
         }
-        if let Some([_, back]) = &weights.narrow {
+        if let Some(([_, back], norm)) = &weights.narrow {
+            if let Some(norm) = norm {
+                y = backend.norm(&y, norm)?;
+            }
             y = backend.linear(&y, back)?;
         }
         if let (Some(expert), Some(shared)) = (&self.shared, &weights.shared) {

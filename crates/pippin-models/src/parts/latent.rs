@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use pippin_tensor::{AttentionSpec, Backend, Linear, Norm, PositionScale, Reach, RopeSpec, ValueStore};
+use pippin_tensor::{
+    Activation, AttentionSpec, Backend, Gate, Linear, Norm, PositionScale, Reach, RopeSpec, ValueStore,
+};
 
 use super::index::{Index, IndexWeights};
 use super::{CacheNeed, Input, Needs, NormSpec, Pass, Place, Rows, join, miscounted};
@@ -20,6 +22,8 @@ pub struct Latent {
     pub path: &'static str,
     /// The output projection, under that path.
     pub output: &'static str,
+    /// A linear layer, under that path, whose results' sigmoids multiply those of the attention.
+    pub gate: Option<&'static str>,
     /// Query heads.
     pub heads: usize,
     /// Width of the vector that queries are made from; without, they are made from the input.
@@ -60,6 +64,7 @@ pub(crate) struct LatentWeights<L, V> {
     absorbed_key: L,
     absorbed_value: L,
     output: L,
+    gate: Option<L>,
     index: Option<IndexWeights<L, V>>,
 }
 
@@ -71,6 +76,7 @@ impl Latent {
         Self {
             path: "self_attn",
             output: "o_proj",
+            gate: None,
             heads,
             query_rank: None,
             rank,
@@ -155,6 +161,12 @@ impl Latent {
             source.latent(at, heads, rank, [key_dim, value_dim], self.joined)?;
         let path = join(at, self.output);
         let output = source.linear(&path, [hidden, heads * value_dim], bias, Cut::Columns)?;
+        let gate = match self.gate {
+            Some(name) => {
+                Some(source.linear(&join(at, name), [heads * value_dim, hidden], false, Cut::Rows)?)
+            }
+            None => None,
+        };
         let index = match (&self.index, self.query_rank) {
             (Some(index), Some(rank)) => Some(index.weights(source, at, hidden, rank)?),
             _ => None,
@@ -168,6 +180,7 @@ impl Latent {
             absorbed_key,
             absorbed_value,
             output,
+            gate,
             index,
         })
     }
@@ -185,7 +198,9 @@ impl Latent {
         let first = weights.query_input.as_ref().map_or(&weights.query, |(input, _)| input);
         let mut linears = vec![first, &weights.latent, &weights.rotated_key];
         linears.extend(weights.index.iter().flat_map(|index| [&index.key, &index.weight]));
-        let outputs = backend.norm_linears(input.x, input.norm, &linears)?;
+        linears.extend(&weights.gate);
+        let mut outputs = backend.norm_linears(input.x, input.norm, &linears)?;
+        let gate = weights.gate.as_ref().and_then(|_| outputs.pop());
         let [queries, latent, rotated_key, of_index @ ..] = outputs.as_slice() else {
             return Err(miscounted("norm_linears", linears.len(), outputs.len()));
         };
@@ -246,7 +261,10 @@ impl Latent {
         };
         let mixed = backend.reshape(&mixed, [rows * heads, rank])?;
         let values = backend.gathered_matmul(&mixed, &weights.absorbed_value.weight, heads, routes)?;
-        let values = backend.reshape(&values, [rows, heads * value_dim])?;
+        let mut values = backend.reshape(&values, [rows, heads * value_dim])?;
+        if let Some(gate) = gate {
+            values = backend.gated(&gate, &values, Gate::Of(Activation::Sigmoid))?;
+        }
         pass.finish(&values, &weights.output, input)
     }
 }

@@ -122,6 +122,8 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) layer_inputs: Option<B::Tensor>,
     /// Projections of keys and values that layers take from one before them.
     pub(crate) projected: Option<(B::Tensor, B::Tensor)>,
+    /// The sums of groups of layers before, in models that mix them, for the rows that are left.
+    pub(crate) sums: Vec<B::Tensor>,
 }
 
 /// Which rows leave a part that lets tokens see each other. The last such part's keys, values and states are needed for
@@ -169,11 +171,12 @@ impl<B: Backend> Pass<'_, B> {
         }
     }
 
-    /// Leaves of the layers' own inputs those of the rows that something is wanted of.
+    /// Leaves of what is kept of rows that of those that something is wanted of.
     pub(crate) fn narrow(&mut self) -> Result<()> {
         if let Some(inputs) = self.layer_inputs.take() {
             self.layer_inputs = Some(self.outputs(&inputs)?);
         }
+        self.sums = self.sums.iter().map(|sum| self.outputs(sum)).collect::<Result<_>>()?;
         Ok(())
     }
 

@@ -68,6 +68,14 @@ pub(super) fn gate(kind: Gate, gate: f64, up: f64) -> f64 {
             let gate = gate.min(limit);
             gate / (1.0 + (-alpha * gate).exp()) * (up.clamp(-limit, limit) + 1.0)
         }
+        Gate::SiluOfClamped { limit } => {
+            let limit = f64::from(limit);
+            activation(Activation::Silu, gate.min(limit)) * up.clamp(-limit, limit)
+        }
+        Gate::Situ { beta, limit } => {
+            let cap = |x, cap| activation(Activation::SoftCap(cap), x);
+            cap(gate, beta) * activation(Activation::Sigmoid, gate) * limit.map_or(up, |limit| cap(up, limit))
+        }
         Gate::ClampedSilu { limit } => {
             let limit = f64::from(limit);
             activation(Activation::Silu, gate).min(limit) * up.clamp(-limit, limit)
@@ -167,7 +175,10 @@ pub fn gates() -> Vec<Gate> {
     let clamped = [(1.702, 7.0), (1.0, 0.25)];
     let clamped = clamped.map(|(alpha, limit)| Gate::ClampedSwiglu { alpha, limit });
     let after = [7.0, 0.25].map(|limit| Gate::ClampedSilu { limit });
-    ACTIVATIONS.map(Gate::Of).into_iter().chain(clamped).chain(after).collect()
+    let before = [7.0, 0.25].map(|limit| Gate::SiluOfClamped { limit });
+    let soft = [(1.0, None), (4.0, Some(0.5)), (0.5, Some(25.0))];
+    let soft = soft.map(|(beta, limit)| Gate::Situ { beta, limit });
+    ACTIVATIONS.map(Gate::Of).into_iter().chain(clamped).chain(after).chain(before).chain(soft).collect()
 }
 
 /// [`Backend::gated`] with every gate, for arguments far into both tails too.

@@ -53,7 +53,7 @@ pub use heads::{heads_are_checked, write_heads};
 pub use linears::{fused_products, linears_are_checked, mixed_linears};
 pub use matrices::{data_is_checked, embedding, gathered_products, large_products, matmul};
 pub use nan::{nan_elements, nan_scores};
-pub use norms::{norm, reduce, weighted_sum};
+pub use norms::{norm, reduce, softmax, weighted_sum};
 pub use positions::{position_scale, rope, rope_angles};
 pub use recurrence::{causal_convolution, recurrences_are_checked, scan};
 pub use shapes::{columns, join, reshape, select_rows};
@@ -70,7 +70,7 @@ macro_rules! conformance_suite {
         $crate::conformance_suite!(@ $name, $make, $tolerance,
             transfers lend indices step_inputs
             add_and_mul scale activate gated nan_elements
-            norm reduce weighted_sum
+            norm reduce softmax weighted_sum
             reshape columns join select_rows
             matmul large_products gathered_products embedding data_is_checked
             fused_products mixed_linears linears_are_checked

@@ -117,6 +117,28 @@ pub fn reduce<B: Backend>(backend: &B, tolerance: f64) {
     }
 }
 
+/// [`Backend::softmax`] of rows that are close together, far apart, and out of the exponential's range.
+pub fn softmax<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(41);
+    for (rows, columns) in SHAPES {
+        for (magnitude, offset) in [(1.0, 0.0), (8.0, 300.0), (60.0, -1000.0)] {
+            let x = Array::random(random, rows, columns).operand(|x| x * magnitude + offset);
+            let expected = x.map_rows(|_, row| {
+                let highest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let powers: Vec<f64> = row.iter().map(|x| (x - highest).exp()).collect();
+                let sum: f64 = powers.iter().sum();
+                powers.iter().map(|power| power / sum).collect()
+            });
+            check.rows((rows, columns, magnitude), rows, &expected, |part| backend.softmax(&part.tensor(&x)));
+        }
+    }
+    let x = Array::new(2, 3, &[0.0, f32::NAN, 1.0, 2.0, f32::NEG_INFINITY, 2.0]).upload(backend);
+    let values = backend.read(&backend.softmax(&x).unwrap()).unwrap();
+    assert!(values[..3].iter().all(|value| value.is_nan()), "{values:?}");
+    assert_eq!(values[3..], [0.5, 0.0, 0.5]);
+}
+
 /// [`Backend::weighted_sum`] of one to many neighbouring rows.
 pub fn weighted_sum<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);

@@ -46,6 +46,19 @@ pub enum Gate {
         /// Where both operands are clamped.
         limit: f32,
     },
+    /// `silu(min(gate, limit)) * u` with `u` = `up` clamped to `±limit`: the gate of DeepSeek V4.1.
+    SiluOfClamped {
+        /// Where both operands are clamped.
+        limit: f32,
+    },
+    /// `beta * tanh(gate / beta) * sigmoid(gate) * u` with `u` = `up`, or `limit * tanh(up / limit)` if there is a limit: SiTU,
+    /// the gate of Kimi K3.
+    Situ {
+        /// Soft cap of the gate.
+        beta: f32,
+        /// Soft cap of the other operand.
+        limit: Option<f32>,
+    },
     /// `min(silu(gate), limit) * u` with `u` = `up` clamped to `±limit`: the gate of Step 3.5.
     ClampedSilu {
         /// Where both operands are clamped.
