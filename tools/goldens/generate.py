@@ -26,6 +26,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.deepseek_v41 import HyperConnection
 from mlx_lm.models.recurrent_gemma import RGLRU
 from mlx_lm.models.recurrent_gemma import Conv1d as GriffinConv1d
 from mlx_lm.utils import _get_classes, load_model
@@ -46,7 +47,7 @@ SAME = 1e-4
 # Models whose published checkpoints have no matrix of the output of their own, which mlx-lm sees by its absence.
 TIED = ("gemma3", "gemma3_text", "recurrent_gemma")
 # Routers that hold their matrix themselves; every family has a class of its own.
-GATES = ("MoEGate", "BailingGate", "Dots1TopkRouter")
+GATES = ("MoEGate", "BailingGate", "Dots1TopkRouter", "Router")
 # Without a cache, mlx-lm's layers that share others' keys and values compute their own instead.
 CACHE_IS_PART = ("gemma3n",)
 
@@ -86,6 +87,10 @@ def made(config, salt, path, key, module, shape):
         return dict(zip(("weight", "scales", "biases"), parts)) | factors
     if type(module).__name__ in GATES and key == "weight" or isinstance(module, RGLRU) and key.endswith("_weight"):
         return {key: weights.matrix(salt, name, shape)}
+    if isinstance(module, HyperConnection) and key in ("fn", "base"):
+        # A linear layer in Pippin.
+        name = f"{path}.fn"
+        return {key: weights.matrix(salt, f"{name}.weight", shape) if key == "fn" else weights.vector(salt, f"{name}.bias", shape)}
     if isinstance(module, (nn.Conv1d, GriffinConv1d)) and key == "weight":
         return {key: weights.convolution(salt, name, shape)}
     return {key: weights.vector(salt, name, shape)}
@@ -179,7 +184,7 @@ def golden(name, config, dtype):
     first, *others = prompts(name, (config | config.get("text_config", {}))["vocab_size"])
     for salt in range(10_000):
         model = load(config, dtype, salt)
-        routers = Routers()
+        routers = Routers(3 if config["model_type"] == "deepseek_v41" else 4)
         with routers.watch():
             if (result := run(model, first)) is None:
                 continue

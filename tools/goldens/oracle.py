@@ -249,7 +249,8 @@ class Routers:
     """Inside `watch`, the smallest lead that a chosen expert (or group of experts) has over one that is not, relative to the largest
     absolute value that takes part; and that which a key has that an index chooses."""
 
-    def __init__(self):
+    def __init__(self, key_axes=4):
+        self.key_axes = key_axes
         self.lead = self.key_lead = math.inf
         self.choices = 0
 
@@ -267,7 +268,9 @@ class Routers:
     def record_keys(self, values, count):
         """Keys of an index, where there are more than are chosen."""
         values = np.array(values, dtype=np.float64).reshape(-1, values.shape[-1])
-        values = values[np.isfinite(values).sum(axis=-1) > count]
+        values = values[(values > -np.inf).sum(axis=-1) > count]
+        if not values.size:
+            return
         self.key_lead = min(self.key_lead, self.leads(values, count))
 
     def of_groups(self, select):
@@ -311,7 +314,7 @@ class Routers:
             assert axis == -1
             values, count = (a, -kth) if kth < 0 else (-a, kth + 1)
             # Experts are chosen by token, keys by head too.
-            (self.record_keys if a.ndim == 4 else self.record)(values, count)
+            (self.record_keys if a.ndim == self.key_axes else self.record)(values, count)
             return PARTITION(a, kth=kth, axis=axis)
 
         mixer = phimoe.sparsemixer

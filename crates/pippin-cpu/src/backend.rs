@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use pippin_tensor::{
-    Activation, AttentionSpec, Backend, Gate, HeadSpec, KeyChoice, KvCacheSpec, Linear, MatrixData, Norm,
+    Activation, AttentionSpec, Backend, Beside, BlockFloat, Gate, HeadSpec, KeyChoice, KvCacheSpec, Linear, MatrixData, Norm,
     PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs,
     TensorData, TensorError,
 };
@@ -150,6 +150,14 @@ impl Backend for CpuBackend {
         self.run_softmax(x)
     }
 
+    fn sinkhorn(&self, x: &CpuTensor, iterations: usize, eps: f32) -> Result<CpuTensor> {
+        self.run_sinkhorn(x, iterations, eps)
+    }
+
+    fn round_blocks(&self, x: &CpuTensor, kind: BlockFloat) -> Result<CpuTensor> {
+        self.run_round_blocks(x, kind)
+    }
+
     fn weighted_sum(&self, x: &CpuTensor, weights: &CpuTensor) -> Result<CpuTensor> {
         self.run_weighted_sum(x, weights)
     }
@@ -218,8 +226,9 @@ impl Backend for CpuBackend {
         step: &StepInputs<Self>,
         group: usize,
         spec: &KeyChoice,
+        among: Option<&CpuIndices>,
     ) -> Result<CpuIndices> {
-        self.run_choose_keys([queries, weights], keys, step, group, spec)
+        self.run_choose_keys([queries, weights], keys, step, group, spec, among)
     }
 
     fn attention_among(
@@ -230,8 +239,10 @@ impl Backend for CpuBackend {
         group: usize,
         spec: &AttentionSpec,
         chosen: &CpuIndices,
+        beside: Option<Beside<'_, CpuKvCache>>,
+        sinks: Option<&CpuTensor>,
     ) -> Result<CpuTensor> {
-        self.run_attention_among(queries, cache, step, group, spec, chosen)
+        self.run_attention_among(queries, cache, step, group, spec, chosen, beside, sinks)
     }
 
     fn attention_over(

@@ -1,6 +1,6 @@
 //! Operations on rows: sums, products, norms, activations, gathers.
 
-use pippin_tensor::{Activation, Gate, Norm, Reduction, Result, TensorError};
+use pippin_tensor::{Activation, BlockFloat, Gate, Norm, Reduction, Result, TensorError};
 
 use crate::{
     CpuBackend, CpuIndices, CpuTensor,
@@ -22,6 +22,45 @@ pub(crate) fn row_norm<'a>(columns: usize, norm: &'a Norm<CpuTensor>) -> Result<
         parameter => Ok(parameter.as_ref().map(CpuTensor::values)),
     };
     Ok(RowNorm { kind, width, eps, weight: check(&norm.weight)?, bias: check(&norm.bias)? })
+}
+
+/// The largest numbers of the types that blocks are rounded to.
+const E4M3_MAX: f32 = 448.0;
+const E2M1_MAX: f32 = 6.0;
+
+/// A block of numbers, rounded.
+fn round_block(kind: BlockFloat, x: &[f32], out: &mut [f32]) {
+    let largest = x.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+    // The power of two that is a number, or the next one above it.
+    let power_above = |x: f32| {
+        let below = f32::from_bits(x.to_bits() & 0x7f80_0000);
+        if below == x { x } else { below * 2.0 }
+    };
+    let scale = match kind {
+        BlockFloat::E4m3 => power_above(largest.max(1e-4) / E4M3_MAX),
+        BlockFloat::E2m1 => power_above((largest / E2M1_MAX).max(f32::MIN_POSITIVE)),
+        _ => round_e4m3((largest / E2M1_MAX).max(2f32.powi(-9))),
+    };
+    for (out, x) in out.iter_mut().zip(x) {
+        let x = x / scale;
+        *out = scale * if kind == BlockFloat::E4m3 { round_e4m3(x) } else { round_e2m1(x) };
+    }
+}
+
+fn round_e4m3(x: f32) -> f32 {
+    // Normal numbers have three bits after the first; those below the smallest one have its spacing.
+    round_to_multiple(x, 3, -6).clamp(-E4M3_MAX, E4M3_MAX)
+}
+
+fn round_e2m1(x: f32) -> f32 {
+    round_to_multiple(x, 1, 0).clamp(-E2M1_MAX, E2M1_MAX)
+}
+
+/// A number rounded to so many bits after its first one, but to no less than those of `2^least`; of two nearest to the even one.
+fn round_to_multiple(x: f32, bits: i32, least: i32) -> f32 {
+    let exponent = (((x.to_bits() >> 23) & 0xff) as i32 - 127).clamp(least, 120);
+    let spacing = f32::from_bits(((exponent - bits + 127) as u32) << 23);
+    (x / spacing).round_ties_even() * spacing
 }
 
 impl CpuBackend {
@@ -148,6 +187,50 @@ impl CpuBackend {
             for (out, below) in out.iter_mut().zip(&below) {
                 // The exponential's smallest result is above zero.
                 *out = if *below == f32::NEG_INFINITY { 0.0 } else { *out / sum };
+            }
+        })
+    }
+
+    pub(crate) fn run_sinkhorn(&self, x: &CpuTensor, iterations: usize, eps: f32) -> Result<CpuTensor> {
+        let side = x.columns.isqrt();
+        if side * side != x.columns || side == 0 || iterations == 0 {
+            let found = format!("{} and {iterations} iterations", shape_of(x));
+            return Err(TensorError::shape("sinkhorn", "rows of square matrices, and iterations", found));
+        }
+        self.map_rows(x, x.columns, |x, out| {
+            for column in 0..side {
+                let places = || (column..side * side).step_by(side);
+                let highest = places().map(|place| x[place]).fold(f32::NEG_INFINITY, f32::max);
+                let mut sum = 0.0;
+                for place in places() {
+                    out[place] = (x[place] - highest).exp();
+                    sum += out[place];
+                }
+                places().for_each(|place| out[place] = out[place] / sum + eps);
+            }
+            for iteration in 0..iterations {
+                for column in (0..side).filter(|_| iteration > 0) {
+                    let places = || (column..side * side).step_by(side);
+                    let sum = places().map(|place| out[place]).sum::<f32>() + eps;
+                    places().for_each(|place| out[place] /= sum);
+                }
+                for row in out.chunks_exact_mut(side) {
+                    let sum = row.iter().sum::<f32>() + eps;
+                    row.iter_mut().for_each(|share| *share /= sum);
+                }
+            }
+        })
+    }
+
+    pub(crate) fn run_round_blocks(&self, x: &CpuTensor, kind: BlockFloat) -> Result<CpuTensor> {
+        let block = kind.block();
+        if !x.columns.is_multiple_of(block) {
+            let expected = format!("blocks of {block} columns");
+            return Err(TensorError::shape("round_blocks", expected, shape_of(x)));
+        }
+        self.map_rows(x, x.columns, |x, out| {
+            for (x, out) in x.chunks_exact(block).zip(out.chunks_exact_mut(block)) {
+                round_block(kind, x, out);
             }
         })
     }

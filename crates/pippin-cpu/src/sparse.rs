@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 
-use pippin_tensor::{AttentionSpec, KeyChoice, KvFormat, Reach, Result, StepInputs, TensorError};
+use pippin_tensor::{AttentionSpec, Beside, KeyChoice, KvFormat, Reach, Result, StepInputs, TensorError};
 
 use crate::{
     CpuBackend, CpuIndices, CpuKvCache, CpuTensor,
@@ -29,11 +29,13 @@ impl CpuBackend {
         step: &StepInputs<Self>,
         group: usize,
         spec: &KeyChoice,
+        among: Option<&CpuIndices>,
     ) -> Result<CpuIndices> {
-        let &KeyChoice { heads, key_dim, top_k } = spec;
+        let &KeyChoice { heads, key_dim, top_k, stride, block } = spec;
         let tables = Tables::new("choose_keys", cache, step, group)?;
         let view = SharedView(cache.view());
-        if (view.get().kv_heads, view.get().key_dim) != (1, key_dim) || key_dim == 0 || top_k == 0 {
+        let sizes = [key_dim, top_k, stride, block];
+        if (view.get().kv_heads, view.get().key_dim) != (1, key_dim) || sizes.contains(&0) {
             let found = format!("{} of {}, and {spec:?}", view.get().kv_heads, view.get().key_dim);
             return Err(TensorError::shape("choose_keys", "one head of the index's keys", found));
         }
@@ -43,15 +45,28 @@ impl CpuBackend {
                 return Err(TensorError::shape("choose_keys", expected, shape_of(operand)));
             }
         }
-        let longest = step.visible_ends.iter().max().copied().unwrap_or(0) as usize;
-        let width = top_k.min(longest);
+        let of_each = among.map_or(0, |among| among.len() / step.rows.max(1));
+        if among.is_some_and(|among| among.len() != of_each * step.rows || block > 1) {
+            let expected = format!("as many keys for each of {} rows, one by one", step.rows);
+            return Err(TensorError::shape("choose_keys", expected, format!("{spec:?}")));
+        }
+        let longest = step.visible_ends.iter().max().copied().unwrap_or(0) as usize / stride;
+        let count = top_k.saturating_mul(block);
+        let width = count.min(longest);
         let sequences = tables.sequences();
         let pages: Vec<&[u32]> = sequences.iter().flat_map(|of| of.rows.clone().map(|_| of.pages)).collect();
         let chosen: Vec<OnceLock<Vec<u32>>> = (0..step.rows).map(|_| OnceLock::new()).collect();
         self.pool.run(step.rows, &|row| {
             let seen = step.visible_ends[row];
-            let keys = if seen as usize <= top_k {
-                (0..seen).collect()
+            let keys: Vec<u32> = match among {
+                Some(among) => {
+                    let own = among[row * of_each..][..of_each].iter();
+                    own.copied().take_while(|token| *token < seen).collect()
+                }
+                None => (1..=seen / stride as u32).map(|key| key * stride as u32 - 1).collect(),
+            };
+            let keys = if keys.len() <= count {
+                keys
             } else {
                 let task = RankTask {
                     queries: queries.row(row),
@@ -64,7 +79,8 @@ impl CpuBackend {
                 SCRATCH.with_borrow_mut(|scratch| unsafe {
                     (self.kernels.0.ranks)(&task, &mut ranks, scratch);
                 });
-                best(&ranks, top_k)
+                let ranks: Vec<f32> = keys.iter().map(|token| ranks[*token as usize]).collect();
+                best_blocks(&ranks, top_k, block).into_iter().map(|key| keys[key]).collect()
             };
             // Each row is one task's.
             let _ = chosen[row].set(keys);
@@ -86,6 +102,8 @@ impl CpuBackend {
         group: usize,
         spec: &AttentionSpec,
         chosen: &CpuIndices,
+        beside: Option<Beside<'_, CpuKvCache>>,
+        sinks: Option<&CpuTensor>,
     ) -> Result<CpuTensor> {
         cache.check_attention(spec)?;
         if spec.reach != Reach::All {
@@ -112,8 +130,29 @@ impl CpuBackend {
         let sequences = tables.sequences();
         let pages: Vec<&[u32]> = sequences.iter().flat_map(|of| of.rows.clone().map(|_| of.pages)).collect();
         let view = SharedView(cache.view());
+        let other = match beside {
+            Some(Beside { cache, group, reach }) => {
+                let other = SharedView(cache.view());
+                if other.get().shape() != view.get().shape() || reach.limit() == Some(0) {
+                    let expected = format!("another cache of {:?}", view.get().shape());
+                    let found = format!("{:?}, {reach:?}", other.get().shape());
+                    return Err(TensorError::shape("attention_among", expected, found));
+                }
+                Some((other, Tables::new("attention_among", cache, step, group)?, reach))
+            }
+            None => None,
+        };
+        let other_sequences = other.as_ref().map(|(_, tables, _)| tables.sequences()).unwrap_or_default();
+        let other_pages: Vec<&[u32]> =
+            other_sequences.iter().flat_map(|of| of.rows.clone().map(|_| of.pages)).collect();
+        // The keys of the other cache that a row sees, which come first.
+        let besides = |row: usize| match &other {
+            Some((_, _, reach)) => reach.first(step.indices[row] as usize) as u32..step.visible_ends[row],
+            None => 0..0,
+        };
+        let most = (0..step.rows).map(|row| besides(row).len()).max().unwrap_or(0) + width;
         let page_size = view.get().page_size;
-        let own_pages = width.div_ceil(page_size);
+        let own_pages = most.div_ceil(page_size);
         let own_table: Vec<u32> = (0..(own_pages * BLOCK.min(step.rows)) as u32).collect();
         let out_columns = spec.heads * spec.value_dim;
         let mut out = self.buffer(step.rows * out_columns)?;
@@ -134,26 +173,46 @@ impl CpuBackend {
             };
             let own = SharedView(own);
             self.pool.run(rows, &|row| {
+                let (at, besides) = (row * own_pages * page_size, besides(first + row));
                 // SAFETY: indices are below the ends of what rows see, whose pages were checked; each row writes to pages of
-                // its own.
+                // its own, which have room for both.
                 unsafe {
-                    view.get().copy(pages[first + row], keys(first + row), &own.get(), row * own_pages)
+                    if let Some((other, ..)) = &other {
+                        other.get().copy(other_pages[first + row], besides.clone(), &own.get(), at);
+                    }
+                    let keys = keys(first + row).iter().copied();
+                    view.get().copy(pages[first + row], keys, &own.get(), at + besides.len());
                 };
             });
             let own_sequences: Vec<Sequence<'_>> = (0..rows)
                 .map(|row| Sequence { rows: row..row + 1, pages: &own_table[row * own_pages..][..own_pages] })
                 .collect();
-            let ends = (0..rows).map(|row| keys(first + row).len() as u32).collect();
+            let ends = (first..first + rows).map(|row| (besides(row).len() + keys(row).len()) as u32).collect();
             let visible = Visible { firsts: vec![0; rows], ends };
             let mut own_queries = self.buffer(rows * columns)?;
             own_queries[..rows * columns]
                 .copy_from_slice(&queries.values()[first * columns..][..rows * columns]);
             let own_queries = CpuTensor::new(rows, columns, own_queries);
-            let mixed = self.attend(&own_queries, own, &own_sequences, &visible, spec, None)?;
+            let mixed = self.attend(&own_queries, own, &own_sequences, &visible, spec, sinks)?;
             out[first * out_columns..][..rows * out_columns].copy_from_slice(mixed.values());
         }
         Ok(CpuTensor::new(step.rows, out_columns, out))
     }
+}
+
+/// The places of the blocks with the highest ranks, ascending: whole blocks, and the last one of what is there.
+fn best_blocks(ranks: &[f32], count: usize, block: usize) -> Vec<usize> {
+    if block == 1 {
+        return best(ranks, count).into_iter().map(|place| place as usize).collect();
+    }
+    let higher = |a: f32, b: f32| if a.is_nan() || a > b { a } else { b };
+    let mut blocks: Vec<f32> = ranks
+        .chunks(block)
+        .map(|ranks| ranks.iter().copied().fold(f32::NEG_INFINITY, |best, rank| higher(best, rank)))
+        .collect();
+    blocks.last_mut().into_iter().for_each(|last| *last = f32::INFINITY);
+    let places = |number: u32| number as usize * block..((number as usize + 1) * block).min(ranks.len());
+    best(&blocks, count).into_iter().flat_map(places).collect()
 }
 
 /// The indices of the highest ranks, ascending; of equals the first. What is no number is higher than all.
@@ -174,11 +233,17 @@ impl KvView {
         self.keys == self.values
     }
 
-    /// Copies a sequence's tokens to pages of another cache of this shape, from `first_page` on.
+    /// What caches have in common whose rows can be copied from one to the other.
+    fn shape(&self) -> (KvFormat, [usize; 4], bool) {
+        let &Self { format, page_size, kv_heads, key_dim, value_dim, .. } = self;
+        (format, [page_size, kv_heads, key_dim, value_dim], self.values_in_keys())
+    }
+
+    /// Copies a sequence's tokens to rows of another cache of this shape, from row `at` on, as pages follow each other.
     ///
     /// # Safety
     /// The tokens are in the sequence's pages, which lie in the cache; `to` has room for them, which nobody else uses.
-    unsafe fn copy(&self, pages: &[u32], tokens: &[u32], to: &Self, first_page: usize) {
+    unsafe fn copy(&self, pages: &[u32], tokens: impl Iterator<Item = u32> + Clone, to: &Self, at: usize) {
         let &Self { page_size, kv_heads, format, key_dim, value_dim, .. } = self;
         let element = match format {
             KvFormat::F32 => 4,
@@ -189,9 +254,9 @@ impl KvView {
         let values = (!self.values_in_keys()).then_some((self.values, to.values.cast_mut(), value_dim));
         for (from, to, dim) in std::iter::once(keys).chain(values) {
             let (row, block) = (dim * element, page_size * format.row_bytes(dim));
-            for (place, token) in tokens.iter().enumerate() {
-                let (page, slot) = (pages[*token as usize / page_size] as usize, *token as usize % page_size);
-                let (to_page, to_slot) = (first_page + place / page_size, place % page_size);
+            for (place, token) in (at..).zip(tokens.clone()) {
+                let (page, slot) = (pages[token as usize / page_size] as usize, token as usize % page_size);
+                let (to_page, to_slot) = (place / page_size, place % page_size);
                 for head in 0..kv_heads {
                     // SAFETY: by contract; a block holds the rows of one head, then their scales.
                     unsafe {

@@ -9,9 +9,10 @@ use pippin_tensor::{
 };
 
 use crate::altup::Flow;
+use crate::hyper::HyperFlow;
 use crate::cache::CachePlan;
 use crate::model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
-use crate::parts::{Input, Pass, Place, Rows};
+use crate::parts::{Compressed, Input, Pass, Place, Rows, Strides};
 use crate::plan::Plan;
 use crate::spec::{Block, DecoderSpec, LayerSpec};
 use crate::weights::{BlockWeights, LayerWeights, Weights};
@@ -117,6 +118,7 @@ impl<B: Backend> Decoder<B> {
         step: &StepInputs<B>,
         tokens: &B::Indices,
         routes: &[B::Indices],
+        strides: &[Strides<B>],
     ) -> Result<Outputs<B>> {
         let Self { backend, spec, info, weights, plan, caches, states, last_mixing, last_keeping, .. } = self;
         let backend = &**backend;
@@ -142,6 +144,10 @@ impl<B: Backend> Decoder<B> {
             (Some(spec), Some(weights)) => Some(Flow::begin(spec, weights, backend, x.clone())?),
             _ => None,
         };
+        let mut hyper = match spec.connections() {
+            Some(connections) => Some(HyperFlow::begin(connections, backend, &x)?),
+            None => None,
+        };
         let layer_inputs = match (&spec.layer_inputs, &weights.layer_inputs) {
             (Some(spec), Some(weights)) => Some(spec.of(weights, backend, tokens, &x)?),
             _ => None,
@@ -151,12 +157,14 @@ impl<B: Backend> Decoder<B> {
             step,
             angles: &angles,
             routes,
+            strides,
             caches,
             states,
             first_values: None,
             projected: None,
             layer_inputs,
             sums: Vec::new(),
+            compressed: Compressed::default(),
         };
         let rows = |block: (usize, usize)| match (wanted, &step.output_rows) {
             ([0, 0], _) if *last_keeping == Some(block) => Rows::None,
@@ -189,12 +197,27 @@ impl<B: Backend> Decoder<B> {
                         None => return Ok(nothing),
                     }
                 }
+                (LayerSpec::Hyper(layer), LayerWeights::Hyper(weights), _) => {
+                    for (number, ((block, weights), place)) in
+                        layer.blocks.iter().zip(weights).zip(places).enumerate()
+                    {
+                        let Some(flow) = hyper.take() else { break };
+                        let rows = rows((index, number));
+                        match block.forward(weights, &layer.connections, place, &mut pass, flow, rows)? {
+                            Some(next) => hyper = Some(next),
+                            None => return Ok(nothing),
+                        }
+                    }
+                }
                 // Weights are read for the layer that they are handed to, and all layers have streams, or none.
                 _ => return Err(TensorError::shape("layer", "the weights of its kind", "others").into()),
             }
         }
         if let Some(flow) = flow {
             x = flow.end(backend)?;
+        }
+        if let (Some(flow), Some(connections)) = (hyper, spec.connections()) {
+            x = flow.mixture(connections, backend)?;
         }
         if let Some(mix) = &weights.final_mix {
             x = mix.of(&pass, &x)?;
@@ -203,6 +226,29 @@ impl<B: Backend> Decoder<B> {
             x = pass.outputs(&x)?;
         }
         self.outputs(&x, wanted)
+    }
+
+    /// Where groups of tokens begin and end in a batch, for each length that the model has.
+    fn strides(&self, batch: &Batch) -> Result<Vec<Strides<B>>> {
+        let backend = &*self.backend;
+        let indices = batch.indices();
+        let of = |(length, groups): &(usize, Vec<usize>)| -> Result<Strides<B>> {
+            let length = *length as u32;
+            let ends = |index: &u32| (index + 1).is_multiple_of(length);
+            let goes_on: Vec<u32> = indices.iter().map(|i| u32::from(!i.is_multiple_of(length))).collect();
+            let firsts: Vec<u32> = indices.iter().map(|i| (i + 1).saturating_sub(length)).collect();
+            let rows = |group: &usize| -> Result<(usize, B::Indices)> {
+                let rows = batch.cache_rows(*group).iter().zip(indices);
+                let rows: Vec<u32> = rows.map(|(row, i)| if ends(i) { *row } else { u32::MAX }).collect();
+                Ok((*group, backend.indices(&rows)?))
+            };
+            Ok(Strides {
+                goes_on: backend.indices(&goes_on)?,
+                firsts: backend.indices(&firsts)?,
+                rows: groups.iter().map(rows).collect::<Result<_>>()?,
+            })
+        };
+        self.plan.strides.iter().map(of).collect()
     }
 
     /// Logits and representations of the rows that left the last layer: first those whose logits are wanted.
@@ -448,9 +494,10 @@ impl<B: Backend> LanguageModel for Decoder<B> {
                 backend.indices(&routes)
             })
             .collect::<Result<_, TensorError>>()?;
+        let strides = self.strides(&batch)?;
         let Outputs { logits, hidden } = match batch.rows() {
             0 => Outputs { logits: None, hidden: None },
-            _ => backend.record(&batch.shape(), || self.forward(&batch, &step, &tokens, &routes))?,
+            _ => backend.record(&batch.shape(), || self.forward(&batch, &step, &tokens, &routes, &strides))?,
         };
         let results = match logits {
             Some(logits) => match self.draw(&batch, &logits)? {

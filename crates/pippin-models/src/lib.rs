@@ -72,6 +72,7 @@ mod decoder;
 mod error;
 mod families;
 mod gguf;
+mod hyper;
 mod layer_inputs;
 mod load;
 mod model;
@@ -93,13 +94,15 @@ pub use decoder::Decoder;
 pub use error::{ModelError, Result};
 pub use families::{Family, ModelTypeRegistry};
 pub use gguf::{gguf_architectures, gguf_config, gguf_model, gguf_model_types, is_gguf};
+pub use gguf::{gguf_architectures, gguf_config, gguf_model, is_gguf};
+pub use hyper::{HyperBlock, HyperConnections, HyperLayer};
 pub use layer_inputs::LayerInputs;
 pub use load::{describe, describe_from, load, load_from};
 pub use model::{
     LanguageModel, Logits, Mixture, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted,
 };
 pub use parts::{
-    Attention, ChannelMix, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, FusedRows,
+    Attention, ChannelMix, CompressedAttention, CompressedIndex, Compression, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, FusedRows,
     GatedDelta, GatedNorm, HeadNorms, Index, Latent, LayerInput, LinearMap, NarrowExperts, NormSpec,
     OutputGate, Part, Projected, Projections, RgLru, RouterNorm, ScanForm, ScanNorms, SelectiveScan,
     SharedExpert, ShortConv, StateSpace, TimeMix,

@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) ropes: Vec<Arc<RopeSpec>>,
     /// The distinct numbers of heads that have matrices of their own.
     pub(crate) routes: Vec<usize>,
+    /// The distinct lengths of groups of tokens of which only the last one is kept, and the cache groups where that is so.
+    pub(crate) strides: Vec<(usize, Vec<usize>)>,
     /// The place of each part, layer by layer.
     pub(crate) places: Vec<Vec<Place>>,
 }
@@ -53,8 +55,12 @@ impl Plan {
         } else if let Some(shared) = shared {
             (place.cache, place.group) = (shared.cache, shared.group);
         }
-        if let Some(need) = needs.index {
-            place.index = self.cache(need);
+        place.others = needs.others.iter().map(|need| self.cache(*need)).collect();
+        if let Some(length) = needs.stride {
+            place.stride = number(&mut self.strides, &(length, Vec::new()), |a, b| a.0 == b.0);
+            for (_, group) in &place.others {
+                number(&mut self.strides[place.stride].1, group, |a, b| a == b);
+            }
         }
         place.states = self.states.len()..self.states.len() + needs.states.len();
         self.states.extend(&needs.states);
@@ -124,6 +130,7 @@ impl DecoderSpec {
                 LayerSpec::Blocks(blocks) => {
                     blocks.iter().rposition(|block| block.branches.iter().any(|branch| is_such(&branch.part)))
                 }
+                LayerSpec::Hyper(layer) => layer.blocks.iter().rposition(|block| is_such(&block.part)),
                 LayerSpec::AltUp(layer) => layer.parts().into_iter().any(is_such).then_some(0),
             };
             block.map(|block| (index, block))

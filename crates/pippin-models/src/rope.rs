@@ -339,6 +339,31 @@ pub(crate) fn read_from(
     Ok(Arc::new(spec))
 }
 
+/// YaRN whatever the scaling is called, with a factor of one where there is none, and without one on what is rotated.
+pub(crate) fn stretched(
+    config: Fields<'_>,
+    scaling: Option<Fields<'_>>,
+    base: f64,
+    dims: usize,
+    context: f64,
+) -> Result<Arc<RopeSpec>> {
+    let defaults = RopeDefaults { dims, theta: None, traditional: true };
+    let plain = read_from(config, None, Some(base), &defaults)?;
+    let number = |name: &str, default: f64| -> Result<f64> {
+        Ok(scaling.map(|scaling| scaling.positive(name)).transpose()?.flatten().unwrap_or(default))
+    };
+    let yarn = Yarn {
+        factor: number("factor", 1.0)?,
+        original_context: number("original_max_position_embeddings", context)?,
+        beta_fast: number("beta_fast", 32.0)?,
+        beta_slow: number("beta_slow", 1.0)?,
+        mscale: 0.0,
+        mscale_all_dim: 0.0,
+        truncate: true,
+    };
+    Ok(Arc::new(RopeSpec { frequencies: inverses(&yarn.periods(base, dims)), ..(*plain).clone() }))
+}
+
 /// `base ^ (-2i / dims)`, computed as MLX computes it from a base: as an exponential.
 fn unscaled(base: f64, dims: usize) -> Vec<f32> {
     let half = dims / 2;

@@ -3,6 +3,7 @@ use pippin_tensor::Dtype;
 
 use crate::Result;
 use crate::altup::{AltUp, Streams};
+use crate::hyper::{HyperConnections, HyperLayer};
 use crate::layer_inputs::LayerInputs;
 use crate::parts::{NormSpec, Part};
 use crate::residual_mix::ResidualMix;
@@ -28,6 +29,8 @@ pub mod limits {
     pub const EXPERTS: usize = 1 << 14;
     /// Streams that alternate.
     pub const STREAMS: usize = 64;
+    /// Iterations of a computation that is repeated for each part.
+    pub const ITERATIONS: usize = 1 << 10;
     /// Taps of a short convolution.
     pub const TAPS: usize = 1 << 10;
     /// Positions, and with them the context length and sliding windows.
@@ -169,6 +172,8 @@ pub enum LayerSpec {
     Blocks(Vec<Block>),
     /// Alternating updates of several streams. All layers of a model have them, or none.
     AltUp(Box<AltUp>),
+    /// Parts between which several streams are mixed. All layers of a model have them, or none.
+    Hyper(Box<HyperLayer>),
 }
 
 /// `x += scale * post(Σ branches(x))`, after which the stream may be multiplied by a parameter.
@@ -235,18 +240,20 @@ impl Block {
 impl LayerSpec {
     /// The parts of the layer, in order.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        let (blocks, altup) = match self {
-            Self::Blocks(blocks) => (blocks.as_slice(), None),
-            Self::AltUp(layer) => (&[][..], Some(layer.parts())),
+        let (blocks, altup, hyper) = match self {
+            Self::Blocks(blocks) => (blocks.as_slice(), None, &[][..]),
+            Self::AltUp(layer) => (&[][..], Some(layer.parts()), &[][..]),
+            Self::Hyper(layer) => (&[][..], None, layer.blocks.as_slice()),
         };
         let in_blocks = blocks.iter().flat_map(|block| &block.branches).map(|branch| &branch.part);
-        in_blocks.chain(altup.into_iter().flatten())
+        in_blocks.chain(altup.into_iter().flatten()).chain(hyper.iter().map(|block| &block.part))
     }
 
     fn validate(&self) -> Result<()> {
         let blocks = match self {
             Self::Blocks(blocks) => blocks,
             Self::AltUp(layer) => return layer.validate(),
+            Self::Hyper(layer) => return layer.validate(),
         };
         for block in blocks {
             for Branch { norm, part, post } in &block.branches {
@@ -266,6 +273,14 @@ impl DecoderSpec {
     pub(crate) fn streams(&self) -> Option<&Streams> {
         match self.layers.first() {
             Some(LayerSpec::AltUp(layer)) => Some(&layer.streams),
+            _ => None,
+        }
+    }
+
+    /// How the streams of a model are mixed that has them in another way.
+    pub(crate) fn connections(&self) -> Option<&HyperConnections> {
+        match self.layers.first() {
+            Some(LayerSpec::Hyper(layer)) => Some(&layer.connections),
             _ => None,
         }
     }
@@ -307,10 +322,11 @@ impl DecoderSpec {
         self.layers.iter().try_for_each(LayerSpec::validate)?;
         let streams = |layer: &LayerSpec| match layer {
             LayerSpec::AltUp(layer) => Some(&*layer.streams) == self.streams(),
-            LayerSpec::Blocks(_) => self.streams().is_none(),
+            LayerSpec::Hyper(layer) => Some(&layer.connections) == self.connections(),
+            LayerSpec::Blocks(_) => self.streams().is_none() && self.connections().is_none(),
         };
         if !self.layers.iter().all(streams) {
-            return Err(check::problem("altup_num_inputs", "gives layers different streams"));
+            return Err(check::problem("hc_mult", "gives layers different streams"));
         }
         self.layer_inputs.iter().try_for_each(LayerInputs::validate)?;
         let width = self.layer_inputs.as_ref().map(|inputs| inputs.width);

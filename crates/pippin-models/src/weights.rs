@@ -3,6 +3,7 @@
 use pippin_tensor::Norm;
 
 use crate::altup::{AltUpWeights, StreamsWeights};
+use crate::hyper::HyperBlockWeights;
 use crate::layer_inputs::LayerInputsWeights;
 use crate::parts::{NormSpec, PartWeights, join};
 use crate::residual_mix::ResidualMixWeights;
@@ -32,6 +33,7 @@ pub(crate) struct Weights<L, V> {
 pub(crate) enum LayerWeights<L, V> {
     Blocks(Vec<BlockWeights<L, V>>),
     AltUp(Box<AltUpWeights<L, V>>),
+    Hyper(Vec<HyperBlockWeights<L, V>>),
 }
 
 /// The weights of a block.
@@ -76,6 +78,10 @@ impl<L, V> Weights<L, V> {
                 LayerSpec::Blocks(blocks) => blocks,
                 LayerSpec::AltUp(layer) => {
                     layers.push(LayerWeights::AltUp(Box::new(layer.weights(source, &at, hidden)?)));
+                    continue;
+                }
+                LayerSpec::Hyper(layer) => {
+                    layers.push(LayerWeights::Hyper(layer.weights(source, &at, hidden)?));
                     continue;
                 }
             };

@@ -4,7 +4,7 @@ use std::ops::Range;
 use pippin_sampling::Sampler;
 
 use crate::{
-    Activation, AttentionSpec, Batch, Gate, KeyChoice, KvCacheSpec, MatrixData, Norm, PositionScale,
+    Activation, AttentionSpec, Batch, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, MatrixData, Norm, PositionScale,
     Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs, StepShape,
     TensorData, TensorError,
 };
@@ -339,6 +339,20 @@ pub trait Backend: Sized + Debug + 'static {
     /// The device failed.
     fn softmax(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
 
+    /// Rows of square matrices (`[n, s · s]`, row by row) made nearly doubly stochastic (Sinkhorn and Knopp): the softmax of each
+    /// column, plus `eps`; then each row is divided by its sum plus `eps`, and each column and each row by turns, until rows
+    /// have been `iterations` times.
+    ///
+    /// # Errors
+    /// A number of columns that is no square, or no iterations.
+    fn sinkhorn(&self, x: &Self::Tensor, iterations: usize, eps: f32) -> Result<Self::Tensor>;
+
+    /// Numbers rounded in blocks of neighbouring columns, see [`BlockFloat`].
+    ///
+    /// # Errors
+    /// Columns that are not whole blocks.
+    fn round_blocks(&self, x: &Self::Tensor, kind: BlockFloat) -> Result<Self::Tensor>;
+
     /// Weighted sums of neighbouring rows: `[n · c, d]` with weights `[n, c]` gives `[n, d]`, the rows added in order.
     ///
     /// # Errors
@@ -439,11 +453,11 @@ pub trait Backend: Sized + Debug + 'static {
     /// sequence: at most `spec.top_k`. The index has keys of one head in a cache of a group, and `spec.heads` queries for
     /// each row (`[rows, heads * key_dim]`); a key's rank is `Σ weights[h] · max(queries[h] · key, 0)`, the weights being
     /// `[rows, heads]`, and of equals the earlier key comes first. Returns `[rows * k]` indices of tokens within their
-    /// sequences, ascending; where there are fewer than `k`, what follows them is `u32::MAX`. `k` is `top_k`, or less where
-    /// no row of the step sees so many.
+    /// sequences, ascending; where there are fewer than `k`, what follows them is `u32::MAX`. `k` is `top_k` blocks, or less where
+    /// no row of the step sees so many. With `among`, which an earlier choice returned, only keys that are in it are chosen.
     ///
     /// # Errors
-    /// Shapes that do not fit.
+    /// Shapes that do not fit, or blocks among others.
     fn choose_keys(
         &self,
         queries: &Self::Tensor,
@@ -452,10 +466,12 @@ pub trait Backend: Sized + Debug + 'static {
         step: &StepInputs<Self>,
         group: usize,
         spec: &KeyChoice,
+        among: Option<&Self::Indices>,
     ) -> Result<Self::Indices>;
 
     /// [`attention`](Self::attention) in which each row sees the keys that [`choose_keys`](Self::choose_keys) chose for it,
-    /// `chosen`, and no others. Where these are all that it would see, the result is that of `attention` to the bit.
+    /// `chosen`, those of another cache besides if there is one, and no others. Where the chosen are all that it would see, and
+    /// there is no other cache, the result is that of `attention` to the bit.
     ///
     /// # Errors
     /// Shapes that do not fit, or a reach that is not [`Reach::All`](crate::Reach::All).
@@ -467,6 +483,8 @@ pub trait Backend: Sized + Debug + 'static {
         group: usize,
         spec: &AttentionSpec,
         chosen: &Self::Indices,
+        beside: Option<Beside<'_, Self::KvCache>>,
+        sinks: Option<&Self::Tensor>,
     ) -> Result<Self::Tensor>;
 
     /// Attention without a cache: row `i` of the queries sees the rows from `spans[2 i]` to before `spans[2 i + 1]` of

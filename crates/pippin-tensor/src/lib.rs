@@ -55,7 +55,7 @@ pub use error::TensorError;
 pub use pippin_sampling as sampling;
 pub use pippin_weights::{Dtype, MatrixData, QuantMode, QuantSpec, QuantizedData, TensorData, minifloat};
 pub use spec::{
-    Activation, AttentionSpec, Gate, KeyChoice, KvCacheSpec, KvFormat, Norm, NormKind, PositionScale, Reach,
+    Activation, AttentionSpec, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, KvFormat, Norm, NormKind, PositionScale, Reach,
     Reduction, RopeFrequencies, RopeSpec, RouterSpec, ScanInputs, ScanSpec, ScanUpdate, ScoreFunction,
     StateSpec, ValueStore,
 };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pippin_sampling::{Sampler, Scratch};
 
 use crate::{
-    Activation, AttentionSpec, Backend, CacheInputs, Drawn, Gate, KeyChoice, KvCacheSpec, MatrixData, Norm,
+    Activation, AttentionSpec, Backend, Beside, BlockFloat, CacheInputs, Drawn, Gate, KeyChoice, KvCacheSpec, MatrixData, Norm,
     PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs,
     StepShape, TensorData, TensorError,
 };
@@ -259,6 +259,14 @@ impl<B: Backend> Backend for Late<B> {
         self.inner.softmax(x)
     }
 
+    fn sinkhorn(&self, x: &B::Tensor, iterations: usize, eps: f32) -> Result<B::Tensor> {
+        self.inner.sinkhorn(x, iterations, eps)
+    }
+
+    fn round_blocks(&self, x: &B::Tensor, kind: BlockFloat) -> Result<B::Tensor> {
+        self.inner.round_blocks(x, kind)
+    }
+
     fn weighted_sum(&self, x: &B::Tensor, weights: &B::Tensor) -> Result<B::Tensor> {
         self.inner.weighted_sum(x, weights)
     }
@@ -321,8 +329,9 @@ impl<B: Backend> Backend for Late<B> {
         step: &StepInputs<Self>,
         group: usize,
         spec: &KeyChoice,
+        among: Option<&B::Indices>,
     ) -> Result<B::Indices> {
-        self.inner.choose_keys(queries, weights, keys, &Self::inner_step(step), group, spec)
+        self.inner.choose_keys(queries, weights, keys, &Self::inner_step(step), group, spec, among)
     }
 
     fn attention_among(
@@ -333,8 +342,11 @@ impl<B: Backend> Backend for Late<B> {
         group: usize,
         spec: &AttentionSpec,
         chosen: &B::Indices,
+        beside: Option<Beside<'_, B::KvCache>>,
+        sinks: Option<&B::Tensor>,
     ) -> Result<B::Tensor> {
-        self.inner.attention_among(queries, cache, &Self::inner_step(step), group, spec, chosen)
+        let step = Self::inner_step(step);
+        self.inner.attention_among(queries, cache, &step, group, spec, chosen, beside, sinks)
     }
 
     fn attention_over(

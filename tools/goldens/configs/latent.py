@@ -124,7 +124,70 @@ MINICPM3 = {
     "tie_word_embeddings": False,
 }
 
+DEEPSEEK_V41 = {
+    "model_type": "deepseek_v41",
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "head_dim": 32,
+    "q_lora_rank": 32,
+    "qk_rope_head_dim": 8,
+    "o_groups": 2,
+    "o_lora_rank": 24,
+    "moe_intermediate_size": 48,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "scoring_func": "sqrtsoftplus",
+    "gate_temp": 1.0,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.5,
+    "swiglu_limit": 1.0,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 6,
+    "compress_ratios": [0, 2, 2, 2],
+    "kv_source_layer_ids": [1],
+    "index_source_layer_ids": [1, 2],
+    "compress_rope_theta": 1000.0,
+    "candidate_source_layer_id": 1,
+    "candidate_topk_blocks": 3,
+    "candidate_block_size": 2,
+    "index_n_heads": 8,
+    "index_head_dim": 32,
+    "index_topk": 4,
+    "rope_theta": 10000.0,
+    "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 8, "beta_slow": 1},
+    "hc_mult": 3,
+    "hc_sinkhorn_iters": 5,
+    "hc_eps": 1e-6,
+    "vocab_size": 48,
+    "max_position_embeddings": 256,
+}
+
+# Vectors of single tokens, then of four; no blocks, no scaling, widths that are not whole blocks.
+DEEPSEEK_V41_PLAIN = DEEPSEEK_V41 | {
+    "num_hidden_layers": 3,
+    "head_dim": 24,
+    "index_head_dim": 16,
+    "compress_ratios": [1, 4, 4],
+    "kv_source_layer_ids": [0, 1],
+    "index_source_layer_ids": [0, 1],
+    "candidate_source_layer_id": -1,
+    "index_topk": 3,
+    "scoring_func": "sigmoid",
+    "norm_topk_prob": False,
+    "swiglu_limit": 0,
+    "rope_scaling": None,
+    "hc_mult": 2,
+}
+
 CONFIGS = {
+    "deepseek_v41": DEEPSEEK_V41,
+    "deepseek_v41-plain": DEEPSEEK_V41_PLAIN,
+    "deepseek_v41-4bit": DEEPSEEK_V41 | {
+        "num_hidden_layers": 3, "hidden_size": 96, "o_lora_rank": 32, "moe_intermediate_size": 64, "gate_temp": 2.0,
+        "compress_ratios": [0, 2, 2], "quantization": {"group_size": 32, "bits": 4} | {
+            f"model.layers.{i}.{module}_hc.fn": False for i in range(3) for module in ("attn", "ffn")},
+    },
     "deepseek_v3": DEEPSEEK_V3,
     "deepseek_v3-4bit": four_bits(DEEPSEEK_V3, **PACKED),
     "deepseek_v3-yarn": DEEPSEEK_V3 | {
@@ -151,6 +214,19 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "deepseek_v41": [
+        {"sliding_window": 12},
+        {"index_topk": 2},
+        {"candidate_topk_blocks": 2},
+        {"candidate_source_layer_id": -1},
+        {"compress_rope_theta": 100000.0},
+        {"rope_scaling": None},
+        {"hc_sinkhorn_iters": 1},
+        {"swiglu_limit": 0},
+        {"gate_temp": 2.0},
+        {"scoring_func": "softmax"},
+        {"index_source_layer_ids": [1]},
+    ],
     "deepseek_v3": [
         {"topk_group": 1}, {"routed_scaling_factor": 1.0}, {"norm_topk_prob": False}, {"num_experts_per_tok": 2},
     ],

@@ -328,8 +328,8 @@ pub(crate) unsafe fn activate<S: Simd>(activation: Activation, x: &[f32], out: &
 /// Whether [`activate`] has an activation.
 pub(crate) fn has_activation(activation: Activation) -> bool {
     use Activation::{
-        Clamp, Exp, ExpExcess, Gelu, GeluSigmoid, GeluTanh, Relu, ReluSquared, Sigmoid, Silu, SoftCap,
-        Softplus, Sqrt, Tanh,
+        Clamp, Exp, ExpExcess, Gelu, GeluSigmoid, GeluTanh, Reciprocal, Relu, ReluSquared, Sigmoid, Silu,
+        SoftCap, Softplus, Sqrt, Tanh,
     };
     matches!(
         activation,
@@ -344,6 +344,7 @@ pub(crate) fn has_activation(activation: Activation) -> bool {
             | Exp
             | ExpExcess
             | Sqrt
+            | Reciprocal
             | SoftCap(_)
             | Clamp(_)
     )
@@ -386,6 +387,7 @@ unsafe fn of_one<S: Simd>(activation: Activation, x: S::F) -> S::F {
             Activation::Softplus => one_by_one::<S>(x, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
             Activation::ExpExcess => one_by_one::<S>(x, exp_excess),
             Activation::Sqrt => one_by_one::<S>(x, |x| if x < 0.0 { 0.0 } else { x.sqrt() }),
+            Activation::Reciprocal => one_by_one::<S>(x, f32::recip),
             // The backend refuses activations that are not above.
             _ => x,
         }

@@ -98,7 +98,7 @@ pub(crate) fn attentions(spec: &mut DecoderSpec) -> impl Iterator<Item = (usize,
     spec.layers.iter_mut().enumerate().flat_map(|(index, layer)| {
         let blocks = match layer {
             LayerSpec::Blocks(blocks) => blocks.as_mut_slice(),
-            LayerSpec::AltUp(_) => &mut [],
+            LayerSpec::AltUp(_) | LayerSpec::Hyper(_) => &mut [],
         };
         let branches = blocks.iter_mut().flat_map(|block| &mut block.branches);
         branches.filter_map(move |branch| match &mut branch.part {

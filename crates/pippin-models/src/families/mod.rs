@@ -8,6 +8,7 @@ mod common;
 mod dbrx;
 mod deepseek;
 mod deepseek_v1;
+mod deepseek_v41;
 mod ernie4_5_moe;
 mod exaone;
 mod exaone_moe;
@@ -163,6 +164,8 @@ const FAMILIES: &[Family] = &[
     Family::new("deepseek_v32", &["deepseek_v32"], deepseek::deepseek_v32)
         .published(deepseek::published)
         .note("the index's norm has an epsilon of 1e-6, as in transformers"),
+    Family::new("deepseek_v41", &["deepseek_v41", "deepseek_v41_text"], deepseek_v41::spec)
+        .published(deepseek_v41::published),
     Family::new("dots1", &["dots1"], glm4_moe::dots1)
         .published(glm4_moe::published_in_place)
         .note("`layer_types` is not read"),

@@ -19,6 +19,8 @@ pub struct Experts {
     pub router_norm: Option<RouterNorm>,
     /// A parameter with a factor on the weight of each expert.
     pub expert_scale: Option<&'static str>,
+    /// Factor on the router's logits.
+    pub router_scale: f32,
     /// Soft cap of the router's logits.
     pub router_softcap: Option<f32>,
     /// A parameter that is added to the scores for the choice alone.
@@ -113,6 +115,7 @@ impl Experts {
             router_dense: false,
             router_norm: None,
             expert_scale: None,
+            router_scale: 1.0,
             router_softcap: None,
             correction: None,
             choice,
@@ -143,6 +146,7 @@ impl Experts {
                 ),
             ));
         }
+        positive("the factor on the router's logits", self.router_scale)?;
         if let Some(cap) = self.router_softcap {
             positive("moe_router_logit_softcapping", cap)?;
         }
@@ -250,6 +254,9 @@ impl Experts {
             }
             None => backend.linear(&x, &weights.router)?,
         };
+        if self.router_scale != 1.0 {
+            logits = backend.scale(&logits, self.router_scale, 0.0)?;
+        }
         if let Some(cap) = self.router_softcap {
             logits = backend.activate(&logits, Activation::SoftCap(cap))?;
         }

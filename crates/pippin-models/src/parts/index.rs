@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use pippin_tensor::{Backend, KeyChoice, Linear, Norm, Reach, RopeSpec, ValueStore};
 
-use super::{CacheNeed, NormSpec, Pass, Place, join};
+use super::{CacheNeed, NormSpec, Pass, Place, join, miscounted};
 use crate::source::{Cut, Source};
 use crate::spec::check::{positive, within};
 use crate::{Result, limits, rope};
@@ -77,7 +77,7 @@ impl Index {
     ) -> Result<()> {
         let keys = pass.backend.norm(keys, &weights.norm)?;
         let keys = pass.backend.rope(&keys, &pass.angles[place.rope], self.key_dim, &self.rope)?;
-        let (cache, group) = place.index;
+        let (cache, group) = own_cache(place)?;
         Ok(pass.backend.kv_write(&mut pass.caches[cache], &keys, None, &pass.step.groups[group].rows)?)
     }
 
@@ -93,8 +93,13 @@ impl Index {
         let queries = pass.backend.rope(queries, &pass.angles[place.rope], key_dim, &self.rope)?;
         let factor = (heads as f32).powf(-0.5) * (key_dim as f32).powf(-0.5);
         let weights = pass.backend.scale(weights, factor, 0.0)?;
-        let (cache, group) = place.index;
-        let choice = KeyChoice { heads, key_dim, top_k };
-        Ok(pass.backend.choose_keys(&queries, &weights, &pass.caches[cache], pass.step, group, &choice)?)
+        let (cache, group) = own_cache(place)?;
+        let choice = KeyChoice { heads, key_dim, top_k, stride: 1, block: 1 };
+        Ok(pass.backend.choose_keys(&queries, &weights, &pass.caches[cache], pass.step, group, &choice, None)?)
     }
+}
+
+/// The cache of an index, and the group of it.
+fn own_cache(place: &Place) -> Result<(usize, usize)> {
+    place.others.first().copied().ok_or_else(|| miscounted("caches", 1, 0))
 }

@@ -125,7 +125,7 @@ impl Latent {
                 values: ValueStore::InKeys(self.rank),
                 reach: Reach::All,
             }),
-            index: self.index.as_ref().map(Index::cache),
+            others: self.index.iter().map(Index::cache).collect(),
             rope: Some(self.rope.clone()),
             routes: Some(self.heads),
             heads: self.heads,
@@ -256,7 +256,9 @@ impl Latent {
         };
         let cache = &pass.caches[place.cache];
         let mixed = match &chosen {
-            Some(chosen) => backend.attention_among(&queries, cache, step, place.group, &spec, chosen)?,
+            Some(chosen) => {
+                backend.attention_among(&queries, cache, step, place.group, &spec, chosen, None, None)?
+            }
             None => backend.attention(&queries, cache, step, place.group, &spec, None)?,
         };
         let mixed = backend.reshape(&mixed, [rows * heads, rank])?;

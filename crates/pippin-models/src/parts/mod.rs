@@ -5,6 +5,7 @@
 
 mod attention;
 mod channel_mix;
+mod compressed;
 mod conv_gate;
 mod dense;
 mod experts;
@@ -31,6 +32,8 @@ use crate::{ModelError, Result};
 
 pub use attention::{Attention, HeadNorms, OutputGate, Projected, Projections};
 pub use channel_mix::ChannelMix;
+pub use compressed::{CompressedAttention, CompressedIndex, Compression};
+pub(crate) use compressed::{Compressed, Strides};
 pub use conv_gate::ConvGate;
 pub use dense::{Dense, DenseForm, FusedRows};
 pub use experts::{Experts, NarrowExperts, RouterNorm, SharedExpert};
@@ -48,6 +51,7 @@ pub use time_mix::TimeMix;
 
 use attention::AttentionWeights;
 use channel_mix::ChannelMixWeights;
+use compressed::CompressedAttentionWeights;
 use conv_gate::ConvGateWeights;
 use dense::DenseWeights;
 use experts::ExpertsWeights;
@@ -76,8 +80,10 @@ pub(crate) struct Needs {
     /// Whether tokens see each other in it.
     pub(crate) mixes: bool,
     pub(crate) cache: Option<CacheNeed>,
-    /// Keys of an index of its tokens.
-    pub(crate) index: Option<CacheNeed>,
+    /// What else it keeps for tokens: keys of an index.
+    pub(crate) others: Vec<CacheNeed>,
+    /// Tokens of a group, of which only the last one has a place in these.
+    pub(crate) stride: Option<usize>,
     /// The layer whose keys and values it reads instead of its own.
     pub(crate) shares: Option<usize>,
     /// Numbers of recurrent state for each slot, for each state that it keeps.
@@ -97,8 +103,9 @@ pub(crate) struct Place {
     /// Its cache among all layers', and the group of it.
     pub(crate) cache: usize,
     pub(crate) group: usize,
-    /// The cache of its index, and the group of it.
-    pub(crate) index: (usize, usize),
+    /// Its other caches, and the groups of them.
+    pub(crate) others: Vec<(usize, usize)>,
+    pub(crate) stride: usize,
     /// Its states among all.
     pub(crate) states: Range<usize>,
     pub(crate) rope: usize,
@@ -114,6 +121,8 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) angles: &'a [B::Tensor],
     /// For each number of heads that have matrices of their own: which head each row of heads is.
     pub(crate) routes: &'a [B::Indices],
+    /// For each length of groups of tokens of which only the last one is kept: where they begin and end.
+    pub(crate) strides: &'a [Strides<B>],
     pub(crate) caches: &'a mut [B::KvCache],
     pub(crate) states: &'a mut [B::State],
     /// The values of the first layer, for those that mix them into their own.
@@ -124,6 +133,7 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) projected: Option<(B::Tensor, B::Tensor)>,
     /// The sums of groups of layers before, in models that mix them, for the rows that are left.
     pub(crate) sums: Vec<B::Tensor>,
+    pub(crate) compressed: Compressed<B>,
 }
 
 /// Which rows leave a part that lets tokens see each other. The last such part's keys, values and states are needed for
@@ -293,6 +303,8 @@ macro_rules! parts {
 parts! {
     /// Attention over keys and values of its own, or another layer's.
     Attention: AttentionWeights,
+    /// Attention over a window, and over vectors that stand for several tokens before it.
+    CompressedAttention: CompressedAttentionWeights,
     /// Attention over one latent vector for each token.
     Latent: LatentWeights,
     /// A feed-forward network of a token and the one before it.

@@ -111,6 +111,12 @@ impl Array {
     }
 
     /// Each number through `f`.
+    /// These rows and, below them, those of another.
+    pub(super) fn above(&self, other: &Self) -> Self {
+        let values = self.values.iter().chain(&other.values).copied().collect();
+        Self { rows: self.rows + other.rows, columns: self.columns, values }
+    }
+
     pub(super) fn map(&self, f: impl Fn(f64) -> f64) -> Self {
         let values = self.values.iter().map(|v| f(*v)).collect();
         Self { values, ..*self }

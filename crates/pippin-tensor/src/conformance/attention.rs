@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     array::{Array, Random},
     check::{Check, assert_refused},
-    paged::{Case, Layer, attended},
+    paged::{Among, Case, Layer, attended},
 };
 use crate::{AttentionSpec, Backend, KvFormat, Reach, ValueStore};
 
@@ -206,7 +206,42 @@ pub fn attention_among<B: Backend>(backend: &B, tolerance: f64) {
             // Of either sign.
             let weights: Vec<Array> =
                 lengths.iter().map(|length| Array::random(random, *length, index.0).operand(|v| v)).collect();
-            case.judge_among(&check, &sequences, &weights, top_k);
+            case.judge_among(&check, &sequences, &weights, &Among { top_k, stride: 1, blocks: None });
+        }
+    }
+}
+
+/// The same with what else such layers have: keys that stand for several tokens, a choice of blocks of keys before that of keys,
+/// keys of another cache besides, and sinks.
+pub fn attention_beside<B: Backend>(backend: &B, tolerance: f64) {
+    use ValueStore::{InKeys, Own};
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(44);
+    let window = Options { reach: Reach::Window(9), ..PLAIN };
+    let sinks = Options { sinks: true, ..PLAIN };
+    let lengths = vec![1, 70, 32, 33];
+    let among = |top_k, stride, blocks| Among { top_k, stride, blocks };
+    let cases = [
+        ((8, 1, 72, InKeys(64)), sinks, Some(window), among(5, 4, None)),
+        ((4, 1, 32, InKeys(32)), sinks, Some(window), among(6, 2, Some((4, 3)))),
+        ((4, 2, 20, Own(12)), PLAIN, Some(PLAIN), among(70, 3, None)),
+        ((2, 1, 16, InKeys(16)), sinks, None, among(7, 1, Some((5, 2)))),
+        ((2, 1, 16, Own(16)), PLAIN, Some(window), among(1, 100, None)),
+    ];
+    for (case, (geometry, options, beside, among)) in cases.into_iter().enumerate() {
+        for (page_size, i) in [(7, 0), (32, 1)] {
+            let format = KvFormat::ALL[(case + i) % 4];
+            let index = (3, 1, 16, InKeys(16));
+            let mut layers = vec![
+                layer(random, geometry, options, format),
+                layer(random, index, PLAIN, KvFormat::ALL[(case + i + 1) % 4]),
+            ];
+            layers.extend(beside.map(|options| layer(random, geometry, options, format)));
+            let case = Case { layers, page_size, lengths: lengths.clone(), blocks: vec![] };
+            let sequences = case.sequences(random);
+            let weights: Vec<Array> =
+                lengths.iter().map(|length| Array::random(random, *length, index.0).operand(|v| v)).collect();
+            case.judge_among(&check, &sequences, &weights, &among);
         }
     }
 }

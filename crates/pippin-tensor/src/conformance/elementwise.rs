@@ -10,7 +10,7 @@ pub(super) const SHAPES: [(usize, usize); 8] =
     [(1, 1), (1, 3), (2, 16), (3, 40), (5, 64), (1, 1000), (33, 96), (70, 512)];
 
 /// Every activation, those with a limit with one that bends much and one that bends little.
-pub const ACTIVATIONS: [Activation; 16] = [
+pub const ACTIVATIONS: [Activation; 17] = [
     Activation::Silu,
     Activation::Gelu,
     Activation::GeluTanh,
@@ -23,6 +23,7 @@ pub const ACTIVATIONS: [Activation; 16] = [
     Activation::Exp,
     Activation::ExpExcess,
     Activation::Sqrt,
+    Activation::Reciprocal,
     Activation::SoftCap(0.5),
     Activation::SoftCap(30.0),
     Activation::Clamp(0.5),
@@ -54,6 +55,7 @@ pub(super) fn activation(activation: Activation, x: f64) -> f64 {
         Activation::Exp => x.exp(),
         Activation::ExpExcess => x.min(0.0).exp_m1() - x.min(0.0),
         Activation::Sqrt => x.max(0.0).sqrt(),
+        Activation::Reciprocal => x.recip(),
         Activation::SoftCap(cap) => f64::from(cap) * (x / f64::from(cap)).tanh(),
         Activation::Clamp(limit) => x.clamp(f64::from(-limit), f64::from(limit)),
     }

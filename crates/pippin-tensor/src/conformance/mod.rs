@@ -41,7 +41,7 @@ mod steps;
 mod weights;
 
 pub use attention::{
-    attention, attention_among, attention_over, cache_groups, extreme_scores, long_attention,
+    attention, attention_among, attention_beside, attention_over, cache_groups, extreme_scores, long_attention,
     spans_are_checked,
 };
 pub use cache::{duplicated_kv_rows, eight_bit_kv, kv_bounds, kv_shapes_are_checked, non_finite_kv};
@@ -53,7 +53,7 @@ pub use heads::{heads_are_checked, write_heads};
 pub use linears::{fused_products, linears_are_checked, mixed_linears};
 pub use matrices::{data_is_checked, embedding, gathered_products, large_products, matmul};
 pub use nan::{nan_elements, nan_scores};
-pub use norms::{norm, reduce, softmax, weighted_sum};
+pub use norms::{norm, reduce, round_blocks, sinkhorn, softmax, weighted_sum};
 pub use positions::{position_scale, rope, rope_angles};
 pub use recurrence::{causal_convolution, recurrences_are_checked, scan};
 pub use shapes::{columns, join, reshape, select_rows};
@@ -70,12 +70,12 @@ macro_rules! conformance_suite {
         $crate::conformance_suite!(@ $name, $make, $tolerance,
             transfers lend indices step_inputs
             add_and_mul scale activate gated nan_elements
-            norm reduce softmax weighted_sum
+            norm reduce softmax sinkhorn round_blocks weighted_sum
             reshape columns join select_rows
             matmul large_products gathered_products embedding data_is_checked
             fused_products mixed_linears linears_are_checked
             rope_angles position_scale rope
-            attention long_attention cache_groups extreme_scores attention_over attention_among spans_are_checked nan_scores
+            attention long_attention cache_groups extreme_scores attention_over attention_among attention_beside spans_are_checked nan_scores
             eight_bit_kv non_finite_kv kv_bounds duplicated_kv_rows kv_shapes_are_checked
             write_heads heads_are_checked
             route ties routers_are_checked

@@ -5,7 +5,7 @@ use super::{
     check::{Check, assert_refused},
     elementwise::SHAPES,
 };
-use crate::{Backend, Norm, NormKind, Reduction};
+use crate::{Backend, BlockFloat, Norm, NormKind, Reduction};
 
 /// A norm on the device.
 pub(super) fn upload_norm<B: Backend>(backend: &B, norm: &Norm<Array>) -> Norm<B::Tensor> {
@@ -137,6 +137,107 @@ pub fn softmax<B: Backend>(backend: &B, tolerance: f64) {
     let values = backend.read(&backend.softmax(&x).unwrap()).unwrap();
     assert!(values[..3].iter().all(|value| value.is_nan()), "{values:?}");
     assert_eq!(values[3..], [0.5, 0.0, 0.5]);
+}
+
+/// [`Backend::sinkhorn`] of small and larger matrices, after few and many iterations.
+pub fn sinkhorn<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(42);
+    for (rows, side) in [(1, 1), (3, 2), (33, 4), (5, 7)] {
+        for (iterations, eps, magnitude) in [(1, 1e-6, 1.0), (2, 0.125, 4.0), (20, 1e-6, 8.0)] {
+            let x = Array::random(random, rows, side * side).operand(|x| x * magnitude);
+            let eps_exact = f64::from(eps);
+            let expected = x.map_rows(|_, row| {
+                let at = |values: &[f64], line: usize, by_row: bool| -> Vec<f64> {
+                    (0..side)
+                        .map(|i| if by_row { values[line * side + i] } else { values[i * side + line] })
+                        .collect()
+                };
+                let mut values: Vec<f64> = row.iter().map(|x| x.exp()).collect();
+                let sums: Vec<f64> = (0..side).map(|column| at(&values, column, false).iter().sum()).collect();
+                values.iter_mut().enumerate().for_each(|(i, v)| *v = *v / sums[i % side] + eps_exact);
+                for iteration in 0..iterations {
+                    if iteration > 0 {
+                        let sums: Vec<f64> =
+                            (0..side).map(|column| at(&values, column, false).iter().sum()).collect();
+                        values.iter_mut().enumerate().for_each(|(i, v)| *v /= sums[i % side] + eps_exact);
+                    }
+                    let sums: Vec<f64> = (0..side).map(|row| at(&values, row, true).iter().sum()).collect();
+                    values.iter_mut().enumerate().for_each(|(i, v)| *v /= sums[i / side] + eps_exact);
+                }
+                values
+            });
+            check.rows((rows, side, iterations), rows, &expected, |part| {
+                backend.sinkhorn(&part.tensor(&x), iterations, eps)
+            });
+        }
+    }
+    let x = Array::random(random, 2, 12).upload(backend);
+    assert_refused("no square", backend.sinkhorn(&x, 2, 1e-6));
+    let x = Array::random(random, 2, 9).upload(backend);
+    assert_refused("no iterations", backend.sinkhorn(&x, 0, 1e-6));
+}
+
+/// [`Backend::round_blocks`]: every kind, blocks of every magnitude, and numbers in the middle of two.
+pub fn round_blocks<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(43);
+    for kind in [BlockFloat::E4m3, BlockFloat::E2m1, BlockFloat::E2m1Fine] {
+        let block = kind.block();
+        for (rows, blocks) in [(1, 1), (5, 3), (33, 2)] {
+            for magnitude in [1.0, 1e-6, 3e4] {
+                let x = Array::random(random, rows, blocks * block).operand(|x| x * magnitude);
+                let expected =
+                    x.map_rows(|_, row| row.chunks(block).flat_map(|block| rounded(kind, block)).collect());
+                check.rows((kind, rows, blocks, magnitude), rows, &expected, |part| {
+                    backend.round_blocks(&part.tensor(&x), kind)
+                });
+            }
+        }
+        // The scale is one: the largest number is that of the type. What is between two numbers becomes the even one.
+        let largest = if kind == BlockFloat::E4m3 { 448.0 } else { 6.0 };
+        let mut values = vec![0.0; block];
+        let halves: &[(f32, f32)] = match kind {
+            BlockFloat::E4m3 => &[(9.5, 10.0), (17.0, 16.0), (-19.0, -20.0), (0.000_976_562_5, 0.0)],
+            _ => &[(0.25, 0.0), (0.75, 1.0), (-1.25, -1.0), (1.75, 2.0), (2.5, 2.0), (-3.5, -4.0), (5.0, 4.0)],
+        };
+        halves.iter().enumerate().for_each(|(i, (given, _))| values[i] = *given);
+        values[block - 1] = largest;
+        let rounded = backend.round_blocks(&Array::new(1, block, &values).upload(backend), kind).unwrap();
+        let rounded = backend.read(&rounded).unwrap();
+        halves.iter().zip(&rounded).for_each(|((_, expected), found)| assert_eq!(expected, found, "{kind:?}"));
+        assert_eq!(rounded[block - 1], largest);
+        let x = Array::random(random, 2, block + 1).upload(backend);
+        assert_refused(kind, backend.round_blocks(&x, kind));
+        values[1] = f32::NAN;
+        let spoiled = backend.round_blocks(&Array::new(1, block, &values).upload(backend), kind).unwrap();
+        assert!(backend.read(&spoiled).unwrap()[1].is_nan(), "{kind:?}");
+    }
+}
+
+/// The reference for [`Backend::round_blocks`], by looking for the nearest of all numbers of a type.
+fn rounded(kind: BlockFloat, block: &[f64]) -> Vec<f64> {
+    let numbers = |mantissa: i32, exponents: std::ops::Range<i32>, largest: f64| -> Vec<f64> {
+        let steps = 1 << mantissa;
+        let subnormal = (0..steps).map(|i| f64::from(i) / f64::from(steps) * 2f64.powi(exponents.start));
+        let normal = exponents.clone().flat_map(|e| {
+            (steps..2 * steps).map(move |i| f64::from(i) / f64::from(steps) * 2f64.powi(e))
+        });
+        subnormal.chain(normal).filter(|number| *number <= largest).collect()
+    };
+    let (e4m3, e2m1) = (numbers(3, -6..9, 448.0), numbers(1, 0..3, 6.0));
+    let nearest = |numbers: &[f64], x: f64| {
+        let distance = |number: &&f64| (x.abs() - **number).abs();
+        numbers.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap().copysign(x)
+    };
+    let largest = block.iter().fold(0f64, |largest, x| largest.max(x.abs()));
+    let power_above = |x: f64| 2f64.powi(x.log2().ceil() as i32);
+    let (scale, numbers) = match kind {
+        BlockFloat::E4m3 => (power_above(largest.max(1e-4) / 448.0), &e4m3),
+        BlockFloat::E2m1 => (power_above((largest / 6.0).max(2f64.powi(-126))), &e2m1),
+        BlockFloat::E2m1Fine => (nearest(&e4m3, (largest / 6.0).max(2f64.powi(-9))), &e2m1),
+    };
+    block.iter().map(|x| scale * nearest(numbers, x / scale)).collect()
 }
 
 /// [`Backend::weighted_sum`] of one to many neighbouring rows.

@@ -8,7 +8,7 @@ use super::{
     schedule::{Piece, gather},
 };
 use crate::{
-    AttentionSpec, Backend, Batch, Dtype, GIVEN_BACK, Input, KeyChoice, KvCacheSpec, KvFormat, Result,
+    AttentionSpec, Backend, Batch, Beside, Dtype, GIVEN_BACK, Input, KeyChoice, KvCacheSpec, KvFormat, Result,
     SequenceRows, StepLimits, TensorData, ValueStore, Want,
 };
 
@@ -119,18 +119,38 @@ where
     })
 }
 
+/// How an index chooses in a case: of the keys that stand for `stride` tokens each the best `top_k`, of so many blocks of a
+/// size if there are some.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Among {
+    pub(super) top_k: usize,
+    pub(super) stride: usize,
+    pub(super) blocks: Option<(usize, usize)>,
+}
+
 /// The reference for the choice of an index: for each row those of its keys and the ones before that rank highest, in order.
-fn chosen(index: &Heads, weights: &Array, choice: &KeyChoice) -> Vec<Vec<usize>> {
-    let &KeyChoice { key_dim, top_k, .. } = choice;
+fn chosen(index: &Heads, weights: &Array, choice: &KeyChoice, among: Option<&[Vec<usize>]>) -> Vec<Vec<usize>> {
+    let &KeyChoice { key_dim, top_k, stride, block, .. } = choice;
     let rank = |row: usize, key: usize| -> f64 {
         let queries = index.queries.row(row).chunks(key_dim).zip(weights.row(row));
         queries.map(|(query, weight)| weight * dot(query, index.keys.row(key)).max(0.0)).sum()
     };
     let of_row = |row: usize| {
-        let mut keys: Vec<(f64, usize)> = (0..=row).map(|key| (rank(row, key), key)).collect();
+        let keys: Vec<usize> = match among {
+            Some(among) => among[row].clone(),
+            None => (0..=row).filter(|key| (key + 1).is_multiple_of(stride)).collect(),
+        };
+        let mut blocks: Vec<(f64, &[usize])> = keys
+            .chunks(block)
+            .map(|keys| (keys.iter().map(|key| rank(row, *key)).fold(f64::NEG_INFINITY, f64::max), keys))
+            .collect();
+        if let Some((best, _)) = blocks.last_mut().filter(|_| block > 1) {
+            *best = f64::INFINITY;
+        }
         // Stable: of equals the first.
-        keys.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let mut keys: Vec<usize> = keys.into_iter().take(top_k).map(|(_, key)| key).collect();
+        blocks.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut keys: Vec<usize> =
+            blocks.into_iter().take(top_k).flat_map(|(_, keys)| keys).copied().collect();
         keys.sort_unstable();
         keys
     };
@@ -252,16 +272,17 @@ impl Case {
     }
 
     /// Judges [`Backend::choose_keys`] and [`Backend::attention_among`] on sequences of this case, whose second layer is the
-    /// index that chooses `top_k` of the first layer's keys; `weights` are those of its queries, for each sequence.
+    /// index that chooses the first layer's keys, and whose third one, if there is one, has keys besides; `weights` are those
+    /// of the index's queries, for each sequence.
     pub(super) fn judge_among<B: Backend>(
         &self,
         check: &Check<'_, B>,
         sequences: &[Vec<Heads>],
         weights: &[Array],
-        top_k: usize,
+        among: &Among,
     ) {
         let backend = check.backend;
-        let [layer, index] = &self.layers[..] else { panic!("a layer and its index") };
+        let (layer, index) = (&self.layers[0], &self.layers[1]);
         let specs: Vec<KvCacheSpec> =
             self.layers.iter().map(|layer| layer.cache(self.pages(), self.page_size)).collect();
         for spec in &specs {
@@ -269,14 +290,31 @@ impl Case {
                 return;
             }
         }
-        let choice = KeyChoice { heads: index.spec.heads, key_dim: index.spec.key_dim, top_k };
+        let &Among { top_k, stride, blocks } = among;
+        let &AttentionSpec { heads, key_dim, .. } = &index.spec;
+        let choice = KeyChoice { heads, key_dim, top_k, stride, block: 1 };
+        let of_blocks = blocks.map(|(top_k, block)| KeyChoice { top_k, block, ..choice });
         let expected: Vec<Vec<Array>> = sequences
             .iter()
             .zip(weights)
             .map(|(heads, weights)| {
-                let chosen = chosen(&heads[1], weights, &choice);
-                let operands = [&heads[0].queries, &heads[0].keys, &heads[0].values];
-                vec![attended(operands, &layer.spec, None, |row| chosen[row].iter().copied())]
+                let blocks = of_blocks.map(|choice| chosen(&heads[1], weights, &choice, None));
+                let chosen = chosen(&heads[1], weights, &choice, blocks.as_deref());
+                // Keys of the other cache stand before the first layer's.
+                let (reach, [keys, values]) = match (self.layers.get(2), heads.get(2)) {
+                    (Some(layer), Some(other)) => {
+                        let both = [(&other.keys, &heads[0].keys), (&other.values, &heads[0].values)];
+                        (Some(layer.spec.reach), both.map(|(a, b)| a.above(b)))
+                    }
+                    _ => (None, [heads[0].keys.clone(), heads[0].values.clone()]),
+                };
+                let others = if reach.is_some() { heads[0].keys.rows } else { 0 };
+                let visible = |row: usize| {
+                    let besides = reach.map_or(0..0, |reach| reach.first(row)..row + 1);
+                    besides.chain(chosen[row].iter().map(move |key| others + key))
+                };
+                let operands = [&heads[0].queries, &keys, &values];
+                vec![attended(operands, &layer.spec, layer.sinks.as_ref(), visible)]
             })
             .collect();
         let start = || {
@@ -287,24 +325,40 @@ impl Case {
             }
             caches
         };
-        let case = (self, choice);
+        let sinks = layer.sinks.as_ref().map(|sinks| sinks.upload(backend));
+        let case = (self, among);
         check.sequences(&case, &expected, &[check.tolerance], &[], start, |caches, pieces| {
             let step = backend.upload(&self.batch(pieces, &self.tables(sequences, pieces))?)?;
             let rows = |group: usize, of: fn(&Heads) -> &Array| {
                 gather(backend, pieces, |sequence| of(&sequences[sequence][group]))
             };
+            let indices: Vec<usize> = pieces.iter().flat_map(|piece| piece.rows.clone()).collect();
             for (group, (cache, layer)) in caches.iter_mut().zip(&self.layers).enumerate() {
                 let values = layer.has_values().then(|| rows(group, |heads| &heads.values));
                 let keys = rows(group, |heads| &heads.keys);
-                backend.kv_write(cache, &keys, values.as_ref(), &step.groups[group].rows)?;
+                let mut to = backend.read_indices(&step.groups[group].rows)?;
+                for (to, index) in to.iter_mut().zip(&indices) {
+                    // Only some tokens have keys of the first two.
+                    if group < 2 && !(index + 1).is_multiple_of(stride) {
+                        *to = u32::MAX;
+                    }
+                }
+                backend.kv_write(cache, &keys, values.as_ref(), &backend.indices(&to)?)?;
             }
             let weights = gather(backend, pieces, |sequence| &weights[sequence]);
             let index_queries = rows(1, |heads| &heads.queries);
-            let chosen = backend.choose_keys(&index_queries, &weights, &caches[1], &step, 1, &choice)?;
+            let choose = |choice: &KeyChoice, among: Option<&B::Indices>| {
+                backend.choose_keys(&index_queries, &weights, &caches[1], &step, 1, choice, among)
+            };
+            let blocks = of_blocks.map(|choice| choose(&choice, None)).transpose()?;
+            let chosen = choose(&choice, blocks.as_ref())?;
             let queries = rows(0, |heads| &heads.queries);
-            let output = backend.attention_among(&queries, &caches[0], &step, 0, &layer.spec, &chosen)?;
-            if self.lengths.iter().all(|length| *length <= top_k) {
-                let all = backend.attention(&queries, &caches[0], &step, 0, &layer.spec, None)?;
+            let beside = caches.get(2).map(|cache| Beside { cache, group: 2, reach: self.layers[2].spec.reach });
+            let output = backend
+                .attention_among(&queries, &caches[0], &step, 0, &layer.spec, &chosen, beside, sinks.as_ref())?;
+            let is_plain = beside.is_none() && blocks.is_none() && stride == 1;
+            if is_plain && self.lengths.iter().all(|length| *length <= top_k) {
+                let all = backend.attention(&queries, &caches[0], &step, 0, &layer.spec, sinks.as_ref())?;
                 let (all, output) = (backend.read(&all)?, backend.read(&output)?);
                 let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
                 assert!(all.iter().zip(&output).all(same), "{case:?}: all keys are chosen, the bits differ");

@@ -57,9 +57,34 @@ pub struct KeyChoice {
     pub heads: usize,
     /// Dimension of a query and of a key.
     pub key_dim: usize,
-    /// How many keys are chosen.
+    /// How many keys are chosen, or blocks of them.
     pub top_k: usize,
+    /// Where it is above one, not every token has a key: those at `stride - 1`, `2 stride - 1`, ... stand for as many tokens each.
+    pub stride: usize,
+    /// How many neighbouring keys are chosen together, by the best of them. The last block that a row sees any key of is
+    /// always chosen.
+    pub block: usize,
 }
+
+/// Keys that are seen besides those that were chosen, see [`Backend::attention_among`](crate::Backend::attention_among); `C` is
+/// a cache.
+#[derive(Debug)]
+pub struct Beside<'a, C> {
+    /// The cache that they are in, of the shape and the format of the other one.
+    pub cache: &'a C,
+    /// Its group.
+    pub group: usize,
+    /// How far back a token sees of them.
+    pub reach: Reach,
+}
+
+impl<C> Clone for Beside<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Beside<'_, C> {}
 
 /// How a KV cache stores its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

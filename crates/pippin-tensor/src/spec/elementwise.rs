@@ -26,6 +26,8 @@ pub enum Activation {
     ExpExcess,
     /// `√max(x, 0)`.
     Sqrt,
+    /// `1 / x`.
+    Reciprocal,
     /// `cap * tanh(x / cap)`.
     SoftCap(f32),
     /// `x`, or `±limit` where it is beyond that.
@@ -64,6 +66,29 @@ pub enum Gate {
         /// Where both operands are clamped.
         limit: f32,
     },
+}
+
+/// What the numbers of a block are rounded to, which share a scale: the largest magnitude of the block over the largest that the
+/// type has, rounded up to what a scale can be. Numbers beyond the type's largest become that; of two nearest, the even one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BlockFloat {
+    /// Blocks of 32 of E4M3, whose scale is a power of two. The largest magnitude counts as 10⁻⁴ at least.
+    E4m3,
+    /// Blocks of 32 of E2M1, whose scale is a power of two, 2⁻¹²⁶ at least.
+    E2m1,
+    /// Blocks of 16 of E2M1, whose scale is of E4M3, 2⁻⁹ at least, and rounded to nearest.
+    E2m1Fine,
+}
+
+impl BlockFloat {
+    /// Numbers of a block.
+    pub fn block(self) -> usize {
+        match self {
+            Self::E4m3 | Self::E2m1 => 32,
+            Self::E2m1Fine => 16,
+        }
+    }
 }
 
 /// One number of a row.

@@ -7,8 +7,8 @@ mod recurrence;
 mod rope;
 mod router;
 
-pub use attention::{AttentionSpec, KeyChoice, KvCacheSpec, KvFormat, Reach, ValueStore};
-pub use elementwise::{Activation, Gate, Reduction};
+pub use attention::{AttentionSpec, Beside, KeyChoice, KvCacheSpec, KvFormat, Reach, ValueStore};
+pub use elementwise::{Activation, BlockFloat, Gate, Reduction};
 pub use norm::{Norm, NormKind};
 pub use recurrence::{ScanInputs, ScanSpec, ScanUpdate, StateSpec};
 pub use rope::{PositionScale, RopeFrequencies, RopeSpec};
