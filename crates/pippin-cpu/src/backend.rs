@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use pippin_tensor::{
-    Activation, AttentionSpec, Backend, Beside, BlockFloat, Gate, HeadSpec, KeyChoice, KvCacheSpec, Linear, MatrixData, Norm,
-    PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs,
-    TensorData, TensorError,
+    Activation, AttentionSpec, Backend, Beside, BlockFloat, Gate, HeadSpec, KeyChoice, KvCacheSpec, Linear,
+    MatrixData, Norm, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec,
+    StateSpec, StepInputs, TensorData, TensorError,
 };
 
 use crate::{

@@ -187,7 +187,8 @@ impl CpuBackend {
             let own_sequences: Vec<Sequence<'_>> = (0..rows)
                 .map(|row| Sequence { rows: row..row + 1, pages: &own_table[row * own_pages..][..own_pages] })
                 .collect();
-            let ends = (first..first + rows).map(|row| (besides(row).len() + keys(row).len()) as u32).collect();
+            let ends =
+                (first..first + rows).map(|row| (besides(row).len() + keys(row).len()) as u32).collect();
             let visible = Visible { firsts: vec![0; rows], ends };
             let mut own_queries = self.buffer(rows * columns)?;
             own_queries[..rows * columns]

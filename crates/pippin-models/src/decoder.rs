@@ -9,8 +9,8 @@ use pippin_tensor::{
 };
 
 use crate::altup::Flow;
-use crate::hyper::HyperFlow;
 use crate::cache::CachePlan;
+use crate::hyper::HyperFlow;
 use crate::model::{LanguageModel, Logits, ModelInfo, Output, SlotEdit, StepId, Submitted};
 use crate::parts::{Compressed, Input, Pass, Place, Rows, Strides};
 use crate::plan::Plan;
@@ -497,7 +497,9 @@ impl<B: Backend> LanguageModel for Decoder<B> {
         let strides = self.strides(&batch)?;
         let Outputs { logits, hidden } = match batch.rows() {
             0 => Outputs { logits: None, hidden: None },
-            _ => backend.record(&batch.shape(), || self.forward(&batch, &step, &tokens, &routes, &strides))?,
+            _ => {
+                backend.record(&batch.shape(), || self.forward(&batch, &step, &tokens, &routes, &strides))?
+            }
         };
         let results = match logits {
             Some(logits) => match self.draw(&batch, &logits)? {

@@ -134,7 +134,8 @@ impl HyperBlock {
                 weight: None,
                 bias: None,
             },
-            shares: <[S::Linear; 3]>::try_from(shares).map_err(|found| miscounted("split", 3, found.len()))?,
+            shares: <[S::Linear; 3]>::try_from(shares)
+                .map_err(|found| miscounted("split", 3, found.len()))?,
             factors: source.vector(&join(&own, "scale"), &[3], same)?,
             norm: self.norm.weights(source, at, hidden)?,
             part: self.part.weights(source, at, hidden)?,

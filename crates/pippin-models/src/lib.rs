@@ -102,10 +102,10 @@ pub use model::{
     LanguageModel, Logits, Mixture, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted,
 };
 pub use parts::{
-    Attention, ChannelMix, CompressedAttention, CompressedIndex, Compression, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, FusedRows,
-    GatedDelta, GatedNorm, HeadNorms, Index, Latent, LayerInput, LinearMap, NarrowExperts, NormSpec,
-    OutputGate, Part, Projected, Projections, RgLru, RouterNorm, ScanForm, ScanNorms, SelectiveScan,
-    SharedExpert, ShortConv, StateSpace, TimeMix,
+    Attention, ChannelMix, CompressedAttention, CompressedIndex, Compression, ConvGate, DeltaInput,
+    DeltaProjections, Dense, DenseForm, Experts, FusedRows, GatedDelta, GatedNorm, HeadNorms, Index, Latent,
+    LayerInput, LinearMap, NarrowExperts, NormSpec, OutputGate, Part, Projected, Projections, RgLru,
+    RouterNorm, ScanForm, ScanNorms, SelectiveScan, SharedExpert, ShortConv, StateSpace, TimeMix,
 };
 pub use residual_mix::ResidualMix;
 pub use spec::{

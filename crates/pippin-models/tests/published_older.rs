@@ -149,3 +149,51 @@ fn kimi_k3_has_queries_keys_and_values_apart_and_experts_one_by_one() {
         }
     });
 }
+
+#[test]
+fn deepseek_v41_has_names_of_its_own_and_experts_one_by_one() {
+    agrees_when("deepseek_v41", |tensor| {
+        let name = match tensor.name() {
+            "lm_head.weight" => "head.weight".to_owned(),
+            "model.embed_tokens.weight" => "embed.weight".to_owned(),
+            name => name.strip_prefix("model.").unwrap().to_owned(),
+        };
+        let names = [
+            ("indexer.q_b_proj", "indexer.wq_b"),
+            ("indexer.k_proj", "indexer.wk"),
+            ("compressor.kv_norm", "compressor.norm"),
+            ("self_attn.q_a_norm", "self_attn.q_norm"),
+            ("e_score_correction_bias", "bias"),
+            ("post_attention_layernorm", "ffn_norm"),
+            ("input_layernorm", "attn_norm"),
+            ("attn_hc.fn.weight", "hc_attn_fn"),
+            ("attn_hc.fn.bias", "hc_attn_base"),
+            ("attn_hc.scale", "hc_attn_scale"),
+            ("ffn_hc.fn.weight", "hc_ffn_fn"),
+            ("ffn_hc.fn.bias", "hc_ffn_base"),
+            ("ffn_hc.scale", "hc_ffn_scale"),
+            ("compressor.gate_proj", "compressor.wgate"),
+            ("kv_proj", "wkv"),
+            ("q_a_proj", "wq_a"),
+            ("q_b_proj", "wq_b"),
+            ("o_a_proj", "wo_a"),
+            ("o_b_proj", "wo_b"),
+            ("self_attn.sinks", "self_attn.attn_sink"),
+            ("shared_experts.gate_proj", "shared_experts.w1"),
+            ("shared_experts.down_proj", "shared_experts.w2"),
+            ("shared_experts.up_proj", "shared_experts.w3"),
+            (".self_attn.", ".attn."),
+            (".mlp.", ".ffn."),
+        ];
+        let name = names.iter().fold(name, |name, (own, published)| name.replace(own, published));
+        for (own, published) in [("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3")] {
+            if let Some(at) = name.strip_suffix(&format!("switch_mlp.{own}.weight")) {
+                return members(&tensor, |expert| format!("{at}{expert}.{published}.weight"));
+            }
+        }
+        if let [groups, rows, columns] = *tensor.shape() {
+            return vec![tensor.reshape(&[groups * rows, columns]).unwrap().renamed(&name)];
+        }
+        vec![tensor.renamed(&name)]
+    });
+}

@@ -4,9 +4,9 @@ use std::ops::Range;
 use pippin_sampling::Sampler;
 
 use crate::{
-    Activation, AttentionSpec, Batch, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, MatrixData, Norm, PositionScale,
-    Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs, StepShape,
-    TensorData, TensorError,
+    Activation, AttentionSpec, Batch, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, MatrixData, Norm,
+    PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs,
+    StepShape, TensorData, TensorError,
 };
 
 /// How a backend may trade exactness for speed.

@@ -55,9 +55,9 @@ pub use error::TensorError;
 pub use pippin_sampling as sampling;
 pub use pippin_weights::{Dtype, MatrixData, QuantMode, QuantSpec, QuantizedData, TensorData, minifloat};
 pub use spec::{
-    Activation, AttentionSpec, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, KvFormat, Norm, NormKind, PositionScale, Reach,
-    Reduction, RopeFrequencies, RopeSpec, RouterSpec, ScanInputs, ScanSpec, ScanUpdate, ScoreFunction,
-    StateSpec, ValueStore,
+    Activation, AttentionSpec, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, KvFormat, Norm, NormKind,
+    PositionScale, Reach, Reduction, RopeFrequencies, RopeSpec, RouterSpec, ScanInputs, ScanSpec, ScanUpdate,
+    ScoreFunction, StateSpec, ValueStore,
 };
 pub use step::{
     Batch, CacheInputs, GIVEN_BACK, Input, LogitRows, SequenceRows, StepInputs, StepLimits, StepShape, Want,

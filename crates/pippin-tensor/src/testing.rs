@@ -8,9 +8,9 @@ use std::time::Duration;
 use pippin_sampling::{Sampler, Scratch};
 
 use crate::{
-    Activation, AttentionSpec, Backend, Beside, BlockFloat, CacheInputs, Drawn, Gate, KeyChoice, KvCacheSpec, MatrixData, Norm,
-    PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs,
-    StepShape, TensorData, TensorError,
+    Activation, AttentionSpec, Backend, Beside, BlockFloat, CacheInputs, Drawn, Gate, KeyChoice, KvCacheSpec,
+    MatrixData, Norm, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec,
+    StateSpec, StepInputs, StepShape, TensorData, TensorError,
 };
 
 /// What a [`Late`] device has been asked to do.

@@ -79,6 +79,38 @@ fn a_checkpoint_without_packed_weights_is_left_alone() {
     assert_eq!(checkpoint.get("a.weight").unwrap().to_f32().unwrap(), [1.0; 4]);
 }
 
+#[test]
+fn scales_of_deepseek_are_exponents_of_rows_or_of_blocks() {
+    let tensor = |name, dtype, shape: &[usize], first: u8| {
+        let len = shape.iter().product::<usize>();
+        let bytes = (0..len).map(|i| first.wrapping_add((i % 3) as u8)).collect();
+        TensorData::new(name, dtype, shape, bytes).unwrap()
+    };
+    let tensors = vec![
+        // Two blocks of rows, of which the second is cut short, and two of columns.
+        tensor("eight.weight", Dtype::F8E4m3, &[40, 64], 8),
+        tensor("eight.scale", Dtype::F8E8m0, &[2, 2], 126),
+        tensor("four.weight", Dtype::I8, &[3, 32], 0x21),
+        tensor("four.scale", Dtype::F8E8m0, &[3, 2], 127),
+        // A parameter of that name beside a dense weight.
+        TensorData::from_f32("hc.weight", &[1, 2], &[1.0, 2.0]).unwrap(),
+        TensorData::from_f32("hc.scale", &[3], &[1.0; 3]).unwrap(),
+    ];
+    let unpacked = Checkpoint::from_tensors(tensors).unpacked(&json!({})).unwrap();
+    let bytes = |name: &str| unpacked.get(name).unwrap_or_else(|| panic!("{name}")).bytes().to_vec();
+    let eight = bytes("eight.scales");
+    assert_eq!((eight[0], eight[1], eight[2 * 32], eight[2 * 39 + 1]), (126, 127, 128, 126));
+    assert_eq!(bytes("four.scales"), [127, 128, 129, 127, 128, 129]);
+    let config = QuantizationConfig::from_config(&json!({}), "config.json").unwrap();
+    let four = unpacked.matrix("four", 3, 64, &config).unwrap();
+    let MatrixData::Quantized(four) = four else { panic!("not quantized") };
+    // 0x21 is 0.5 and then 1; the scales of a row are one and two.
+    let values = four.dequantize().unwrap();
+    assert_eq!((values[0], values[1]), (0.5, 1.0));
+    assert_eq!(bytes("hc.scale"), unpacked.get("hc.scale").unwrap().bytes());
+    assert!(unpacked.get("four.scale").is_none() && unpacked.get("eight.scale").is_none());
+}
+
 /// What is wrong with a case once a tensor of it is changed.
 fn message(name: &str, config: Value, change: impl FnOnce(&mut Vec<TensorData>)) -> String {
     let [mut given, _] = case(name);
@@ -134,7 +166,7 @@ proptest! {
     /// Whatever shapes the tensors have: an error, or tensors that can be read.
     #[test]
     fn odd_shapes_end_in_an_error_or_in_tensors(
-        which in 0usize..12,
+        which in 0usize..15,
         shapes in prop::collection::vec(prop::collection::vec(0usize..70, 0..4), 4),
         bits in prop::option::of(0u32..10),
         block in prop::collection::vec(0usize..40, 0..3),
@@ -144,6 +176,7 @@ proptest! {
             vec![("m.weight_packed", Dtype::I32), ("m.weight_scale", Dtype::Bf16), ("m.weight_shape", Dtype::I64)],
             vec![("m.weight_packed", Dtype::U8), ("m.weight_scale", Dtype::U8)],
             vec![("m.weight", Dtype::F8E4m3), ("m.weight_scale_inv", Dtype::F8E8m0)],
+            vec![("m.weight", Dtype::I8), ("m.scale", Dtype::F8E8m0)],
         ];
         let set = &sets[which % sets.len()];
         let tensors = set.iter().zip(&shapes).map(|((name, dtype), shape)| {

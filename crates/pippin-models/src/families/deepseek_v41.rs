@@ -31,7 +31,9 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let text = config.part("text_config.")?;
     let fields = text.as_ref().unwrap_or(config).fields();
     if fields.indices("engram_layer_ids")?.is_some_and(|layers| !layers.is_empty()) {
-        return Err(fields.error("engram_layer_ids", "names layers with engram memory, which is not supported"));
+        return Err(
+            fields.error("engram_layer_ids", "names layers with engram memory, which is not supported")
+        );
     }
     let sizes = Sizes::read_or(fields, &SIZES)?;
     let eps = fields.positive_or("rms_norm_eps", 1e-20)?;
@@ -96,7 +98,8 @@ fn attentions(fields: Fields<'_>, sizes: &Sizes, eps: f32) -> Result<Vec<Compres
             has_keys |= has_index;
         }
         if known.is_some_and(|known| known != ratio) {
-            let words = format!("is {ratio} in layer {layer}, whose vectors stand for other numbers of tokens");
+            let words =
+                format!("is {ratio} in layer {layer}, whose vectors stand for other numbers of tokens");
             return Err(fields.error("compress_ratios", words));
         }
         if has_index && !has_keys {
@@ -121,7 +124,8 @@ fn candidates(fields: Fields<'_>, index: &CompressedIndex) -> Result<Option<(usi
     let count = fields.count_or("candidate_topk_blocks", 2048, limits::CONTEXT)?;
     let size = fields.count_or("candidate_block_size", 8, limits::CONTEXT)?;
     if count.saturating_mul(size) < index.top_k {
-        let words = format!("is {count}: blocks of {size} are fewer than the {} that are chosen", index.top_k);
+        let words =
+            format!("is {count}: blocks of {size} are fewer than the {} that are chosen", index.top_k);
         return Err(fields.error("candidate_topk_blocks", words));
     }
     Ok(Some((fields.index("candidate_source_layer_id")?, [count, size])))
@@ -151,10 +155,7 @@ fn experts(fields: Fields<'_>) -> Result<Experts> {
         _ => Gate::Of(Activation::Silu),
     };
     let names = ["mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"];
-    let network = Dense {
-        form: DenseForm::Gated { names, gate },
-        ..SharedExpert::usual(width).network
-    };
+    let network = Dense { form: DenseForm::Gated { names, gate }, ..SharedExpert::usual(width).network };
     let choice = RouterSpec {
         scores,
         normalize: top_k > 1 && fields.flag_or("norm_topk_prob", true)?,
@@ -215,7 +216,10 @@ pub(crate) fn published(config: &Config, tensors: &mut Tensors) -> Result<()> {
             Some(match name {
                 "head.weight" => "lm_head.weight".to_owned(),
                 "embed.weight" => "model.embed_tokens.weight".to_owned(),
-                _ => format!("model.{}", name.replace(".hc_attn_", ".hc_attn.").replace(".hc_ffn_", ".hc_ffn.")),
+                _ => format!(
+                    "model.{}",
+                    name.replace(".hc_attn_", ".hc_attn.").replace(".hc_ffn_", ".hc_ffn.")
+                ),
             })
         });
         for (from, to) in NAMES {

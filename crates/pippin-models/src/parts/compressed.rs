@@ -177,7 +177,11 @@ impl CompressedAttention {
             mixes: true,
             cache: Some(kept(self.head_dim, Reach::Window(self.window))),
             others: vectors.into_iter().chain(keys).collect(),
-            states: makes.filter(|makes| makes.ratio > 1).map(|_| self.pooling().state_columns()).into_iter().collect(),
+            states: makes
+                .filter(|makes| makes.ratio > 1)
+                .map(|_| self.pooling().state_columns())
+                .into_iter()
+                .collect(),
             stride: makes.map(|makes| makes.ratio),
             rope: Some(self.rope.clone()),
             routes: Some(self.groups),
@@ -202,8 +206,9 @@ impl CompressedAttention {
         let linear = |source: &mut S, name: &str, rows: usize, columns: usize, cut: Cut| {
             source.linear(&join(at, name), [rows, columns], false, cut)
         };
-        let norm =
-            |source: &mut S, name: &'static str, width| NormSpec::rms(name, norm_eps).weights(source, at, width);
+        let norm = |source: &mut S, name: &'static str, width| {
+            NormSpec::rms(name, norm_eps).weights(source, at, width)
+        };
         let makes = self.compression.filter(|compression| compression.makes);
         let compressor = match makes {
             Some(Compression { ratio, .. }) => Some(Compressor {
@@ -260,7 +265,9 @@ impl CompressedAttention {
         let angles = &all_angles[place.rope];
         let mut linears = vec![&weights.query_input, &weights.vector];
         linears.extend(weights.index.as_ref().map(|index| &index.weight));
-        linears.extend(weights.compressor.iter().flat_map(|made| std::iter::once(&made.vector).chain(&made.gate)));
+        linears.extend(
+            weights.compressor.iter().flat_map(|made| std::iter::once(&made.vector).chain(&made.gate)),
+        );
         let outputs = backend.norm_linears(input.x, input.norm, &linears)?;
         let [query_input, vector, rest @ ..] = outputs.as_slice() else {
             return Err(miscounted("norm_linears", linears.len(), outputs.len()));

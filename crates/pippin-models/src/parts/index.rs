@@ -95,7 +95,15 @@ impl Index {
         let weights = pass.backend.scale(weights, factor, 0.0)?;
         let (cache, group) = own_cache(place)?;
         let choice = KeyChoice { heads, key_dim, top_k, stride: 1, block: 1 };
-        Ok(pass.backend.choose_keys(&queries, &weights, &pass.caches[cache], pass.step, group, &choice, None)?)
+        Ok(pass.backend.choose_keys(
+            &queries,
+            &weights,
+            &pass.caches[cache],
+            pass.step,
+            group,
+            &choice,
+            None,
+        )?)
     }
 }
 

@@ -32,8 +32,8 @@ use crate::{ModelError, Result};
 
 pub use attention::{Attention, HeadNorms, OutputGate, Projected, Projections};
 pub use channel_mix::ChannelMix;
-pub use compressed::{CompressedAttention, CompressedIndex, Compression};
 pub(crate) use compressed::{Compressed, Strides};
+pub use compressed::{CompressedAttention, CompressedIndex, Compression};
 pub use conv_gate::ConvGate;
 pub use dense::{Dense, DenseForm, FusedRows};
 pub use experts::{Experts, NarrowExperts, RouterNorm, SharedExpert};

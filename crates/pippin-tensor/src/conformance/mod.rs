@@ -41,8 +41,8 @@ mod steps;
 mod weights;
 
 pub use attention::{
-    attention, attention_among, attention_beside, attention_over, cache_groups, extreme_scores, long_attention,
-    spans_are_checked,
+    attention, attention_among, attention_beside, attention_over, cache_groups, extreme_scores,
+    long_attention, spans_are_checked,
 };
 pub use cache::{duplicated_kv_rows, eight_bit_kv, kv_bounds, kv_shapes_are_checked, non_finite_kv};
 pub use convolutions::{convolutions_are_checked, convolve, convolve_image, convolve_transposed};

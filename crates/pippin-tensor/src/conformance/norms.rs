@@ -154,7 +154,8 @@ pub fn sinkhorn<B: Backend>(backend: &B, tolerance: f64) {
                         .collect()
                 };
                 let mut values: Vec<f64> = row.iter().map(|x| x.exp()).collect();
-                let sums: Vec<f64> = (0..side).map(|column| at(&values, column, false).iter().sum()).collect();
+                let sums: Vec<f64> =
+                    (0..side).map(|column| at(&values, column, false).iter().sum()).collect();
                 values.iter_mut().enumerate().for_each(|(i, v)| *v = *v / sums[i % side] + eps_exact);
                 for iteration in 0..iterations {
                     if iteration > 0 {
@@ -199,13 +200,18 @@ pub fn round_blocks<B: Backend>(backend: &B, tolerance: f64) {
         let mut values = vec![0.0; block];
         let halves: &[(f32, f32)] = match kind {
             BlockFloat::E4m3 => &[(9.5, 10.0), (17.0, 16.0), (-19.0, -20.0), (0.000_976_562_5, 0.0)],
-            _ => &[(0.25, 0.0), (0.75, 1.0), (-1.25, -1.0), (1.75, 2.0), (2.5, 2.0), (-3.5, -4.0), (5.0, 4.0)],
+            _ => {
+                &[(0.25, 0.0), (0.75, 1.0), (-1.25, -1.0), (1.75, 2.0), (2.5, 2.0), (-3.5, -4.0), (5.0, 4.0)]
+            }
         };
         halves.iter().enumerate().for_each(|(i, (given, _))| values[i] = *given);
         values[block - 1] = largest;
         let rounded = backend.round_blocks(&Array::new(1, block, &values).upload(backend), kind).unwrap();
         let rounded = backend.read(&rounded).unwrap();
-        halves.iter().zip(&rounded).for_each(|((_, expected), found)| assert_eq!(expected, found, "{kind:?}"));
+        halves
+            .iter()
+            .zip(&rounded)
+            .for_each(|((_, expected), found)| assert_eq!(expected, found, "{kind:?}"));
         assert_eq!(rounded[block - 1], largest);
         let x = Array::random(random, 2, block + 1).upload(backend);
         assert_refused(kind, backend.round_blocks(&x, kind));
@@ -220,9 +226,9 @@ fn rounded(kind: BlockFloat, block: &[f64]) -> Vec<f64> {
     let numbers = |mantissa: i32, exponents: std::ops::Range<i32>, largest: f64| -> Vec<f64> {
         let steps = 1 << mantissa;
         let subnormal = (0..steps).map(|i| f64::from(i) / f64::from(steps) * 2f64.powi(exponents.start));
-        let normal = exponents.clone().flat_map(|e| {
-            (steps..2 * steps).map(move |i| f64::from(i) / f64::from(steps) * 2f64.powi(e))
-        });
+        let normal = exponents
+            .clone()
+            .flat_map(|e| (steps..2 * steps).map(move |i| f64::from(i) / f64::from(steps) * 2f64.powi(e)));
         subnormal.chain(normal).filter(|number| *number <= largest).collect()
     };
     let (e4m3, e2m1) = (numbers(3, -6..9, 448.0), numbers(1, 0..3, 6.0));

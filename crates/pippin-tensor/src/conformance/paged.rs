@@ -8,8 +8,8 @@ use super::{
     schedule::{Piece, gather},
 };
 use crate::{
-    AttentionSpec, Backend, Batch, Beside, Dtype, GIVEN_BACK, Input, KeyChoice, KvCacheSpec, KvFormat, Result,
-    SequenceRows, StepLimits, TensorData, ValueStore, Want,
+    AttentionSpec, Backend, Batch, Beside, Dtype, GIVEN_BACK, Input, KeyChoice, KvCacheSpec, KvFormat,
+    Result, SequenceRows, StepLimits, TensorData, ValueStore, Want,
 };
 
 /// Attention of one layer, and how its cache keeps numbers.
@@ -129,7 +129,12 @@ pub(super) struct Among {
 }
 
 /// The reference for the choice of an index: for each row those of its keys and the ones before that rank highest, in order.
-fn chosen(index: &Heads, weights: &Array, choice: &KeyChoice, among: Option<&[Vec<usize>]>) -> Vec<Vec<usize>> {
+fn chosen(
+    index: &Heads,
+    weights: &Array,
+    choice: &KeyChoice,
+    among: Option<&[Vec<usize>]>,
+) -> Vec<Vec<usize>> {
     let &KeyChoice { key_dim, top_k, stride, block, .. } = choice;
     let rank = |row: usize, key: usize| -> f64 {
         let queries = index.queries.row(row).chunks(key_dim).zip(weights.row(row));
@@ -353,9 +358,18 @@ impl Case {
             let blocks = of_blocks.map(|choice| choose(&choice, None)).transpose()?;
             let chosen = choose(&choice, blocks.as_ref())?;
             let queries = rows(0, |heads| &heads.queries);
-            let beside = caches.get(2).map(|cache| Beside { cache, group: 2, reach: self.layers[2].spec.reach });
-            let output = backend
-                .attention_among(&queries, &caches[0], &step, 0, &layer.spec, &chosen, beside, sinks.as_ref())?;
+            let beside =
+                caches.get(2).map(|cache| Beside { cache, group: 2, reach: self.layers[2].spec.reach });
+            let output = backend.attention_among(
+                &queries,
+                &caches[0],
+                &step,
+                0,
+                &layer.spec,
+                &chosen,
+                beside,
+                sinks.as_ref(),
+            )?;
             let is_plain = beside.is_none() && blocks.is_none() && stride == 1;
             if is_plain && self.lengths.iter().all(|length| *length <= top_k) {
                 let all = backend.attention(&queries, &caches[0], &step, 0, &layer.spec, sinks.as_ref())?;

@@ -11,6 +11,9 @@ use crate::tensor::{TensorData, read_float};
 
 pub(super) const SUFFIX: &str = "_scale_inv";
 
+/// What DeepSeek calls them from V4 on: `{path}.scale` beside `{path}.weight`.
+pub(super) const SCALE: &str = ".scale";
+
 /// Rows and columns of a block, where the configuration does not say.
 const BLOCK: [usize; 2] = [128, 128];
 
@@ -45,17 +48,31 @@ pub(super) fn unpack(tensors: &mut Tensors, section: &Map<String, Value>) -> Res
         tensors.remove(&weight_name);
         tensors.extend(converted.into_iter().map(|tensor| (tensor.name().to_owned(), tensor)));
     }
+    for path in super::modules(tensors, SCALE) {
+        let of = |parameter: &str| tensors.get(&format!("{path}{parameter}")).cloned();
+        let (Some(weight), Some(scales)) = (of(".weight"), of(SCALE)) else { continue };
+        // Anything else of that name is a parameter by itself.
+        let converted = match weight.dtype() {
+            Dtype::F8E4m3 => packed(&path, &weight, &scales)?,
+            Dtype::I8 | Dtype::U8 => packed_in_halves(&path, &weight, &scales)?,
+            _ => continue,
+        };
+        tensors.remove(&format!("{path}{SCALE}"));
+        tensors.remove(weight.name());
+        tensors.extend(converted.into_iter().map(|tensor| (tensor.name().to_owned(), tensor)));
+    }
     Ok(())
 }
 
 /// What reads scale `index`, if the tensor has scales.
 fn scale_reader(scales: &TensorData) -> Result<impl Fn(&[u8], usize) -> f32 + use<>, WeightsError> {
     let dtype = scales.dtype();
-    if !dtype.is_weight_float() && dtype != Dtype::F8E8m0 {
+    if !dtype.is_weight_float() && !matches!(dtype, Dtype::F8E8m0 | Dtype::U8) {
         return Err(problem(scales, format!("must be F16, BF16, F32 or F8_E8M0, found {dtype}")));
     }
     Ok(move |bytes: &[u8], index: usize| match dtype {
-        Dtype::F8E8m0 => E8M0_VALUES[usize::from(bytes[index])],
+        // Exponents have no type of their own everywhere.
+        Dtype::F8E8m0 | Dtype::U8 => E8M0_VALUES[usize::from(bytes[index])],
         dtype => read_float(dtype, bytes, index),
     })
 }
@@ -109,10 +126,38 @@ fn dense(
 
 /// Powers of two for blocks of 32 rows and columns are `mxfp8`, whose scales are for 32 columns of one row.
 fn packed(path: &str, weight: &TensorData, scales: &TensorData) -> Result<Vec<TensorData>, WeightsError> {
-    let read = scale_reader(scales)?;
     let [rows, columns] = super::matrix(weight)?;
-    let groups = columns / 32;
-    if !columns.is_multiple_of(32) || super::matrix(scales)? != [rows.div_ceil(32), groups] {
+    let scales = exponents(path, weight, scales, [rows, columns])?;
+    Ok(vec![weight.viewed(&format!("{path}.weight"), Dtype::U32, &[rows, columns / 4])?, scales])
+}
+
+/// Numbers of four bits, two in a byte, are `mxfp4` as they are.
+fn packed_in_halves(
+    path: &str,
+    weight: &TensorData,
+    scales: &TensorData,
+) -> Result<Vec<TensorData>, WeightsError> {
+    let [rows, bytes] = super::matrix(weight)?;
+    let scales = exponents(path, weight, scales, [rows, bytes.saturating_mul(2)])?;
+    Ok(vec![weight.viewed(&format!("{path}.weight"), Dtype::U32, &[rows, bytes / 4])?, scales])
+}
+
+/// The scales of a matrix of `[rows, columns]` for 32 columns of each row, from those or from scales of 32 rows together.
+fn exponents(
+    path: &str,
+    weight: &TensorData,
+    scales: &TensorData,
+    [rows, columns]: [usize; 2],
+) -> Result<TensorData, WeightsError> {
+    let read = scale_reader(scales)?;
+    let (groups, found) = (columns / 32, super::matrix(scales)?);
+    let rows_of_each = match found {
+        _ if !columns.is_multiple_of(32) => 0,
+        [found, _] if found == rows => 1,
+        [found, _] if found == rows.div_ceil(32) => 32,
+        _ => 0,
+    };
+    if rows_of_each == 0 || found[1] != groups {
         let words = format!(
             "its shape {:?} does not fit weights of {:?} in blocks of 32",
             scales.shape(),
@@ -122,12 +167,15 @@ fn packed(path: &str, weight: &TensorData, scales: &TensorData) -> Result<Vec<Te
     }
     let source = scales.clone();
     let name = format!("{path}.scales");
-    let scales = TensorData::deferred(name, Dtype::U8, &[rows, groups], scales.file(), move |bytes| {
+    TensorData::deferred(name, Dtype::U8, &[rows, groups], scales.file(), move |bytes| {
         for (index, code) in bytes.iter_mut().enumerate() {
             let (row, group) = (index / groups, index % groups);
-            // The exponent as it is stored in an f32 is the code.
-            *code = (read(source.bytes(), row / 32 * groups + group).to_bits() >> 23 & 0xff) as u8;
+            let place = row / rows_of_each * groups + group;
+            *code = match source.dtype() {
+                Dtype::F8E8m0 | Dtype::U8 => source.bytes()[place],
+                // The exponent as it is stored in an f32 is the code.
+                _ => (read(source.bytes(), place).to_bits() >> 23 & 0xff) as u8,
+            };
         }
-    })?;
-    Ok(vec![weight.viewed(&format!("{path}.weight"), Dtype::U32, &[rows, columns / 4])?, scales])
+    })
 }

@@ -36,7 +36,7 @@ impl Checkpoint {
     /// Tensors that do not fit each other, and what these formats have that MLX's layout has not: weights in an order of
     /// their own (`g_idx`), other numbers of bits. The error names the tensor.
     pub fn unpacked(&self, config: &Value) -> Result<Self, WeightsError> {
-        let packed = [awq::SUFFIX, compressed::SUFFIX, blocks::SUFFIX];
+        let packed = [awq::SUFFIX, compressed::SUFFIX, blocks::SUFFIX, blocks::SCALE];
         if !self.names().any(|name| packed.iter().any(|suffix| name.ends_with(suffix))) {
             return Ok(self.clone());
         }
