@@ -94,7 +94,6 @@ pub use decoder::Decoder;
 pub use error::{ModelError, Result};
 pub use families::{Family, ModelTypeRegistry};
 pub use gguf::{gguf_architectures, gguf_config, gguf_model, gguf_model_types, is_gguf};
-pub use gguf::{gguf_architectures, gguf_config, gguf_model, is_gguf};
 pub use hyper::{HyperBlock, HyperConnections, HyperLayer};
 pub use layer_inputs::LayerInputs;
 pub use load::{describe, describe_from, load, load_from};
