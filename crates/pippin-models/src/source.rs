@@ -260,11 +260,33 @@ impl Totals {
 }
 
 /// A matrix's numbers, row by row.
-fn dense(matrix: MatrixData) -> Result<Vec<f32>> {
+fn dense(matrix: &MatrixData) -> Result<Vec<f32>> {
     Ok(match matrix {
         MatrixData::Dense(tensor) => tensor.to_f32()?,
         MatrixData::Quantized(quantized) => quantized.dequantize()?,
     })
+}
+
+/// A linear layer without a bias whose weights follow from those of a matrix; they are made when they are first read.
+fn made_of(
+    name: String,
+    shape: [usize; 2],
+    matrix: MatrixData,
+    make: impl Fn(Vec<f32>) -> Vec<f32> + Send + Sync + 'static,
+) -> Result<HostLinear> {
+    let file = match &matrix {
+        MatrixData::Dense(tensor) => tensor.file(),
+        MatrixData::Quantized(quantized) => quantized.weight.file(),
+    };
+    let file = file.map(std::path::Path::to_owned);
+    let weight = TensorData::deferred(name, Dtype::F32, &shape, file.as_deref(), move |bytes| {
+        // What can be wrong with a matrix was seen when it was found.
+        let Ok(values) = dense(&matrix) else { return };
+        for (bytes, value) in bytes.chunks_exact_mut(size_of::<f32>()).zip(make(values)) {
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
+    })?;
+    Ok(HostLinear { weight: MatrixData::dense(weight)?, bias: None })
 }
 
 /// Matrices of `[rows, columns]`, one below the other, each with its columns for rows.
@@ -391,19 +413,18 @@ impl<K: Sink> Source for Reader<'_, K> {
     fn turned(&mut self, name: &str, shape: [usize; 3]) -> Result<K::Linear> {
         let [count, inputs, outputs] = shape;
         let tensor = self.checkpoint.tensor(name, &shape)?.reshape(&[count * inputs, outputs])?;
-        let weight = MatrixData::dense(tensor.clone())?;
+        let weight = MatrixData::dense(tensor)?;
         self.totals.count_matrix(&weight);
-        let turned = turned(&tensor.to_f32()?, inputs, outputs);
-        let turned = TensorData::from_f32(name, &[count * outputs, inputs], &turned)?;
-        self.sink.linear(HostLinear { weight: MatrixData::dense(turned)?, bias: None })
+        let shape = [count * outputs, inputs];
+        let turn = move |values: Vec<f32>| turned(&values, inputs, outputs);
+        self.sink.linear(made_of(name.to_owned(), shape, weight, turn)?)
     }
 
     fn first_row(&mut self, path: &str, shape: [usize; 2]) -> Result<K::Linear> {
         let [rows, columns] = shape;
         let matrix = self.checkpoint.matrix(path, rows, columns, self.quantization)?;
-        let row = dense(matrix.select_rows(std::slice::from_ref(&(0..1)))?)?;
-        let weight = TensorData::from_f32(format!("{path}.weight"), &[columns, 1], &row)?;
-        self.sink.linear(HostLinear { weight: MatrixData::dense(weight)?, bias: None })
+        let row = matrix.select_rows(std::slice::from_ref(&(0..1)))?;
+        self.sink.linear(made_of(format!("{path}.weight"), [columns, 1], row, |values| values)?)
     }
 
     fn latent(
@@ -430,13 +451,11 @@ impl<K: Sink> Source for Reader<'_, K> {
         let rows = |first: usize, len: usize| -> Vec<Range<usize>> {
             (0..heads).map(|head| head * (key + value) + first).map(|start| start..start + len).collect()
         };
-        let turned = turned(&dense(both.select_rows(&rows(0, key))?)?, key, rank);
-        let turned = TensorData::from_f32(format!("{path}.weight"), &[heads * rank, key], &turned)?;
+        let turn = move |values: Vec<f32>| turned(&values, key, rank);
+        let keys = both.select_rows(&rows(0, key))?;
+        let keys = made_of(format!("{path}.weight"), [heads * rank, key], keys, turn)?;
         let values = both.select_rows(&rows(key, value))?;
-        Ok([
-            self.sink.linear(HostLinear { weight: MatrixData::dense(turned)?, bias: None })?,
-            self.sink.linear(HostLinear { weight: values, bias: None })?,
-        ])
+        Ok([self.sink.linear(keys)?, self.sink.linear(HostLinear { weight: values, bias: None })?])
     }
 
     fn vector(&mut self, name: &str, shape: &[usize], change: fn(f32) -> f32) -> Result<K::Vector> {
