@@ -16,6 +16,16 @@ import gguf
 PATH = pathlib.Path(__file__).parents[2] / "crates/pippin-models/tests/gguf_names.json"
 # What the converter is given in place of our names.
 PUBLISHED = [
+    *((f"model.h.0.{n}", f"gpt_neox.layers.0.{n}") for n in ["attention.", "mlp.dense", "input_layernorm", "post_attention_layernorm"]),
+    ("model.embed_in", "gpt_neox.embed_in"),
+    ("model.embed_out", "embed_out"),
+    ("model.final_layer_norm", "gpt_neox.final_layer_norm"),
+    *((f"model.{n}", f"transformer.{n}") for n in ["h.", "wte", "wpe", "ln_f"]),
+    ("mlp.gate.gate_proj", "mlp.gate"),
+    ("backbone.layers.0.mixer.switch_mlp.fc1", "model.layers.0.mlp.experts.up_proj"),
+    ("backbone.layers.0.mixer.switch_mlp.fc2", "model.layers.0.mlp.experts.down_proj"),
+    (".0.shared_mlp.gate_proj", ".0.mlp.shared_mlp.gate_proj"),
+    (".0.shared_mlp.up_proj", ".0.mlp.shared_mlp.up_proj"),
     ("block_sparse_moe.switch_mlp.gate_proj", "block_sparse_moe.experts.w1"),
     ("block_sparse_moe.switch_mlp.up_proj", "block_sparse_moe.experts.w3"),
     ("block_sparse_moe.switch_mlp.down_proj", "block_sparse_moe.experts.w2"),
@@ -53,8 +63,15 @@ LATENT = [
         "q_proj", "q_a_proj", "q_a_layernorm", "q_b_proj", "kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj", "embed_q", "unembed_out", "o_proj",
     ]
 ]  # fmt: skip
+DELTA = [f"linear_attn.{n}" for n in ["in_proj_qkv", "in_proj_z", "conv1d", "dt_bias", "A_log", "norm", "out_proj"]]
+INPUTS = ["model.embed_tokens_per_layer", "model.per_layer_model_projection", "model.per_layer_projection_norm"]
+OWN_INPUT = ["per_layer_input_gate", "per_layer_projection", "post_per_layer_input_norm"]
+GPT = ["ln_1", "ln_2", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
+STATE_SPACE = ["in_proj", "conv1d", "dt_bias", "A_log", "D", "norm", "out_proj"]
 MODEL = ["model.embed_tokens", "model.norm", "lm_head"]
 TIED = MODEL[:2]
+# Where layers are elsewhere, by the name of the embedding.
+PATHS = {"backbone.embeddings": "backbone.layers", "model.wte": "model.h", "transformer.wte": "transformer.h", "model.embed_in": "model.h"}
 # Modules of each architecture: outside of layers, and in them.
 MODULES = {
     "llama": (MODEL, [*ATTENTION, *GATED, "block_sparse_moe.gate", *BLOCK_SPARSE, *NORMS]),
@@ -62,6 +79,60 @@ MODULES = {
     "xverse": (MODEL, [*ATTENTION, *GATED, *NORMS]),
     "minicpm": (MODEL, [*ATTENTION, *GATED, *NORMS]),
     "mistral3": (MODEL, [*ATTENTION, *GATED, *NORMS]),
+    "bailingmoe2": (
+        ["model.word_embeddings", "model.norm", "lm_head"],
+        [
+            "attention.query_key_value", "attention.dense", "attention.query_layernorm", "attention.key_layernorm", *GATED,
+            "mlp.gate.gate_proj", "mlp.gate.expert_bias", *MIXTURE[1:], *SHARED, *NORMS,
+        ],
+    ),
+    "granitehybrid": (
+        MODEL,
+        [
+            *ATTENTION, *GATED, "block_sparse_moe.router.layer", *BLOCK_SPARSE, *(f"shared_mlp.{n}" for n in ["gate_proj", "up_proj"]),
+            "shared_mlp.output_linear", *(f"mamba.{n}" for n in STATE_SPACE), *NORMS,
+        ],
+    ),
+    "nemotron": (MODEL, [*ATTENTION, "mlp.up_proj", "mlp.down_proj", *NORMS]),
+    "nemotron_h": (
+        ["backbone.embeddings", "backbone.norm_f", "lm_head"],
+        ["norm", *(f"mixer.{n}" for n in STATE_SPACE), *(f"mixer.{n}_proj" for n in "qkvo"), "mixer.up_proj", "mixer.down_proj"],
+    ),
+    "nemotron_h_moe": (
+        ["backbone.embeddings", "backbone.norm_f", "lm_head"],
+        [
+            "norm", *(f"mixer.{n}" for n in STATE_SPACE), *(f"mixer.{n}_proj" for n in "qkvo"), "mixer.up_proj", "mixer.down_proj",
+            "mixer.gate", "mixer.gate.e_score_correction_bias", "mixer.switch_mlp.fc1", "mixer.switch_mlp.fc2",
+            "mixer.shared_experts.up_proj", "mixer.shared_experts.down_proj",
+        ],
+    ),
+    "gpt2": (["model.wte", "model.wpe", "model.ln_f", "lm_head"], GPT),
+    "gptneox": (
+        ["model.embed_in", "model.final_layer_norm", "model.embed_out"],
+        ["attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", *NORMS],
+    ),
+    "starcoder": (["transformer.wte", "transformer.wpe", "transformer.ln_f", "lm_head"], GPT),
+    "qwen3next": (MODEL, [*ATTENTION, *QK_NORMS, *DELTA, "linear_attn.in_proj_ba", *MIXTURE, *SHARED_ONE, *NORMS]),
+    "qwen35": (MODEL, [*ATTENTION, *QK_NORMS, *DELTA, "linear_attn.in_proj_a", "linear_attn.in_proj_b", *GATED, *NORMS]),
+    "qwen35moe": (
+        MODEL,
+        [*ATTENTION, *QK_NORMS, *DELTA, "linear_attn.in_proj_a", "linear_attn.in_proj_b", *MIXTURE, *SHARED_ONE, *NORMS],
+    ),
+    "gemma3n": (
+        [*TIED, *INPUTS, "model.altup_projections", "model.altup_unembed_projections"],
+        [
+            *ATTENTION, *QK_NORMS, *GATED, *SANDWICH, *OWN_INPUT, "altup.correction_coefs", "altup.correct_output_scale",
+            "altup.prediction_coefs", "altup.modality_router", "altup.router_norm", "laurel.linear_left", "laurel.linear_right",
+            "laurel.post_laurel_norm",
+        ],
+    ),
+    "gemma4": (
+        [*MODEL, *INPUTS],
+        [
+            *ATTENTION, *QK_NORMS, *GATED, *SANDWICH, *OWN_INPUT, "layer_scalar", "pre_feedforward_layernorm_2",
+            "post_feedforward_layernorm_1", "post_feedforward_layernorm_2", "router.proj", "experts.gate_up_proj", "experts.down_proj",
+        ],
+    ),
     "qwen2vl": (MODEL, [*ATTENTION, *GATED, *NORMS]),
     "qwen3vl": (MODEL, [*ATTENTION, *QK_NORMS, *GATED, *NORMS]),
     "qwen3vlmoe": (MODEL, [*ATTENTION, *QK_NORMS, *MIXTURE, *NORMS]),
@@ -142,7 +213,7 @@ def main() -> None:
     for architecture, (model, layer) in MODULES.items():
         kind = next(kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
         names = gguf.get_tensor_name_map(kind, 1)
-        path = "backbone.layers" if architecture == "mamba2" else "model.layers"
+        path = PATHS.get(model[0], "model.layers")
         tables[architecture] = {ours: theirs(names, ours) for ours in [*model, *(f"{path}.0.{module}" for module in layer)]}
     PATH.write_text(json.dumps(tables, indent=1) + "\n")
 

@@ -179,6 +179,56 @@ impl Tensors {
         Ok(())
     }
 
+    /// Puts the rows of what is called so, a module's matrices or a vector's numbers, in another order.
+    pub(crate) fn order_rows(&mut self, name: &str, rows: &[Range<usize>]) -> Result<()> {
+        for (_, tensor) in self.tensors.iter_mut().filter(|(found, _)| is_of(found, name)) {
+            *tensor = tensor.select_rows(rows)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the columns of a module's matrices in another order: of as many equal blocks as `order` has, in which block of
+    /// theirs each of ours is.
+    pub(crate) fn order_columns(&mut self, name: &str, order: &[usize]) -> Result<()> {
+        for (found, tensor) in self.tensors.iter_mut().filter(|(found, _)| is_of(found, name)) {
+            let Some(&columns) = tensor.shape().last() else { continue };
+            if order.is_empty() || !columns.is_multiple_of(order.len()) {
+                let problem =
+                    format!("{} cannot be divided into {} blocks", show(tensor.shape()), order.len());
+                return Err(crate::ModelError::field(tensor.name(), "shape", problem));
+            }
+            let (source, order) = (tensor.clone(), order.to_vec());
+            let (width, size) =
+                (columns * tensor.dtype().size(), columns / order.len() * tensor.dtype().size());
+            *tensor =
+                TensorData::deferred(found, tensor.dtype(), tensor.shape(), tensor.file(), move |bytes| {
+                    if size == 0 {
+                        return;
+                    }
+                    let rows = bytes.chunks_exact_mut(width).zip(source.bytes().chunks_exact(width));
+                    for (to, from) in rows {
+                        for (to, block) in to.chunks_exact_mut(size).zip(&order) {
+                            to.copy_from_slice(&from[block * size..][..size]);
+                        }
+                    }
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Takes a stack apart, into numbered modules of the same name.
+    pub(crate) fn unstack(&mut self, module: &str) -> Result<()> {
+        for (name, at, parameter) in self.parameters(module) {
+            let Some(stack) = self.take(&name) else { continue };
+            let Some((&count, shape)) = stack.shape().split_first() else { continue };
+            for number in 0..count {
+                let part = stack.slice_rows(number..number + 1)?.reshape(shape)?;
+                self.insert(format!("{at}{module}.{number}.{parameter}"), part);
+            }
+        }
+        Ok(())
+    }
+
     /// Divides the matrices of a module, or those of a stack, whose rows take turns.
     pub(crate) fn split_turns(&mut self, from: &str, to: [&str; 2]) -> Result<()> {
         for (name, at, parameter) in self.parameters(from) {
@@ -358,6 +408,15 @@ impl Tensors {
     }
 }
 
+/// Whether a tensor is of what is called so: a parameter of a module, or a tensor by itself.
+fn is_of(tensor: &str, name: &str) -> bool {
+    let parameter =
+        |found: &str| PARAMETERS.iter().any(|parameter| found.strip_prefix('.') == Some(*parameter));
+    tensor.rsplit_once(name).is_some_and(|(at, rest)| {
+        (at.is_empty() || at.ends_with('.')) && (rest.is_empty() || parameter(rest))
+    })
+}
+
 /// What comes before and after whole components in a name; `part` ends with a dot.
 fn split_component<'a>(name: &'a str, part: &str) -> Option<(&'a str, &'a str)> {
     let start = match name.strip_prefix(part) {
@@ -496,6 +555,25 @@ fn changed(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_and_columns_are_put_in_another_order_and_stacks_taken_apart() {
+        let mut made = tensors(&[("a.p.weight", &[2, 4]), ("a.v", &[4]), ("a.pp.weight", &[2, 4])]);
+        made.order_columns("p", &[1, 0]).unwrap();
+        assert_eq!(
+            made.get("a.p.weight").unwrap().to_f32().unwrap(),
+            [2.0, 3.0, 0.0, 1.0, 6.0, 7.0, 4.0, 5.0]
+        );
+        assert_eq!(made.get("a.pp.weight").unwrap().to_f32().unwrap()[0], 0.0);
+        made.order_rows("p", &[1..2, 0..1]).unwrap();
+        made.order_rows("v", &[2..4, 0..2]).unwrap();
+        assert_eq!(made.get("a.p.weight").unwrap().to_f32().unwrap()[..4], [6.0, 7.0, 4.0, 5.0]);
+        assert_eq!(made.get("a.v").unwrap().to_f32().unwrap(), [2.0, 3.0, 0.0, 1.0]);
+        assert!(made.order_columns("p", &[2, 0, 1]).is_err());
+        made.unstack("pp").unwrap();
+        assert_eq!(names(&made), ["a.p.weight", "a.pp.0.weight", "a.pp.1.weight", "a.v"]);
+        assert_eq!(made.get("a.pp.1.weight").unwrap().to_f32().unwrap(), [4.0, 5.0, 6.0, 7.0]);
+    }
 
     fn tensors(list: &[(&str, &[usize])]) -> Tensors {
         let mut tensors = Tensors::default();

@@ -162,7 +162,7 @@ fn networks(fields: Fields<'_>, layers: usize) -> Result<Vec<Dense>> {
 
 /// The number that a share of all normally distributed ones is below of, to seven digits (algorithm AS 241, PPND7, of M. J.
 /// Wichura, 1988).
-fn normal_quantile(share: f64) -> f64 {
+pub(crate) fn normal_quantile(share: f64) -> f64 {
     let polynomial = |x: f64, coefficients: &[f64]| coefficients.iter().rev().fold(0.0, |sum, c| sum * x + c);
     let middle = share - 0.5;
     if middle.abs() <= 0.425 {

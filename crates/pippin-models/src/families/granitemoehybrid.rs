@@ -95,11 +95,13 @@ fn experts(fields: Fields<'_>, sizes: &Sizes) -> Result<Experts> {
     // A softmax over the chosen is one over all, divided by what the chosen have of it.
     let choice = RouterSpec { normalize: true, ..RouterSpec::softmax(experts, top_k) };
     let width = fields.limited_count("shared_intermediate_size", limits::INTERMEDIATE)?;
+    let gate = Gate::Of(Activation::Silu);
+    // As GGUF files have it.
+    let is_divided = fields.flag_or("shared_mlp_divided", false)?;
     let network = Dense {
-        form: DenseForm::Fused {
-            name: "shared_mlp.input_linear",
-            gate: Gate::Of(Activation::Silu),
-            rows: FusedRows::GateFirst,
+        form: match is_divided {
+            true => DenseForm::Gated { names: ["shared_mlp.gate_proj", "shared_mlp.up_proj"], gate },
+            false => DenseForm::Fused { name: "shared_mlp.input_linear", gate, rows: FusedRows::GateFirst },
         },
         down: "shared_mlp.output_linear",
         ..Dense::gated(width, Activation::Silu)

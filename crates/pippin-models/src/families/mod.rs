@@ -87,6 +87,7 @@ mod starcoder2;
 mod step3p5;
 mod youtu_llm;
 
+pub(crate) use gemma3n::normal_quantile;
 use pippin_weights::Checkpoint;
 
 use crate::published::Tensors;

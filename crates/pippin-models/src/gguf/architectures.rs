@@ -123,6 +123,20 @@ const BLOCK_SPARSE: Names = &[
 
 /// All architectures that are read, in alphabetical order.
 pub(crate) const ARCHITECTURES: &[Architecture] = &[
+    Architecture::new("bailingmoe2", "bailing_moe")
+        .config(mixtures::bailing_moe)
+        .layer(&[
+            ("attn_qkv", "attention.query_key_value"),
+            ("attn_output", "attention.dense"),
+            ("attn_q_norm", "attention.query_layernorm"),
+            ("attn_k_norm", "attention.key_layernorm"),
+            ("ffn_gate_inp", "mlp.gate.gate_proj"),
+            ("ffn_gate_shexp", "mlp.shared_experts.gate_proj"),
+            ("ffn_up_shexp", "mlp.shared_experts.up_proj"),
+            ("ffn_down_shexp", "mlp.shared_experts.down_proj"),
+            ("exp_probs_b.bias", "mlp.gate.expert_bias"),
+        ])
+        .model(&[("token_embd", "model.word_embeddings")]),
     Architecture::new("cohere2", "cohere2").config(dense::cohere2),
     Architecture::new("command-r", "cohere").config(dense::command_r),
     Architecture::new("deepseek2", "deepseek_v3")
@@ -142,15 +156,24 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("ernie4_5-moe", "ernie4_5_moe").config(mixtures::ernie_moe).layer(SHARED),
     Architecture::new("exaone-moe", "exaone_moe").config(mixtures::exaone_moe).layer(SHARED),
     Architecture::new("exaone4", "exaone4").config(dense::exaone4).layer(POST_NORMS),
-    Architecture::new("gemma", "gemma").config(gemma::gemma).finish(gemma::norms_without_one),
+    Architecture::new("gemma", "gemma").config(gemma::gemma).finish(dense::norms_without_one),
     Architecture::new("gemma2", "gemma2")
         .config(gemma::gemma)
         .layer(SANDWICH)
-        .finish(gemma::norms_without_one),
+        .finish(dense::norms_without_one),
     Architecture::new("gemma3", "gemma3_text")
         .config(gemma::gemma)
         .layer(SANDWICH)
-        .finish(gemma::norms_without_one),
+        .finish(dense::norms_without_one),
+    Architecture::new("gemma3n", "gemma3n_text")
+        .config(gemma::gemma3n)
+        .layer(LATER_GEMMA)
+        .model(LATER_GEMMA_MODEL)
+        .finish(gemma::unstack_streams),
+    Architecture::new("gemma4", "gemma4_text")
+        .config(gemma::gemma4)
+        .layer(LATER_GEMMA)
+        .model(LATER_GEMMA_MODEL),
     Architecture::new("glm4", "glm4").config(dense::attention_bias).layer(&[
         ("post_attention_norm", "post_self_attn_layernorm"),
         ("ffn_up", "mlp.gate_up_proj"),
@@ -169,7 +192,47 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
         ("ffn_up_exps", "mlp.experts.up_proj"),
         ("ffn_down_exps", "mlp.experts.down_proj"),
     ]),
+    Architecture::new("gpt2", "gpt2").config(dense::gpt2).layers("model.h").layer(GPT).model(&[
+        ("token_embd", "model.wte"),
+        ("position_embd", "model.wpe"),
+        ("output_norm", "model.ln_f"),
+    ]),
+    Architecture::new("gptneox", "gpt_neox")
+        .config(dense::gpt_neox)
+        .layers("model.h")
+        .layer(&[
+            ("attn_qkv", "attention.query_key_value"),
+            ("attn_output", "attention.dense"),
+            ("ffn_up", "mlp.dense_h_to_4h"),
+            ("ffn_down", "mlp.dense_4h_to_h"),
+        ])
+        .model(&[
+            ("token_embd", "model.embed_in"),
+            ("output_norm", "model.final_layer_norm"),
+            ("output", "model.embed_out"),
+        ])
+        .finish(dense::heads_together),
     Architecture::new("granite", "granite").config(dense::granite).permuted(),
+    Architecture::new("granitehybrid", "granitemoehybrid")
+        .config(recurrent::granite_hybrid)
+        .permuted()
+        .layer(&[
+            ("ssm_in", "mamba.in_proj"),
+            ("ssm_conv1d", "mamba.conv1d"),
+            ("ssm_dt.bias", "mamba.dt_bias"),
+            ("ssm_a", "mamba.A_log"),
+            ("ssm_d", "mamba.D"),
+            ("ssm_norm", "mamba.norm"),
+            ("ssm_out", "mamba.out_proj"),
+            ("ffn_gate_inp", "block_sparse_moe.router.layer"),
+            ("ffn_gate_exps", "block_sparse_moe.switch_mlp.gate_proj"),
+            ("ffn_up_exps", "block_sparse_moe.switch_mlp.up_proj"),
+            ("ffn_down_exps", "block_sparse_moe.switch_mlp.down_proj"),
+            ("ffn_gate_shexp", "shared_mlp.gate_proj"),
+            ("ffn_up_shexp", "shared_mlp.up_proj"),
+            ("ffn_down_shexp", "shared_mlp.output_linear"),
+        ])
+        .finish(recurrent::state_spaces),
     Architecture::new("granitemoe", "granitemoe").config(mixtures::granite_moe).permuted().layer(&[
         ("ffn_gate_inp", "block_sparse_moe.router.layer"),
         ("ffn_gate_exps", "block_sparse_moe.switch_mlp.gate_proj"),
@@ -204,12 +267,25 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
             ("ssm_norm", "mixer.norm"),
             ("ssm_out", "mixer.out_proj"),
         ])
-        .model(&[("token_embd", "backbone.embeddings"), ("output_norm", "backbone.norm_f")])
+        .model(BACKBONE)
         .finish(recurrent::state_spaces),
     Architecture::new("minicpm", "granite").config(dense::minicpm).permuted(),
     Architecture::new("minimax-m2", "minimax").config(mixtures::minimax).layer(BLOCK_SPARSE),
     Architecture::new("mistral3", "ministral3").or(&["mistral"]).config(dense::mistral3).permuted(),
     Architecture::new("mistral4", "mistral4").config(mixtures::mistral4).layer(LATENT),
+    Architecture::new("nemotron", "nemotron").config(dense::nemotron).finish(dense::norms_without_one),
+    Architecture::new("nemotron_h", "nemotron_h")
+        .config(recurrent::nemotron_h)
+        .layers("backbone.layers")
+        .layer(NEMOTRON_H)
+        .model(BACKBONE)
+        .finish(recurrent::state_spaces),
+    Architecture::new("nemotron_h_moe", "nemotron_h")
+        .config(recurrent::nemotron_h)
+        .layers("backbone.layers")
+        .layer(NEMOTRON_H)
+        .model(BACKBONE)
+        .finish(recurrent::state_spaces),
     Architecture::new("olmo2", "olmo2").or(&["olmo3"]).config(dense::olmo2).layer(POST_NORMS),
     Architecture::new("olmoe", "olmoe").config(mixtures::olmoe),
     Architecture::new("phi2", "phi")
@@ -223,7 +299,20 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
     // Text has positions that are alike on all axes.
     Architecture::new("qwen2vl", "qwen2"),
     Architecture::new("qwen3", "qwen3"),
+    Architecture::new("qwen35", "qwen3_5_text")
+        .config(recurrent::qwen_delta)
+        .layer(DELTA_NETS)
+        .finish(recurrent::qwen35),
+    Architecture::new("qwen35moe", "qwen3_5_moe_text")
+        .config(recurrent::qwen_delta)
+        .layer(DELTA_NETS)
+        .finish(recurrent::qwen35),
     Architecture::new("qwen3moe", "qwen3_moe").config(mixtures::qwen_moe),
+    // Its matrices are taken apart, and then it is a Qwen 3.5.
+    Architecture::new("qwen3next", "qwen3_5_moe_text")
+        .config(recurrent::qwen_delta)
+        .layer(DELTA_NETS)
+        .finish(recurrent::qwen3_next),
     Architecture::new("qwen3vl", "qwen3"),
     Architecture::new("qwen3vlmoe", "qwen3_moe").config(mixtures::qwen_moe),
     Architecture::new("seed_oss", "seed_oss")
@@ -234,6 +323,15 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("stablelm", "stablelm")
         .config(dense::stablelm)
         .layer(&[("attn_q_norm", "self_attn.q_layernorm"), ("attn_k_norm", "self_attn.k_layernorm")]),
+    Architecture::new("starcoder", "gpt_bigcode")
+        .config(dense::gpt2)
+        .layers("transformer.h")
+        .layer(GPT)
+        .model(&[
+            ("token_embd", "transformer.wte"),
+            ("position_embd", "transformer.wpe"),
+            ("output_norm", "transformer.ln_f"),
+        ]),
     Architecture::new("starcoder2", "starcoder2")
         .config(dense::starcoder2)
         .layer(&[("ffn_up", "mlp.c_fc"), ("ffn_down", "mlp.c_proj")]),
@@ -248,6 +346,97 @@ const HUNYUAN: Names = &[
     ("ffn_gate_shexp", "mlp.shared_mlp.gate_proj"),
     ("ffn_up_shexp", "mlp.shared_mlp.up_proj"),
     ("ffn_down_shexp", "mlp.shared_mlp.down_proj"),
+];
+
+/// Gemma 3n and 4.
+const LATER_GEMMA: Names = &[
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("ffn_norm", "pre_feedforward_layernorm"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
+    ("inp_gate", "per_layer_input_gate"),
+    ("proj", "per_layer_projection"),
+    ("post_norm", "post_per_layer_input_norm"),
+    ("altup_correct_coef", "altup.correction_coefs"),
+    ("altup_correct_scale.weight", "altup.correct_output_scale"),
+    ("altup_predict_coef", "altup.prediction_coefs"),
+    ("altup_router", "altup.modality_router"),
+    ("altup_router_norm", "altup.router_norm"),
+    ("laurel_l", "laurel.linear_left"),
+    ("laurel_r", "laurel.linear_right"),
+    ("laurel_post_norm", "laurel.post_laurel_norm"),
+    ("layer_output_scale.weight", "layer_scalar"),
+    ("post_ffw_norm_1", "post_feedforward_layernorm_1"),
+    ("post_ffw_norm_2", "post_feedforward_layernorm_2"),
+    ("pre_ffw_norm_2", "pre_feedforward_layernorm_2"),
+    ("ffn_gate_inp.scale", "router.scale"),
+    ("ffn_down_exps.scale", "router.per_expert_scale"),
+    ("ffn_gate_inp", "router.proj"),
+    ("ffn_gate_exps", "experts.switch_glu.gate_proj"),
+    ("ffn_up_exps", "experts.switch_glu.up_proj"),
+    ("ffn_down_exps", "experts.switch_glu.down_proj"),
+];
+
+const LATER_GEMMA_MODEL: Names = &[
+    ("per_layer_token_embd", "model.embed_tokens_per_layer"),
+    ("per_layer_model_proj", "model.per_layer_model_projection"),
+    ("per_layer_proj_norm", "model.per_layer_projection_norm"),
+    ("altup_proj", "model.altup_projections"),
+    ("altup_unembd_proj", "model.altup_unembed_projections"),
+];
+
+/// Layers of GPT-2.
+const GPT: Names = &[
+    ("attn_norm", "ln_1"),
+    ("attn_qkv", "attn.c_attn"),
+    ("attn_output", "attn.c_proj"),
+    ("ffn_norm", "ln_2"),
+    ("ffn_up", "mlp.c_fc"),
+    ("ffn_down", "mlp.c_proj"),
+];
+
+/// What is outside of layers where these are a backbone's.
+const BACKBONE: Names = &[("token_embd", "backbone.embeddings"), ("output_norm", "backbone.norm_f")];
+
+/// Nemotron H, whose layers are a norm and a mixer of whatever kind.
+const NEMOTRON_H: Names = &[
+    ("attn_norm", "norm"),
+    ("attn_q", "mixer.q_proj"),
+    ("attn_k", "mixer.k_proj"),
+    ("attn_v", "mixer.v_proj"),
+    ("attn_output", "mixer.o_proj"),
+    ("ssm_in", "mixer.in_proj"),
+    ("ssm_conv1d", "mixer.conv1d"),
+    ("ssm_dt.bias", "mixer.dt_bias"),
+    ("ssm_a", "mixer.A_log"),
+    ("ssm_d", "mixer.D"),
+    ("ssm_norm", "mixer.norm"),
+    ("ssm_out", "mixer.out_proj"),
+    ("ffn_up", "mixer.up_proj"),
+    ("ffn_down", "mixer.down_proj"),
+    ("ffn_gate_inp", "mixer.gate"),
+    ("ffn_up_exps", "mixer.switch_mlp.fc1"),
+    ("ffn_down_exps", "mixer.switch_mlp.fc2"),
+    ("ffn_up_shexp", "mixer.shared_experts.up_proj"),
+    ("ffn_down_shexp", "mixer.shared_experts.down_proj"),
+    ("ffn_latent_down", "mixer.fc1_latent_proj"),
+    ("ffn_latent_up", "mixer.fc2_latent_proj"),
+    ("exp_probs_b.bias", "mixer.gate.e_score_correction_bias"),
+];
+
+/// Delta nets of Qwen 3.5 and Qwen 3 Next.
+const DELTA_NETS: Names = &[
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("attn_qkv", "linear_attn.in_proj_qkv"),
+    ("attn_gate", "linear_attn.in_proj_z"),
+    ("ssm_in", "linear_attn.in_proj_qkvz"),
+    ("ssm_ba", "linear_attn.in_proj_ba"),
+    ("ssm_beta", "linear_attn.in_proj_b"),
+    ("ssm_alpha", "linear_attn.in_proj_a"),
+    ("ssm_conv1d", "linear_attn.conv1d"),
+    ("ssm_dt.bias", "linear_attn.dt_bias"),
+    ("ssm_a", "linear_attn.A_log"),
+    ("ssm_norm", "linear_attn.norm"),
+    ("ssm_out", "linear_attn.out_proj"),
 ];
 
 /// Both forms of LFM2; networks without experts have other names in one that has some.

@@ -1,7 +1,10 @@
 //! Architectures whose layers are attention and a feed-forward network.
 
+use std::ops::Range;
+
 use super::metadata::Metadata;
-use crate::Result;
+use crate::published::Tensors;
+use crate::{Result, limits};
 
 /// Llama; or Mixtral, which llama.cpp takes for one with experts.
 pub(super) fn llama(metadata: &mut Metadata<'_>) -> Result<()> {
@@ -167,4 +170,55 @@ pub(super) fn stablelm(metadata: &mut Metadata<'_>) -> Result<()> {
     metadata.set("use_qkv_bias", metadata.any_has("attn_q.bias"));
     metadata.set("qk_layernorm", metadata.any_has("attn_q_norm.weight"));
     Ok(())
+}
+
+/// Nemotron 4 and Minitron.
+pub(super) fn nemotron(metadata: &mut Metadata<'_>) -> Result<()> {
+    attention_bias(metadata)?;
+    metadata.set("mlp_bias", metadata.any_has("ffn_up.bias"));
+    metadata.copy_number("norm_eps", "attention.layer_norm_epsilon")
+}
+
+/// Norms that multiply with one plus the weight; llama.cpp stores that sum.
+pub(super) fn norms_without_one(_: &Metadata<'_>, tensors: &mut Tensors) -> Result<()> {
+    tensors.map("norm.weight", |weight| weight - 1.0)
+}
+
+/// GPT-2, and StarCoder 1 with its one head of keys.
+pub(super) fn gpt2(metadata: &mut Metadata<'_>) -> Result<()> {
+    for (field, key) in [
+        ("n_embd", "embedding_length"),
+        ("n_head", "attention.head_count"),
+        ("n_layer", "block_count"),
+        ("n_inner", "feed_forward_length"),
+        ("n_positions", "context_length"),
+    ] {
+        metadata.copy_count(field, key)?;
+    }
+    metadata.copy_number("layer_norm_epsilon", "attention.layer_norm_epsilon")?;
+    let kv_heads = metadata.count("attention.head_count_kv")?;
+    metadata.set_from("multi_query", "attention.head_count_kv", kv_heads == Some(1));
+    Ok(())
+}
+
+/// GPT-NeoX, in all models with the exact GELU.
+pub(super) fn gpt_neox(metadata: &mut Metadata<'_>) -> Result<()> {
+    metadata.set("use_parallel_residual", metadata.flag("use_parallel_residual")?.unwrap_or(true));
+    metadata.set("hidden_act", "gelu");
+    Ok(())
+}
+
+/// Queries, keys and values, which here are together for each head.
+pub(super) fn heads_together(metadata: &Metadata<'_>, tensors: &mut Tensors) -> Result<()> {
+    let hidden = metadata.required("embedding_length")?;
+    let heads = metadata.required("attention.head_count")?;
+    let head_dim = hidden.checked_div(heads).unwrap_or(0);
+    if heads > limits::HEADS || hidden > limits::HIDDEN {
+        return Err(metadata.error("attention.head_count", format!("must be at most {}", limits::HEADS)));
+    }
+    let start = |head: usize, part: usize| part * hidden + head * head_dim;
+    let rows: Vec<Range<usize>> = (0..heads)
+        .flat_map(|head| (0..3).map(move |part| start(head, part)..start(head, part) + head_dim))
+        .collect();
+    tensors.order_rows("attention.query_key_value", &rows)
 }

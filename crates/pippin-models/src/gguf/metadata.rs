@@ -62,6 +62,20 @@ impl<'a> Metadata<'a> {
         Ok(self.file.count(&full)?)
     }
 
+    /// A list of numbers.
+    pub(crate) fn numbers(&self, key: &str) -> Result<Option<Vec<f32>>> {
+        Ok(self.file.floats(&self.key(key))?)
+    }
+
+    /// Counts of all layers, if they are given for each.
+    pub(crate) fn counts_of_layers(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        let Some(GgufValue::Numbers(_)) = self.file.get(&self.key(key)) else { return Ok(None) };
+        match self.counts(key)?.filter(|list| list.len() >= self.layers) {
+            Some(list) => Ok(Some(list)),
+            None => Err(self.error(key, "must be a number for each layer")),
+        }
+    }
+
     /// Counts of all layers.
     pub(crate) fn counts(&self, key: &str) -> Result<Option<Vec<usize>>> {
         let Some(numbers) = self.file.integers(&self.key(key))? else { return Ok(None) };
@@ -192,18 +206,20 @@ impl<'a> Metadata<'a> {
     /// Which layers have a window: as a list says, or all but every `pattern`-th.
     pub(crate) fn windowed(&self, default_pattern: usize) -> Result<Vec<bool>> {
         const KEY: &str = "attention.sliding_window_pattern";
-        let list: Option<Vec<bool>> = match self.file.get(&self.key(KEY)) {
-            Some(GgufValue::Numbers(list)) => list
-                .iter()
-                .map(|value| value.as_bool().or(value.as_u64().map(|number| number != 0)))
-                .collect(),
-            _ => {
-                let pattern = self.count(KEY)?.unwrap_or(default_pattern).max(1);
-                Some((0..self.layers).map(|layer| (layer + 1) % pattern != 0).collect())
-            }
-        };
-        list.filter(|list| list.len() >= self.layers)
-            .ok_or_else(|| self.error(KEY, "must be a number, or true or false for each layer"))
+        if let Some(list) = self.flags(KEY)? {
+            return Ok(list);
+        }
+        let pattern = self.count(KEY)?.unwrap_or(default_pattern).max(1);
+        Ok((0..self.layers).map(|layer| (layer + 1) % pattern != 0).collect())
+    }
+
+    /// A list of what is so of each layer, if there is a list.
+    pub(crate) fn flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        let Some(GgufValue::Numbers(list)) = self.file.get(&self.key(key)) else { return Ok(None) };
+        let list: Option<Vec<bool>> =
+            list.iter().map(|value| value.as_bool().or(value.as_u64().map(|number| number != 0))).collect();
+        let list = list.filter(|list| list.len() >= self.layers);
+        list.map(Some).ok_or_else(|| self.error(key, "must be a number, or true or false for each layer"))
     }
 
     /// What all architectures have alike.
@@ -329,7 +345,7 @@ impl<'a> Metadata<'a> {
     }
 
     /// The numbers of a small tensor, one for each rotated pair.
-    fn factors(&self, name: &str) -> Result<Option<Vec<f32>>> {
+    pub(crate) fn factors(&self, name: &str) -> Result<Option<Vec<f32>>> {
         let Some(tensor) = self.file.tensor(name) else { return Ok(None) };
         if tensor.shape().iter().product::<usize>() > limits::HEAD_DIM {
             return Err(self.error(

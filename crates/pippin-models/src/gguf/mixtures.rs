@@ -161,6 +161,23 @@ pub(super) fn exaone_moe(metadata: &mut Metadata<'_>) -> Result<()> {
     windows(metadata, 4)
 }
 
+/// Ling and Ring of the second generation, whose queries, keys and values are in one matrix.
+pub(super) fn bailing_moe(metadata: &mut Metadata<'_>) -> Result<()> {
+    metadata.read_experts("num_experts")?;
+    metadata.read_choice()?;
+    metadata.set_from("score_function", "expert_gating_func", metadata.scores("softmax")?);
+    metadata.set("moe_router_enable_expert_bias", metadata.any_has("exp_probs_b.bias"));
+    metadata.set("use_qk_norm", metadata.any_has("attn_q_norm.weight"));
+    metadata.set("use_qkv_bias", metadata.any_has("attn_qkv.bias"));
+    no_biases(metadata)?;
+    metadata.set_from("first_k_dense_replace", "leading_dense_block_count", metadata.dense_layers());
+    if metadata.any_has("ffn_up_shexp.weight") {
+        metadata.set_from("num_shared_experts", "expert_shared_count", 1);
+        read_shared_width(metadata, "moe_shared_expert_intermediate_size");
+    }
+    Ok(())
+}
+
 /// DeepSeek's second and third versions, and what is built like them: Kimi, GLM 4.7 Flash, Youtu.
 pub(super) fn deepseek2(metadata: &mut Metadata<'_>) -> Result<()> {
     if metadata.number("attention.temperature_scale")?.is_some_and(|scale| scale != 0.0) {

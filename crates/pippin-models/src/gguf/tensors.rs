@@ -106,7 +106,12 @@ fn arranged(
     let heads = match name.split_once('.') {
         Some(("attn_q", _)) => metadata.count("attention.head_count")?,
         Some(("attn_k", _)) => {
-            metadata.count("attention.head_count_kv")?.or(metadata.count("attention.head_count")?)
+            let kv_heads = match metadata.counts_of_layers("attention.head_count_kv")? {
+                // Of those layers that have any.
+                Some(list) => list.into_iter().max(),
+                None => metadata.count("attention.head_count_kv")?,
+            };
+            kv_heads.or(metadata.count("attention.head_count")?)
         }
         _ => None,
     };

@@ -39,7 +39,9 @@ fn theirs(names: &BTreeMap<String, String>, ours: &str) -> String {
     let found = found.unwrap_or_else(|| panic!("{ours} has no name in GGUF"));
     // What is a tensor by itself has the ending in the name already, or none.
     let found = match (ours.rsplit('.').next().unwrap(), found.as_str()) {
-        ("sinks" | "layer_scalar", name) if !name.ends_with(".weight") => format!("{name}.weight"),
+        ("sinks" | "layer_scalar" | "correct_output_scale", name) if !name.ends_with(".weight") => {
+            format!("{name}.weight")
+        }
         ("dt_bias" | "e_score_correction_bias" | "expert_bias", name) if !name.ends_with(".bias") => {
             format!("{name}.bias")
         }
@@ -372,6 +374,78 @@ impl Writer<'_> {
                 self.count("attention.sliding_window", config.get("sliding_window"));
                 self.count("attention.sliding_window_pattern", config.get("sliding_window_pattern"));
             }
+            "gemma3n" => {
+                self.number("final_logit_softcapping", config.get("final_logit_softcapping"));
+                self.count("attention.sliding_window", config.get("sliding_window"));
+                self.count("altup.active_idx", config.get("altup_active_idx"));
+                self.count("altup.num_inputs", config.get("altup_num_inputs"));
+                self.u32("embedding_length_per_layer_input", config.count("hidden_size_per_layer_input"));
+                self.u32("attention.shared_kv_layers", config.count("num_kv_shared_layers"));
+                let widths = config.get("intermediate_size").unwrap().as_array().unwrap();
+                let widths: Vec<usize> = widths.iter().map(|n| n.as_u64().unwrap() as usize).collect();
+                self.i32s("feed_forward_length", &widths);
+                let pattern = config.get("activation_sparsity_pattern").unwrap().as_array().unwrap();
+                let deviations: Vec<f32> = pattern
+                    .iter()
+                    .map(|share| match share.as_f64().unwrap() {
+                        0.0 => f32::NEG_INFINITY,
+                        // torch.distributions.normal.Normal(0, 1).icdf
+                        0.7 => 0.524_400_5,
+                        0.8 => 0.841_621_2,
+                        other => panic!("{other}"),
+                    })
+                    .collect();
+                self.set("activation_sparsity_scale", move |file, key| _ = file.f32s(key, &deviations));
+                self.windows(config);
+            }
+            "gemma4" => {
+                self.number("final_logit_softcapping", config.get("final_logit_softcapping"));
+                self.count("attention.sliding_window", config.get("sliding_window"));
+                self.u32("attention.shared_kv_layers", config.count("num_kv_shared_layers"));
+                let width = config.get("hidden_size_per_layer_input").and_then(Value::as_u64).unwrap_or(0);
+                self.u32("embedding_length_per_layer_input", width as usize);
+                self.windows(config);
+                let [local, global] = ["head_dim", "global_head_dim"].map(|field| config.count(field));
+                for (key, dim) in [("key_length", global), ("value_length", global)] {
+                    self.u32(&format!("attention.{key}"), dim);
+                    self.u32(&format!("attention.{key}_swa"), local);
+                }
+                self.count("expert_feed_forward_length", config.get("moe_intermediate_size"));
+                let (layers, shared) = (config.layers(), config.count("num_kv_shared_layers"));
+                if config.get("use_double_wide_mlp") == Some(&Value::Bool(true)) {
+                    let width = config.count("intermediate_size");
+                    let widths: Vec<usize> = (0..layers)
+                        .map(|layer| if layer < layers - shared { width } else { 2 * width })
+                        .collect();
+                    self.i32s("feed_forward_length", &widths);
+                }
+                if let Some(full) = config.get("num_global_key_value_heads").and_then(Value::as_u64) {
+                    let types = config.get("layer_types").unwrap();
+                    let of = |layer: usize| match types[layer] == "sliding_attention" {
+                        true => config.kv_heads(),
+                        false => full as usize,
+                    };
+                    let counts: Vec<usize> = (0..layers).map(of).collect();
+                    self.i32s("attention.head_count_kv", &counts);
+                }
+                self.u32("rope.dimension_count", global);
+                self.u32("rope.dimension_count_swa", local);
+            }
+            "qwen3next" | "qwen35" | "qwen35moe" => {
+                if self.architecture != "qwen35" {
+                    self.count("expert_feed_forward_length", config.get("moe_intermediate_size"));
+                    let shared = config.get("shared_expert_intermediate_size");
+                    self.count("expert_shared_feed_forward_length", shared);
+                }
+                let values = config.count("linear_num_value_heads");
+                self.u32("ssm.conv_kernel", config.count("linear_conv_kernel_dim"));
+                self.u32("ssm.state_size", config.count("linear_key_head_dim"));
+                self.u32("ssm.group_count", config.count("linear_num_key_heads"));
+                self.u32("ssm.time_step_rank", values);
+                self.u32("ssm.inner_size", config.count("linear_value_head_dim") * values);
+                self.u32("full_attention_interval", config.count("full_attention_interval"));
+                self.u32("rope.dimension_count", rotated(0.25));
+            }
             "glm4" => self.u32("rope.dimension_count", rotated(0.5)),
             "phi2" => self.u32("rope.dimension_count", rotated(0.4)),
             "phi3" => {
@@ -411,6 +485,89 @@ impl Writer<'_> {
                     self.u32("expert_feed_forward_length", config.count("moe_intermediate_size"));
                     self.u32("leading_dense_block_count", config.count("num_dense_layers"));
                     self.u32("expert_gating_func", 2);
+                }
+            }
+            "gpt2" => self.u32("feed_forward_length", 4 * config.count("n_embd")),
+            "starcoder" => {
+                self.u32("feed_forward_length", 4 * config.count("n_embd"));
+                self.u32("attention.head_count_kv", 1);
+            }
+            "gptneox" => {
+                let rotated = config.head_dim() as f64 * config.number("rotary_pct");
+                self.u32("rope.dimension_count", rotated as usize);
+                self.bool(
+                    "use_parallel_residual",
+                    config.get("use_parallel_residual") != Some(&false.into()),
+                );
+            }
+            "bailingmoe2" => {
+                self.u32("rope.dimension_count", rotated(0.5));
+                self.u32("leading_dense_block_count", config.count("first_k_dense_replace"));
+                let width = config.count("moe_intermediate_size");
+                self.u32("expert_feed_forward_length", width);
+                let shared = config.get("moe_shared_expert_intermediate_size").and_then(Value::as_u64);
+                let shared = shared.map_or(width * config.count("num_shared_experts"), |n| n as usize);
+                self.u32("expert_shared_feed_forward_length", shared);
+                self.number("expert_weights_scale", config.get("routed_scaling_factor"));
+                self.u32("expert_shared_count", config.count("num_shared_experts"));
+                self.flag("expert_weights_norm", config.get("norm_topk_prob"));
+            }
+            "nemotron" => {
+                self.number("attention.layer_norm_epsilon", config.get("norm_eps"));
+                self.u32("rope.dimension_count", rotated(0.5));
+                self.string("rope.scaling.type", "none");
+            }
+            "granitehybrid" => {
+                self.u32("rope.dimension_count", config.head_dim());
+                self.number("attention.scale", config.get("attention_multiplier"));
+                self.number("embedding_scale", config.get("embedding_multiplier"));
+                self.number("residual_scale", config.get("residual_multiplier"));
+                self.number("logit_scale", config.get("logits_scaling"));
+                self.count("expert_shared_feed_forward_length", config.get("shared_intermediate_size"));
+                let heads = config.count("mamba_n_heads");
+                self.u32("ssm.conv_kernel", config.count("mamba_d_conv"));
+                self.u32("ssm.state_size", config.count("mamba_d_state"));
+                self.u32("ssm.group_count", config.count("mamba_n_groups"));
+                self.u32("ssm.inner_size", heads * config.count("mamba_d_head"));
+                self.u32("ssm.time_step_rank", heads);
+                let types = config.get("layer_types").unwrap();
+                let kv_heads = |layer: usize| if types[layer] == "attention" { config.kv_heads() } else { 0 };
+                let kv_heads: Vec<usize> = (0..config.layers()).map(kv_heads).collect();
+                self.i32s("attention.head_count_kv", &kv_heads);
+                // Without layers that keep a state it would be true.
+                let rotates = config.get("position_embedding_type") == Some(&Value::from("rope"));
+                self.bool("rope.scaling.finetuned", rotates);
+            }
+            "nemotron_h" | "nemotron_h_moe" => {
+                let pattern: Vec<char> =
+                    config.get("hybrid_override_pattern").unwrap().as_str().unwrap().chars().collect();
+                let heads = config.count("mamba_num_heads");
+                self.u32("ssm.conv_kernel", config.count("conv_kernel"));
+                self.u32("ssm.state_size", config.count("ssm_state_size"));
+                self.u32("ssm.group_count", config.count("n_groups"));
+                self.u32("ssm.inner_size", heads * config.count("mamba_head_dim"));
+                self.u32("ssm.time_step_rank", heads);
+                let list =
+                    |of: &dyn Fn(char) -> usize| -> Vec<usize> { pattern.iter().map(|c| of(*c)).collect() };
+                self.i32s(
+                    "attention.head_count_kv",
+                    &list(&|kind| if kind == '*' { config.kv_heads() } else { 0 }),
+                );
+                let is_mixture = self.architecture == "nemotron_h_moe";
+                let width = |kind| match kind {
+                    '-' => config.count("intermediate_size"),
+                    'E' => config.count("moe_intermediate_size"),
+                    _ => 0,
+                };
+                self.i32s("feed_forward_length", &list(&width));
+                self.bool("rope.scaling.finetuned", false);
+                if is_mixture {
+                    self.u32("expert_feed_forward_length", config.count("moe_intermediate_size"));
+                    let shared = config.get("moe_shared_expert_intermediate_size");
+                    self.count("expert_shared_feed_forward_length", shared);
+                    self.u32("expert_shared_count", config.count("n_shared_experts"));
+                    self.flag("expert_weights_norm", config.get("norm_topk_prob"));
+                    self.number("expert_weights_scale", config.get("routed_scaling_factor"));
                 }
             }
             "mamba2" => {
@@ -461,9 +618,24 @@ pub(crate) fn convert(golden: &Golden, architecture: &str) -> Vec<u8> {
     for (name, shape, values) in extra(&config, architecture) {
         write(&mut file, &name, &shape, &values);
     }
-    for tensor in testing::checkpoint(&golden.config, Dtype::F32, golden.salt).unwrap().tensors() {
+    let checkpoint = testing::checkpoint(&golden.config, Dtype::F32, golden.salt).unwrap();
+    for tensor in checkpoint.tensors() {
         let name = tensor.name().replace("language_model.", "");
-        let changed = modified(&config, architecture, &name, tensor.shape(), tensor.to_f32().unwrap());
+        let mut values = tensor.to_f32().unwrap();
+        let mut shape = tensor.shape().to_vec();
+        // These are published in one.
+        if architecture == "gemma4" && name.ends_with("experts.switch_glu.up_proj.weight") {
+            continue;
+        }
+        if architecture == "gemma4" && name.ends_with("experts.switch_glu.gate_proj.weight") {
+            let up = tensor.name().replace("gate_proj", "up_proj");
+            let up = checkpoint.get(&up).unwrap().to_f32().unwrap();
+            let expert = shape[1] * shape[2];
+            let both = values.chunks_exact(expert).zip(up.chunks_exact(expert));
+            values = both.flat_map(|(gate, up)| [gate, up].concat()).collect();
+            shape[1] *= 2;
+        }
+        let changed = modified(&config, architecture, &name, &shape, values);
         for (name, shape, values) in changed {
             if architecture == "lfm2" && name.ends_with("layers.0.feed_forward.w1.weight") {
                 file.u32("lfm2.feed_forward_length", shape[0] as u32);
@@ -495,10 +667,14 @@ fn extra(config: &Parameters, architecture: &str) -> Vec<Tensor> {
             factors("rope_factors_long.weight", list("long_factor")),
             factors("rope_factors_short.weight", list("short_factor")),
         ],
-        _ => {
-            let _ = architecture;
-            Vec::new()
+        Some("proportional") => {
+            assert_eq!(architecture, "gemma4");
+            let half = config.count("global_head_dim") / 2;
+            let turning = half as f64 * rope["partial_rotary_factor"].as_f64().unwrap();
+            let factor = |pair| if pair < turning as usize { 1.0 } else { 1e30 };
+            vec![factors("rope_freqs.weight", (0..half).map(factor).collect())]
         }
+        _ => Vec::new(),
     }
 }
 
@@ -511,8 +687,17 @@ fn modified(
     mut values: Vec<f32>,
 ) -> Vec<Tensor> {
     let mut shape = shape.to_vec();
-    const PERMUTED: [&str; 8] =
-        ["llama", "granite", "granitemoe", "smollm3", "mistral3", "minicpm", "xverse", "internlm2"];
+    const PERMUTED: [&str; 9] = [
+        "llama",
+        "granite",
+        "granitemoe",
+        "granitehybrid",
+        "smollm3",
+        "mistral3",
+        "minicpm",
+        "xverse",
+        "internlm2",
+    ];
     if architecture == "internlm2" {
         return internlm2(config, name, &shape, &values);
     }
@@ -523,9 +708,21 @@ fn modified(
             values = permute(&values, shape[0], config.kv_heads());
         }
     }
-    let adds_one = ["gemma", "gemma2", "gemma3"].contains(&architecture);
+    let adds_one = ["gemma", "gemma2", "gemma3", "nemotron"].contains(&architecture);
     if adds_one && name.ends_with("norm.weight") {
         values.iter_mut().for_each(|value| *value += 1.0);
+    }
+    if architecture == "gemma3n" || architecture == "gemma4" {
+        return gemma(config, name, &shape, values);
+    }
+    if architecture == "gptneox" && name.contains("query_key_value") {
+        // reshape(heads, 3, dim, …), and then one after the other
+        let width = values.len() / config.heads() / 3;
+        let of = |part: usize| values.chunks_exact(width).skip(part).step_by(3).flatten().copied();
+        values = (0..3).flat_map(of).collect();
+    }
+    if name.contains("linear_attn.") {
+        return delta_net(config, architecture, name, &shape, values);
     }
     if architecture.starts_with("deepseek2") && name.ends_with(".kv_b_proj.weight") {
         return latent(config, name, &values);
@@ -533,7 +730,7 @@ fn modified(
     if name.contains("conv1d.weight") || name.contains("conv.conv.weight") {
         shape.pop();
     }
-    if name.ends_with("shared_expert_gate.weight") && architecture == "qwen2moe" {
+    if name.ends_with("shared_expert_gate.weight") && architecture != "qwen35moe" {
         // As the tools of llama.cpp have written it for long.
         shape.remove(0);
     }
@@ -541,11 +738,11 @@ fn modified(
         values.iter_mut().for_each(|value| *value = -value.exp());
         shape.push(1);
     }
-    if name.ends_with("mixer.D") {
+    if name.ends_with("mixer.D") || name.ends_with("mamba.D") {
         shape.push(1);
     }
-    if name.ends_with("mixer.norm.weight") {
-        let groups = config.count("n_groups");
+    if name.ends_with("mixer.norm.weight") || name.ends_with("mamba.norm.weight") {
+        let groups = config.find(&["n_groups", "mamba_n_groups"]).unwrap().as_u64().unwrap() as usize;
         shape = vec![groups, shape[0] / groups];
     }
     vec![(name.to_owned(), shape, values)]
@@ -564,6 +761,104 @@ fn permute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
         }
     }
     out
+}
+
+/// Gemma 3n and 4: some tensors have an ending that they have not in a checkpoint, and the streams' matrices are stacked.
+fn gemma(config: &Parameters, name: &str, shape: &[usize], values: Vec<f32>) -> Vec<Tensor> {
+    if name.contains(".altup_projections.") || name.contains(".altup_unembed_projections.") {
+        let parts: Vec<&str> = name.split('.').collect();
+        let [.., module, number, _] = parts[..] else { panic!("{name}") };
+        let streams = config.count("altup_num_inputs") - 1;
+        STACKS.with_borrow_mut(|stacks| {
+            let stack = stacks.entry(module.to_owned()).or_default();
+            assert_eq!(number.parse(), Ok(stack.len()));
+            stack.push(values);
+            if stack.len() < streams {
+                return Vec::new();
+            }
+            let values = stacks.remove(module).unwrap().concat();
+            vec![(format!("model.{module}.weight"), [&[streams][..], shape].concat(), values)]
+        })
+    } else {
+        let name = match name.strip_suffix("router.scale") {
+            Some(at) => format!("{at}router.proj.scale"),
+            None => name.replace("router.per_expert_scale", "experts.down_proj.scale"),
+        };
+        let name = name.replace("experts.switch_glu.gate_proj", "experts.gate_up_proj");
+        vec![(name.replace("switch_glu.", ""), shape.to_vec(), values)]
+    }
+}
+
+thread_local! {
+    /// Matrices that are waiting for others to be stacked with.
+    static STACKS: std::cell::RefCell<BTreeMap<String, Vec<Vec<f32>>>> = std::cell::RefCell::default();
+}
+
+/// Qwen 3 Next, where the inputs of each head of keys are together, and Qwen 3.5, where they are apart, and the heads of values
+/// in another order: `reshape(keys, group, …).swapaxes(0, 1)`.
+fn delta_net(
+    config: &Parameters,
+    architecture: &str,
+    name: &str,
+    shape: &[usize],
+    mut values: Vec<f32>,
+) -> Vec<Tensor> {
+    let [keys, heads, key_dim, value_dim] =
+        ["linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim"]
+            .map(|field| config.count(field));
+    let group = heads / keys;
+    let mut shape = shape.to_vec();
+    if name.ends_with("A_log") {
+        values.iter_mut().for_each(|value| *value = -value.exp());
+    }
+    if name.ends_with("conv1d.weight") {
+        shape.pop();
+    }
+    if architecture == "qwen3next" {
+        let Some(at) = name.strip_suffix("in_proj_qkvz.weight") else {
+            return vec![(name.to_owned(), shape, values)];
+        };
+        let columns = shape[1];
+        let sizes = [key_dim, key_dim, group * value_dim, group * value_dim].map(|rows| rows * columns);
+        let mut parts: [Vec<f32>; 4] = Default::default();
+        for head in values.chunks_exact(sizes.iter().sum()) {
+            let mut first = 0;
+            for (part, size) in parts.iter_mut().zip(sizes) {
+                part.extend_from_slice(&head[first..first + size]);
+                first += size;
+            }
+        }
+        let [query, key, value, gate] = parts;
+        let mixed = [query, key, value].concat();
+        let tensor = |name: &str, values: Vec<f32>| {
+            (format!("{at}{name}.weight"), vec![values.len() / columns, columns], values)
+        };
+        return vec![tensor("in_proj_qkv", mixed), tensor("in_proj_z", gate)];
+    }
+    let reorder = |values: &[f32], dim: usize| -> Vec<f32> {
+        let width = dim * (values.len() / heads / dim);
+        let head = |at: usize| &values[at * width..(at + 1) * width];
+        (0..group)
+            .flat_map(|inner| (0..keys).flat_map(move |key| head(key * group + inner).to_vec()))
+            .collect()
+    };
+    let module = name.trim_end_matches(".weight").rsplit('.').next().unwrap();
+    match module {
+        "in_proj_qkv" | "conv1d" => {
+            let kept = 2 * keys * key_dim * (values.len() / shape[0]);
+            let reordered = reorder(&values[kept..], value_dim);
+            values.truncate(kept);
+            values.extend(reordered);
+        }
+        "in_proj_z" => values = reorder(&values, value_dim),
+        "in_proj_a" | "in_proj_b" | "A_log" | "dt_bias" => values = reorder(&values, 1),
+        "out_proj" => {
+            values = values.chunks_exact(shape[1]).flat_map(|row| reorder(row, value_dim)).collect();
+        }
+        "norm" => {}
+        other => panic!("{other}"),
+    }
+    vec![(name.to_owned(), shape, values)]
 }
 
 /// InternLM 2: queries of each head of keys, its keys and its values are in one matrix, and names are its own.
