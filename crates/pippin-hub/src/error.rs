@@ -53,10 +53,14 @@ pub enum HubError {
         problem: String,
     },
     /// A hub model of which the cache holds nothing, or not this revision.
-    #[error("{id} (revision {revision}) is not in the Hugging Face cache at {}", cache.display())]
+    #[error(
+        "{} (revision {revision}) is not in the Hugging Face cache at {}", named(id, quantization), cache.display()
+    )]
     NotCached {
         /// The hub id.
         id: String,
+        /// Which of its quantizations, if it has several. Behind a pointer, so that results stay small.
+        quantization: Option<std::sync::Arc<String>>,
         /// The revision that was asked for.
         revision: String,
         /// The cache that was searched.
@@ -334,7 +338,8 @@ impl HubError {
             Self::NotAModel { .. } => {
                 "a model folder holds config.json and model*.safetensors files in MLX or Hugging Face form".to_owned()
             }
-            Self::NotCached { id, revision, there, .. } => {
+            Self::NotCached { id, quantization, revision, there, .. } => {
+                let id = named(id, quantization);
                 let revision =
                     if revision == "main" { String::new() } else { format!(" --revision {revision}") };
                 let there = match there {
@@ -414,3 +419,11 @@ impl HubError {
 
 /// The result of looking for a model.
 pub type Result<T, E = HubError> = std::result::Result<T, E>;
+
+/// A model's name, with the quantization that is meant.
+fn named(id: &str, quantization: &Option<std::sync::Arc<String>>) -> String {
+    match quantization {
+        Some(quantization) => format!("{id}:{quantization}"),
+        None => id.to_owned(),
+    }
+}

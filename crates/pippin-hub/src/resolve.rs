@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::cache::{is_folder_of_gguf, is_hub_id, missing};
 use crate::{
@@ -188,11 +189,22 @@ impl Resolver {
             ModelLocation::Shipped => self.shipped()?,
             ModelLocation::Hub { id, revision } => {
                 let cache = self.cache.as_ref().ok_or(HubError::NoCache)?;
-                let folder = cache.find(id, revision)?;
                 let wanted = configuration.quantization.as_deref();
+                let absent = |error| match error {
+                    // What else is there of the model does not help.
+                    HubError::NotCached { id, revision, cache, there, .. } => HubError::NotCached {
+                        quantization: configuration.quantization.clone().map(Arc::new),
+                        there: there.filter(|_| wanted.is_none()),
+                        id,
+                        revision,
+                        cache,
+                    },
+                    error => error,
+                };
+                let folder = cache.find(id, revision).map_err(absent)?;
                 // Another quantization may be there, but not this one.
                 file_of(folder, wanted).map_err(|error| match (error, wanted) {
-                    (_, Some(_)) => cache.not_cached(id, revision),
+                    (_, Some(_)) => absent(cache.not_cached(id, revision)),
                     (HubError::Quantization { problem, .. }, None) => {
                         HubError::Quantization { model: id.clone(), problem }
                     }

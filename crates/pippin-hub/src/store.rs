@@ -203,6 +203,7 @@ impl HubCache {
                 .min()
                 .map(Arc::new),
             id: id.to_owned(),
+            quantization: None,
             revision: revision.to_owned(),
             cache: self.root().to_owned(),
         }

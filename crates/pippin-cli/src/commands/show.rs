@@ -22,8 +22,8 @@ pub(super) fn run(settings: &ShowSettings) -> Result<()> {
     let resolver = settings.config.resolver().map_err(EngineError::from)?;
     let found = match resolver.resolve(&settings.model) {
         // Without the network there is nothing more to say than that it is not here.
-        Err(HubError::NotCached { id, revision, .. }) if !settings.config.hub.offline => {
-            return remote(settings, &id, &revision);
+        Err(HubError::NotCached { id, revision, quantization, .. }) if !settings.config.hub.offline => {
+            return remote(settings, &id, &revision, quantization.as_deref().map(String::as_str));
         }
         found => found.map_err(EngineError::from)?,
     };
@@ -47,8 +47,13 @@ pub(super) fn run(settings: &ShowSettings) -> Result<()> {
 }
 
 /// Describes a model of the hub that is not on this machine.
-fn remote(settings: &ShowSettings, id: &str, revision: &str) -> Result<()> {
+fn remote(settings: &ShowSettings, id: &str, revision: &str, quantization: Option<&str>) -> Result<()> {
     let hub = machine::hub(&settings.config)?;
+    if quantization.is_some() {
+        // One that it has not is refused, with a list of those that it has.
+        let cache = settings.config.hub_cache().map_err(EngineError::from)?;
+        hub.plan_of(&cache, id, revision, quantization).map_err(EngineError::from)?;
+    }
     let hardware = Hardware::detect();
     let judge = machine::judge(&hardware, &settings.config, settings.config.context.unwrap_or(4096) as u64);
     let description = pippin::hub::describe_remote(&hub, id, revision, &judge).map_err(EngineError::from)?;
@@ -58,7 +63,8 @@ fn remote(settings: &ShowSettings, id: &str, revision: &str) -> Result<()> {
         return Ok(());
     }
     output::data(&remote_text(&description))?;
-    output::hint(&format!("download it: pippin pull {id}"));
+    let quantization = quantization.map(|quantization| format!(":{quantization}")).unwrap_or_default();
+    output::hint(&format!("download it: pippin pull {id}{quantization}"));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod bench;
 mod discovery;
 mod folders;
 mod found;
+mod gguf;
 #[path = "../../../pippin-hub/tests/support/mod.rs"]
 mod hub;
 mod ps;
