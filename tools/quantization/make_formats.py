@@ -73,6 +73,16 @@ def repacked(weight, scale):
     return {"m.weight": weight, "m.weight_scale_inv": scale}, {"m.weight": out[0], "m.scales": out[1]}
 
 
+def bitnet(rows, columns, scale, divides, group):
+    """Ternary weights, packed and read as the kernel of mlx-lm's `bitlinear_layers` reads them (which runs on Metal only)."""
+    q = random.integers(0, 3, (rows, columns)).astype(np.uint8)
+    packed = sum(part << (2 * i) for i, part in enumerate(np.split(q, 4)))
+    given = {"m.weight": packed, "m.weight_scale": scale}
+    factor = 1 / scale.astype(mx.float32) if divides else scale
+    scales = mx.broadcast_to(factor, (rows, columns // group))
+    return given, {"m.weight": pack(q, 2), "m.scales": scales, "m.biases": -scales}
+
+
 def bf16(values):
     return mx.array(values).astype(mx.bfloat16)
 
@@ -92,6 +102,8 @@ def main():
         "fp8-whole": sanitized(mistral4, {"m.weight": codes(5, 6), "m.weight_scale_inv": np.array(0.37, np.float32), "m.activation_scale": np.array(1.5)}),
         "fp8-stack": sanitized(mistral4, {"e.down_proj": codes(3, 4, 6), "e.down_proj_scale_inv": scales(3, 1, 1, dtype=np.float32)}),
         "mxfp8": repacked(codes(40, 64), (2.0 ** random.integers(-20, 20, (2, 2))).astype(np.float32)),
+        "bitnet": bitnet(12, 96, bf16([1.21875]), False, 32),
+        "bitnet-divided": bitnet(8, 256, bf16([1.21875]), True, 128),
     }
     tensors = {}
     for case, (given, made) in cases.items():

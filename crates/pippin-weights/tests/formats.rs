@@ -16,7 +16,7 @@ fn case(name: &str) -> [Vec<TensorData>; 2] {
         let own = all.tensors().filter_map(|tensor| Some((tensor, tensor.name().strip_prefix(&prefix)?)));
         own.map(|(tensor, name)| match tensor.dtype() {
             // MLX has no type for E4M3.
-            Dtype::U8 if side == "in" && !name.ends_with("scale") => {
+            Dtype::U8 if side == "in" && !name.ends_with("scale") && !prefix.starts_with("bitnet") => {
                 TensorData::new(name, Dtype::F8E4m3, tensor.shape(), tensor.bytes().to_vec()).unwrap()
             }
             _ => tensor.renamed(name),
@@ -43,6 +43,8 @@ fn weights_of_other_tools_are_what_mlx_lm_makes_of_them() {
         ("fp8-bf16", json!({"quant_method": "fp8"})),
         ("fp8-whole", json!({"quant_method": "fp8"})),
         ("fp8-stack", json!({"quant_method": "fp8"})),
+        ("bitnet", json!({"quant_method": "bitnet", "linear_class": "autobitlinear"})),
+        ("bitnet-divided", json!({"quant_method": "bitnet", "modules_to_not_convert": null})),
         ("mxfp8", json!({"quant_method": "fp8", "scale_fmt": "ue8m0", "weight_block_size": [32, 32]})),
     ] {
         let [given, expected] = case(name);
@@ -111,6 +113,18 @@ fn scales_of_deepseek_are_exponents_of_rows_or_of_blocks() {
     assert!(unpacked.get("four.scale").is_none() && unpacked.get("eight.scale").is_none());
 }
 
+#[test]
+fn scales_of_the_family_bitnet_are_factors_whatever_the_section_says() {
+    let [given, expected] = case("bitnet");
+    for section in [json!(null), json!({"quant_method": "bitnet"}), json!({"linear_class": "bitlinear"})] {
+        let config = json!({"model_type": "bitnet", "quantization_config": section});
+        let unpacked = Checkpoint::from_tensors(given.clone()).unpacked(&config).unwrap();
+        for tensor in &expected {
+            assert_eq!(unpacked.get(tensor.name()).unwrap().bytes(), tensor.bytes(), "{}", tensor.name());
+        }
+    }
+}
+
 /// What is wrong with a case once a tensor of it is changed.
 fn message(name: &str, config: Value, change: impl FnOnce(&mut Vec<TensorData>)) -> String {
     let [mut given, _] = case(name);
@@ -155,6 +169,12 @@ fn what_does_not_fit_is_named() {
     assert!(error.contains("zero points are not supported"), "{error}");
     let error = message("compressed", json!({}), replace("m.weight_packed", words(&[6, 17])));
     assert!(error.contains("17 words are not 128 elements"), "{error}");
+    let bytes = TensorData::new("", Dtype::U8, &[4, 33], vec![0; 132]).unwrap();
+    let error = message("bitnet", json!({}), replace("m.weight", bytes));
+    assert!(error.contains("`m.weight`") && error.contains("33 weights"), "{error}");
+    let scale = TensorData::new("", Dtype::U8, &[1], vec![1]).unwrap();
+    let error = message("bitnet", json!({}), replace("m.weight_scale", scale));
+    assert!(error.contains("must be F16, BF16 or F32, found U8"), "{error}");
     let scales = TensorData::from_f32("", &[2, 3], &[1.0; 6]).unwrap();
     let error = message("fp8", json!({}), replace("m.weight_scale_inv", scales));
     assert!(error.contains("[2, 3] does not fit weights of [130, 200]"), "{error}");
@@ -163,10 +183,43 @@ fn what_does_not_fit_is_named() {
 }
 
 proptest! {
+    /// Whatever ternary weights there are, and however they are packed: they are read as what they are.
+    #[test]
+    fn ternary_weights_are_read_as_they_were_packed(
+        quarter in 1usize..5,
+        groups in 1usize..6,
+        seed in prop::collection::vec(0u8..3, 1..50),
+        scale in 0.01f32..10.0,
+        divides in any::<bool>(),
+    ) {
+        let (rows, columns) = (4 * quarter, 32 * groups);
+        let weight = |row: usize, column: usize| seed[(row * columns + column) % seed.len()];
+        // As `pack_weights` of transformers and the kernel of mlx-lm's `bitlinear_layers` have it.
+        let byte = |index: usize| {
+            let (row, column) = (index / columns, index % columns);
+            (0..4).fold(0, |byte, field| byte | weight(row + field * quarter, column) << (2 * field))
+        };
+        let packed = (0..quarter * columns).map(byte).collect();
+        let checkpoint = Checkpoint::from_tensors(vec![
+            TensorData::new("m.weight", Dtype::U8, &[quarter, columns], packed).unwrap(),
+            TensorData::from_f32("m.weight_scale", &[1], &[scale]).unwrap(),
+        ]);
+        let class = if divides { "bitlinear" } else { "autobitlinear" };
+        let config = section(json!({"quant_method": "bitnet", "linear_class": class}));
+        let quantization = QuantizationConfig::from_config(&config, "config.json").unwrap();
+        let matrix = checkpoint.unpacked(&config).unwrap().matrix("m", rows, columns, &quantization).unwrap();
+        let MatrixData::Quantized(matrix) = matrix else { panic!("it is packed") };
+        let factor = if divides { 1.0 / scale } else { scale };
+        let expected: Vec<f32> = (0..rows * columns)
+            .map(|index| factor * (f32::from(weight(index / columns, index % columns)) - 1.0))
+            .collect();
+        prop_assert_eq!(matrix.dequantize().unwrap(), expected);
+    }
+
     /// Whatever shapes the tensors have: an error, or tensors that can be read.
     #[test]
     fn odd_shapes_end_in_an_error_or_in_tensors(
-        which in 0usize..15,
+        which in 0usize..18,
         shapes in prop::collection::vec(prop::collection::vec(0usize..70, 0..4), 4),
         bits in prop::option::of(0u32..10),
         block in prop::collection::vec(0usize..40, 0..3),
@@ -177,6 +230,7 @@ proptest! {
             vec![("m.weight_packed", Dtype::U8), ("m.weight_scale", Dtype::U8)],
             vec![("m.weight", Dtype::F8E4m3), ("m.weight_scale_inv", Dtype::F8E8m0)],
             vec![("m.weight", Dtype::I8), ("m.scale", Dtype::F8E8m0)],
+            vec![("m.weight", Dtype::U8), ("m.weight_scale", Dtype::Bf16)],
         ];
         let set = &sets[which % sets.len()];
         let tensors = set.iter().zip(&shapes).map(|((name, dtype), shape)| {

@@ -3,11 +3,13 @@
 //! A checkpoint that AutoAWQ, GPTQ or compressed-tensors packed holds the same kind of numbers as an MLX one, integers with
 //! scales for groups of them, in another order and under other names. So it is not dequantized but put in order, as mlx-lm
 //! does. Weights of eight bits with a scale for each block of them become bf16, or `mxfp8` where the scales are powers of two
-//! for blocks of 32. Everything is done when a tensor is first read; whether it can be done is checked before.
+//! for blocks of 32; BitNet's ternary weights become MLX's of two bits. Everything is done when a tensor is first read;
+//! whether it can be done is checked before.
 //!
 //! What counts are the tensors' names, not what `config.json` calls the method: that sets only what names and shapes leave open.
 
 mod awq;
+mod bitnet;
 mod blocks;
 mod compressed;
 
@@ -26,7 +28,7 @@ const GROUPS: [usize; 3] = [128, 64, 32];
 type Tensors = BTreeMap<String, TensorData>;
 
 impl Checkpoint {
-    /// The checkpoint with the weights of AWQ, GPTQ, compressed-tensors and block-wise FP8 in MLX's layout: `weight`,
+    /// The checkpoint with the weights of AWQ, GPTQ, compressed-tensors, BitNet and block-wise FP8 in MLX's layout: `weight`,
     /// `scales` and `biases`, or a dense `weight`. One without such weights is returned as it is.
     ///
     /// `config` is the model's `config.json`. Biases are rounded to the type of the scales, dequantized weights to bf16, as in mlx-lm.
@@ -36,7 +38,7 @@ impl Checkpoint {
     /// Tensors that do not fit each other, and what these formats have that MLX's layout has not: weights in an order of
     /// their own (`g_idx`), other numbers of bits. The error names the tensor.
     pub fn unpacked(&self, config: &Value) -> Result<Self, WeightsError> {
-        let packed = [awq::SUFFIX, compressed::SUFFIX, blocks::SUFFIX, blocks::SCALE];
+        let packed = [awq::SUFFIX, bitnet::SUFFIX, compressed::SUFFIX, blocks::SUFFIX, blocks::SCALE];
         if !self.names().any(|name| packed.iter().any(|suffix| name.ends_with(suffix))) {
             return Ok(self.clone());
         }
@@ -46,6 +48,7 @@ impl Checkpoint {
             self.tensors().map(|tensor| (tensor.name().to_owned(), tensor.clone())).collect();
         awq::unpack(&mut tensors, section)?;
         compressed::unpack(&mut tensors)?;
+        bitnet::unpack(&mut tensors, config)?;
         blocks::unpack(&mut tensors, section)?;
         Ok(self.with_tensors(tensors.into_iter().map(|(name, tensor)| tensor.renamed(&name))))
     }
