@@ -10,7 +10,7 @@ from unittest import mock
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx_lm.models import mistral4, phimoe, rope_utils
+from mlx_lm.models import afm7, bitnet, mistral4, phimoe, rope_utils, talkie
 from mlx_lm.models.activations import swiglu
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
@@ -21,6 +21,33 @@ ONLY_IN_SWIFT = {"acereason": "qwen2", "nemotron_labs_diffusion": "ministral3"}
 
 # mlx-lm's family of OLMo 1 asks for a package of which it uses nothing.
 sys.modules.setdefault("hf_olmo", ModuleType("hf_olmo"))
+
+# Its layer of ternary weights is a kernel for Metal alone. What a layer of these sizes computes is otherwise the same.
+bitnet.BitLinear = nn.Linear
+
+
+class FusedLinear(afm7.FusedLinear):
+    """Quantized as any loader of MLX's asks for it; mlx-lm's own refuses the mode."""
+
+    def to_quantized(self, group_size=64, bits=4, mode="affine", **others):
+        return super().to_quantized(group_size, bits)
+
+
+afm7.FusedLinear = FusedLinear
+
+
+class Talkie(talkie.Model):
+    """With a head that is a module, as all others have it, rather than a matrix of the model's own."""
+
+    def __init__(self, args):
+        super().__init__(args)
+        self.lm_head = nn.Linear(args.hidden_size, args.vocab_size, bias=False)
+
+    def __call__(self, inputs, cache=None):
+        return self.lm_head_gain(self.lm_head(self.model(inputs, cache)))
+
+
+talkie.Model = Talkie
 
 # Modules that mlx-lm has one by one, and Pippin as a stack: what of their paths is left out.
 NUMBERED = re.compile(r"(_layernorm)\.norms\.(\d+)|(ffn\.experts)\.(\d+)")
@@ -47,6 +74,10 @@ def oracle_config(config):
 
 def stored_name(config, name):
     """What a checkpoint calls a tensor that mlx-lm has under another name."""
+    if config["model_type"] == "afm7" and (found := re.match(r"model\.kv_reuse_layers\.(\d+)", name)):
+        # Pippin counts these on; by the converter's own names they are found, too.
+        layer = config["num_layers"] - config["num_kv_reuse_layers"] + int(found[1])
+        return f"model.layers.{layer}{name[found.end():]}"
     if config["model_type"] == "nemotron_labs_diffusion":
         return name.replace("lm_head", "diffusion_head") if name.startswith("lm_head") else name.replace("model.", "encoder.", 1)
     return name

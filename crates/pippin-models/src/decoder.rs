@@ -161,6 +161,7 @@ impl<B: Backend> Decoder<B> {
             caches,
             states,
             first_values: None,
+            first_input: plan.recalls.then(|| x.clone()),
             projected: None,
             layer_inputs,
             sums: Vec::new(),
@@ -272,6 +273,9 @@ impl<B: Backend> Decoder<B> {
                 let mut logits = logits.ok_or_else(|| TensorError::shape("norm_linears", "one output", 0))?;
                 if self.spec.head.scale != 1.0 {
                     logits = backend.scale(&logits, self.spec.head.scale, 0.0)?;
+                }
+                if let Some(gain) = &self.weights.head_gain {
+                    logits = backend.mul(&logits, gain)?;
                 }
                 if let Some(cap) = self.spec.head.softcap {
                     logits = backend.activate(&logits, Activation::SoftCap(cap))?;
@@ -387,7 +391,7 @@ fn run_block<'p, B: Backend>(
     };
     // Without a norm or a factor in between, each part adds to what is there already.
     let adds =
-        weights.post.is_none() && block.scale == 1.0 && block.branches.iter().all(|b| b.post.is_none());
+        weights.post.is_none() && weights.gates.is_none() && block.scale == 1.0 && block.branches.iter().all(|b| b.post.is_none());
     let mut sum: Option<B::Tensor> = base.clone().filter(|_| adds);
     for (branch, weights) in block.branches.iter().zip(&weights.branches) {
         let Some(place) = places.next() else { continue };
@@ -415,6 +419,12 @@ fn run_block<'p, B: Backend>(
         }
         if block.scale != 1.0 {
             y = backend.scale(&y, block.scale, 0.0)?;
+        }
+        if let Some((added, stream)) = &weights.gates {
+            y = backend.mul(&y, added)?;
+            if let (Some(stream), Some(stays)) = (stream, &base) {
+                base = Some(backend.mul(stays, stream)?);
+            }
         }
         if let Some(base) = &base {
             y = backend.add(base, &y)?;

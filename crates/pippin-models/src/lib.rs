@@ -101,12 +101,9 @@ pub use model::{
     LanguageModel, Logits, Mixture, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted,
 };
 pub use parts::{
-    Attention, ChannelMix, CompressedAttention, CompressedIndex, Compression, ConvGate, DeltaInput,
-    DeltaProjections, Dense, DenseForm, Experts, FusedRows, GatedDelta, GatedNorm, HeadNorms, Index, Latent,
-    LayerInput, LinearMap, NarrowExperts, NormSpec, OutputGate, Part, Projected, Projections, RgLru,
-    RouterNorm, ScanForm, ScanNorms, SelectiveScan, SharedExpert, ShortConv, StateSpace, TimeMix,
+    Attention, ChannelMix, CompressedAttention, CompressedIndex, Compression, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, FirstInput, FusedRows, GatedDelta, GatedNorm, HeadNorms, Index, Latent, LayerInput, LinearMap, NarrowExperts, NormSpec, OutputGate, Part, Projected, Projections, RgLru, RouterNorm, ScanForm, ScanNorms, SelectiveScan, SharedExpert, ShortConv, StateSpace, TimeMix,
 };
 pub use residual_mix::ResidualMix;
 pub use spec::{
-    Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, limits,
+    Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, StreamGates, limits,
 };

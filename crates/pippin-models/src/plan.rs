@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) routes: Vec<usize>,
     /// The distinct lengths of groups of tokens of which only the last one is kept, and the cache groups where that is so.
     pub(crate) strides: Vec<(usize, Vec<usize>)>,
+    /// Whether any part is given what entered the first layer.
+    pub(crate) recalls: bool,
     /// The place of each part, layer by layer.
     pub(crate) places: Vec<Vec<Place>>,
 }
@@ -35,6 +37,7 @@ impl Plan {
             let (mut places, mut owner) = (Vec::new(), None);
             for part in layer.parts() {
                 let needs = part.needs();
+                plan.recalls |= needs.recalls;
                 let shared = needs.shares.and_then(|layer| owners.get(layer)?.as_ref());
                 let place = plan.place(&needs, shared);
                 if needs.cache.is_some() {

@@ -353,6 +353,23 @@ impl Tensors {
         Ok(())
     }
 
+    /// Gives each row of a dense matrix length one; `eps` is added to its length before.
+    pub(crate) fn normalize_rows(&mut self, name: &str, eps: f32) -> Result<()> {
+        if let Some(tensor) = self.tensors.get_mut(name)
+            && tensor.shape().len() == 2
+            && tensor.dtype().is_weight_float()
+        {
+            let columns = tensor.shape()[1].max(1);
+            *tensor = changed(name, tensor, move |values| {
+                for row in values.chunks_exact_mut(columns) {
+                    let length = row.iter().map(|value| value * value).sum::<f32>().sqrt() + eps;
+                    row.iter_mut().for_each(|value| *value /= length);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
     /// Multiplies the rows of the tensors whose names end so, each by its factor.
     pub(crate) fn scale_rows(&mut self, ends_with: &str, factor: impl Fn(usize) -> f32) -> Result<()> {
         for (name, tensor) in self.tensors.iter_mut().filter(|(name, _)| name.ends_with(ends_with)) {
@@ -685,6 +702,15 @@ mod tests {
         let length = 10f32.sqrt();
         let head = tensors.get("lm_head.weight").unwrap().to_f32().unwrap();
         assert_eq!(head, [0.0, 1.0 / length, 1.0, 3.0 / length]);
+    }
+
+    #[test]
+    fn rows_are_given_length_one() {
+        let mut tensors = tensors(&[("lm_head.weight", &[2, 2])]);
+        tensors.normalize_rows("lm_head.weight", 0.0).unwrap();
+        let length = 13f32.sqrt();
+        let head = tensors.get("lm_head.weight").unwrap().to_f32().unwrap();
+        assert_eq!(head, [0.0, 1.0, 2.0 / length, 3.0 / length]);
     }
 
     #[test]

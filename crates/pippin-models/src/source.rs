@@ -108,6 +108,10 @@ pub(crate) trait Source {
 
     /// The kernels of a depthwise convolution, `[columns, taps, 1]` in `{path}.weight`, as `[columns, taps]`.
     fn kernels(&mut self, path: &str, columns: usize, taps: usize) -> Result<Self::Vector>;
+
+    /// The kernels of a depthwise convolution that all columns of a head share, `[1, 1, heads, 1, taps]` in a tensor of this name, as
+    /// `[heads * width, taps]`.
+    fn head_kernels(&mut self, name: &str, heads: usize, taps: usize, width: usize) -> Result<Self::Vector>;
 }
 
 /// [`Source::latent`] of a checkpoint that has the two matrices of each head in stacks.
@@ -493,5 +497,11 @@ impl<K: Sink> Source for Reader<'_, K> {
         self.totals.count(&tensor);
         let tensor = tensor.reshape(&[columns, taps])?;
         self.sink.vector(tensor, same)
+    }
+
+    fn head_kernels(&mut self, name: &str, heads: usize, taps: usize, width: usize) -> Result<K::Vector> {
+        let host = self.host_vector(name, &[1, 1, heads, 1, taps])?.to_f32()?;
+        let values: Vec<f32> = host.chunks_exact(taps).flat_map(|kernel| kernel.repeat(width)).collect();
+        self.sink.vector(TensorData::from_f32(name, &[heads * width, taps], &values)?, same)
     }
 }

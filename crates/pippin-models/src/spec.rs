@@ -142,6 +142,8 @@ pub struct Head {
     pub bias: bool,
     /// Factor on the logits.
     pub scale: f32,
+    /// A parameter, a single number, that the logits are multiplied by.
+    pub gain: Option<&'static str>,
     /// Soft cap of the logits.
     pub softcap: Option<f32>,
 }
@@ -149,7 +151,7 @@ pub struct Head {
 impl Head {
     /// A head without bias, factor and cap.
     pub(crate) fn new(weights: HeadWeights) -> Self {
-        Self { weights, bias: false, scale: 1.0, softcap: None }
+        Self { weights, bias: false, scale: 1.0, gain: None, softcap: None }
     }
 }
 
@@ -176,7 +178,8 @@ pub enum LayerSpec {
     Hyper(Box<HyperLayer>),
 }
 
-/// `x += scale * post(Σ branches(x))`, after which the stream may be multiplied by a parameter.
+/// `x += scale * post(Σ branches(x))`, with learned factors on both terms perhaps, after which the stream may be multiplied
+/// by a parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// What the branches are given, where it is not the stream as it is.
@@ -187,8 +190,21 @@ pub struct Block {
     pub post: Option<NormSpec>,
     /// Factor on what is added to the residual stream.
     pub scale: f32,
+    /// Factors that are learned.
+    pub gates: Option<StreamGates>,
     /// The parameter, a single number, that the residual stream is multiplied by after that.
     pub stream_scale: Option<&'static str>,
+}
+
+/// Learned factors on what is added to the residual stream, and on the stream that it is added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamGates {
+    /// The parameter with the factor on what is added.
+    pub added: &'static str,
+    /// The parameter with the factor on the stream.
+    pub stream: Option<&'static str>,
+    /// Whether each column has a number, rather than all of them one.
+    pub by_column: bool,
 }
 
 /// A part with norms of its own: `post(part(norm(x)))`.
@@ -212,7 +228,7 @@ impl Branch {
 impl Block {
     /// Branches, side by side, without anything around them.
     pub(crate) fn new(branches: Vec<Branch>) -> Self {
-        Self { mix: None, branches, post: None, scale: 1.0, stream_scale: None }
+        Self { mix: None, branches, post: None, scale: 1.0, gates: None, stream_scale: None }
     }
 
     /// A norm and a part: `x += part(norm(x))`.

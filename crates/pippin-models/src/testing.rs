@@ -162,6 +162,10 @@ impl Source for Generator<'_> {
         let values = self.uniform(&name, columns * taps).map(|u| u * amplitude).collect();
         self.push(name, &[columns, taps, 1], values)
     }
+
+    fn head_kernels(&mut self, name: &str, heads: usize, taps: usize, _: usize) -> Result<()> {
+        self.parameter(name, &[1, 1, heads, 1, taps])
+    }
 }
 
 /// The last component of a dotted name.

@@ -8,7 +8,7 @@ use crate::layer_inputs::LayerInputsWeights;
 use crate::parts::{NormSpec, PartWeights, join};
 use crate::residual_mix::ResidualMixWeights;
 use crate::source::{Cut, MixtureTotals, Source, Totals, same};
-use crate::spec::{DecoderSpec, HeadWeights, LayerSpec};
+use crate::spec::{DecoderSpec, HeadWeights, LayerSpec, StreamGates};
 use crate::{Mixture, ModelInfo, Result, StoredWeights};
 
 /// A decoder's weights; `L` is a linear layer, `V` a small parameter.
@@ -24,6 +24,8 @@ pub(crate) struct Weights<L, V> {
     pub(crate) final_norm: Norm<V>,
     /// `None` when the embedding matrix is used.
     pub(crate) head: Option<L>,
+    /// A factor on the logits.
+    pub(crate) head_gain: Option<V>,
     /// A row that is added to the logits, where some tokens are unused.
     pub(crate) mask: Option<V>,
 }
@@ -42,6 +44,8 @@ pub(crate) struct BlockWeights<L, V> {
     pub(crate) mix: Option<ResidualMixWeights<L, V>>,
     pub(crate) branches: Vec<BranchWeights<L, V>>,
     pub(crate) post: Option<Norm<V>>,
+    /// The factors on what is added, and on the stream that it is added to; for each column, or for all.
+    pub(crate) gates: Option<(V, Option<V>)>,
     /// The factor on the stream, for each of its columns.
     pub(crate) stream_scale: Option<V>,
 }
@@ -104,7 +108,15 @@ impl<L, V> Weights<L, V> {
                     Some(name) => Some(source.repeated(&join(&at, name), 1, hidden, same)?),
                     None => None,
                 };
-                read.push(BlockWeights { mix, branches, post, stream_scale });
+                let gates = match block.gates {
+                    Some(StreamGates { added, stream, by_column }) => {
+                        let shape = [if by_column { hidden } else { 1 }];
+                        let mut factor = |name| source.vector(&join(&at, name), &shape, same);
+                        Some((factor(added)?, stream.map(factor).transpose()?))
+                    }
+                    None => None,
+                };
+                read.push(BlockWeights { mix, branches, post, gates, stream_scale });
             }
             layers.push(LayerWeights::Blocks(read));
         }
@@ -118,6 +130,10 @@ impl<L, V> Weights<L, V> {
         let head = match separate {
             true => Some(source.linear(&names.head, [vocab, hidden], spec.head.bias, Cut::Rows)?),
             false => None,
+        };
+        let head_gain = match spec.head.gain {
+            Some(name) => Some(source.vector(name, &[1], same)?),
+            None => None,
         };
         let mask = match spec.unused_tokens.as_slice() {
             [] => None,
@@ -139,6 +155,7 @@ impl<L, V> Weights<L, V> {
             final_mix,
             final_norm,
             head,
+            head_gain,
             mask,
         })
     }

@@ -1,5 +1,5 @@
-//! Checkpoints of older decoders under the names and in the shapes that they were published in, or that mlx-lm's converter
-//! gives them: the same logits.
+//! Checkpoints of older decoders, and of some that transformers does not have, under the names and in the shapes that they
+//! were published in, or that mlx-lm's converter gives them: the same logits.
 
 mod support;
 
@@ -57,6 +57,39 @@ fn gptj_has_another_prefix() {
     agrees_when("gptj", |tensor| match tensor.name().strip_prefix("model.") {
         Some(rest) => vec![tensor.renamed(&format!("transformer.{rest}"))],
         None => vec![tensor],
+    });
+}
+
+#[test]
+fn afm7_has_layers_that_share_keys_in_a_list_of_their_own() {
+    agrees_when("afm7", |tensor| {
+        let (number, rest) = match tensor.name().strip_prefix("model.layers.") {
+            Some(rest) => rest.split_once('.').unwrap(),
+            None => return vec![tensor],
+        };
+        match number.parse::<usize>().unwrap().checked_sub(2) {
+            Some(number) => vec![tensor.renamed(&format!("model.kv_reuse_layers.{number}.{rest}"))],
+            None => vec![tensor],
+        }
+    });
+}
+
+#[test]
+fn baichuan_m1_may_have_a_head_of_any_length() {
+    agrees_when("baichuan_m1", |tensor| {
+        if tensor.name() != "lm_head.weight" {
+            return vec![tensor];
+        }
+        let values: Vec<f32> = tensor.to_f32().unwrap().into_iter().map(|value| 8.0 * value).collect();
+        vec![TensorData::from_f32(tensor.name(), tensor.shape(), &values).unwrap()]
+    });
+}
+
+#[test]
+fn talkie_has_a_head_without_a_module() {
+    agrees_when("talkie", |tensor| match tensor.name() {
+        "lm_head.weight" => vec![tensor.renamed("lm_head")],
+        _ => vec![tensor],
     });
 }
 

@@ -1,8 +1,11 @@
 //! The families: one file each, from `config.json` to a [`DecoderSpec`].
 
+mod afm7;
 mod afmoe;
 mod apertus;
+mod baichuan_m1;
 mod bailing_moe;
+mod bitnet;
 mod cohere;
 mod common;
 mod dbrx;
@@ -85,6 +88,7 @@ mod stablelm;
 mod standard;
 mod starcoder2;
 mod step3p5;
+mod talkie;
 mod youtu_llm;
 
 pub(crate) use gemma3n::normal_quantile;
@@ -148,9 +152,12 @@ impl Family {
 
 /// Every family this version knows, in alphabetical order.
 const FAMILIES: &[Family] = &[
+    Family::new("afm7", &["afm7"], afm7::spec).published(afm7::published),
     Family::new("afmoe", &["afmoe"], afmoe::spec).published(afmoe::published),
     Family::new("apertus", &["apertus"], apertus::spec).published(apertus::published),
+    Family::new("baichuan_m1", &["baichuan_m1"], baichuan_m1::spec).published(baichuan_m1::published),
     Family::new("bailing_moe", &["bailing_moe"], bailing_moe::spec).published(bailing_moe::published),
+    Family::new("bitnet", &["bitnet"], bitnet::spec),
     Family::new("cohere", &["cohere"], cohere::cohere),
     Family::new("cohere2", &["cohere2"], cohere::cohere2),
     Family::new("dbrx", &["dbrx"], dbrx::spec).published(dbrx::published),
@@ -326,6 +333,7 @@ const FAMILIES: &[Family] = &[
     Family::new("starcoder2", &["starcoder2"], starcoder2::spec)
         .note("GELU and `sliding_window` as the configuration says"),
     Family::new("step3p5", &["step3p5"], step3p5::spec).published(step3p5::published),
+    Family::new("talkie", &["talkie"], talkie::spec).published(talkie::published),
     Family::new("telechat3", &["telechat3"], near_llama::telechat3),
     Family::new("youtu_llm", &["youtu_llm"], youtu_llm::spec),
 ];

@@ -10,6 +10,9 @@ use crate::source::{Cut, Source, same};
 use crate::spec::check::{finite, multiple, positive, within};
 use crate::{Result, limits, rope};
 
+/// Tokens whose keys and values are blended: one and the one before it.
+const BLENDED: usize = 2;
+
 /// Softmax attention: grouped-query, with the options that models have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
@@ -41,12 +44,20 @@ pub struct Attention {
     pub key_norm: Option<NormSpec>,
     /// The values' norm, over each head.
     pub value_norm: Option<NormSpec>,
+    /// A parameter with a factor for each query head, in place of the weight of the queries' norm.
+    pub query_gain: Option<&'static str>,
     /// What queries' and keys' norms are over.
     pub norms: HeadNorms,
     /// Whether the norms come after the rotation.
     pub norms_follow_rope: bool,
     /// Where queries, keys and values are cut off on both sides, before all else.
     pub clamp: Option<f32>,
+    /// Two parameters with two numbers for each key head: factors of the keys of the token before and of a token's own, before all
+    /// else; and those of the values.
+    pub blends: Option<[&'static str; 2]>,
+    /// Two parameters of one number each: the steps to multiples of which keys and values are rounded, after all else, from
+    /// -128 to 127 of them.
+    pub steps: Option<[&'static str; 2]>,
     /// Whether query heads take key heads by turns (head `i` that of number `i` modulo their count), instead of as many
     /// neighbours sharing one.
     pub takes_turns: bool,
@@ -138,6 +149,10 @@ pub(crate) struct AttentionWeights<L, V> {
     query_norm: Option<Norm<V>>,
     key_norm: Option<Norm<V>>,
     value_norm: Option<Norm<V>>,
+    /// Of keys and of values, as kernels of a convolution.
+    blends: Option<[V; 2]>,
+    /// Of keys and of values: how many steps one is, and the step.
+    steps: Option<[[V; 2]; 2]>,
     sinks: Option<V>,
 }
 
@@ -159,9 +174,12 @@ impl Attention {
             query_norm: None,
             key_norm: None,
             value_norm: None,
+            query_gain: None,
             norms: HeadNorms::Shared,
             norms_follow_rope: false,
             clamp: None,
+            blends: None,
+            steps: None,
             takes_turns: false,
             rope: None,
             position_scale: None,
@@ -211,8 +229,13 @@ impl Attention {
             values: ValueStore::Own(self.value_dim),
             reach: self.reach,
         };
+        let states = match self.blends {
+            Some(_) => vec![self.kv_heads * self.head_dim, self.kv_heads * self.value_dim],
+            None => Vec::new(),
+        };
         Needs {
             mixes: true,
+            states,
             cache: self.shares.is_none().then_some(own),
             shares: self.shares,
             rope: self.rope.clone(),
@@ -304,15 +327,35 @@ impl Attention {
             };
             spec.map(read).transpose()
         };
-        let query_norm = norm(&self.query_norm, queries)?;
+        let mut query_norm = norm(&self.query_norm, queries)?;
         let has_keys = self.shares.is_none();
         let key_norm = if has_keys { norm(&self.key_norm, keys)? } else { None };
+        if let (Some(norm), Some(name)) = (&mut query_norm, self.query_gain) {
+            norm.weight = Some(source.repeated(&join(at, name), heads, head_dim, same)?);
+        }
         let value_norm = match &self.value_norm {
             Some(spec) if has_keys => Some(spec.weights(source, at, value_dim)?),
             _ => None,
         };
         let inner_norm =
             self.inner_norm.map(|norm| norm.weights(source, at, heads * value_dim)).transpose()?;
+        let blends = match self.blends {
+            Some([of_keys, of_values]) => Some([
+                source.head_kernels(&join(at, of_keys), kv_heads, BLENDED, head_dim)?,
+                source.head_kernels(&join(at, of_values), kv_heads, BLENDED, value_dim)?,
+            ]),
+            None => None,
+        };
+        let steps = match self.steps {
+            Some(names) if has_keys => {
+                let mut step = |name| -> Result<_> {
+                    let name = join(at, name);
+                    Ok([source.vector(&name, &[], |step| 1.0 / step)?, source.vector(&name, &[], same)?])
+                };
+                Some([step(names[0])?, step(names[1])?])
+            }
+            _ => None,
+        };
         let sinks = match self.sinks {
             Some(path) => Some(source.vector(&join(at, path), &[heads], same)?),
             None => None,
@@ -327,6 +370,8 @@ impl Attention {
             query_norm,
             key_norm,
             value_norm,
+            blends,
+            steps,
             sinks,
         })
     }
@@ -380,6 +425,13 @@ impl Attention {
             if self.projected == Projected::PassedOn {
                 pass.projected = Some((keys.clone(), values.clone()));
             }
+            if let Some([of_keys, of_values]) = &weights.blends {
+                let [before, values_before] = &mut pass.states[place.states.clone()] else {
+                    return Err(miscounted("states of keys and values", 2, place.states.len()));
+                };
+                keys = backend.causal_convolution(&keys, of_keys, None, before, step)?;
+                values = backend.causal_convolution(&values, of_values, None, values_before, step)?;
+            }
             if self.norms_follow_rope {
                 keys = rotated(&keys)?;
             }
@@ -388,6 +440,21 @@ impl Attention {
             }
             if self.value_scale != 1.0 {
                 values = backend.scale(&values, self.value_scale, 0.0)?;
+            }
+            if let Some([of_keys, of_values]) = &weights.steps {
+                // What would be done to keys as they are written comes before they are rounded.
+                if let Some(norm) = heads.key_norm.take() {
+                    keys = backend.norm(&keys, norm)?;
+                }
+                if heads.rotation.take().is_some() {
+                    keys = rotated(&keys)?;
+                    if let Some(norm) = heads.query_norm.take() {
+                        queries = backend.norm(&queries, norm)?;
+                    }
+                    queries = rotated(&queries)?;
+                }
+                keys = in_steps(backend, &keys, of_keys)?;
+                values = in_steps(backend, &values, of_values)?;
             }
             let cache = &mut pass.caches[place.cache];
             let rows = &step.groups[place.group].rows;
@@ -454,4 +521,14 @@ impl Attention {
             softcap: self.softcap,
         }
     }
+}
+
+/// Multiples of a step, from -128 to 127 of it: the nearest ones, even ones where two are.
+fn in_steps<B: Backend>(backend: &B, x: &B::Tensor, [inverse, step]: &[B::Tensor; 2]) -> Result<B::Tensor> {
+    // Beside a number of this size an f32 has no fraction, so that adding it rounds.
+    const WHOLE: f32 = 1.5 * (1 << 23) as f32;
+    let counts = backend.activate(&backend.mul(x, inverse)?, Activation::Clamp(1024.0))?;
+    let counts = backend.scale(&backend.scale(&counts, 1.0, WHOLE)?, 1.0, -WHOLE)?;
+    let counts = backend.activate(&backend.scale(&counts, 1.0, 0.5)?, Activation::Clamp(127.5))?;
+    Ok(backend.mul(&backend.scale(&counts, 1.0, -0.5)?, step)?)
 }

@@ -9,6 +9,7 @@ mod compressed;
 mod conv_gate;
 mod dense;
 mod experts;
+mod first_input;
 mod gated_delta;
 mod index;
 mod latent;
@@ -37,6 +38,7 @@ pub use compressed::{CompressedAttention, CompressedIndex, Compression};
 pub use conv_gate::ConvGate;
 pub use dense::{Dense, DenseForm, FusedRows};
 pub use experts::{Experts, NarrowExperts, RouterNorm, SharedExpert};
+pub use first_input::FirstInput;
 pub use gated_delta::{DeltaInput, DeltaProjections, GatedDelta};
 pub use index::Index;
 pub use latent::Latent;
@@ -55,6 +57,7 @@ use compressed::CompressedAttentionWeights;
 use conv_gate::ConvGateWeights;
 use dense::DenseWeights;
 use experts::ExpertsWeights;
+use first_input::FirstInputWeights;
 use gated_delta::GatedDeltaWeights;
 use latent::LatentWeights;
 use layer_input::LayerInputWeights;
@@ -91,6 +94,8 @@ pub(crate) struct Needs {
     pub(crate) rope: Option<Arc<RopeSpec>>,
     /// Heads that have a matrix of their own each.
     pub(crate) routes: Option<usize>,
+    /// Whether it is given what entered the first layer.
+    pub(crate) recalls: bool,
     /// Query heads, for the model's description.
     pub(crate) heads: usize,
 }
@@ -127,6 +132,8 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) states: &'a mut [B::State],
     /// The values of the first layer, for those that mix them into their own.
     pub(crate) first_values: Option<B::Tensor>,
+    /// What entered the first layer, if any part is given that, for the rows that are left.
+    pub(crate) first_input: Option<B::Tensor>,
     /// The inputs of each layer's own, `[rows, layers * width]`, for the rows that are left.
     pub(crate) layer_inputs: Option<B::Tensor>,
     /// Projections of keys and values that layers take from one before them.
@@ -181,8 +188,11 @@ impl<B: Backend> Pass<'_, B> {
         }
     }
 
-    /// Leaves of what is kept of rows that of those that something is wanted of.
+    /// Leaves of what parts are given besides the stream the rows that something is wanted of.
     pub(crate) fn narrow(&mut self) -> Result<()> {
+        if let Some(first) = self.first_input.take() {
+            self.first_input = Some(self.outputs(&first)?);
+        }
         if let Some(inputs) = self.layer_inputs.take() {
             self.layer_inputs = Some(self.outputs(&inputs)?);
         }
@@ -317,6 +327,8 @@ parts! {
     LinearMap: LinearMapWeights,
     /// A mixture of feed-forward networks.
     Experts: ExpertsWeights,
+    /// What entered the first layer.
+    FirstInput: FirstInputWeights,
     /// A gated linear recurrence of single numbers.
     RgLru: RgLruWeights,
     /// A linear recurrence that replaces what is at its keys.
