@@ -135,6 +135,9 @@ def patch(model, config):
         case "deepseek_v32" | "glm_moe_dsa":
             for layer in model.layers:
                 layer.self_attn.indexer.k_norm.eps = 1e-6
+        case "longcat_flash" | "longcat_flash_ngram":
+            for attention in (attention for layer in model.layers for attention in layer.self_attn):
+                attention.q_a_layernorm.eps = attention.kv_a_layernorm.eps = 1e-6
         case "minicpm3":
             for layer in model.layers:
                 layer.self_attn.q_a_layernorm.eps = layer.self_attn.kv_a_layernorm.eps = 1e-6

@@ -47,6 +47,8 @@ struct Slot {
     sampler: Option<Box<Sampler>>,
     /// The token drawn last.
     last: u32,
+    /// The last tokens of its sequence, where n-grams are made of them.
+    history: Vec<u32>,
     /// Counts what the sampler was changed by.
     epoch: u64,
 }
@@ -119,6 +121,7 @@ impl<B: Backend> Decoder<B> {
         tokens: &B::Indices,
         routes: &[B::Indices],
         strides: &[Strides<B>],
+        ngrams: &[B::Indices],
     ) -> Result<Outputs<B>> {
         let Self { backend, spec, info, weights, plan, caches, states, last_mixing, last_keeping, .. } = self;
         let backend = &**backend;
@@ -128,6 +131,9 @@ impl<B: Backend> Decoder<B> {
             .map(|rope| backend.rope_angles(&step.positions, step.axes, rope))
             .collect::<Result<_, TensorError>>()?;
         let mut x = backend.embedding(&weights.embedding.weight, tokens)?;
+        if let Some(spec) = &spec.ngrams {
+            x = spec.add(&weights.ngrams, backend, x, ngrams)?;
+        }
         let scale = spec.embedding_scale.for_type(info.dtype);
         if scale != 1.0 {
             x = backend.scale(&x, scale, 0.0)?;
@@ -162,6 +168,7 @@ impl<B: Backend> Decoder<B> {
             states,
             first_values: None,
             first_input: plan.recalls.then(|| x.clone()),
+            kept: None,
             projected: None,
             layer_inputs,
             sums: Vec::new(),
@@ -319,6 +326,10 @@ impl<B: Backend> Decoder<B> {
 
     /// Draws tokens on the device, if all that is wanted of the logits is that, and the device can.
     fn draw(&mut self, batch: &Batch, logits: &B::Tensor) -> Result<Option<Drawn<B>>> {
+        // The host numbers the next step's n-grams, and has to know the tokens.
+        if self.spec.ngrams.is_some() {
+            return Ok(None);
+        }
         let mut samplers: Vec<&mut Sampler> = Vec::with_capacity(batch.sequences());
         let mut slots: Vec<u32> = Vec::new();
         let mut by_slot: Vec<Option<&mut Sampler>> =
@@ -396,11 +407,15 @@ fn run_block<'p, B: Backend>(
     for (branch, weights) in block.branches.iter().zip(&weights.branches) {
         let Some(place) = places.next() else { continue };
         let x = if place.mixes { &x } else { &narrowed };
-        let residual = if adds { sum.as_ref() } else { None };
+        let residual = if adds && !branch.kept { sum.as_ref() } else { None };
         let input = Input { x, norm: weights.norm.as_ref(), residual, rows };
         let Some(mut y) = branch.part.forward(&weights.part, place, pass, &input)? else { continue };
         if let Some(post) = &weights.post {
             y = backend.norm(&y, post)?;
+        }
+        if branch.kept {
+            pass.kept = Some(y);
+            continue;
         }
         sum = Some(match sum {
             Some(sum) if !adds => backend.add(&sum, &y)?,
@@ -429,6 +444,11 @@ fn run_block<'p, B: Backend>(
         if let Some(base) = &base {
             y = backend.add(base, &y)?;
         }
+    }
+    if block.adds_kept
+        && let Some(kept) = pass.kept.take()
+    {
+        y = backend.add(&y, &kept)?;
     }
     Ok(Some(match &weights.stream_scale {
         Some(scale) => backend.mul(&y, scale)?,
@@ -505,11 +525,22 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             })
             .collect::<Result<_, TensorError>>()?;
         let strides = self.strides(&batch)?;
+        let ngrams: Vec<B::Indices> = match &self.spec.ngrams {
+            Some(ngrams) => {
+                let history = |slot: usize| self.slots[slot].history.as_slice();
+                let (numbers, histories) = ngrams.numbers(&batch, self.spec.vocab_size, history);
+                for (slot, history) in batch.slots().iter().zip(histories) {
+                    self.slots[*slot as usize].history = history;
+                }
+                numbers.iter().map(|numbers| backend.indices(numbers)).collect::<Result<_, TensorError>>()?
+            }
+            None => Vec::new(),
+        };
         let Outputs { logits, hidden } = match batch.rows() {
             0 => Outputs { logits: None, hidden: None },
-            _ => {
-                backend.record(&batch.shape(), || self.forward(&batch, &step, &tokens, &routes, &strides))?
-            }
+            _ => backend.record(&batch.shape(), || {
+                self.forward(&batch, &step, &tokens, &routes, &strides, &ngrams)
+            })?,
         };
         let results = match logits {
             Some(logits) => match self.draw(&batch, &logits)? {
@@ -627,13 +658,14 @@ impl<B: Backend> LanguageModel for Decoder<B> {
                 SlotEdit::Reset { slot } => {
                     let known = self.slot(slot)?;
                     (known.sampler, known.epoch) = (None, known.epoch + 1);
+                    known.history.clear();
                     for state in &mut self.states {
                         backend.reset_state(state, slot)?;
                     }
                 }
                 SlotEdit::Copy { from, to } => {
-                    self.slot(from)?;
-                    self.slot(to)?;
+                    let history = self.slot(from)?.history.clone();
+                    self.slot(to)?.history = history;
                     for state in &mut self.states {
                         backend.copy_state(state, from, to)?;
                     }

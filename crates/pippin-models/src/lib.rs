@@ -76,6 +76,7 @@ mod hyper;
 mod layer_inputs;
 mod load;
 mod model;
+mod ngrams;
 mod parts;
 mod plan;
 mod published;
@@ -100,6 +101,7 @@ pub use load::{describe, describe_from, load, load_from};
 pub use model::{
     LanguageModel, Logits, Mixture, ModelInfo, Output, SlotEdit, StepId, StoredWeights, Submitted,
 };
+pub use ngrams::Ngrams;
 pub use parts::{
     Attention, ChannelMix, CompressedAttention, CompressedIndex, Compression, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, FirstInput, FusedRows, GatedDelta, GatedNorm, HeadNorms, Index, Latent, LayerInput, LinearMap, NarrowExperts, NormSpec, OutputGate, Part, Projected, Projections, RgLru, RouterNorm, ScanForm, ScanNorms, SelectiveScan, SharedExpert, ShortConv, StateSpace, TimeMix,
 };

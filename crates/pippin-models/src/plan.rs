@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pippin_tensor::RopeSpec;
 
 use crate::cache::{CacheGroup, CacheLayout};
+use crate::ngrams::Ngrams;
 use crate::parts::{CacheNeed, Needs, Part, Place};
 use crate::spec::{DecoderSpec, LayerSpec};
 
@@ -22,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) routes: Vec<usize>,
     /// The distinct lengths of groups of tokens of which only the last one is kept, and the cache groups where that is so.
     pub(crate) strides: Vec<(usize, Vec<usize>)>,
+    /// Tokens of each slot that the host keeps.
+    pub(crate) history: usize,
     /// Whether any part is given what entered the first layer.
     pub(crate) recalls: bool,
     /// The place of each part, layer by layer.
@@ -30,7 +33,8 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(spec: &DecoderSpec) -> Self {
-        let mut plan = Self::default();
+        let history = spec.ngrams.as_ref().map_or(0, Ngrams::history);
+        let mut plan = Self { history, ..Self::default() };
         // The place of the part of each layer that has a cache of its own.
         let mut owners: Vec<Option<Place>> = Vec::with_capacity(spec.layers.len());
         for layer in &spec.layers {
@@ -96,7 +100,7 @@ impl Plan {
     }
 
     pub(crate) fn layout(&self) -> CacheLayout {
-        let state: usize = self.states.iter().sum();
+        let state = self.states.iter().sum::<usize>() + self.history;
         CacheLayout { groups: self.groups.clone(), state_bytes: 4 * state as u64 }
     }
 }

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::altup::{AltUp, Streams};
 use crate::hyper::{HyperConnections, HyperLayer};
 use crate::layer_inputs::LayerInputs;
+use crate::ngrams::Ngrams;
 use crate::parts::{NormSpec, Part};
 use crate::residual_mix::ResidualMix;
 
@@ -59,6 +60,8 @@ pub struct DecoderSpec {
     pub embedding_norm: Option<NormSpec>,
     /// Inputs of each layer's own.
     pub layer_inputs: Option<LayerInputs>,
+    /// What is added to a token's embedding for the n-grams that end with it.
+    pub ngrams: Option<Ngrams>,
     /// The layers, first to last.
     pub layers: Vec<LayerSpec>,
     /// How many passes they are made of: a model may be run several times over with the same weights, and keep keys and values
@@ -192,6 +195,8 @@ pub struct Block {
     pub scale: f32,
     /// Factors that are learned.
     pub gates: Option<StreamGates>,
+    /// Whether what a branch has kept back is added after that, too.
+    pub adds_kept: bool,
     /// The parameter, a single number, that the residual stream is multiplied by after that.
     pub stream_scale: Option<&'static str>,
 }
@@ -216,19 +221,21 @@ pub struct Branch {
     pub part: Part,
     /// The norm of its result.
     pub post: Option<NormSpec>,
+    /// Whether its result is kept for a later block of the layer, instead of being added in this one.
+    pub kept: bool,
 }
 
 impl Branch {
     /// A part behind a norm, or behind none.
     pub(crate) fn new(norm: impl Into<Option<NormSpec>>, part: Part) -> Self {
-        Self { norm: norm.into(), part, post: None }
+        Self { norm: norm.into(), part, post: None, kept: false }
     }
 }
 
 impl Block {
     /// Branches, side by side, without anything around them.
     pub(crate) fn new(branches: Vec<Branch>) -> Self {
-        Self { mix: None, branches, post: None, scale: 1.0, gates: None, stream_scale: None }
+        Self { mix: None, branches, post: None, scale: 1.0, gates: None, adds_kept: false, stream_scale: None }
     }
 
     /// A norm and a part: `x += part(norm(x))`.
@@ -272,7 +279,7 @@ impl LayerSpec {
             Self::Hyper(layer) => return layer.validate(),
         };
         for block in blocks {
-            for Branch { norm, part, post } in &block.branches {
+            for Branch { norm, part, post, .. } in &block.branches {
                 norm.iter().chain(post).try_for_each(NormSpec::validate)?;
                 part.validate()?;
             }
@@ -345,6 +352,7 @@ impl DecoderSpec {
             return Err(check::problem("hc_mult", "gives layers different streams"));
         }
         self.layer_inputs.iter().try_for_each(LayerInputs::validate)?;
+        self.ngrams.iter().try_for_each(Ngrams::validate)?;
         let width = self.layer_inputs.as_ref().map(|inputs| inputs.width);
         for (index, layer) in self.layers.iter().enumerate() {
             for part in layer.parts() {

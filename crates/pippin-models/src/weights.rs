@@ -18,6 +18,8 @@ pub(crate) struct Weights<L, V> {
     pub(crate) position_embedding: Option<L>,
     pub(crate) embedding_norm: Option<Norm<V>>,
     pub(crate) layer_inputs: Option<LayerInputsWeights<L, V>>,
+    /// For each table of n-grams, the table and the projection of its rows.
+    pub(crate) ngrams: Vec<[L; 2]>,
     pub(crate) streams: Option<StreamsWeights<L, V>>,
     pub(crate) layers: Vec<LayerWeights<L, V>>,
     pub(crate) final_mix: Option<ResidualMixWeights<L, V>>,
@@ -74,6 +76,10 @@ impl<L, V> Weights<L, V> {
         let inputs = spec.layer_inputs.as_ref();
         let layer_inputs =
             inputs.map(|inputs| inputs.weights(source, spec.layers.len(), vocab, hidden)).transpose()?;
+        let ngrams = match &spec.ngrams {
+            Some(ngrams) => ngrams.weights(source, hidden)?,
+            None => Vec::new(),
+        };
         let streams = spec.streams().map(|streams| streams.weights(source, hidden)).transpose()?;
         let mut layers = Vec::with_capacity(spec.distinct_layers().len());
         for (index, layer) in spec.distinct_layers().iter().enumerate() {
@@ -150,6 +156,7 @@ impl<L, V> Weights<L, V> {
             position_embedding,
             embedding_norm,
             layer_inputs,
+            ngrams,
             streams,
             layers,
             final_mix,

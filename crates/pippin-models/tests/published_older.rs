@@ -86,6 +86,17 @@ fn baichuan_m1_may_have_a_head_of_any_length() {
 }
 
 #[test]
+fn longcat_flash_has_experts_one_by_one() {
+    agrees_when("longcat_flash_ngram", |tensor| {
+        let name = tensor.name().replace("model.ngram_embeddings.word_embeddings.", "model.embed_tokens.");
+        match name.split_once(".switch_mlp.") {
+            Some((at, rest)) => members(&tensor, |expert| format!("{at}.experts.{expert}.{rest}")),
+            None => vec![tensor.renamed(&name)],
+        }
+    });
+}
+
+#[test]
 fn talkie_has_a_head_without_a_module() {
     agrees_when("talkie", |tensor| match tensor.name() {
         "lm_head.weight" => vec![tensor.renamed("lm_head")],

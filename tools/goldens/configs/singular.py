@@ -53,7 +53,55 @@ AFM7 = {
     "max_position_embeddings": 256,
 }
 
+LONGCAT_FLASH = {
+    "model_type": "longcat_flash",
+    "attention_method": "MLA",
+    "zero_expert_type": "identity",
+    "hidden_size": 64,
+    "ffn_hidden_size": 96,
+    "moe_topk": 3,
+    "expert_ffn_hidden_size": 48,
+    "n_routed_experts": 5,
+    "zero_expert_num": 3,
+    "num_layers": 2,
+    "vocab_size": 96,
+    "max_position_embeddings": 256,
+    "num_attention_heads": 4,
+    "kv_lora_rank": 40,
+    "q_lora_rank": 48,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 24,
+    "v_head_dim": 20,
+    "routed_scaling_factor": 1.5,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "mla_scale_q_lora": True,
+    "mla_scale_kv_lora": True,
+    "attention_bias": True,
+    "router_bias": True,
+}
+
+LONGCAT_FLASH_NGRAM = LONGCAT_FLASH | {
+    "model_type": "longcat_flash_ngram",
+    "num_layers": 1,
+    "ngram_vocab_size_ratio": 3,
+    "emb_neighbor_num": 4,
+    "emb_split_num": 2,
+    "attention_bias": False,
+    "router_bias": False,
+}
+
 CONFIGS = {
+    "longcat_flash": LONGCAT_FLASH,
+    "longcat_flash_ngram": LONGCAT_FLASH_NGRAM,
+    "longcat_flash_ngram-4bit": four_bits(
+        LONGCAT_FLASH_NGRAM, range(1), ["mlp.router.classifier"], hidden_size=128, ffn_hidden_size=192, kv_lora_rank=96, q_lora_rank=64,
+        qk_nope_head_dim=32, v_head_dim=32, expert_ffn_hidden_size=64, emb_split_num=2, emb_neighbor_num=3, ngram_vocab_size_ratio=2),
+    "longcat_flash-4bit": four_bits(
+        LONGCAT_FLASH, range(1), ["mlp.router.classifier"], hidden_size=128, ffn_hidden_size=192, num_layers=1, kv_lora_rank=96,
+        q_lora_rank=64, qk_nope_head_dim=32, v_head_dim=32, expert_ffn_hidden_size=64, attention_bias=False, router_bias=False,
+        norm_topk_prob=True,
+        rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "mscale_all_dim": 1.0}),
     "afm7": AFM7,
     "afm7-4bit": four_bits(
         {k: v for k, v in AFM7.items() if k not in ("rope_theta", "rms_norm_eps", "hidden_dim_scale_factor")}, hidden_dim=128,
@@ -73,6 +121,18 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "longcat_flash_ngram": [
+        {"ngram_vocab_size_ratio": 2},
+    ],
+    "longcat_flash": [
+        {"mla_scale_q_lora": False},
+        {"mla_scale_kv_lora": False},
+        {"routed_scaling_factor": 1.0},
+        {"norm_topk_prob": True},
+        {"rope_theta": 1000.0},
+        {"attention_bias": False},
+        {"router_bias": False},
+    ],
     "afm7": [
         {"rope_theta": 1000.0},
         {"rms_norm_eps": 0.1},

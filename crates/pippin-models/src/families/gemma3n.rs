@@ -100,6 +100,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         unused_tokens: Vec::new(),
         embedding_norm: None,
         layer_inputs: Some(inputs),
+        ngrams: None,
         passes: 1,
         norm_between_passes: false,
         final_mix: None,

@@ -61,6 +61,7 @@ pub(crate) fn backbone(
         unused_tokens: Vec::new(),
         embedding_norm: None,
         layer_inputs: None,
+        ngrams: None,
         passes: 1,
         norm_between_passes: false,
         final_mix: None,

@@ -43,6 +43,7 @@ mod lille;
 mod llama;
 mod llama4;
 mod llama4_text;
+mod longcat_flash;
 mod mamba;
 mod mamba2;
 mod mellum;
@@ -248,6 +249,12 @@ const FAMILIES: &[Family] = &[
     Family::new("llama4_text", &["llama4_text"], llama4_text::spec)
         .published(llama4_text::published)
         .note("chunks and factors by position, as in transformers"),
+    Family::new("longcat_flash", &["longcat_flash"], longcat_flash::longcat_flash)
+        .published(longcat_flash::published)
+        .note("an epsilon of 1e-6 in latent norms, as in transformers"),
+    Family::new("longcat_flash_ngram", &["longcat_flash_ngram"], longcat_flash::longcat_flash_ngram)
+        .published(longcat_flash::published_ngram)
+        .note("an epsilon of 1e-6 in latent norms"),
     Family::new("mamba", &["mamba", "falcon_mamba"], mamba::spec),
     Family::new("mamba2", &["mamba2"], mamba2::spec).note("the gated norm is by group"),
     Family::new("mellum", &["mellum"], mellum::spec)

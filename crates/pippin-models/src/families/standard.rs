@@ -146,6 +146,7 @@ impl Standard {
             unused_tokens: Vec::new(),
             embedding_norm: None,
             layer_inputs: None,
+            ngrams: None,
             passes: 1,
             norm_between_passes: false,
             final_mix: None,

@@ -27,6 +27,8 @@ pub struct Experts {
     pub correction: Option<&'static str>,
     /// How it chooses.
     pub choice: RouterSpec,
+    /// How many of those that are chosen from, the last ones, give their input back, and have no projections.
+    pub identities: usize,
     /// The experts' projections: gate, up, down, each a stack of matrices.
     pub names: [&'static str; 3],
     /// Width of each expert.
@@ -97,6 +99,8 @@ pub(crate) struct ExpertsWeights<L, V> {
     correction: Option<V>,
     /// A row of one for each expert.
     scale: Option<V>,
+    /// A row of one for each that is chosen from: ones for those that give their input back.
+    identity: Option<V>,
     gate: Option<Stack<L, V>>,
     up: Stack<L, V>,
     down: Stack<L, V>,
@@ -119,6 +123,7 @@ impl Experts {
             router_softcap: None,
             correction: None,
             choice,
+            identities: 0,
             names: ["mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj", "mlp.switch_mlp.down_proj"],
             intermediate_size,
             bias: false,
@@ -135,6 +140,15 @@ impl Experts {
         let RouterSpec { experts, top_k, groups, top_groups, .. } = self.choice;
         within("num_experts", experts, limits::EXPERTS)?;
         within("num_experts_per_tok", top_k, experts)?;
+        if self.identities >= experts {
+            return Err(problem("n_routed_experts", "must be a positive integer, found 0"));
+        }
+        if self.identities > 0 && (self.bias || self.weights_inputs) {
+            return Err(problem(
+                "zero_expert_num",
+                "must be 0 where experts have biases, or inputs are weighed",
+            ));
+        }
         within("moe_intermediate_size", self.intermediate_size, limits::INTERMEDIATE)?;
         within("n_group", groups, experts)?;
         within("topk_group", top_groups, groups)?;
@@ -170,15 +184,16 @@ impl Experts {
         at: &str,
         hidden: usize,
     ) -> Result<ExpertsWeights<S::Linear, S::Vector>> {
-        let (experts, width) = (self.choice.experts, self.intermediate_size);
+        let (all, width) = (self.choice.experts, self.intermediate_size);
+        let experts = all - self.identities;
         let [gate, up, down] = self.names;
-        let (path, shape) = (join(at, self.router), [experts, hidden]);
+        let (path, shape) = (join(at, self.router), [all, hidden]);
         let router = match self.router_dense {
             true => source.dense(&path, shape, self.router_bias, Cut::Whole)?,
             false => source.linear(&path, shape, self.router_bias, Cut::Whole)?,
         };
         let correction = match self.correction {
-            Some(name) => Some(source.vector(&join(at, name), &[experts], same)?),
+            Some(name) => Some(source.vector(&join(at, name), &[all], same)?),
             None => None,
         };
         let router_norm = match self.router_norm {
@@ -189,10 +204,14 @@ impl Experts {
             None => None,
         };
         let scale = match self.expert_scale {
-            Some(name) => Some(source.vector(&join(at, name), &[experts], same)?),
+            Some(name) => Some(source.vector(&join(at, name), &[all], same)?),
             None => None,
         };
-        source.mixture(Some([experts, self.choice.top_k]));
+        let identity = match self.identities {
+            0 => None,
+            _ => Some(source.constant([all, 1], |row| if row < experts { 0.0 } else { 1.0 })?),
+        };
+        source.mixture(Some([experts, self.choice.top_k.min(experts)]));
         let given = self.narrow.map_or(hidden, |narrow| narrow.width);
         let mut stack = |name: &str, shape, cut| source.experts(&join(at, name), shape, self.bias, cut);
         let gate = match self.plain {
@@ -226,6 +245,7 @@ impl Experts {
             router_norm,
             correction,
             scale,
+            identity,
             gate,
             up,
             down,
@@ -244,7 +264,8 @@ impl Experts {
         input: &Input<'_, B>,
     ) -> Result<Option<B::Tensor>> {
         let backend = pass.backend;
-        let experts = self.choice.experts;
+        let all = self.choice.experts;
+        let experts = all - self.identities;
         let x = pass.normalised(input)?;
         let mut logits = match &weights.router_norm {
             Some(norm) => {
@@ -262,7 +283,7 @@ impl Experts {
         }
         let (routes, mut shares) = backend.route(&logits, weights.correction.as_ref(), &self.choice)?;
         if let Some(scale) = &weights.scale {
-            let chosen = backend.select_rows(&backend.reshape(scale, [experts, 1])?, &routes)?;
+            let chosen = backend.select_rows(&backend.reshape(scale, [all, 1])?, &routes)?;
             shares = backend.mul(&shares, &backend.reshape(&chosen, backend.shape(&shares))?)?;
         }
         let mut given = match &weights.narrow {
@@ -290,6 +311,11 @@ impl Experts {
                 y = backend.norm(&y, norm)?;
             }
             y = backend.linear(&y, back)?;
+        }
+        if let Some(identity) = &weights.identity {
+            // Their routes lead beyond the projections, where there are zeros.
+            let chosen = backend.select_rows(identity, &routes)?;
+            y = backend.add(&y, &backend.mul(&x, &backend.weighted_sum(&chosen, &shares)?)?)?;
         }
         if let (Some(expert), Some(shared)) = (&self.shared, &weights.shared) {
             let alone = Input { x: &x, norm: None, residual: None, rows: Rows::All };

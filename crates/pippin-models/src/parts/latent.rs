@@ -43,6 +43,8 @@ pub struct Latent {
     pub joined: bool,
     /// Epsilon of the norms of the vectors that queries, and keys and values, are made from.
     pub norm_eps: f32,
+    /// Factor on the latent vector behind its norm.
+    pub latent_scale: f32,
     /// The rotary positions.
     pub rope: Arc<RopeSpec>,
     /// A factor on queries by their position.
@@ -86,6 +88,7 @@ impl Latent {
             bias: false,
             joined: false,
             norm_eps: 1e-6,
+            latent_scale: 1.0,
             rope,
             position_scale: None,
             scale: ((key_dim + rope_dim) as f32).powf(-0.5),
@@ -103,6 +106,7 @@ impl Latent {
         within("qk_rope_head_dim", self.rope_dim, limits::HEAD_DIM)?;
         within("v_head_dim", self.value_dim, limits::HEAD_DIM)?;
         positive("the epsilon of norms", self.norm_eps)?;
+        positive("the factor on latent vectors", self.latent_scale)?;
         positive("the attention scale", self.scale)?;
         if let Some(index) = &self.index {
             index.validate()?;
@@ -204,7 +208,10 @@ impl Latent {
         let [queries, latent, rotated_key, of_index @ ..] = outputs.as_slice() else {
             return Err(miscounted("norm_linears", linears.len(), outputs.len()));
         };
-        let latent = backend.norm(latent, &weights.latent_norm)?;
+        let mut latent = backend.norm(latent, &weights.latent_norm)?;
+        if self.latent_scale != 1.0 {
+            latent = backend.scale(&latent, self.latent_scale, 0.0)?;
+        }
         let rotated_key = backend.rope(rotated_key, angles, rope_dim, &self.rope)?;
         let key = backend.join(&[&latent, &rotated_key])?;
         backend.kv_write(&mut pass.caches[place.cache], &key, None, &step.groups[place.group].rows)?;

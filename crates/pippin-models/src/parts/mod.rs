@@ -134,6 +134,8 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) first_values: Option<B::Tensor>,
     /// What entered the first layer, if any part is given that, for the rows that are left.
     pub(crate) first_input: Option<B::Tensor>,
+    /// What a branch has kept for a later block, for the rows that are left.
+    pub(crate) kept: Option<B::Tensor>,
     /// The inputs of each layer's own, `[rows, layers * width]`, for the rows that are left.
     pub(crate) layer_inputs: Option<B::Tensor>,
     /// Projections of keys and values that layers take from one before them.
@@ -192,6 +194,9 @@ impl<B: Backend> Pass<'_, B> {
     pub(crate) fn narrow(&mut self) -> Result<()> {
         if let Some(first) = self.first_input.take() {
             self.first_input = Some(self.outputs(&first)?);
+        }
+        if let Some(kept) = self.kept.take() {
+            self.kept = Some(self.outputs(&kept)?);
         }
         if let Some(inputs) = self.layer_inputs.take() {
             self.layer_inputs = Some(self.outputs(&inputs)?);
