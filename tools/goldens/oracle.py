@@ -10,7 +10,7 @@ from unittest import mock
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx_lm.models import afm7, bitnet, mistral4, phimoe, rope_utils, talkie
+from mlx_lm.models import afm7, bitnet, mistral4, muse_spark, phimoe, rope_utils, talkie
 from mlx_lm.models.activations import swiglu
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
@@ -34,6 +34,52 @@ class FusedLinear(afm7.FusedLinear):
 
 
 afm7.FusedLinear = FusedLinear
+
+
+class MuseSparkOnAnyDevice:
+    """What Muse Spark's kernels compute, which are for Metal alone."""
+
+    @staticmethod
+    def expert_routing(logits, expert_bias, *, top_k, multiplier, score_eps, route_scale):
+        scores = mx.sigmoid(logits * multiplier)
+        chosen = mx.argpartition(scores + expert_bias, kth=-top_k, axis=-1)[..., -top_k:]
+        shares = mx.take_along_axis(scores, chosen, axis=-1)
+        return chosen, shares / (shares.sum(axis=-1, keepdims=True) + score_eps) * route_scale
+
+    @staticmethod
+    def norm_add_norm(branch, stream, *, alpha, beta, post_weight, post_eps, next_norm):
+        scaled = branch if post_weight is None else post_weight * branch
+        stream = alpha * stream + beta * mx.fast.rms_norm(scaled, None, post_eps)
+        return stream, next_norm and next_norm(stream)
+
+    @staticmethod
+    def post_expert_norm_combine(experts, weights, *, norm_weight, eps):
+        return (mx.fast.rms_norm(norm_weight * experts, None, eps) * weights[..., None]).sum(axis=-2)
+
+    @staticmethod
+    def qk_norm(qkvg, *, n_heads, n_kv_heads, head_dim, eps, query_scale):
+        heads = mx.unflatten(qkvg, -1, (-1, head_dim))
+        queries, keys = heads[..., :n_heads, :], heads[..., n_heads : n_heads + n_kv_heads, :]
+        return mx.fast.rms_norm(queries, None, eps) * query_scale, mx.fast.rms_norm(keys, None, eps)
+
+    @staticmethod
+    def qk_norm_rope(qkvg, *, rope_base, offset, **others):
+        def rotated(x):
+            turned = mx.fast.rope(
+                x.swapaxes(1, 2), x.shape[-1], traditional=True, base=rope_base, scale=1.0, offset=offset)
+            return turned.swapaxes(1, 2)
+
+        return [rotated(x) for x in MuseSparkOnAnyDevice.qk_norm(qkvg, **others)]
+
+    @staticmethod
+    def rms_norm_sigmoid_gate(x, gate, *, eps):
+        return mx.fast.rms_norm(x, None, eps).swapaxes(1, 2).flatten(-2) * mx.sigmoid(gate)
+
+
+for function in [name for name in vars(MuseSparkOnAnyDevice) if not name.startswith("_")]:
+    setattr(muse_spark, function, getattr(MuseSparkOnAnyDevice, function))
+# It rounds to bf16 wherever it is told to, which here is nowhere.
+muse_spark.mx = SimpleNamespace(**vars(mx) | {"bfloat16": mx.float32})
 
 
 class Talkie(talkie.Model):

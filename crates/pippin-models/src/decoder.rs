@@ -401,8 +401,10 @@ fn run_block<'p, B: Backend>(
         }
     };
     // Without a norm or a factor in between, each part adds to what is there already.
-    let adds =
-        weights.post.is_none() && weights.gates.is_none() && block.scale == 1.0 && block.branches.iter().all(|b| b.post.is_none());
+    let adds = weights.post.is_none()
+        && weights.gates.is_none()
+        && block.scale == 1.0
+        && block.branches.iter().all(|b| b.post.is_none() && b.scaled.is_none());
     let mut sum: Option<B::Tensor> = base.clone().filter(|_| adds);
     for (branch, weights) in block.branches.iter().zip(&weights.branches) {
         let Some(place) = places.next() else { continue };
@@ -410,6 +412,9 @@ fn run_block<'p, B: Backend>(
         let residual = if adds && !branch.kept { sum.as_ref() } else { None };
         let input = Input { x, norm: weights.norm.as_ref(), residual, rows };
         let Some(mut y) = branch.part.forward(&weights.part, place, pass, &input)? else { continue };
+        if let Some(scaled) = &weights.scaled {
+            y = scaled.of(backend, &y)?;
+        }
         if let Some(post) = &weights.post {
             y = backend.norm(&y, post)?;
         }

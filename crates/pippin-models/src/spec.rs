@@ -6,7 +6,7 @@ use crate::altup::{AltUp, Streams};
 use crate::hyper::{HyperConnections, HyperLayer};
 use crate::layer_inputs::LayerInputs;
 use crate::ngrams::Ngrams;
-use crate::parts::{NormSpec, Part};
+use crate::parts::{NormSpec, Part, ScaledNorm};
 use crate::residual_mix::ResidualMix;
 
 /// Upper limits for the sizes in a configuration.
@@ -221,6 +221,8 @@ pub struct Branch {
     pub part: Part,
     /// The norm of its result.
     pub post: Option<NormSpec>,
+    /// Another norm of its result, before that.
+    pub scaled: Option<ScaledNorm>,
     /// Whether its result is kept for a later block of the layer, instead of being added in this one.
     pub kept: bool,
 }
@@ -228,7 +230,7 @@ pub struct Branch {
 impl Branch {
     /// A part behind a norm, or behind none.
     pub(crate) fn new(norm: impl Into<Option<NormSpec>>, part: Part) -> Self {
-        Self { norm: norm.into(), part, post: None, kept: false }
+        Self { norm: norm.into(), part, post: None, scaled: None, kept: false }
     }
 }
 
@@ -279,8 +281,9 @@ impl LayerSpec {
             Self::Hyper(layer) => return layer.validate(),
         };
         for block in blocks {
-            for Branch { norm, part, post, .. } in &block.branches {
+            for Branch { norm, part, post, scaled, .. } in &block.branches {
                 norm.iter().chain(post).try_for_each(NormSpec::validate)?;
+                scaled.iter().try_for_each(ScaledNorm::validate)?;
                 part.validate()?;
             }
             block.post.iter().try_for_each(NormSpec::validate)?;

@@ -5,7 +5,7 @@ use pippin_tensor::Norm;
 use crate::altup::{AltUpWeights, StreamsWeights};
 use crate::hyper::HyperBlockWeights;
 use crate::layer_inputs::LayerInputsWeights;
-use crate::parts::{NormSpec, PartWeights, join};
+use crate::parts::{NormSpec, PartWeights, ScaledNormWeights, join};
 use crate::residual_mix::ResidualMixWeights;
 use crate::source::{Cut, MixtureTotals, Source, Totals, same};
 use crate::spec::{DecoderSpec, HeadWeights, LayerSpec, StreamGates};
@@ -57,6 +57,7 @@ pub(crate) struct BlockWeights<L, V> {
 pub(crate) struct BranchWeights<L, V> {
     pub(crate) norm: Option<Norm<V>>,
     pub(crate) part: PartWeights<L, V>,
+    pub(crate) scaled: Option<ScaledNormWeights<V>>,
     pub(crate) post: Option<Norm<V>>,
 }
 
@@ -106,6 +107,7 @@ impl<L, V> Weights<L, V> {
                     branches.push(BranchWeights {
                         norm: norm(source, branch.norm)?,
                         part: branch.part.weights(source, &at, hidden)?,
+                        scaled: branch.scaled.map(|norm| norm.weights(source, &at, hidden)).transpose()?,
                         post: norm(source, branch.post)?,
                     });
                 }

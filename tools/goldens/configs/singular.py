@@ -1,6 +1,7 @@
 """Families with a layer, a norm or a state that no other has."""
 
 from .classic import LLAMA
+from .newer import text
 from .recipes import WIDE, four_bits
 
 UNTIED = {"tie_word_embeddings": False}
@@ -91,7 +92,40 @@ LONGCAT_FLASH_NGRAM = LONGCAT_FLASH | {
     "router_bias": False,
 }
 
+MUSE_SPARK = {
+    "model_type": "muse_spark",
+    "text_config": {
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 24,
+        "num_hidden_layers": 3,
+        "vocab_size": 96,
+        "rms_norm_eps": 1e-5,
+        "post_norm_eps": 1e-8,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        "layer_rope_theta": [10000.0, 0.0, 10000.0],
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "sliding_window": 8,
+        "final_logit_softcapping": 20.0,
+        "output_multiplier": 2.0,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 3,
+        "moe_hidden_size": 40,
+        "moe_intermediate_size": 48,
+        "qk_scale_factor": 1.7,
+        "routed_scaling_factor": 1.5,
+        "max_position_embeddings": 256,
+    },
+}
+
 CONFIGS = {
+    "muse_spark": MUSE_SPARK,
+    "muse_spark-4bit": four_bits(
+        MUSE_SPARK, **text(
+            MUSE_SPARK, hidden_size=128, head_dim=32, moe_hidden_size=64, moe_intermediate_size=64, num_hidden_layers=2,
+            layer_types=["sliding_attention", "full_attention"], layer_rope_theta=[10000.0, 0.0])) | {
+        "quantization": {"group_size": 32, "bits": 4, "lm_head": False}},
     "longcat_flash": LONGCAT_FLASH,
     "longcat_flash_ngram": LONGCAT_FLASH_NGRAM,
     "longcat_flash_ngram-4bit": four_bits(
@@ -121,6 +155,14 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "muse_spark": [
+        {"text_config": {"sliding_window": 9}},
+        {"text_config": {"qk_scale_factor": 1.0}},
+        {"text_config": {"layer_rope_theta": [10000.0, 10000.0, 10000.0]}},
+        {"text_config": {"final_logit_softcapping": 2.0}},
+        {"text_config": {"output_multiplier": 1.0}},
+        {"text_config": {"post_norm_eps": 0.1}},
+    ],
     "longcat_flash_ngram": [
         {"ngram_vocab_size_ratio": 2},
     ],

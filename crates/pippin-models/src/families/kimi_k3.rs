@@ -142,7 +142,8 @@ fn narrow(fields: Fields<'_>, eps: f32) -> Result<Option<NarrowExperts>> {
         names: ["mlp.routed_expert_down_proj", "mlp.routed_expert_up_proj"],
         width: fields.limited_count("routed_expert_hidden_size", limits::HIDDEN)?,
         bias: false,
-        norm: norm.then(|| NormSpec::rms("mlp.routed_expert_norm", eps)),
+        norm: None,
+        back_norm: norm.then(|| NormSpec::rms("mlp.routed_expert_norm", eps)),
     }))
 }
 

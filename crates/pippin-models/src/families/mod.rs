@@ -57,6 +57,7 @@ mod mistral;
 mod mistral3;
 mod mixtral;
 mod muse_glimmer;
+mod muse_spark;
 mod nanochat;
 mod near_llama;
 mod nemotron;
@@ -280,6 +281,9 @@ const FAMILIES: &[Family] = &[
         .note("`sliding_window`, as in transformers"),
     Family::new("muse_glimmer", &["muse_glimmer", "muse_glimmer_text"], muse_glimmer::spec)
         .published(muse_glimmer::published),
+    Family::new("muse_spark", &["muse_spark"], muse_spark::spec)
+        .published(muse_spark::published)
+        .note("computed in f32, where mlx-lm rounds what enters layers to bf16"),
     Family::new("nanbeige", &["nanbeige"], near_llama::nanbeige),
     Family::new("nanochat", &["nanochat"], nanochat::spec)
         .published(nanochat::published)

@@ -84,7 +84,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
 }
 
 /// Which layers have rotated positions: those whose base is not zero, or those with a window.
-fn rotated_layers(fields: Fields<'_>, windows: &[bool]) -> Result<Vec<bool>> {
+pub(super) fn rotated_layers(fields: Fields<'_>, windows: &[bool]) -> Result<Vec<bool>> {
     let Some(value) = fields.get("layer_rope_theta") else { return Ok(windows.to_vec()) };
     let bases = value.as_array().map(|bases| bases.iter().map(|base| Some(number(base)? != 0.0)));
     match bases.and_then(|bases| bases.collect::<Option<Vec<bool>>>()) {

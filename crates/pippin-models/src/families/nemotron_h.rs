@@ -154,6 +154,7 @@ fn experts(fields: Fields<'_>) -> Result<Experts> {
             width,
             bias: fields.flag_or("mlp_bias", false)?,
             norm: None,
+            back_norm: None,
         }),
         None => None,
     };

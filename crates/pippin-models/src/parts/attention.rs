@@ -32,6 +32,8 @@ pub struct Attention {
     pub qkv_bias: bool,
     /// A linear layer whose activated results multiply those of the attention.
     pub gate: Option<OutputGate>,
+    /// The norm of the results of each head, before the gate.
+    pub result_norm: Option<NormSpec>,
     /// The norm of what goes into the output projection.
     pub inner_norm: Option<NormSpec>,
     /// The output projection.
@@ -52,8 +54,8 @@ pub struct Attention {
     pub norms_follow_rope: bool,
     /// Where queries, keys and values are cut off on both sides, before all else.
     pub clamp: Option<f32>,
-    /// Two parameters with two numbers for each key head: factors of the keys of the token before and of a token's own, before all
-    /// else; and those of the values.
+    /// Two parameters with two numbers for each key head: factors of the keys of the token before and of a token's own,
+    /// before all else; and those of the values.
     pub blends: Option<[&'static str; 2]>,
     /// Two parameters of one number each: the steps to multiples of which keys and values are rounded, after all else, from
     /// -128 to 127 of them.
@@ -126,6 +128,9 @@ pub enum Projections {
     KeysAsValues([&'static str; 2]),
     /// One matrix: the rows of all queries, of all keys, of all values.
     Fused(&'static str),
+    /// The same, and after them those of a gate for each dimension of the queries. Results of the attention are multiplied by its
+    /// sigmoids.
+    FusedGated(&'static str),
     /// One matrix: for each key head the rows of the query heads that share it, of itself, of its value.
     Interleaved(&'static str),
 }
@@ -144,6 +149,7 @@ pub(crate) struct AttentionWeights<L, V> {
     /// Absent there too, and where values are keys.
     value: Option<L>,
     gate: Option<L>,
+    result_norm: Option<Norm<V>>,
     inner_norm: Option<Norm<V>>,
     output: L,
     query_norm: Option<Norm<V>>,
@@ -168,6 +174,7 @@ impl Attention {
             projections: Projections::USUAL,
             qkv_bias: false,
             gate: None,
+            result_norm: None,
             inner_norm: None,
             output: "self_attn.o_proj",
             output_bias: false,
@@ -214,8 +221,9 @@ impl Attention {
         if let Some(limit) = self.clamp {
             positive("clip_qkv", limit)?;
         }
-        for norm in
-            [&self.query_norm, &self.key_norm, &self.value_norm, &self.inner_norm].into_iter().flatten()
+        for norm in [&self.query_norm, &self.key_norm, &self.value_norm, &self.result_norm, &self.inner_norm]
+            .into_iter()
+            .flatten()
         {
             norm.validate()?;
         }
@@ -290,6 +298,16 @@ impl Attention {
                     _ => return Err(miscounted("split", 2, 0)),
                 }
             }
+            Projections::FusedGated(path) => {
+                let ends = [queries, queries + keys, queries + keys + values, 2 * queries + keys + values];
+                let starts = [0, ends[0], ends[1], ends[2]];
+                let parts: Vec<_> =
+                    starts.into_iter().zip(ends).map(|(start, end)| vec![start..end]).collect();
+                let all = source.split(&join(at, path), [ends[3], hidden], qkv_bias, &parts, Cut::Rows)?;
+                let [query, key, value, gate] =
+                    <[S::Linear; 4]>::try_from(all).map_err(|all| miscounted("split", 4, all.len()))?;
+                (query, Some(gate), Some(key), Some(value))
+            }
             Projections::Fused(path) | Projections::Interleaved(path) => {
                 let parts: [Vec<_>; 3] = if matches!(self.projections, Projections::Fused(_)) {
                     [
@@ -337,6 +355,7 @@ impl Attention {
             Some(spec) if has_keys => Some(spec.weights(source, at, value_dim)?),
             _ => None,
         };
+        let result_norm = self.result_norm.map(|norm| norm.weights(source, at, value_dim)).transpose()?;
         let inner_norm =
             self.inner_norm.map(|norm| norm.weights(source, at, heads * value_dim)).transpose()?;
         let blends = match self.blends {
@@ -365,6 +384,7 @@ impl Attention {
             key,
             value,
             gate,
+            result_norm,
             inner_norm,
             output,
             query_norm,
@@ -476,6 +496,9 @@ impl Attention {
         let cache = &pass.caches[place.cache];
         let mut mixed =
             backend.attention(&queries, cache, step, place.group, &self.spec(), weights.sinks.as_ref())?;
+        if let Some(norm) = &weights.result_norm {
+            mixed = backend.norm(&mixed, norm)?;
+        }
         if weights.gate.is_some() {
             let activation = self.gate.map_or(Activation::Sigmoid, |gate| gate.activation);
             let gate = backend.activate(next()?, activation)?;

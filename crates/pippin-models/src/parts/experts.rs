@@ -1,7 +1,7 @@
 use pippin_tensor::{Activation, Backend, Gate, Linear, Norm, NormKind, RouterSpec};
 
 use super::dense::DenseWeights;
-use super::{Dense, Input, Needs, NormSpec, Pass, Place, Rows, join};
+use super::{Dense, Input, Needs, NormSpec, Pass, Place, Rows, ScaledNorm, ScaledNormWeights, join};
 use crate::source::{Cut, Source, same};
 use crate::spec::check::{positive, problem, within};
 use crate::{Result, limits};
@@ -17,10 +17,10 @@ pub struct Experts {
     pub router_dense: bool,
     /// The router's own norm of what the experts' norm is given too, if it is not theirs.
     pub router_norm: Option<RouterNorm>,
-    /// A parameter with a factor on the weight of each expert.
-    pub expert_scale: Option<&'static str>,
     /// Factor on the router's logits.
     pub router_scale: f32,
+    /// A parameter with a factor on the weight of each expert.
+    pub expert_scale: Option<&'static str>,
     /// Soft cap of the router's logits.
     pub router_softcap: Option<f32>,
     /// A parameter that is added to the scores for the choice alone.
@@ -41,6 +41,8 @@ pub struct Experts {
     pub plain: Option<Activation>,
     /// A narrower vector that the experts are given in place of the input, and give.
     pub narrow: Option<NarrowExperts>,
+    /// The norm of each expert's result.
+    pub result_norm: Option<ScaledNorm>,
     /// Whether an expert's input is multiplied by its weight, rather than its output.
     pub weights_inputs: bool,
     /// A network that every token goes through.
@@ -67,8 +69,10 @@ pub struct NarrowExperts {
     pub width: usize,
     /// Whether the linear layers have biases.
     pub bias: bool,
-    /// The norm of what the experts give together.
+    /// The norm of it, before the experts.
     pub norm: Option<NormSpec>,
+    /// The norm of what the experts give together.
+    pub back_norm: Option<NormSpec>,
 }
 
 /// A network beside the experts.
@@ -104,7 +108,10 @@ pub(crate) struct ExpertsWeights<L, V> {
     gate: Option<Stack<L, V>>,
     up: Stack<L, V>,
     down: Stack<L, V>,
-    narrow: Option<([L; 2], Option<Norm<V>>)>,
+    narrow: Option<[L; 2]>,
+    narrow_norm: Option<Norm<V>>,
+    back_norm: Option<Norm<V>>,
+    result_norm: Option<ScaledNormWeights<V>>,
     shared: Option<DenseWeights<L, V>>,
     shared_gate: Option<L>,
     balance: Option<L>,
@@ -118,8 +125,8 @@ impl Experts {
             router_bias: false,
             router_dense: false,
             router_norm: None,
-            expert_scale: None,
             router_scale: 1.0,
+            expert_scale: None,
             router_softcap: None,
             correction: None,
             choice,
@@ -130,6 +137,7 @@ impl Experts {
             gate: Gate::Of(Activation::Silu),
             plain: None,
             narrow: None,
+            result_norm: None,
             weights_inputs: false,
             shared: None,
             balance: None,
@@ -164,9 +172,10 @@ impl Experts {
         if let Some(cap) = self.router_softcap {
             positive("moe_router_logit_softcapping", cap)?;
         }
+        self.result_norm.iter().try_for_each(ScaledNorm::validate)?;
         if let Some(narrow) = &self.narrow {
             within("moe_latent_size", narrow.width, limits::HIDDEN)?;
-            narrow.norm.iter().try_for_each(NormSpec::validate)?;
+            narrow.norm.iter().chain(&narrow.back_norm).try_for_each(NormSpec::validate)?;
         }
         if self.weights_inputs && top_k != 1 {
             return Err(problem("num_experts_per_tok", format!("must be 1, found {top_k}")));
@@ -222,11 +231,22 @@ impl Experts {
         let down = stack(down, [experts, given, width], Cut::Columns)?;
         source.mixture(None);
         let narrow = match self.narrow {
-            Some(NarrowExperts { names: [to, back], width, bias, norm }) => {
-                let to = source.linear(&join(at, to), [width, hidden], bias, Cut::Whole)?;
-                let back = source.linear(&join(at, back), [hidden, width], bias, Cut::Whole)?;
-                Some(([to, back], norm.map(|norm| norm.weights(source, at, width)).transpose()?))
-            }
+            Some(NarrowExperts { names: [to, back], width, bias, .. }) => Some([
+                source.linear(&join(at, to), [width, hidden], bias, Cut::Whole)?,
+                source.linear(&join(at, back), [hidden, width], bias, Cut::Whole)?,
+            ]),
+            None => None,
+        };
+        let narrow_norm = match self.narrow.and_then(|narrow| narrow.norm) {
+            Some(norm) => Some(norm.weights(source, at, given)?),
+            None => None,
+        };
+        let back_norm = match self.narrow.and_then(|narrow| narrow.back_norm) {
+            Some(norm) => Some(norm.weights(source, at, given)?),
+            None => None,
+        };
+        let result_norm = match &self.result_norm {
+            Some(norm) => Some(norm.weights(source, at, given)?),
             None => None,
         };
         let (mut shared, mut shared_gate) = (None, None);
@@ -250,6 +270,9 @@ impl Experts {
             up,
             down,
             narrow,
+            narrow_norm,
+            back_norm,
+            result_norm,
             shared,
             shared_gate,
             balance,
@@ -287,9 +310,12 @@ impl Experts {
             shares = backend.mul(&shares, &backend.reshape(&chosen, backend.shape(&shares))?)?;
         }
         let mut given = match &weights.narrow {
-            Some(([to, _], _)) => backend.linear(&x, to)?,
+            Some([to, _]) => backend.linear(&x, to)?,
             None => x.clone(),
         };
+        if let Some(norm) = &weights.narrow_norm {
+            given = backend.norm(&given, norm)?;
+        }
         if self.weights_inputs {
             given = backend.mul(&given, &shares)?;
         }
@@ -303,11 +329,14 @@ impl Experts {
             }
         };
         let mut y = of_experts(backend, &inner, &weights.down, experts, &routes)?;
+        if let Some(norm) = &weights.result_norm {
+            y = norm.of(backend, &y)?;
+        }
         if !self.weights_inputs {
             y = backend.weighted_sum(&y, &shares)?;
         }
-        if let Some(([_, back], norm)) = &weights.narrow {
-            if let Some(norm) = norm {
+        if let Some([_, back]) = &weights.narrow {
+            if let Some(norm) = &weights.back_norm {
                 y = backend.norm(&y, norm)?;
             }
             y = backend.linear(&y, back)?;

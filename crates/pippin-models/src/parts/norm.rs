@@ -1,5 +1,6 @@
-use pippin_tensor::{Norm, NormKind};
+use pippin_tensor::{Backend, Norm, NormKind};
 
+use super::join;
 use crate::Result;
 use crate::source::{Source, same};
 use crate::spec::check::positive;
@@ -20,6 +21,43 @@ pub struct NormSpec {
     pub plus_one: bool,
     /// Whether it has a bias.
     pub bias: bool,
+}
+
+/// A root-mean-square norm whose weight multiplies what goes in, rather than what comes out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScaledNorm {
+    /// Module path, relative to what the norm belongs to.
+    pub path: &'static str,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+#[derive(Debug)]
+pub(crate) struct ScaledNormWeights<V> {
+    factors: V,
+    norm: Norm<V>,
+}
+
+impl ScaledNorm {
+    pub(crate) fn validate(&self) -> Result<()> {
+        NormSpec::bare(self.eps).validate()
+    }
+
+    pub(crate) fn weights<S: Source>(
+        &self,
+        source: &mut S,
+        at: &str,
+        width: usize,
+    ) -> Result<ScaledNormWeights<S::Vector>> {
+        let factors = source.vector(&format!("{}.weight", join(at, self.path)), &[width], same)?;
+        Ok(ScaledNormWeights { factors, norm: NormSpec::bare(self.eps).weights(source, at, width)? })
+    }
+}
+
+impl<V> ScaledNormWeights<V> {
+    pub(crate) fn of<B: Backend<Tensor = V>>(&self, backend: &B, x: &V) -> Result<V> {
+        Ok(backend.norm(&backend.mul(x, &self.factors)?, &self.norm)?)
+    }
 }
 
 impl NormSpec {
