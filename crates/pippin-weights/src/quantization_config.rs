@@ -195,6 +195,12 @@ fn check_supported(
         let problem = "quantized activations are not supported".to_owned();
         return Err(WeightsError::Config { file: file.to_owned(), field, problem });
     }
+    // BitNet's weights as they were trained, which are rounded to three values before they are multiplied.
+    if object.get("quantization_mode").is_some_and(|mode| mode == "online") {
+        let field = format!("{field}.quantization_mode");
+        let problem = "weights that are quantized while they are used are not supported".to_owned();
+        return Err(WeightsError::Config { file: file.to_owned(), field, problem });
+    }
     Ok(())
 }
 

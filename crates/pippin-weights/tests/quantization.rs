@@ -155,6 +155,21 @@ fn quantized_activations_are_refused_by_name() {
 }
 
 #[test]
+fn weights_that_are_quantized_in_use_are_refused_by_name() {
+    let section =
+        |mode: &str| json!({"quantization_config": {"quant_method": "bitnet", "quantization_mode": mode}});
+    assert_refused(
+        section("online"),
+        &["`quantization_config.quantization_mode`", "quantized while they are used"],
+    );
+    assert!(read(section("offline")).is_ok());
+    // Where a converter has written a section of its own, that counts.
+    let mut converted = section("online");
+    converted["quantization"] = json!({"bits": 4, "group_size": 64});
+    assert!(read(converted).is_ok());
+}
+
+#[test]
 fn malformed_sections() {
     let section = |section: Value| json!({"quantization": section});
     assert_refused(section(json!(4)), &["`quantization`", "must be an object"]);

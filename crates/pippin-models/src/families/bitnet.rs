@@ -12,13 +12,6 @@ use crate::{Config, Result};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
-    // Weights that are stored as they were trained would be rounded to three values before each product.
-    if let Some(section) = fields.object("quantization_config.")?
-        && fields.get("quantization").is_none()
-        && let Some(mode @ "online") = section.text("quantization_mode")?
-    {
-        return Err(section.unsupported("quantization_mode", mode, &["offline"]));
-    }
     let sizes = Sizes::read(fields, 4096)?;
     let eps = fields.required_positive("rms_norm_eps")? as f32;
     let rope = RopeDefaults {
