@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use pippin_cpu::CpuBackend;
 use pippin_models::{load_from, testing};
-use pippin_tensor::{KvFormat, Numerics};
+use pippin_tensor::{Dtype, KvFormat, Numerics};
 use pippin_weights::{Checkpoint, TensorData};
-use support::{Golden, Runner, agrees_with_mlx};
+use support::{Golden, Runner, TOLERANCE, agrees_with_mlx, worst};
 
 /// Runs a golden model whose tensors were each replaced by others.
 fn agrees_when(name: &str, published: impl Fn(TensorData) -> Vec<TensorData>) {
@@ -83,6 +83,47 @@ fn baichuan_m1_may_have_a_head_of_any_length() {
         let values: Vec<f32> = tensor.to_f32().unwrap().into_iter().map(|value| 8.0 * value).collect();
         vec![TensorData::from_f32(tensor.name(), tensor.shape(), &values).unwrap()]
     });
+}
+
+#[test]
+fn bitnet_is_packed() {
+    let golden = Golden::read("bitnet");
+    let tensors = testing::tensors(&golden.config, golden.dtype, golden.salt).unwrap();
+    let logits = |stored: &dyn Fn(TensorData) -> Vec<TensorData>| {
+        let checkpoint = Checkpoint::from_tensors(tensors.iter().cloned().flat_map(stored).collect());
+        let model =
+            load_from(&golden.config, &checkpoint, Arc::new(CpuBackend::new(Numerics::Exact))).unwrap();
+        Runner::new(model, KvFormat::F32).prompt(0, &golden.prompt, usize::MAX)
+    };
+    // -1, 0 or 1, and the factor on them.
+    let ternary = |tensor: &TensorData| -> Vec<i8> {
+        tensor.to_f32().unwrap().iter().map(|weight| (weight * 20.0).clamp(-1.0, 1.0) as i8).collect()
+    };
+    const SCALE: f32 = 0.125;
+    let dense = logits(&|tensor| match tensor.name().ends_with("_proj.weight") {
+        true => {
+            let values: Vec<f32> = ternary(&tensor).iter().map(|weight| SCALE * f32::from(*weight)).collect();
+            vec![TensorData::from_f32(tensor.name(), tensor.shape(), &values).unwrap()]
+        }
+        false => vec![tensor],
+    });
+    let packed = logits(&|tensor| match tensor.name().strip_suffix("_proj.weight") {
+        Some(at) => {
+            let [rows, columns] = *tensor.shape() else { panic!("a matrix") };
+            let weights = ternary(&tensor);
+            let quarter = weights.len() / 4;
+            let byte = |i| {
+                (0..4).fold(0, |byte, part| byte | ((weights[part * quarter + i] + 1) as u8) << (2 * part))
+            };
+            let (bytes, shape) = ((0..quarter).map(byte).collect(), [rows / 4, columns]);
+            vec![
+                TensorData::new(tensor.name(), Dtype::U8, &shape, bytes).unwrap(),
+                TensorData::from_f32(format!("{at}_proj.weight_scale"), &[1], &[SCALE]).unwrap(),
+            ]
+        }
+        None => vec![tensor],
+    });
+    assert!(worst(packed.iter().zip(&dense)) < TOLERANCE);
 }
 
 #[test]

@@ -127,15 +127,15 @@ CONFIGS = {
             layer_types=["sliding_attention", "full_attention"], layer_rope_theta=[10000.0, 0.0])) | {
         "quantization": {"group_size": 32, "bits": 4, "lm_head": False}},
     "longcat_flash": LONGCAT_FLASH,
-    "longcat_flash_ngram": LONGCAT_FLASH_NGRAM,
-    "longcat_flash_ngram-4bit": four_bits(
-        LONGCAT_FLASH_NGRAM, range(1), ["mlp.router.classifier"], hidden_size=128, ffn_hidden_size=192, kv_lora_rank=96, q_lora_rank=64,
-        qk_nope_head_dim=32, v_head_dim=32, expert_ffn_hidden_size=64, emb_split_num=2, emb_neighbor_num=3, ngram_vocab_size_ratio=2),
     "longcat_flash-4bit": four_bits(
         LONGCAT_FLASH, range(1), ["mlp.router.classifier"], hidden_size=128, ffn_hidden_size=192, num_layers=1, kv_lora_rank=96,
         q_lora_rank=64, qk_nope_head_dim=32, v_head_dim=32, expert_ffn_hidden_size=64, attention_bias=False, router_bias=False,
         norm_topk_prob=True,
         rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "mscale_all_dim": 1.0}),
+    "longcat_flash_ngram": LONGCAT_FLASH_NGRAM,
+    "longcat_flash_ngram-4bit": four_bits(
+        LONGCAT_FLASH_NGRAM, range(1), ["mlp.router.classifier"], hidden_size=128, ffn_hidden_size=192, kv_lora_rank=96,
+        q_lora_rank=64, qk_nope_head_dim=32, v_head_dim=32, expert_ffn_hidden_size=64, emb_split_num=2, emb_neighbor_num=3, ngram_vocab_size_ratio=2),
     "afm7": AFM7,
     "afm7-4bit": four_bits(
         {k: v for k, v in AFM7.items() if k not in ("rope_theta", "rms_norm_eps", "hidden_dim_scale_factor")}, hidden_dim=128,
