@@ -141,6 +141,15 @@ impl Config {
         let fields = self.fields();
         fields.text("model_type")?.ok_or_else(|| fields.missing("model_type", "a string"))
     }
+
+    /// The names in `architectures`, which may be a list or a single one.
+    pub(crate) fn architectures(&self) -> Vec<&str> {
+        match self.fields().get("architectures") {
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+            Some(name) => name.as_str().into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
 }
 
 /// The fields of an object in the configuration.

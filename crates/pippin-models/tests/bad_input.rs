@@ -368,3 +368,48 @@ fn bytes_after_a_download_that_was_cut_short() {
     let error = describe(folder.path()).unwrap_err();
     assert!(error.to_string().contains("model.safetensors"), "{error}");
 }
+
+/// A `model_type` may be that of two families, of which the architecture chooses one.
+#[test]
+fn an_architecture_may_choose_the_family() {
+    for (architectures, family) in [
+        (Value::Null, "bailing_hybrid"),
+        (json!(["BailingMoeV2_5ForCausalLM"]), "bailing_hybrid"),
+        (json!(["BailingMoeV3ForCausalLM"]), "bailing_moe_v3"),
+        (json!("BailingMoeV3ForCausalLM"), "bailing_moe_v3"),
+        (json!([7, {"a": 1}, "BailingMoeV3ForCausalLM"]), "bailing_moe_v3"),
+        (json!(7), "bailing_hybrid"),
+    ] {
+        let config = json!({"model_type": "bailing_hybrid", "architectures": architectures});
+        assert_eq!(ModelTypeRegistry::find(&Config::new(config).unwrap()).unwrap().name, family);
+    }
+    let config = json!({"model_type": "llama", "architectures": ["BailingMoeV3ForCausalLM"]});
+    assert_eq!(ModelTypeRegistry::find(&Config::new(config).unwrap()).unwrap().name, "llama");
+}
+
+#[test]
+fn fields_of_linear_attention_are_named() {
+    let golden = |name: &str| -> Value {
+        let path = format!("{}/tests/goldens/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        golden["config"].clone()
+    };
+    for (name, field, value, expected) in [
+        ("bailing_moe_linear", "group_norm_size", json!(0), "must be a positive integer, found 0"),
+        ("bailing_moe_linear", "group_norm_size", json!(3), "is 3, which does not divide the 64 columns"),
+        ("bailing_moe_linear", "layer_group_size", Value::Null, "is missing"),
+        ("bailing_moe_linear", "score_function", json!("tanh"), "\"tanh\" is not supported"),
+        ("bailing_hybrid", "head_dim", json!(15), "must be an even number"),
+        ("bailing_hybrid", "kv_lora_rank", Value::Null, "is missing"),
+        ("bailing_hybrid", "topk_group", json!(5), "must be at most 4"),
+        ("bailing_moe_v3", "no_kda_lora", json!(false), "\"false\" is not supported"),
+        ("bailing_moe_v3", "kda_safe_gate", json!(false), "\"false\" is not supported"),
+        ("bailing_moe_v3", "rope_interleave", json!(false), "\"false\" is not supported"),
+        ("bailing_moe_v3", "kda_lower_bound", json!(0.5), "must be a negative number, found 0.5"),
+    ] {
+        let mut config = golden(name);
+        config[field] = value;
+        let error = spec_error(&config).to_string();
+        assert!(error.contains(field) && error.contains(expected), "{error}");
+    }
+}

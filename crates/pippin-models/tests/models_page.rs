@@ -19,7 +19,7 @@ const HEAD: &str = "\
 
 <!-- Written by `PIPPIN_WRITE_DOCS=1 cargo test -p pippin-models --test models_page`; the test compares. -->
 
-What decides is `model_type` in a model's `config.json`. Every family has tiny golden models: their logits, greedy tokens and states are compared with those of
+What decides is `model_type` in a model's `config.json`, and the name in `architectures` where one stands behind it. Every family has tiny golden models: their logits, greedy tokens and states are compared with those of
 the oracle, in one piece, in chunks, in ragged batches and from snapshots (`crates/pippin-models/tests/goldens.rs`, `tools/goldens/`). *Stored as* says in which types and
 quantizations they are; what one family reads, all do: affine of 2, 3, 4, 5, 6 and 8 bits, `mxfp4`, `mxfp8`, `nvfp4`, mixed by layer, F16, BF16 and F32.
 ";
@@ -115,7 +115,9 @@ fn page() -> String {
 
 fn row(family: &Family, goldens: &[Golden]) -> String {
     let list = |items: BTreeSet<String>| items.into_iter().collect::<Vec<_>>().join(", ");
-    let types: Vec<String> = family.model_types.iter().map(|name| format!("`{name}`")).collect();
+    let mut types: Vec<String> = family.model_types.iter().map(|name| format!("`{name}`")).collect();
+    let by_architecture = family.architectures.iter();
+    types.extend(by_architecture.map(|(name, architecture)| format!("`{name}` (`{architecture}`)")));
     let oracles: BTreeSet<String> = goldens
         .iter()
         .map(|golden| golden.oracle.split(',').next().unwrap_or_default().trim().to_owned())

@@ -282,3 +282,23 @@ fn deepseek_v41_has_names_of_its_own_and_experts_one_by_one() {
         vec![tensor.renamed(&name)]
     });
 }
+
+/// Experts one by one, the router's matrix without a module of its own, and convolutions with the taps last.
+fn as_bailing_has_them(tensor: TensorData) -> Vec<TensorData> {
+    let name = tensor.name().to_owned();
+    if let Some((at, rest)) = name.split_once(".switch_mlp.") {
+        return members(&tensor, |expert| format!("{at}.experts.{expert}.{rest}"));
+    }
+    if name.ends_with("_conv1d.weight") {
+        let [columns, taps, _] = tensor.shape() else { panic!("three axes") };
+        return vec![tensor.reshape(&[*columns, 1, *taps]).unwrap()];
+    }
+    vec![tensor.renamed(&name.replace(".mlp.gate.gate_proj.", ".mlp.gate."))]
+}
+
+#[test]
+fn bailing_has_experts_one_by_one() {
+    agrees_when("bailing_moe_linear", as_bailing_has_them);
+    agrees_when("bailing_hybrid", as_bailing_has_them);
+    agrees_when("bailing_moe_v3", as_bailing_has_them);
+}

@@ -33,7 +33,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         ..sizes.attention()
     });
     let dense = Dense { bias, ..Dense::gated(sizes.intermediate_size, Activation::Silu) };
-    let experts = fields.count("num_experts")?.map(|_| experts(fields, bias)).transpose()?;
+    let experts = experts(fields, bias, &DEFAULTS)?;
     let first = fields.index_or("first_k_dense_replace", 0)?;
     let layer = |index: usize| {
         let network = match &experts {
@@ -48,12 +48,25 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     Ok(DecoderSpec { names, ..sizes.decoder(layers, NormSpec::rms("model.norm", eps), head) })
 }
 
-fn experts(fields: Fields<'_>, bias: bool) -> Result<Experts> {
+/// What the configuration may leave out.
+pub(super) struct Defaults {
+    pub(super) scores: &'static str,
+    /// Whether scores are corrected for the choice.
+    pub(super) corrected: bool,
+}
+
+pub(super) const DEFAULTS: Defaults = Defaults { scores: "softmax", corrected: false };
+
+/// The experts of the layers that have some.
+pub(super) fn experts(fields: Fields<'_>, bias: bool, defaults: &Defaults) -> Result<Option<Experts>> {
+    if fields.get("num_experts").is_none() {
+        return Ok(None);
+    }
     let count = fields.limited_count("num_experts", limits::EXPERTS)?;
     let top_k = fields.limited_count("num_experts_per_tok", count)?;
     let groups = fields.count_or("n_group", 1, count)?;
     let choice = RouterSpec {
-        scores: match fields.text("score_function")?.unwrap_or("softmax") {
+        scores: match fields.text("score_function")?.unwrap_or(defaults.scores) {
             "softmax" => ScoreFunction::Softmax,
             "sigmoid" => ScoreFunction::Sigmoid,
             other => return Err(fields.unsupported("score_function", other, &["softmax", "sigmoid"])),
@@ -75,28 +88,34 @@ fn experts(fields: Fields<'_>, bias: bool) -> Result<Experts> {
         let shared = SharedExpert::usual(shared_width.saturating_mul(shared));
         SharedExpert { network: Dense { bias, ..shared.network }, ..shared }
     });
-    let corrected = fields.flag_or("moe_router_enable_expert_bias", false)?;
-    Ok(Experts {
+    let corrected = fields.flag_or("moe_router_enable_expert_bias", defaults.corrected)?;
+    Ok(Some(Experts {
         router: "mlp.gate.gate_proj",
         correction: corrected.then_some("mlp.gate.expert_bias"),
         bias,
         shared,
         ..Experts::new(choice, width)
-    })
+    }))
 }
 
 /// A published checkpoint has experts one by one and the router's matrix under another name; the output head of some has
 /// columns that are to have length one.
 pub(crate) fn published(config: &Config, tensors: &mut Tensors) -> Result<()> {
+    published_experts(config, tensors)?;
+    if config.fields().flag_or("norm_head", false)? {
+        tensors.normalize_columns("lm_head.weight", 1e-7)?;
+    }
+    Ok(())
+}
+
+/// The first of it alone.
+pub(crate) fn published_experts(_: &Config, tensors: &mut Tensors) -> Result<()> {
     stack_experts(tensors, "mlp.experts")?;
     for parameter in ["weight", "bias"] {
         tensors.rename(|name| {
             let at = name.strip_suffix(&format!(".mlp.gate.{parameter}"))?;
             Some(format!("{at}.mlp.gate.gate_proj.{parameter}"))
         });
-    }
-    if config.fields().flag_or("norm_head", false)? {
-        tensors.normalize_columns("lm_head.weight", 1e-7)?;
     }
     Ok(())
 }

@@ -342,7 +342,7 @@ pub(crate) fn stretch(fields: Fields<'_>) -> Result<f32> {
 }
 
 /// A number that is none where the configuration says null, and has a default where it says nothing.
-fn optional_count(
+pub(super) fn optional_count(
     fields: Fields<'_>,
     name: &str,
     default: Option<usize>,

@@ -7,7 +7,7 @@ use super::common::{Sizes, nested};
 use super::kimi_linear;
 use crate::config::Fields;
 use crate::parts::{DeltaInput, DeltaProjections, Dense, DenseForm, GatedDelta, Latent, NarrowExperts};
-use crate::parts::{NormSpec, Part};
+use crate::parts::{NormSpec, OutputGate, Part};
 use crate::published::Tensors;
 use crate::residual_mix::ResidualMix;
 use crate::spec::{Block, Head, HeadWeights, LayerSpec};
@@ -128,7 +128,8 @@ fn latent(fields: Fields<'_>, sizes: &Sizes) -> Result<Latent> {
         Some(_) => Some(fields.limited_count("q_lora_rank", limits::HIDDEN)?),
         None => None,
     };
-    let gate = fields.flag_or("mla_use_output_gate", false)?.then_some("g_proj");
+    let gate = OutputGate { name: "g_proj", by_head: false, activation: Activation::Sigmoid };
+    let gate = fields.flag_or("mla_use_output_gate", false)?.then_some(gate);
     let latent = kimi_linear::without_positions(fields, sizes.heads, key_dim, value_dim)?;
     Ok(Latent { query_rank, gate, ..latent })
 }

@@ -5,6 +5,8 @@ mod afmoe;
 mod apertus;
 mod baichuan_m1;
 mod bailing_moe;
+mod bailing_moe_linear;
+mod bailing_moe_v3;
 mod bitnet;
 mod cohere;
 mod common;
@@ -106,6 +108,8 @@ pub struct Family {
     pub name: &'static str,
     /// The values of `model_type` that belong to it.
     pub model_types: &'static [&'static str],
+    /// Architectures that belong to it though their `model_type` is another family's: both names.
+    pub architectures: &'static [(&'static str, &'static str)],
     /// Where its results are not mlx-lm's, in a few words for the table of models; empty if nowhere.
     pub note: &'static str,
     read: fn(&Config) -> Result<DecoderSpec>,
@@ -118,7 +122,11 @@ impl Family {
         model_types: &'static [&'static str],
         read: fn(&Config) -> Result<DecoderSpec>,
     ) -> Self {
-        Self { name, model_types, note: "", read, prepare: |_, _| Ok(()) }
+        Self { name, model_types, architectures: &[], note: "", read, prepare: |_, _| Ok(()) }
+    }
+
+    const fn architectures(self, architectures: &'static [(&'static str, &'static str)]) -> Self {
+        Self { architectures, ..self }
     }
 
     /// How the tensors of a published checkpoint become those that the parts ask for.
@@ -158,7 +166,14 @@ const FAMILIES: &[Family] = &[
     Family::new("afmoe", &["afmoe"], afmoe::spec).published(afmoe::published),
     Family::new("apertus", &["apertus"], apertus::spec).published(apertus::published),
     Family::new("baichuan_m1", &["baichuan_m1"], baichuan_m1::spec).published(baichuan_m1::published),
+    Family::new("bailing_hybrid", &["bailing_hybrid"], bailing_moe_linear::bailing_hybrid)
+        .published(bailing_moe::published_experts),
     Family::new("bailing_moe", &["bailing_moe"], bailing_moe::spec).published(bailing_moe::published),
+    Family::new("bailing_moe_linear", &["bailing_moe_linear"], bailing_moe_linear::bailing_moe_linear)
+        .published(bailing_moe::published),
+    Family::new("bailing_moe_v3", &["bailing_moe_v3"], bailing_moe_v3::spec)
+        .architectures(&[("bailing_hybrid", "BailingMoeV3ForCausalLM")])
+        .published(|_, tensors| common::stack_experts(tensors, "mlp.experts")),
     Family::new("bitnet", &["bitnet"], bitnet::spec),
     Family::new("cohere", &["cohere"], cohere::cohere),
     Family::new("cohere2", &["cohere2"], cohere::cohere2),
@@ -377,8 +392,11 @@ impl ModelTypeRegistry {
     /// own code would be needed, which is never run.
     pub fn find(config: &Config) -> Result<&'static Family> {
         let model_type = config.model_type()?;
-        Self::get(model_type).ok_or_else(|| {
-            let fields = config.fields();
+        let fields = config.fields();
+        let own = config.architectures().into_iter().find_map(|architecture| {
+            FAMILIES.iter().find(|family| family.architectures.contains(&(model_type, architecture)))
+        });
+        own.or_else(|| Self::get(model_type)).ok_or_else(|| {
             fields.custom_code(model_type).unwrap_or_else(|| {
                 fields.unsupported("model_type", model_type, &Self::model_types().collect::<Vec<_>>())
             })

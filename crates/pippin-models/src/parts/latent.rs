@@ -5,7 +5,7 @@ use pippin_tensor::{
 };
 
 use super::index::{Index, IndexWeights};
-use super::{CacheNeed, Input, Needs, NormSpec, Pass, Place, Rows, join, miscounted};
+use super::{CacheNeed, Input, Needs, NormSpec, OutputGate, Pass, Place, Rows, join, miscounted};
 use crate::source::{Cut, Source};
 use crate::spec::check::{positive, problem, within};
 use crate::{Result, limits, rope};
@@ -22,8 +22,8 @@ pub struct Latent {
     pub path: &'static str,
     /// The output projection, under that path.
     pub output: &'static str,
-    /// A linear layer, under that path, whose results' sigmoids multiply those of the attention.
-    pub gate: Option<&'static str>,
+    /// A linear layer, under that path, whose activated results multiply those of the attention.
+    pub gate: Option<OutputGate>,
     /// Query heads.
     pub heads: usize,
     /// Width of the vector that queries are made from; without, they are made from the input.
@@ -65,8 +65,8 @@ pub(crate) struct LatentWeights<L, V> {
     rotated_key: L,
     absorbed_key: L,
     absorbed_value: L,
-    output: L,
     gate: Option<L>,
+    output: L,
     index: Option<IndexWeights<L, V>>,
 }
 
@@ -166,8 +166,9 @@ impl Latent {
         let path = join(at, self.output);
         let output = source.linear(&path, [hidden, heads * value_dim], bias, Cut::Columns)?;
         let gate = match self.gate {
-            Some(name) => {
-                Some(source.linear(&join(at, name), [heads * value_dim, hidden], false, Cut::Rows)?)
+            Some(OutputGate { name, by_head, .. }) => {
+                let rows = if by_head { heads } else { heads * value_dim };
+                Some(source.linear(&join(at, name), [rows, hidden], false, Cut::Rows)?)
             }
             None => None,
         };
@@ -183,8 +184,8 @@ impl Latent {
             rotated_key,
             absorbed_key,
             absorbed_value,
-            output,
             gate,
+            output,
             index,
         })
     }
@@ -269,10 +270,15 @@ impl Latent {
             None => backend.attention(&queries, cache, step, place.group, &spec, None)?,
         };
         let mixed = backend.reshape(&mixed, [rows * heads, rank])?;
-        let values = backend.gathered_matmul(&mixed, &weights.absorbed_value.weight, heads, routes)?;
+        let mut values = backend.gathered_matmul(&mixed, &weights.absorbed_value.weight, heads, routes)?;
+        let gated = self.gate.zip(gate);
+        if let Some((OutputGate { by_head: true, activation, .. }, gate)) = &gated {
+            let gate = backend.activate(&backend.reshape(gate, [rows * heads, 1])?, *activation)?;
+            values = backend.mul(&values, &gate)?;
+        }
         let mut values = backend.reshape(&values, [rows, heads * value_dim])?;
-        if let Some(gate) = gate {
-            values = backend.gated(&gate, &values, Gate::Of(Activation::Sigmoid))?;
+        if let Some((OutputGate { by_head: false, activation, .. }, gate)) = &gated {
+            values = backend.gated(gate, &values, Gate::Of(*activation))?;
         }
         pass.finish(&values, &weights.output, input)
     }

@@ -15,6 +15,7 @@ mod index;
 mod latent;
 mod layer_input;
 mod linear;
+mod linear_attention;
 mod norm;
 mod rg_lru;
 mod selective_scan;
@@ -44,6 +45,7 @@ pub use index::Index;
 pub use latent::Latent;
 pub use layer_input::LayerInput;
 pub use linear::LinearMap;
+pub use linear_attention::LinearAttention;
 pub use norm::{NormSpec, ScaledNorm};
 pub use rg_lru::RgLru;
 pub use selective_scan::{ScanForm, ScanNorms, SelectiveScan};
@@ -62,6 +64,7 @@ use gated_delta::GatedDeltaWeights;
 use latent::LatentWeights;
 use layer_input::LayerInputWeights;
 use linear::LinearMapWeights;
+use linear_attention::LinearAttentionWeights;
 pub(crate) use norm::ScaledNormWeights;
 use rg_lru::RgLruWeights;
 use selective_scan::SelectiveScanWeights;
@@ -329,6 +332,8 @@ parts! {
     ConvGate: ConvGateWeights,
     /// A feed-forward network.
     Dense: DenseWeights,
+    /// A linear recurrence whose decays are fixed.
+    LinearAttention: LinearAttentionWeights,
     /// A linear layer.
     LinearMap: LinearMapWeights,
     /// A mixture of feed-forward networks.
