@@ -74,7 +74,7 @@ def own_arrays(module):
 
 def made(config, salt, path, key, module, shape):
     """What a module's parameter is stored as: one tensor, or those of a quantized matrix."""
-    name = f"{path}.{key}"
+    name = stored_name(config, f"{path}.{key}")
     if key == "weight" and hasattr(module, "to_quantized"):
         if not (spec := quantization_of(config, path, shape[-1])):
             return {key: weights.matrix(salt, name, shape)}

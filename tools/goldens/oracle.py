@@ -119,11 +119,15 @@ def oracle_config(config):
 
 
 def stored_name(config, name):
-    """What a checkpoint calls a tensor that mlx-lm has under another name."""
+    """What a module or a tensor that mlx-lm has under another name is called in the checkpoint, or by the part that reads it."""
     if config["model_type"] == "afm7" and (found := re.match(r"model\.kv_reuse_layers\.(\d+)", name)):
         # Pippin counts these on; by the converter's own names they are found, too.
         layer = config["num_layers"] - config["num_kv_reuse_layers"] + int(found[1])
         return f"model.layers.{layer}{name[found.end():]}"
+    if config["model_type"] == "plamo2":
+        return re.sub(r"mixer\.([qk])_weight$", r"mixer.\1_norm.weight", name)
+    if config["model_type"] == "iquestloopcoder":
+        return re.sub(r"gate_projections\.(\d+)", r"layers.\1.self_attn.loop_gate", name)
     if config["model_type"] == "nemotron_labs_diffusion":
         return name.replace("lm_head", "diffusion_head") if name.startswith("lm_head") else name.replace("model.", "encoder.", 1)
     return name
@@ -139,6 +143,10 @@ def patch(model, config):
         case "plamo3":
             # A prompt's windows are a token longer than those that its cache keeps.
             model.model.layers.window_size -= 1
+        case "plamo2":
+            for index, layer in enumerate(model.layers):
+                if not layer.is_mamba and index not in (config["full_attention_idx"] or ()):
+                    extend(layer, windowed, config["attention_window_size"])
         case "mistral" if window:
             # The first layer's window that `oracle_config` could not give.
             assert isinstance(model, Llama)

@@ -42,8 +42,12 @@ impl Plan {
             for part in layer.parts() {
                 let needs = part.needs();
                 plan.recalls |= needs.recalls;
-                let shared = needs.shares.and_then(|layer| owners.get(layer)?.as_ref());
-                let place = plan.place(&needs, shared);
+                let owner_of = |layer: usize| owners.get(layer)?.as_ref();
+                let shared = needs.shares.and_then(owner_of);
+                let mut place = plan.place(&needs, shared);
+                if let Some(read) = needs.reads.and_then(owner_of) {
+                    place.read = (read.cache, read.group);
+                }
                 if needs.cache.is_some() {
                     owner = Some(place.clone());
                 }

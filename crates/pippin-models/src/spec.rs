@@ -366,7 +366,9 @@ impl DecoderSpec {
                     return Err(check::problem("hidden_size_per_layer_input", words));
                 }
             }
-            for shared in layer.parts().filter_map(|part| part.needs().shares) {
+            let read =
+                layer.parts().map(Part::needs).flat_map(|needs| needs.shares.into_iter().chain(needs.reads));
+            for shared in read {
                 let has_own = |part: &Part| part.needs().cache.is_some();
                 if shared >= index || !self.layers[shared].parts().any(has_own) {
                     let words = format!("gives layer {index} the keys of layer {shared}, which has none");

@@ -388,7 +388,7 @@ fn an_architecture_may_choose_the_family() {
 }
 
 #[test]
-fn fields_of_linear_attention_are_named() {
+fn fields_of_hybrids_are_named() {
     let golden = |name: &str| -> Value {
         let path = format!("{}/tests/goldens/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
@@ -406,6 +406,12 @@ fn fields_of_linear_attention_are_named() {
         ("bailing_moe_v3", "kda_safe_gate", json!(false), "\"false\" is not supported"),
         ("bailing_moe_v3", "rope_interleave", json!(false), "\"false\" is not supported"),
         ("bailing_moe_v3", "kda_lower_bound", json!(0.5), "must be a negative number, found 0.5"),
+        ("plamo2", "mamba_step", json!(1), "must be at least 2, found 1"),
+        ("plamo2", "hidden_size_per_head", json!(1 << 13), "must be at most 4096"),
+        ("plamo2", "full_attention_idx", json!(["a"]), "must be a list of integers"),
+        ("iquestloopcoder", "loop_num", json!(3), "\"3\" is not supported; supported: 2"),
+        ("iquestloopcoder", "loop_window_size", json!(0), "must be a positive integer, found 0"),
+        ("iquestloopcoder", "num_hidden_layers", json!(5001), "must be at most 10000, found 10002"),
     ] {
         let mut config = golden(name);
         config[field] = value;

@@ -302,3 +302,22 @@ fn bailing_has_experts_one_by_one() {
     agrees_when("bailing_hybrid", as_bailing_has_them);
     agrees_when("bailing_moe_v3", as_bailing_has_them);
 }
+
+#[test]
+fn plamo2_has_norms_without_modules() {
+    agrees_when("plamo2", |tensor| {
+        let name = tensor.name().replace("mixer.q_norm.", "mixer.q_").replace("mixer.k_norm.", "mixer.k_");
+        vec![tensor.renamed(&name)]
+    });
+}
+
+#[test]
+fn iquestloopcoder_has_gates_beside_its_layers() {
+    agrees_when("iquestloopcoder", |tensor| match tensor.name().split_once(".self_attn.loop_gate.") {
+        Some((layer, parameter)) => {
+            let number = layer.rsplit('.').next().unwrap();
+            vec![tensor.renamed(&format!("model.gate_projections.{number}.{parameter}"))]
+        }
+        None => vec![tensor],
+    });
+}

@@ -122,6 +122,25 @@ JAMBA = {
     "tie_word_embeddings": False,
 }
 
+PLAMO2 = {
+    "model_type": "plamo2",
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size_per_head": 16,
+    "attention_window_size": 8,
+    "full_attention_idx": [3],
+    "mamba_d_state": 16,
+    "mamba_d_conv": 4,
+    "mamba_num_heads": 6,
+    "mamba_step": 2,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 96,
+    "max_position_embeddings": 256,
+}
+
 OLMO_HYBRID = {
     "model_type": "olmo_hybrid",
     "hidden_size": 64,
@@ -276,6 +295,10 @@ CONFIGS = {
         tie_word_embeddings=False),
     "jamba": JAMBA,
     "jamba-4bit": four_bits(JAMBA, (1, 3), ["feed_forward.router"], **WIDE, mamba_dt_rank="auto", tie_word_embeddings=True),
+    "plamo2": PLAMO2,
+    "plamo2-4bit": four_bits(
+        PLAMO2, **WIDE, num_hidden_layers=5, mamba_step=3, full_attention_idx=None, hidden_size_per_head=32, mamba_num_heads=4,
+        tie_word_embeddings=False),
     "olmo_hybrid": OLMO_HYBRID,
     "olmo_hybrid-4bit": four_bits(
         OLMO_HYBRID, **WIDE, linear_key_head_dim=32, linear_value_head_dim=48, linear_allow_neg_eigval=False,
@@ -334,6 +357,13 @@ MATTERS = {
     ],
     "jamba": [
         {"num_experts_per_tok": 3},
+    ],
+    "plamo2": [
+        {"attention_window_size": 9},
+        {"full_attention_idx": None},
+        {"full_attention_idx": [1, 3]},
+        {"mamba_enabled": False},
+        {"rms_norm_eps": 0.1},
     ],
     "olmo_hybrid": [
         {"linear_allow_neg_eigval": False},

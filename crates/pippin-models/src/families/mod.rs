@@ -34,6 +34,7 @@ mod helium;
 mod hunyuan;
 mod internlm2;
 mod internlm3;
+mod iquestloopcoder;
 mod jamba;
 mod kimi_k3;
 mod kimi_linear;
@@ -76,6 +77,7 @@ mod phi3small;
 mod phimoe;
 mod phixtral;
 mod plamo;
+mod plamo2;
 mod plamo3;
 mod qwen;
 mod qwen2;
@@ -244,6 +246,8 @@ const FAMILIES: &[Family] = &[
     Family::new("hunyuan_v1_dense", &["hunyuan_v1_dense"], near_llama::hunyuan_v1_dense),
     Family::new("internlm2", &["internlm2"], internlm2::spec),
     Family::new("internlm3", &["internlm3"], internlm3::spec),
+    Family::new("iquestloopcoder", &["iquestloopcoder"], iquestloopcoder::spec)
+        .published(iquestloopcoder::published),
     Family::new("jamba", &["jamba"], jamba::spec)
         .published(jamba::published)
         .note("experts' weights are their shares among all, as in transformers"),
@@ -328,6 +332,9 @@ const FAMILIES: &[Family] = &[
         .note("`activation_function`"),
     Family::new("pixtral", &["pixtral"], mistral3::pixtral).published(mistral3::published),
     Family::new("plamo", &["plamo"], plamo::spec),
+    Family::new("plamo2", &["plamo2"], plamo2::spec)
+        .published(plamo2::published)
+        .note("windows, and time steps without limits, as in the model's own code"),
     Family::new("plamo3", &["plamo3"], plamo3::spec)
         .published(plamo3::published)
         .note("windows are as long in prompts as in decoding"),

@@ -10,19 +10,21 @@ use crate::rope::{self, RopeDefaults};
 use crate::spec::{Block, DecoderSpec, Head, LayerSpec, ModelNames};
 use crate::{Config, Result, limits};
 
+/// What the configuration may leave out.
+pub(super) const DEFAULTS: Sizes = Sizes {
+    hidden_size: 4096,
+    layers: 32,
+    heads: 32,
+    kv_heads: 4,
+    head_dim: 128,
+    intermediate_size: 13_312,
+    vocab_size: 32_000,
+    context_length: 2048,
+};
+
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = config.fields();
-    let default = Sizes {
-        hidden_size: 4096,
-        layers: 32,
-        heads: 32,
-        kv_heads: 4,
-        head_dim: 128,
-        intermediate_size: 13_312,
-        vocab_size: 32_000,
-        context_length: 2048,
-    };
-    let sizes = Sizes::read_or(fields, &default)?;
+    let sizes = Sizes::read_or(fields, &DEFAULTS)?;
     let eps = fields.positive_or("rms_norm_eps", 1e-6)?;
     let length = fields.count_or("window_size", 2048, limits::CONTEXT)?;
     let length = fields.count_or("sliding_window", length, limits::CONTEXT)?;
@@ -38,6 +40,29 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         Some(own) => rope::read_of_layers(fields, own, &defaults(local))?,
         None => rope::plain(local, sizes.head_dim, false),
     };
+    let mixer = |windowed: bool| {
+        let attention = Attention {
+            projections: Projections::Fused("mixer.qkv_proj"),
+            output: "mixer.o_proj",
+            query_norm: Some(NormSpec::plus_one("mixer.q_norm", eps)),
+            key_norm: Some(NormSpec::plus_one("mixer.k_norm", eps)),
+            rope: Some(if windowed { local.clone() } else { global.clone() }),
+            reach: window(windowed, length),
+            ..Attention::new(sizes.heads, sizes.kv_heads, sizes.head_dim)
+        };
+        Part::Attention(attention)
+    };
+    let mixers = windows.into_iter().map(mixer);
+    Ok(decoder(&sizes, mixers, eps, Head::new(head_weights(fields)?)))
+}
+
+/// The decoder of a mixer and a network in each layer, all of them between norms.
+pub(super) fn decoder(
+    sizes: &Sizes,
+    mixers: impl Iterator<Item = Part>,
+    eps: f32,
+    head: Head,
+) -> DecoderSpec {
     let network = Dense {
         form: DenseForm::Fused {
             name: "mlp.gate_up_proj",
@@ -48,20 +73,11 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         intermediate_size: sizes.intermediate_size,
         bias: false,
     };
-    let layer = |windowed: bool| {
-        let attention = Attention {
-            projections: Projections::Fused("mixer.qkv_proj"),
-            output: "mixer.o_proj",
-            query_norm: Some(NormSpec::plus_one("mixer.q_norm", eps)),
-            key_norm: Some(NormSpec::plus_one("mixer.k_norm", eps)),
-            rope: Some(if windowed { local.clone() } else { global.clone() }),
-            reach: window(windowed, length),
-            ..Attention::new(sizes.heads, sizes.kv_heads, sizes.head_dim)
-        };
+    let layer = |mixer: Part| {
         LayerSpec::Blocks(vec![
             Block::sandwich(
                 NormSpec::plus_one("pre_mixer_norm", eps),
-                Part::Attention(attention),
+                mixer,
                 NormSpec::rms("post_mixer_norm", eps),
             ),
             Block::sandwich(
@@ -71,12 +87,9 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
             ),
         ])
     };
-    let layers = windows.into_iter().map(layer).collect();
-    let head = Head::new(head_weights(fields)?);
-    Ok(DecoderSpec {
-        names: ModelNames { layers: "model.layers.layers".to_owned(), ..ModelNames::default() },
-        ..sizes.decoder(layers, NormSpec::plus_one("model.norm", eps), head)
-    })
+    let names = ModelNames { layers: "model.layers.layers".to_owned(), ..ModelNames::default() };
+    let layers = mixers.map(layer).collect();
+    DecoderSpec { names, ..sizes.decoder(layers, NormSpec::plus_one("model.norm", eps), head) }
 }
 
 /// The norms after attention and network, whose numbers are less than one, get their factors.

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use pippin_tensor::{
-    Activation, AttentionSpec, Backend, HeadSpec, Linear, Norm, PositionScale, Reach, RopeSpec, Rotation,
-    ValueStore,
+    Activation, AttentionSpec, Backend, HeadSpec, Linear, Norm, PositionScale, Reach, Reduction, RopeSpec,
+    Rotation, ValueStore,
 };
 
 use super::{CacheNeed, Input, Needs, NormSpec, Pass, Place, Rows, join, miscounted};
@@ -79,6 +79,19 @@ pub struct Attention {
     pub shares: Option<usize>,
     /// Where keys and values come from before they are rotated and normalised.
     pub projected: Projected,
+    /// What a second pass through the layer adds.
+    pub second_pass: Option<SecondPass>,
+}
+
+/// Attention of a layer that is run twice: in the second pass, each head also attends to all that the first has kept, and has
+/// a share of it, by its query, that is taken in place of the same share of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecondPass {
+    /// The module whose `weight`, a row for each head, multiplies the head's query; the sigmoid of that and of its `bias` is
+    /// the share.
+    pub gate: &'static str,
+    /// The layer of the first pass that this one is; absent in the first pass.
+    pub first: Option<usize>,
 }
 
 /// A gate between attention and output projection, a linear layer of what goes into the attention.
@@ -160,6 +173,8 @@ pub(crate) struct AttentionWeights<L, V> {
     /// Of keys and of values: how many steps one is, and the step.
     steps: Option<[[V; 2]; 2]>,
     sinks: Option<V>,
+    /// The rows of the second pass' gate, one after the other, and its bias.
+    second_pass: Option<[V; 2]>,
 }
 
 impl Attention {
@@ -196,6 +211,7 @@ impl Attention {
             sinks: None,
             shares: None,
             projected: Projected::Own,
+            second_pass: None,
         }
     }
 
@@ -246,6 +262,7 @@ impl Attention {
             states,
             cache: self.shares.is_none().then_some(own),
             shares: self.shares,
+            reads: self.second_pass.and_then(|pass| pass.first),
             rope: self.rope.clone(),
             heads: self.heads,
             ..Needs::default()
@@ -379,6 +396,16 @@ impl Attention {
             Some(path) => Some(source.vector(&join(at, path), &[heads], same)?),
             None => None,
         };
+        let second_pass = match self.second_pass {
+            Some(SecondPass { gate, .. }) => {
+                let gate = join(at, gate);
+                Some([
+                    source.vector(&format!("{gate}.weight"), &[heads, head_dim], same)?,
+                    source.vector(&format!("{gate}.bias"), &[heads], same)?,
+                ])
+            }
+            None => None,
+        };
         Ok(AttentionWeights {
             query,
             key,
@@ -393,6 +420,7 @@ impl Attention {
             blends,
             steps,
             sinks,
+            second_pass,
         })
     }
 
@@ -499,6 +527,11 @@ impl Attention {
         if let Some(norm) = &weights.result_norm {
             mixed = backend.norm(&mixed, norm)?;
         }
+        if let (Some(SecondPass { first: Some(_), .. }), Some(gate)) =
+            (self.second_pass, &weights.second_pass)
+        {
+            mixed = self.with_first_pass(&mixed, &queries, gate, place, pass)?;
+        }
         if weights.gate.is_some() {
             let activation = self.gate.map_or(Activation::Sigmoid, |gate| gate.activation);
             let gate = backend.activate(next()?, activation)?;
@@ -525,6 +558,30 @@ impl Attention {
             mixed = backend.norm(&mixed, norm)?;
         }
         pass.finish(&mixed, &weights.output, input)
+    }
+
+    /// What a second pass has mixed, with each head's share of what it finds in the first.
+    fn with_first_pass<B: Backend>(
+        &self,
+        own: &B::Tensor,
+        queries: &B::Tensor,
+        [gate, bias]: &[B::Tensor; 2],
+        place: &Place,
+        pass: &Pass<'_, B>,
+    ) -> Result<B::Tensor> {
+        let (backend, step, (cache, group)) = (pass.backend, pass.step, place.read);
+        let spec = AttentionSpec { reach: Reach::All, ..self.spec() };
+        let first = backend.attention(queries, &pass.caches[cache], step, group, &spec, None)?;
+        let [rows, columns] = backend.shape(own);
+        let by_head = |x: &B::Tensor, columns| backend.reshape(x, [rows * self.heads, columns]);
+        let products = backend.mul(queries, gate)?;
+        let logits = backend.reduce(&by_head(&products, self.head_dim)?, Reduction::Sum)?;
+        let logits = backend.add(&backend.reshape(&logits, [rows, self.heads])?, bias)?;
+        let share = by_head(&backend.activate(&logits, Activation::Sigmoid)?, 1)?;
+        let rest = backend.scale(&share, -1.0, 1.0)?;
+        let first = backend.mul(&by_head(&first, self.value_dim)?, &share)?;
+        let own = backend.mul(&by_head(own, self.value_dim)?, &rest)?;
+        Ok(backend.reshape(&backend.add(&first, &own)?, [rows, columns])?)
     }
 
     /// The query heads in an order in which those that share a key head are neighbours.

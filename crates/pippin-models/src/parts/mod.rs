@@ -32,7 +32,7 @@ use pippin_tensor::{Backend, Linear, Norm, Reach, RopeSpec, StepInputs, TensorEr
 use crate::source::Source;
 use crate::{ModelError, Result};
 
-pub use attention::{Attention, HeadNorms, OutputGate, Projected, Projections};
+pub use attention::{Attention, HeadNorms, OutputGate, Projected, Projections, SecondPass};
 pub use channel_mix::ChannelMix;
 pub(crate) use compressed::{Compressed, Strides};
 pub use compressed::{CompressedAttention, CompressedIndex, Compression};
@@ -93,6 +93,8 @@ pub(crate) struct Needs {
     pub(crate) stride: Option<usize>,
     /// The layer whose keys and values it reads instead of its own.
     pub(crate) shares: Option<usize>,
+    /// A layer whose keys and values it reads beside its own.
+    pub(crate) reads: Option<usize>,
     /// Numbers of recurrent state for each slot, for each state that it keeps.
     pub(crate) states: Vec<usize>,
     pub(crate) rope: Option<Arc<RopeSpec>>,
@@ -115,6 +117,8 @@ pub(crate) struct Place {
     /// Its other caches, and the groups of them.
     pub(crate) others: Vec<(usize, usize)>,
     pub(crate) stride: usize,
+    /// The cache of the layer that it reads beside its own, and the group of it.
+    pub(crate) read: (usize, usize),
     /// Its states among all.
     pub(crate) states: Range<usize>,
     pub(crate) rope: usize,
