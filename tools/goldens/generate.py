@@ -48,6 +48,8 @@ SAME = 1e-4
 TIED = ("gemma3", "gemma3_text", "recurrent_gemma")
 # Routers that hold their matrix themselves; every family has a class of its own.
 GATES = ("MoEGate", "BailingGate", "Dots1TopkRouter", "Router")
+# Quantized matrices that are modules from the beginning.
+PACKED = ("HadamardQuantizedLinear", "HadamardQuantizedEmbedding")
 # Without a cache, mlx-lm's layers that share others' keys and values compute their own instead.
 CACHE_IS_PART = ("gemma3n",)
 
@@ -75,6 +77,11 @@ def own_arrays(module):
 def made(config, salt, path, key, module, shape):
     """What a module's parameter is stored as: one tensor, or those of a quantized matrix."""
     name = stored_name(config, f"{path}.{key}")
+    if type(module).__name__ in PACKED and key != "signs":
+        if key != "weight":
+            return {}
+        parts = weights.quantized(salt, path, (shape[0], shape[1] * 32 // module.bits), module.bits, module.group_size)
+        return dict(zip(("weight", "scales", "biases"), parts))
     if key == "weight" and hasattr(module, "to_quantized"):
         if not (spec := quantization_of(config, path, shape[-1])):
             return {key: weights.matrix(salt, name, shape)}
@@ -118,7 +125,8 @@ def make_tensors(stored, dtype, salt):
     if dtype == "BF16":
         arrays = {name: a if a.dtype in (mx.uint32, mx.uint8) else a.astype(mx.bfloat16) for name, a in arrays.items()}
     expected = {name for name, _ in tree_flatten(model.parameters())}
-    plain = {name for name in arrays if not name.endswith((".scales", ".biases", ".global_scale"))}
+    made_of = (".scales", ".biases", ".global_scale")
+    plain, expected = ({name for name in names if not name.endswith(made_of)} for names in (arrays, expected))
     assert plain == expected, plain ^ expected
     return arrays
 

@@ -14,6 +14,7 @@ from mlx_lm.models import afm7, bitnet, mistral4, muse_spark, phimoe, rope_utils
 from mlx_lm.models.activations import swiglu
 from mlx_lm.models.base import create_causal_mask
 from mlx_lm.models.llama import Model as Llama
+from mlx_lm.models.prism_hadamard_qwen35 import hadamard_rotate
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear
 
 ONLY_IN_SWIFT = {"acereason": "qwen2", "nemotron_labs_diffusion": "ministral3"}
@@ -143,6 +144,8 @@ def patch(model, config):
         case "plamo3":
             # A prompt's windows are a token longer than those that its cache keeps.
             model.model.layers.window_size -= 1
+        case "prism_hadamard_qwen35":
+            extend(model.model.embed_tokens, unrounded)
         case "plamo2":
             for index, layer in enumerate(model.layers):
                 if not layer.is_mamba and index not in (config["full_attention_idx"] or ()):
@@ -268,6 +271,18 @@ def added_mask(base):
             return super()._block_sparse_attention(queries, keys, values, scale, mask)
 
     return AddedMask
+
+
+def unrounded(base):
+    class Unrounded(base):
+        """mlx-lm rounds embeddings to f16, in which such models compute; here everything is f32."""
+
+        def __call__(self, indices):
+            parts = (parameter[indices] for parameter in (self.weight, self.scales, self.biases))
+            rows = mx.dequantize(*parts, group_size=self.group_size, bits=self.bits)
+            return hadamard_rotate(rows, self.block, self.signs, inverse=True) if self.block else rows
+
+    return Unrounded
 
 
 def rearranged(base, heads):

@@ -27,6 +27,7 @@ and its values are, computed in f32 with constants that are computed in f64 and 
                                 ends in "bias"            u[i] / 2       dt_bias, e_score_correction_bias, input_gate_bias too
                                 sinks, r_k                u[i] / 2
                                 x_r x_w x_k x_v x_a x_g   1 / 2 + u[i] / 2       interpolate with the token before
+                                signs                     1, or -1 where u[i] is negative
                                 A_log                     2 * u[i] - 2           states that last for many tokens
                                 recurrent_param           2 * u[i] - 4           likewise
                                 any other                 1 + u[i] / 4           norm weights, D, ...
@@ -101,6 +102,8 @@ def vector(salt, name, shape):
             return u / np.float32(2)
         case "x_r" | "x_w" | "x_k" | "x_v" | "x_a" | "x_g":
             return np.float32(0.5) + u / np.float32(2)
+        case "signs":
+            return np.where(u < 0, np.float32(-1), np.float32(1))
         case "A_log":
             return u * np.float32(2) - np.float32(2)
         case "recurrent_param":

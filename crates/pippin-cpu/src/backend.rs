@@ -286,6 +286,10 @@ impl Backend for CpuBackend {
         self.run_scan(inputs, spec, state, step)
     }
 
+    fn hadamard(&self, x: &CpuTensor, block: usize) -> Result<CpuTensor> {
+        self.run_hadamard(x, block)
+    }
+
     fn linear(&self, x: &CpuTensor, linear: &Linear<Self>) -> Result<CpuTensor> {
         let mut outputs = self.norm_linears(x, None, &[linear])?;
         outputs.pop().ok_or_else(|| TensorError::shape("linear", "one output", "none"))

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pippin_tensor::{Gate, Linear, Norm, Result, TensorError};
+use pippin_tensor::{Backend, Gate, Linear, Norm, Result, TensorError};
 
 use crate::{
     CpuBackend, CpuIndices, CpuMatrix, CpuTensor,
@@ -87,6 +87,49 @@ impl CpuBackend {
         Ok(CpuTensor::new(routes.len(), weight.rows / experts, out))
     }
 
+    /// The Walsh-Hadamard transform of each run of columns.
+    pub(crate) fn run_hadamard(&self, x: &CpuTensor, block: usize) -> Result<CpuTensor> {
+        if !block.is_power_of_two() || !x.columns.is_multiple_of(block) {
+            return Err(TensorError::shape("hadamard", format!("runs of {block} columns"), shape_of(x)));
+        }
+        let factor = (block as f32).sqrt().recip();
+        self.map_rows(x, x.columns, |x, out| {
+            out.copy_from_slice(x);
+            for run in out.chunks_exact_mut(block) {
+                let mut half = 1;
+                while half < block {
+                    for pair in run.chunks_exact_mut(2 * half) {
+                        let (first, second) = pair.split_at_mut(half);
+                        for (a, b) in first.iter_mut().zip(second) {
+                            (*a, *b) = (*a + *b, *a - *b);
+                        }
+                    }
+                    half *= 2;
+                }
+                run.iter_mut().for_each(|value| *value *= factor);
+            }
+        })
+    }
+
+    /// A linear layer by itself, of what is rotated for it.
+    fn run_rotated(&self, x: &CpuTensor, linear: &Linear<Self>) -> Result<CpuTensor> {
+        let x = self.rotated(x, linear)?;
+        check_linear("linear", &x, &linear.weight, linear.bias.as_ref())?;
+        let y = self.run_matmul(&x, &linear.weight)?;
+        match &linear.bias {
+            Some(bias) => self.broadcast("add", &y, bias),
+            None => Ok(y),
+        }
+    }
+
+    /// What a linear layer is given, rotated if its matrix was made for that.
+    fn rotated(&self, x: &CpuTensor, linear: &Linear<Self>) -> Result<CpuTensor> {
+        match &linear.hadamard {
+            Some(rotation) => rotation.apply(self, x),
+            None => Ok(x.clone()),
+        }
+    }
+
     /// Several linear layers of one input, in one parallel region.
     pub(crate) fn run_linears(
         &self,
@@ -94,6 +137,11 @@ impl CpuBackend {
         norm: Option<&Norm<CpuTensor>>,
         linears: &[&Linear<Self>],
     ) -> Result<Vec<CpuTensor>> {
+        if linears.iter().any(|linear| linear.hadamard.is_some()) {
+            let normed = norm.map(|norm| self.run_norm(x, norm)).transpose()?;
+            let x = normed.as_ref().unwrap_or(x);
+            return linears.iter().map(|linear| self.run_rotated(x, linear)).collect();
+        }
         let input = input(x, norm)?;
         for linear in linears {
             check_linear("linear", x, &linear.weight, linear.bias.as_ref())?;
@@ -126,6 +174,13 @@ impl CpuBackend {
         kind: Gate,
     ) -> Result<CpuTensor> {
         self.check_gate(kind)?;
+        if gate.hadamard.is_some() || up.hadamard.is_some() {
+            let both = self.run_linears(x, norm, &[gate, up])?;
+            return match both.as_slice() {
+                [gate, up] => Backend::gated(self, gate, up, kind),
+                both => Err(TensorError::shape("norm_gated", "two outputs", both.len())),
+            };
+        }
         let input = input(x, norm)?;
         for linear in [gate, up] {
             check_linear("norm_gated", x, &linear.weight, linear.bias.as_ref())?;
@@ -169,6 +224,7 @@ impl CpuBackend {
         linear: &Linear<Self>,
         residual: &CpuTensor,
     ) -> Result<CpuTensor> {
+        let x = &self.rotated(x, linear)?;
         check_linear("linear_add", x, &linear.weight, linear.bias.as_ref())?;
         let width = linear.weight.rows;
         if residual.rows != x.rows || residual.columns != width {

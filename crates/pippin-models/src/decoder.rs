@@ -131,6 +131,9 @@ impl<B: Backend> Decoder<B> {
             .map(|rope| backend.rope_angles(&step.positions, step.axes, rope))
             .collect::<Result<_, TensorError>>()?;
         let mut x = backend.embedding(&weights.embedding.weight, tokens)?;
+        if let Some(rotation) = &weights.embedding.hadamard {
+            x = rotation.invert(backend, &x)?;
+        }
         if let Some(spec) = &spec.ngrams {
             x = spec.add(&weights.ngrams, backend, x, ngrams)?;
         }

@@ -153,7 +153,13 @@ fn read<K: Sink>(
     if config.fields().flag("quantize_activations")?.unwrap_or(false) {
         return Err(config.fields().unsupported("quantize_activations", "true", &["false"]));
     }
-    let mut reader = Reader { checkpoint, quantization, totals: Totals::default(), sink };
+    let (rotations, totals) = (spec.rotations.clone(), Totals::default());
+    let mut reader = Reader { checkpoint, quantization, rotations, totals, sink };
     let weights = Weights::read(&spec, &mut reader)?;
+    if let Some(path) = reader.rotations.keys().next() {
+        return Err(config
+            .fields()
+            .error("modules", format_args!("has {path}, which is no linear layer of the model")));
+    }
     Ok((spec, weights, reader.totals))
 }

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Range;
 
-use pippin_tensor::{Backend, Dtype, Linear, MatrixData, QuantSpec, TensorData};
+use pippin_tensor::{Backend, Dtype, Hadamard, Linear, MatrixData, QuantSpec, TensorData};
 use pippin_weights::{Checkpoint, QuantizationConfig};
 
-use crate::Result;
+use crate::config::FILE;
+use crate::{ModelError, Result};
 
 /// How a matrix may be divided among several devices, each of which computes a part of the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +139,15 @@ pub(crate) fn same(value: f32) -> f32 {
 pub(crate) struct HostLinear {
     pub(crate) weight: MatrixData,
     pub(crate) bias: Option<TensorData>,
+    /// The signs of a rotation, and how many columns are transformed together.
+    pub(crate) hadamard: Option<(TensorData, usize)>,
+}
+
+impl HostLinear {
+    /// A layer without a rotation.
+    fn new(weight: MatrixData, bias: Option<TensorData>) -> Self {
+        Self { weight, bias, hadamard: None }
+    }
 }
 
 /// Takes weights that were read from a checkpoint.
@@ -180,8 +190,17 @@ impl<B: Backend> Sink for Upload<'_, B> {
 
     fn linear(&mut self, host: HostLinear) -> Result<Linear<B>> {
         let bias = host.bias.map(|bias| self.0.tensor(&bias)).transpose()?;
+        let hadamard = match &host.hadamard {
+            Some((signs, block)) => {
+                if signs.to_f32()?.iter().any(|sign| sign.abs() != 1.0) {
+                    return Err(ModelError::field(signs.name(), "signs", "must be ones and minus ones"));
+                }
+                Some(Hadamard { signs: self.0.tensor(signs)?, block: *block })
+            }
+            None => None,
+        };
         host.weight.make();
-        Ok(Linear { weight: self.0.matrix(host.weight)?, bias })
+        Ok(Linear { weight: self.0.matrix(host.weight)?, bias, hadamard })
     }
 
     fn vector(&mut self, host: TensorData, change: fn(f32) -> f32) -> Result<B::Tensor> {
@@ -312,11 +331,23 @@ fn turned(matrices: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 pub(crate) struct Reader<'a, K> {
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) quantization: &'a QuantizationConfig,
+    /// The linear layers with rotations that have not been read yet; see [`DecoderSpec::rotations`](crate::DecoderSpec).
+    pub(crate) rotations: BTreeMap<String, usize>,
     pub(crate) totals: Totals,
     pub(crate) sink: K,
 }
 
 impl<K: Sink> Reader<'_, K> {
+    /// The rotation of what the linear layer at a path is given.
+    fn hadamard(&mut self, path: &str, inputs: usize) -> Result<Option<(TensorData, usize)>> {
+        let Some(block) = self.rotations.remove(path) else { return Ok(None) };
+        if !inputs.is_multiple_of(block) {
+            let problem = format!("has blocks of {block} columns for the {inputs} of {path}");
+            return Err(ModelError::field(FILE, "modules", problem));
+        }
+        Ok(Some((self.host_vector(&format!("{path}.signs"), &[inputs])?, block)))
+    }
+
     fn host_vector(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         let tensor = self.checkpoint.tensor(name, shape)?;
         self.totals.parameters += tensor.len() as u64;
@@ -342,7 +373,7 @@ impl<K: Sink> Reader<'_, K> {
             }
             false => None,
         };
-        self.sink.linear(HostLinear { weight, bias })
+        self.sink.linear(HostLinear::new(weight, bias))
     }
 
     fn host_bias(&mut self, path: &str, shape: &[usize], bias: bool) -> Result<Option<TensorData>> {
@@ -367,7 +398,8 @@ impl<K: Sink> Source for Reader<'_, K> {
         let weight = self.checkpoint.matrix(path, outputs, inputs, self.quantization)?;
         self.totals.count_matrix(&weight);
         let bias = self.host_bias(path, &[outputs], bias)?;
-        self.sink.linear(HostLinear { weight, bias })
+        let hadamard = self.hadamard(path, inputs)?;
+        self.sink.linear(HostLinear { weight, bias, hadamard })
     }
 
     fn split(
@@ -382,9 +414,14 @@ impl<K: Sink> Source for Reader<'_, K> {
         let weight = self.checkpoint.matrix(path, outputs, inputs, self.quantization)?;
         self.totals.count_matrix(&weight);
         let bias = self.host_bias(path, &[outputs], bias)?;
+        let hadamard = self.hadamard(path, inputs)?;
         let part = |ranges: &Vec<Range<usize>>| {
             let bias = bias.as_ref().map(|bias| bias.select_rows(ranges)).transpose()?;
-            self.sink.linear(HostLinear { weight: weight.select_rows(ranges)?, bias })
+            self.sink.linear(HostLinear {
+                weight: weight.select_rows(ranges)?,
+                bias,
+                hadamard: hadamard.clone(),
+            })
         };
         parts.iter().map(part).collect()
     }
@@ -459,7 +496,7 @@ impl<K: Sink> Source for Reader<'_, K> {
         let keys = both.select_rows(&rows(0, key))?;
         let keys = made_of(format!("{path}.weight"), [heads * rank, key], keys, turn)?;
         let values = both.select_rows(&rows(key, value))?;
-        Ok([self.sink.linear(keys)?, self.sink.linear(HostLinear { weight: values, bias: None })?])
+        Ok([self.sink.linear(keys)?, self.sink.linear(HostLinear::new(values, None))?])
     }
 
     fn vector(&mut self, name: &str, shape: &[usize], change: fn(f32) -> f32) -> Result<K::Vector> {

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use half::{bf16, f16};
 use pippin_tensor::Dtype;
 
@@ -77,6 +79,10 @@ pub struct DecoderSpec {
     pub head: Head,
     /// Tokens that nothing was trained for: their logits are −∞.
     pub unused_tokens: Vec<usize>,
+    /// The linear layers, by their full paths, whose matrices were made for a rotation of what they are given, and how many
+    /// columns are transformed together ([`Hadamard`](pippin_tensor::Hadamard)); the signs are in `{path}.signs`. Rows of an
+    /// embedding matrix are rotated back.
+    pub rotations: BTreeMap<String, usize>,
 }
 
 /// A factor on the embeddings.
@@ -353,6 +359,14 @@ impl DecoderSpec {
         };
         if !self.layers.iter().all(streams) {
             return Err(check::problem("hc_mult", "gives layers different streams"));
+        }
+        for block in self.rotations.values() {
+            if !block.is_power_of_two() || *block > limits::HIDDEN {
+                return Err(check::problem(
+                    "modules",
+                    format!("has a block of {block} columns, which is no power of two"),
+                ));
+            }
         }
         self.layer_inputs.iter().try_for_each(LayerInputs::validate)?;
         self.ngrams.iter().try_for_each(Ngrams::validate)?;

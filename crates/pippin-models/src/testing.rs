@@ -14,6 +14,7 @@
 //! # Ok::<(), pippin_models::ModelError>(())
 //! ```
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use pippin_tensor::{Dtype, QuantMode, QuantSpec};
@@ -61,7 +62,7 @@ pub fn tensors(config: &Config, dtype: Dtype, salt: u64) -> Result<Vec<TensorDat
     if spec.head.weights == HeadWeights::IfPresent {
         spec.head.weights = HeadWeights::Tied;
     }
-    let mut generator = Generator { config, dtype, salt, tensors: Vec::new() };
+    let mut generator = Generator { config, dtype, salt, rotations: &spec.rotations, tensors: Vec::new() };
     Weights::read(&spec, &mut generator)?;
     Ok(generator.tensors)
 }
@@ -71,6 +72,7 @@ struct Generator<'a> {
     config: &'a Config,
     dtype: Dtype,
     salt: u64,
+    rotations: &'a BTreeMap<String, usize>,
     tensors: Vec<TensorData>,
 }
 
@@ -84,6 +86,9 @@ impl Source for Generator<'_> {
 
     fn linear(&mut self, path: &str, shape: [usize; 2], bias: bool, _: Cut) -> Result<()> {
         self.matrix(path, &shape)?;
+        if self.rotations.contains_key(path) {
+            self.parameter(&format!("{path}.signs"), &shape[1..])?;
+        }
         if bias { self.parameter(&format!("{path}.bias"), &shape[..1]) } else { Ok(()) }
     }
 
@@ -189,6 +194,7 @@ impl Generator<'_> {
     /// A parameter that is neither matrix, stack nor convolution.
     fn parameter(&mut self, name: &str, shape: &[usize]) -> Result<()> {
         let number: fn(f32) -> f32 = match last(name) {
+            "signs" => |u| if u < 0.0 { -1.0 } else { 1.0 },
             "sinks" | "r_k" => |u| u / 2.0,
             kind if kind.ends_with("bias") => |u| u / 2.0,
             "x_r" | "x_w" | "x_k" | "x_v" | "x_a" | "x_g" => |u| 0.5 + u / 2.0,

@@ -406,6 +406,29 @@ fn fields_of_hybrids_are_named() {
         ("bailing_moe_v3", "kda_safe_gate", json!(false), "\"false\" is not supported"),
         ("bailing_moe_v3", "rope_interleave", json!(false), "\"false\" is not supported"),
         ("bailing_moe_v3", "kda_lower_bound", json!(0.5), "must be a negative number, found 0.5"),
+        (
+            "prism_hadamard_qwen35",
+            "tensor_namespace",
+            json!("mlx-lm-text"),
+            "\"mlx-lm-text\" is not supported",
+        ),
+        ("prism_hadamard_qwen35", "schema_version", json!(3), "\"3\" is not supported"),
+        ("prism_hadamard_qwen35", "gdn_activation_layout", json!("flat"), "\"flat\" is not supported"),
+        ("prism_hadamard_qwen35", "modules", json!([]), "is missing"),
+        ("prism_hadamard_qwen35", "modules", json!([{"path": "lm_head", "block": 3}]), "3 columns"),
+        ("prism_hadamard_qwen35", "modules", json!([{"path": "lm_head", "block": -1}]), "found -1"),
+        (
+            "prism_hadamard_qwen35",
+            "modules",
+            json!([{"path": "lm_head", "block": 8, "embedding": true}]),
+            "embeddings alone",
+        ),
+        (
+            "prism_hadamard_qwen35",
+            "modules",
+            json!([{"path": "lm_head", "block": 8, "dtype": "bfloat16"}]),
+            "\"bfloat16\" is not",
+        ),
         ("plamo2", "mamba_step", json!(1), "must be at least 2, found 1"),
         ("plamo2", "hidden_size_per_head", json!(1 << 13), "must be at most 4096"),
         ("plamo2", "full_attention_idx", json!(["a"]), "must be a list of integers"),
@@ -418,4 +441,33 @@ fn fields_of_hybrids_are_named() {
         let error = spec_error(&config).to_string();
         assert!(error.contains(field) && error.contains(expected), "{error}");
     }
+}
+
+/// What is rotated has to be a linear layer, with blocks that its input consists of and signs that are signs.
+#[test]
+fn rotations_fit_their_layers() {
+    let path = format!("{}/tests/goldens/prism_hadamard_qwen35.json", env!("CARGO_MANIFEST_DIR"));
+    let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let whole = Config::new(golden["config"].clone()).unwrap();
+    let tensors = testing::tensors(&whole, Dtype::F32, 0).unwrap();
+    let described = |modules: Value| {
+        let mut config = golden["config"].clone();
+        config["modules"] = modules;
+        describe_from(&Config::new(config).unwrap(), &Checkpoint::from_tensors(tensors.clone()))
+    };
+    let error = described(json!([{"path": "model.norm", "block": 8}])).unwrap_err().to_string();
+    assert!(error.contains("language_model.model.norm, which is no linear layer"), "{error}");
+    let error = described(json!([{"path": "lm_head", "block": 1024}])).unwrap_err().to_string();
+    assert!(error.contains("1024 columns for the 512 of language_model.lm_head"), "{error}");
+    let path = "model.layers.0.linear_attn.in_proj_b";
+    let error = described(json!([{"path": path, "block": 512}])).unwrap_err().to_string();
+    assert!(error.contains(&format!("language_model.{path}.signs")), "{error}");
+
+    let wrong = tensors.iter().map(|tensor| match tensor.name().ends_with("lm_head.signs") {
+        true => TensorData::from_f32(tensor.name(), tensor.shape(), &vec![0.5; tensor.len()]).unwrap(),
+        false => tensor.clone(),
+    });
+    let error =
+        load_from(&whole, &Checkpoint::from_tensors(wrong.collect()), cpu()).err().expect("wrong signs");
+    assert!(error.to_string().contains("must be ones and minus ones"), "{error}");
 }

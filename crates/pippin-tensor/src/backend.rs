@@ -27,6 +27,36 @@ pub struct Linear<B: Backend> {
     pub weight: B::Matrix,
     /// The bias, added to every row.
     pub bias: Option<B::Tensor>,
+    /// The rotation of what it is given, if the matrix was made for one.
+    pub hadamard: Option<Hadamard<B::Tensor>>,
+}
+
+/// A rotation of rows: each column with its sign, then [`Backend::hadamard`]. It makes the weights of a matrix that is rotated
+/// the same way alike, so that few bits are enough for them (<https://arxiv.org/abs/2404.00456>).
+#[derive(Clone, Debug)]
+pub struct Hadamard<T> {
+    /// Ones and minus ones, `[1, columns]`.
+    pub signs: T,
+    /// Columns that are transformed together, a power of two.
+    pub block: usize,
+}
+
+impl<T: Clone> Hadamard<T> {
+    /// The rotation of some rows.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn apply<B: Backend<Tensor = T>>(&self, backend: &B, x: &T) -> Result<T> {
+        backend.hadamard(&backend.mul(x, &self.signs)?, self.block)
+    }
+
+    /// What is rotated, from the rotation of it.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn invert<B: Backend<Tensor = T>>(&self, backend: &B, x: &T) -> Result<T> {
+        backend.mul(&backend.hadamard(x, self.block)?, &self.signs)
+    }
 }
 
 /// How heads are rotated: the angles of this step's rows and what they were computed from.
@@ -549,12 +579,37 @@ pub trait Backend: Sized + Debug + 'static {
 
     // Fused operations: each default body is the operation's definition.
 
-    /// A linear layer: [`matmul`](Self::matmul) and its bias.
+    /// The Walsh-Hadamard transform of each run of `block` columns, a power of two, divided by the root of `block`: a column
+    /// `i` of the result is the sum of all columns `j` of the run, negative where `i & j` has an odd number of ones. It keeps
+    /// lengths, and is its own inverse.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    fn hadamard(&self, x: &Self::Tensor, block: usize) -> Result<Self::Tensor> {
+        let [rows, columns] = self.shape(x);
+        if !block.is_power_of_two() || !columns.is_multiple_of(block) {
+            return Err(TensorError::shape("hadamard", format!("runs of {block} columns"), columns));
+        }
+        let (mut y, mut half) = (x.clone(), 1);
+        while half < block {
+            let pairs = self.reshape(&y, [rows * (columns / (2 * half)), 2 * half])?;
+            let (first, second) = (self.columns(&pairs, 0..half)?, self.columns(&pairs, half..2 * half)?);
+            let difference = self.add(&first, &self.scale(&second, -1.0, 0.0)?)?;
+            y = self.join(&[&self.add(&first, &second)?, &difference])?;
+            half *= 2;
+        }
+        self.scale(&self.reshape(&y, [rows, columns])?, (block as f32).sqrt().recip(), 0.0)
+    }
+
+    /// A linear layer: [`matmul`](Self::matmul) and its bias, of what is rotated first where the layer says so.
     ///
     /// # Errors
     /// Shapes that do not fit.
     fn linear(&self, x: &Self::Tensor, linear: &Linear<Self>) -> Result<Self::Tensor> {
-        let y = self.matmul(x, &linear.weight)?;
+        let y = match &linear.hadamard {
+            Some(rotation) => self.matmul(&rotation.apply(self, x)?, &linear.weight)?,
+            None => self.matmul(x, &linear.weight)?,
+        };
         match &linear.bias {
             Some(bias) => self.add(&y, bias),
             None => Ok(y),
@@ -605,7 +660,7 @@ pub trait Backend: Sized + Debug + 'static {
         self.add(residual, &self.linear(x, linear)?)
     }
 
-    /// [`gathered_matmul`](Self::gathered_matmul) and each expert's own bias.
+    /// [`gathered_matmul`](Self::gathered_matmul) and each expert's own bias. Experts have no rotation.
     ///
     /// # Errors
     /// Shapes that do not fit.

@@ -49,7 +49,7 @@ mod step;
 #[doc(hidden)]
 pub mod testing;
 
-pub use backend::{Backend, Drawn, HeadSpec, Linear, Numerics, Rotation};
+pub use backend::{Backend, Drawn, Hadamard, HeadSpec, Linear, Numerics, Rotation};
 pub use convolution::Convolution;
 pub use error::TensorError;
 pub use pippin_sampling as sampling;

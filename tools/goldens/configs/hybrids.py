@@ -24,6 +24,37 @@ QWEN3_5_MOE_TEXT = QWEN3_5_TEXT | {
     "linear_key_head_dim": 32, "linear_value_head_dim": 48, "tie_word_embeddings": True,
 }
 
+def packed(path, block, embedding=False):
+    return {"path": path, "block": block, "dtype": "float16", "embedding": embedding}
+
+
+# Widths of which the rotations' blocks, the smallest of which is 512, are parts.
+PRISM = {
+    "model_type": "prism_hadamard_qwen35",
+    "schema_version": 2,
+    "tensor_namespace": "mlx-vlm-qwen3_5",
+    "quantization": {"bits": 2, "group_size": 128, "mode": "affine"},
+    "text_config": QWEN3_5_TEXT | {
+        "hidden_size": 512, "num_hidden_layers": 2, "full_attention_interval": 2, "intermediate_size": 1024, "head_dim": 128,
+        "linear_num_value_heads": 4, "linear_value_head_dim": 128,
+    },
+    "modules": [
+        packed("model.embed_tokens", 512, True),
+        packed("model.layers.0.linear_attn.in_proj_qkv", 512),
+        packed("model.layers.0.linear_attn.in_proj_z", 512),
+        packed("model.layers.0.linear_attn.out_proj", 512),
+        packed("model.layers.0.mlp.gate_proj", 512),
+        packed("model.layers.0.mlp.up_proj", 512),
+        packed("model.layers.0.mlp.down_proj", 1024),
+        packed("model.layers.1.self_attn.q_proj", 512),
+        packed("model.layers.1.self_attn.k_proj", 512),
+        packed("model.layers.1.self_attn.v_proj", 0),
+        packed("model.layers.1.self_attn.o_proj", 512),
+        packed("model.layers.1.mlp.down_proj", 512),
+        packed("lm_head", 512),
+    ],
+}
+
 GRANITE = {
     "model_type": "granitemoehybrid",
     "hidden_size": 64,
@@ -280,6 +311,7 @@ CONFIGS = {
         "quantization": {"group_size": 32, "bits": 4} | {
             f"language_model.model.layers.{i}.mlp.{m}": EIGHT for i in range(4) for m in ("gate", "shared_expert_gate")},
     },
+    "prism_hadamard_qwen35": PRISM,
     "granitemoehybrid": GRANITE,
     "granitemoehybrid-4bit": four_bits(
         GRANITE, range(3), ["block_sparse_moe.router.layer"], **WIDE, mamba_n_groups=1, mamba_conv_bias=False,
@@ -330,6 +362,11 @@ CONFIGS = {
 }
 
 MATTERS = {
+    "prism_hadamard_qwen35": [
+        {"modules": PRISM["modules"][1:]},
+        {"modules": PRISM["modules"][:-1]},
+        {"modules": PRISM["modules"][:6] + [packed("model.layers.0.mlp.down_proj", 512)] + PRISM["modules"][7:]},
+    ],
     "qwen3_5": [
         {"text_config": {"full_attention_interval": 2, "num_hidden_layers": 2}},
         {"text_config": {"rope_parameters": {"rope_theta": 10000.0, "partial_rotary_factor": 1.0}}},

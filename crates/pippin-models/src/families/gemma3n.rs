@@ -98,6 +98,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         embedding_scale: EmbeddingScale { factor: (hidden_size as f32).sqrt(), as_stored: true },
         position_embedding: None,
         unused_tokens: Vec::new(),
+        rotations: Default::default(),
         embedding_norm: None,
         layer_inputs: Some(inputs),
         ngrams: None,

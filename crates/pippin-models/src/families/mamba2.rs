@@ -59,6 +59,7 @@ pub(crate) fn backbone(
         embedding_scale: EmbeddingScale::NONE,
         position_embedding: None,
         unused_tokens: Vec::new(),
+        rotations: Default::default(),
         embedding_norm: None,
         layer_inputs: None,
         ngrams: None,

@@ -346,8 +346,12 @@ const FAMILIES: &[Family] = &[
         .note("`norm_topk_prob`, `decoder_sparse_step`, `mlp_only_layers`, windows"),
     Family::new("qwen2_vl", &["qwen2_vl", "qwen2_5_vl"], qwen_vl::qwen2_vl).published(qwen_vl::published),
     Family::new("qwen3", &["qwen3"], qwen3::spec),
-    Family::new("qwen3_5", &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"], qwen3_5::spec)
-        .published(qwen3_5::published),
+    Family::new(
+        "qwen3_5",
+        &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "prism_hadamard_qwen35"],
+        qwen3_5::spec,
+    )
+    .published(qwen3_5::published),
     Family::new("qwen3_moe", &["qwen3_moe"], qwen3_moe::spec).published(qwen3_moe::published),
     Family::new("qwen3_next", &["qwen3_next"], qwen3_next::spec).published(qwen3_next::published),
     Family::new("qwen3_vl", &["qwen3_vl"], qwen_vl::qwen3_vl).published(qwen_vl::published),

@@ -80,6 +80,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         embedding_scale: EmbeddingScale::NONE,
         position_embedding: None,
         unused_tokens: Vec::new(),
+        rotations: Default::default(),
         embedding_norm: Some(NormSpec::bare(eps)),
         layer_inputs: None,
         ngrams: None,

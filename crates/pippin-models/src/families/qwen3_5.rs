@@ -1,5 +1,8 @@
 //! Qwen 3.5: the layers of Qwen 3 Next, with a projection for each input of the delta nets, and feed-forward networks that
-//! are all dense or all mixtures of experts. Published models see, too; here they read.
+//! are all dense or all mixtures of experts. Published models see, too; here they read. PrismML packs them in two bits, in
+//! matrices that were made for Hadamard rotations of what they are given.
+
+use std::collections::BTreeMap;
 
 use pippin_tensor::Activation;
 
@@ -52,7 +55,47 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let tied = if fields.get("tie_word_embeddings").is_some() { fields } else { config.fields() };
     let norm = NormSpec::rms("language_model.model.norm", eps);
     let names = ModelNames::under("language_model.");
-    Ok(DecoderSpec { names, ..sizes.decoder(layers, norm, Head::new(head_weights(tied)?)) })
+    let rotations = match config.model_type()? {
+        "prism_hadamard_qwen35" => rotations(config.fields())?,
+        _ => BTreeMap::new(),
+    };
+    Ok(DecoderSpec { names, rotations, ..sizes.decoder(layers, norm, Head::new(head_weights(tied)?)) })
+}
+
+/// The modules of a pack in two bits whose inputs are rotated, and by how many columns.
+fn rotations(fields: Fields<'_>) -> Result<BTreeMap<String, usize>> {
+    let schema = fields.count_or("schema_version", 2, limits::LAYERS)?;
+    let namespace = match schema {
+        1 => "mlx-lm-text",
+        2 => "mlx-vlm-qwen3_5",
+        other => return Err(fields.unsupported("schema_version", &other.to_string(), &["1", "2"])),
+    };
+    let found = fields.text("tensor_namespace")?.unwrap_or_default();
+    if found != namespace {
+        return Err(fields.unsupported("tensor_namespace", found, &[namespace]));
+    }
+    if let Some(other) = fields.text("gdn_activation_layout")?.filter(|layout| *layout != "grouped") {
+        return Err(fields.unsupported("gdn_activation_layout", other, &["grouped"]));
+    }
+    let expected = "a list of packed modules";
+    let modules = fields.objects("modules", "modules.")?.filter(|modules| !modules.is_empty());
+    let modules = modules.ok_or_else(|| fields.missing("modules", expected))?;
+    let mut rotations = BTreeMap::new();
+    for module in modules {
+        let path = module.text("path")?.ok_or_else(|| module.missing("path", "a module's path"))?;
+        if let Some(other) = module.text("dtype")?.filter(|dtype| *dtype != "float16") {
+            return Err(module.unsupported("dtype", other, &["float16"]));
+        }
+        if module.flag_or("embedding", false)? != (path == "model.embed_tokens") {
+            return Err(module
+                .error("embedding", format_args!("must be true for the embeddings alone, not for {path}")));
+        }
+        let block = module.index("block")?;
+        if block > 0 && rotations.insert(format!("language_model.{path}"), block).is_some() {
+            return Err(module.error("path", format_args!("is there twice: {path}")));
+        }
+    }
+    Ok(rotations)
 }
 
 /// The fields of the text model, which a model that sees has in an object of their own.

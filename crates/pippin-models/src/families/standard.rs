@@ -144,6 +144,7 @@ impl Standard {
             embedding_scale: EmbeddingScale::NONE,
             position_embedding: None,
             unused_tokens: Vec::new(),
+            rotations: Default::default(),
             embedding_norm: None,
             layer_inputs: None,
             ngrams: None,

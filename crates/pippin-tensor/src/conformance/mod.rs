@@ -26,6 +26,7 @@ mod convolutions;
 mod drawing;
 mod elementwise;
 mod experts;
+mod hadamard;
 mod heads;
 mod linears;
 mod matrices;
@@ -49,6 +50,7 @@ pub use convolutions::{convolutions_are_checked, convolve, convolve_image, convo
 pub use drawing::{draws_are_independent, fed_tokens, sample};
 pub use elementwise::{ACTIVATIONS, activate, add_and_mul, gated, gates, scale};
 pub use experts::{route, routers_are_checked, ties};
+pub use hadamard::{hadamard, rotated_linears, rotations_are_checked};
 pub use heads::{heads_are_checked, write_heads};
 pub use linears::{fused_products, linears_are_checked, mixed_linears};
 pub use matrices::{data_is_checked, embedding, gathered_products, large_products, matmul};
@@ -74,6 +76,7 @@ macro_rules! conformance_suite {
             reshape columns join select_rows
             matmul large_products gathered_products embedding data_is_checked
             fused_products mixed_linears linears_are_checked
+            hadamard rotated_linears rotations_are_checked
             rope_angles position_scale rope
             attention long_attention cache_groups extreme_scores attention_over attention_among attention_beside spans_are_checked nan_scores
             eight_bit_kv non_finite_kv kv_bounds duplicated_kv_rows kv_shapes_are_checked

@@ -77,7 +77,7 @@ impl Weights {
     /// The matrix on the device with a bias.
     pub(super) fn linear<B: Backend>(&self, check: &Check<'_, B>, bias: Option<&Array>) -> Option<Linear<B>> {
         let bias = bias.map(|bias| bias.upload(check.backend));
-        self.upload(check).map(|weight| Linear { weight, bias })
+        self.upload(check).map(|weight| Linear { weight, bias, hadamard: None })
     }
 
     /// What [`linear`](Self::linear) computes.
