@@ -164,7 +164,7 @@ impl HyperBlock {
 
         let flat = backend.norm(&streams, &weights.streams_norm)?;
         let [given, added, mixed] = [0, 1, 2].map(|kind: usize| -> Result<B::Tensor> {
-            let Linear { weight, bias } = &weights.shares[kind];
+            let Linear { weight, bias, .. } = &weights.shares[kind];
             let shares = backend.matmul(&flat, weight)?;
             let shares = backend.mul(&shares, &backend.columns(&weights.factors, kind..kind + 1)?)?;
             match bias {

@@ -103,7 +103,11 @@ pub use model::{
 };
 pub use ngrams::Ngrams;
 pub use parts::{
-    Attention, ChannelMix, CompressedAttention, CompressedIndex, Compression, ConvGate, DeltaInput, DeltaProjections, Dense, DenseForm, Experts, FirstInput, FusedRows, GatedDelta, GatedNorm, HeadNorms, Index, Latent, LayerInput, LinearAttention, LinearMap, NarrowExperts, NormSpec, OutputGate, Part, Projected, Projections, RgLru, RouterNorm, ScaledNorm, ScanForm, ScanNorms, SecondPass, SelectiveScan, SharedExpert, ShortConv, StateSpace, TimeMix,
+    Attention, ChannelMix, CompressedAttention, CompressedIndex, Compression, ConvGate, DeltaInput,
+    DeltaProjections, Dense, DenseForm, Experts, FirstInput, FusedRows, GatedDelta, GatedNorm, HeadNorms,
+    Index, Latent, LayerInput, LinearAttention, LinearMap, NarrowExperts, NormSpec, OutputGate, Part,
+    Projected, Projections, RgLru, RouterNorm, ScaledNorm, ScanForm, ScanNorms, SecondPass, SelectiveScan,
+    SharedExpert, ShortConv, StateSpace, TimeMix,
 };
 pub use residual_mix::ResidualMix;
 pub use spec::{

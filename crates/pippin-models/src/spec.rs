@@ -243,7 +243,15 @@ impl Branch {
 impl Block {
     /// Branches, side by side, without anything around them.
     pub(crate) fn new(branches: Vec<Branch>) -> Self {
-        Self { mix: None, branches, post: None, scale: 1.0, gates: None, adds_kept: false, stream_scale: None }
+        Self {
+            mix: None,
+            branches,
+            post: None,
+            scale: 1.0,
+            gates: None,
+            adds_kept: false,
+            stream_scale: None,
+        }
     }
 
     /// A norm and a part: `x += part(norm(x))`.

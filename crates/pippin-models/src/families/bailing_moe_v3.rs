@@ -7,7 +7,9 @@ use super::bailing_moe_linear::{decoder, latent};
 use super::common::Sizes;
 use super::deepseek::optional_count;
 use crate::config::Fields;
-use crate::parts::{DeltaInput, DeltaProjections, Experts, GatedDelta, Latent, NormSpec, OutputGate, Part, SharedExpert};
+use crate::parts::{
+    DeltaInput, DeltaProjections, Experts, GatedDelta, Latent, NormSpec, OutputGate, Part, SharedExpert,
+};
 use crate::spec::{Head, HeadWeights};
 use crate::{Config, DecoderSpec, Result, limits};
 

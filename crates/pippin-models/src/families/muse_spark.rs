@@ -69,6 +69,7 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         ])
     };
     Ok(DecoderSpec {
+        final_mix: None,
         vocab_size: fields.limited_count("vocab_size", limits::VOCAB)?,
         hidden_size: fields.limited_count("hidden_size", limits::HIDDEN)?,
         context_length: rope::context_length(fields, 1 << 20)?,

@@ -1,8 +1,6 @@
 use std::sync::Arc;
 
-use pippin_tensor::{
-    Activation, AttentionSpec, Backend, Gate, Linear, Norm, PositionScale, Reach, RopeSpec, ValueStore,
-};
+use pippin_tensor::{AttentionSpec, Backend, Gate, Linear, Norm, PositionScale, Reach, RopeSpec, ValueStore};
 
 use super::index::{Index, IndexWeights};
 use super::{CacheNeed, Input, Needs, NormSpec, OutputGate, Pass, Place, Rows, join, miscounted};
