@@ -207,10 +207,8 @@ fn best_blocks(ranks: &[f32], count: usize, block: usize) -> Vec<usize> {
         return best(ranks, count).into_iter().map(|place| place as usize).collect();
     }
     let higher = |a: f32, b: f32| if a.is_nan() || a > b { a } else { b };
-    let mut blocks: Vec<f32> = ranks
-        .chunks(block)
-        .map(|ranks| ranks.iter().copied().fold(f32::NEG_INFINITY, |best, rank| higher(best, rank)))
-        .collect();
+    let mut blocks: Vec<f32> =
+        ranks.chunks(block).map(|ranks| ranks.iter().copied().fold(f32::NEG_INFINITY, higher)).collect();
     blocks.last_mut().into_iter().for_each(|last| *last = f32::INFINITY);
     let places = |number: u32| number as usize * block..((number as usize + 1) * block).min(ranks.len());
     best(&blocks, count).into_iter().flat_map(places).collect()

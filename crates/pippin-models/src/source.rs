@@ -309,7 +309,7 @@ fn made_of(
             bytes.copy_from_slice(&value.to_le_bytes());
         }
     })?;
-    Ok(HostLinear { weight: MatrixData::dense(weight)?, bias: None })
+    Ok(HostLinear::new(MatrixData::dense(weight)?, None))
 }
 
 /// Matrices of `[rows, columns]`, one below the other, each with its columns for rows.
