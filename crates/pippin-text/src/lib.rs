@@ -9,6 +9,7 @@
 //!   emits adds up to exactly what [`Tokenizer::decode`] gives for all ids at once.
 //! - [`ChatTemplate`] renders [`Message`]s into the prompt the model was trained on, as Hugging Face `transformers`
 //!   renders it, in an interpreter that a hostile template can neither leave, nor stall, nor exhaust.
+//! - [`OutputFormat`] and [`OutputParser`] tell an answer's thoughts, text and calls of tools apart.
 //! - [`StopTokens`] gathers the ids that end an answer; [`StopStrings`] finds the texts that end it, and holds back
 //!   text for as long as it may still become one of them.
 //!
@@ -71,6 +72,7 @@ mod error;
 mod files;
 mod message;
 mod normalization;
+mod output;
 mod special_tokens;
 mod stop_strings;
 mod stop_tokens;
@@ -81,6 +83,7 @@ mod vocabulary;
 
 pub use error::{Result, TextError};
 pub use message::{Content, ContentPart, FunctionCall, Message, MessageError, Role, ToolCall};
+pub use output::{Dialect, OutputEvent, OutputFormat, OutputParser, ParsedOutput};
 pub use special_tokens::SpecialTokens;
 pub use stop_strings::{StopOutput, StopStrings};
 pub use stop_tokens::StopTokens;

@@ -39,6 +39,7 @@ struct Inner {
     growth: f64,
     add_bos_token: Option<bool>,
     model_max_length: Option<u64>,
+    tool_parser_type: Option<String>,
     decoding: Decoding,
     warnings: Vec<String>,
 }
@@ -228,6 +229,7 @@ impl Tokenizer {
             .get("model_max_length")
             .and_then(pippin_weights::json::unsigned)
             .filter(|&length| length > 0 && length < 1 << 40);
+        let tool_parser_type = config.get("tool_parser_type").and_then(Value::as_str).map(str::to_owned);
 
         Ok(Self {
             inner: Arc::new(Inner {
@@ -240,6 +242,7 @@ impl Tokenizer {
                 growth: traits.growth,
                 add_bos_token,
                 model_max_length,
+                tool_parser_type,
                 decoding,
                 warnings,
             }),
@@ -363,6 +366,11 @@ impl Tokenizer {
     /// The field `model_max_length` of `tokenizer_config.json`, unless it is the huge number that means "no limit".
     pub fn model_max_length(&self) -> Option<u64> {
         self.inner.model_max_length
+    }
+
+    /// The field `tool_parser_type` of `tokenizer_config.json`: the dialect of the model's calls by its name in mlx-lm.
+    pub fn tool_parser_type(&self) -> Option<&str> {
+        self.inner.tool_parser_type.as_deref()
     }
 
     pub(crate) fn decoding(&self) -> &Decoding {
