@@ -39,6 +39,8 @@ fn reference() -> String {
 pub(crate) enum Command {
     /// Answer a prompt, or hold a conversation.
     Run(Box<RunArgs>),
+    /// Serve models over HTTP, in the form of the OpenAI API.
+    Serve(ServeArgs),
     /// Show the prompt and the tokens that a model sees.
     Tokenize(TokenizeArgs),
     /// Show what a model is.
@@ -168,6 +170,39 @@ pub(crate) struct ChatArgs {
     #[arg(long = "continue", help_heading = "Prompt")]
     #[arg(alias = "continue-final-message", conflicts_with = "no_generation_prompt")]
     pub(crate) continue_message: bool,
+}
+
+/// Serve models over HTTP, in the form of the OpenAI API.
+///
+/// The models that are named are loaded at the start and stay; without any, pippin-nano, or the models that the settings preload.
+/// Requests may also name other models of the hub that are on this machine, which are loaded when they are asked for. Ctrl-C ends
+/// it: running answers are finished first, for half a minute at most or until a second Ctrl-C.
+///
+/// Only this machine can reach it, unless --host says otherwise. Then a file of keys is needed (--keys-file), or --no-key.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(after_long_help = "Examples:
+  pippin serve
+  pippin serve qwen3-4b --port 8000
+  pippin serve ./my-model --host 0.0.0.0 --keys-file keys.txt")]
+pub(crate) struct ServeArgs {
+    /// Folders, hub ids or aliases of models; a folder is asked for by its last name.
+    #[arg(value_name = "MODEL", value_hint = ValueHint::DirPath)]
+    pub(crate) models: Vec<String>,
+
+    /// Answer only from the models that are named here.
+    #[arg(long, help_heading = "Server")]
+    pub(crate) only: bool,
+
+    /// Let everyone in who reaches the server, although others than this machine can.
+    #[arg(long, help_heading = "Server", conflicts_with = "server.keys_file")]
+    pub(crate) no_key: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingFlags<All>,
+
+    /// Download the models without asking when they are not on this machine.
+    #[arg(short = 'y', long, help_heading = "Loading")]
+    pub(crate) yes: bool,
 }
 
 /// Show the prompt and the tokens that a model sees: their ids, and how the vocabulary writes them.

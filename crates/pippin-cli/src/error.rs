@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::io;
 
 use pippin::EngineError;
+use pippin_server::ServerError;
 
 use crate::exit::Exit;
 use crate::output;
@@ -24,6 +25,8 @@ pub(crate) enum CliError {
     Output(io::Error),
     /// The user pressed Ctrl-C.
     Interrupted,
+    /// The server cannot start.
+    Server(ServerError),
     /// Everything has been said already.
     Reported(Exit),
 }
@@ -63,6 +66,10 @@ impl CliError {
                 Exit::Failure
             }
             Self::Interrupted => Exit::Interrupted,
+            Self::Server(error) => {
+                output::error(&error.to_string(), error.hint());
+                error.into()
+            }
             Self::Reported(exit) => *exit,
         }
     }
@@ -72,6 +79,12 @@ impl From<EngineError> for CliError {
     fn from(error: EngineError) -> Self {
         let hint = error.hint();
         Self::Engine { error: Box::new(error), hint }
+    }
+}
+
+impl From<ServerError> for CliError {
+    fn from(error: ServerError) -> Self {
+        Self::Server(error)
     }
 }
 

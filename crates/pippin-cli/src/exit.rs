@@ -7,6 +7,7 @@ use pippin::hub::HubError;
 use pippin::models::ModelError;
 use pippin::tensor::TensorError;
 use pippin::text::TextError;
+use pippin_server::ServerError;
 
 /// How the program ends. Scripts rely on the numbers: they never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,18 @@ impl From<&EngineError> for Exit {
             | EngineError::TokenOutOfRange { .. }
             | EngineError::NoChatTemplate { .. } => Self::BadInput,
             EngineError::DeviceUnavailable(_) => Self::DeviceUnavailable,
+            _ => Self::Failure,
+        }
+    }
+}
+
+impl From<&ServerError> for Exit {
+    fn from(error: &ServerError) -> Self {
+        match error {
+            ServerError::Unprotected { .. } | ServerError::Parameters(_) => Self::Usage,
+            ServerError::KeysFile { .. } | ServerError::NoKeys { .. } | ServerError::Key { .. } => {
+                Self::BadInput
+            }
             _ => Self::Failure,
         }
     }

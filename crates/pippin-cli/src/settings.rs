@@ -10,8 +10,8 @@ use pippin::{EngineConfig, EngineError, GenerateParameters, LoadOptions, Message
 use serde_json::{Map, Value};
 
 use crate::args::{
-    BenchArgs, BenchFormat, ChatArgs, Counts, PullArgs, RecommendArgs, RunArgs, SearchArgs, ShowArgs, SortBy,
-    TokenizeArgs,
+    BenchArgs, BenchFormat, ChatArgs, Counts, PullArgs, RecommendArgs, RunArgs, SearchArgs, ServeArgs,
+    ShowArgs, SortBy, TokenizeArgs,
 };
 use crate::commands::Detail;
 use crate::env;
@@ -118,6 +118,67 @@ impl PullSettings {
         let PullArgs { models, revision, connections, dry_run, json } = args;
         Ok(Self { models, revision, connections: connections.into(), dry_run, json, config })
     }
+}
+
+/// What `pippin serve` does.
+#[derive(Debug)]
+pub(crate) struct ServeSettings {
+    /// The models to begin with: the names that requests use, and those by which they are found.
+    pub(crate) models: Vec<(String, String)>,
+    /// Those of them that stay loaded: the others were only to be loaded in advance.
+    pub(crate) pinned: Vec<String>,
+    /// Other models are not to be had.
+    pub(crate) only: bool,
+    pub(crate) no_key: bool,
+    pub(crate) config: EngineConfig,
+    /// Download the models without asking.
+    pub(crate) yes: bool,
+}
+
+impl ServeSettings {
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// The configuration makes no sense, or two models would have one name.
+    pub(crate) fn new(args: ServeArgs, surroundings: &Surroundings) -> Result<Self> {
+        let ServeArgs { models, only, no_key, settings, yes } = args;
+        let config = surroundings.configured(|inputs| settings.add_to(inputs))?;
+        let mut pinned = models;
+        if pinned.is_empty() && config.preload.is_empty() {
+            pinned.push(config.model.clone());
+        }
+        let wanted: Vec<String> = pinned.iter().chain(&config.preload).cloned().collect();
+        let mut models: Vec<(String, String)> = Vec::new();
+        for model in wanted {
+            let name = served_name(&model);
+            match models.iter().find(|(known, _)| *known == name) {
+                None => models.push((name, model)),
+                Some((_, known)) if *known == model => {}
+                Some((_, known)) => {
+                    return Err(CliError::usage(
+                        format!("{known} and {model} would both be {name} to requests"),
+                        "serve one of them, or rename a folder",
+                    ));
+                }
+            }
+        }
+        Ok(Self { models, pinned, only, no_key, config, yes })
+    }
+}
+
+/// What requests call a model: a folder by its last name, so that no paths leave this machine.
+fn served_name(model: &str) -> String {
+    let path = Path::new(model);
+    let is_folder = path.exists() || path.is_absolute() || model.starts_with('.');
+    let last = path
+        .canonicalize()
+        .ok()
+        .as_deref()
+        .unwrap_or(path)
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
+    last.filter(|_| is_folder).unwrap_or_else(|| model.to_owned())
 }
 
 /// What stands around prompts.

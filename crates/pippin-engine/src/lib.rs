@@ -71,7 +71,7 @@ pub use cache::{
 };
 pub use config::{
     ConfigEntry, ConfigError, ConfigInputs, ConfigSource, EngineConfig, HubSettings, KeepAlive, MemoryBudget,
-    ModelSettings, Setting, SettingFlag, SettingKind, SettingVariable, environment_variables,
+    ModelSettings, ServerSettings, Setting, SettingFlag, SettingKind, SettingVariable, environment_variables,
 };
 pub use container::ModelContainer;
 pub use device::{Device, LoadOptions};

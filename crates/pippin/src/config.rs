@@ -24,5 +24,5 @@
 #[doc(inline)]
 pub use pippin_engine::{
     ConfigEntry, ConfigError, ConfigInputs, ConfigSource, EngineConfig, HubSettings, KeepAlive, MemoryBudget,
-    ModelSettings, Setting, SettingFlag, SettingKind, SettingVariable, environment_variables,
+    ModelSettings, ServerSettings, Setting, SettingFlag, SettingKind, SettingVariable, environment_variables,
 };

@@ -11,6 +11,7 @@ mod recommend;
 mod repl;
 mod run;
 mod search;
+mod serve;
 mod show;
 mod store;
 mod tokenize;
@@ -21,8 +22,8 @@ use crate::args::{Args, Command};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::settings::{
-    BenchSettings, PullSettings, RecommendSettings, RunSettings, SearchSettings, ShowSettings, Surroundings,
-    TokenizeSettings,
+    BenchSettings, PullSettings, RecommendSettings, RunSettings, SearchSettings, ServeSettings, ShowSettings,
+    Surroundings, TokenizeSettings,
 };
 
 /// Runs a command.
@@ -38,6 +39,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Run(args) => {
             run::run(RunSettings::new(*args, &surroundings)?, verbose, &Interrupt::install())
         }
+        Command::Serve(args) => serve::run(ServeSettings::new(args, &surroundings)?, verbose),
         Command::Tokenize(args) => tokenize::run(TokenizeSettings::new(args, &surroundings)?),
         Command::Show(args) => show::run(&ShowSettings::new(args, &surroundings)?),
         Command::Pull(args) => {

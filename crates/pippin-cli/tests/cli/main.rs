@@ -11,6 +11,8 @@ mod hub;
 mod ps;
 mod run;
 #[cfg(unix)]
+mod serve;
+#[cfg(unix)]
 mod signals;
 mod store;
 mod support;

@@ -86,6 +86,8 @@ pub struct LoadedModel {
     pub id: String,
     /// Whether it is loaded; otherwise it is being loaded.
     pub is_loaded: bool,
+    /// Whether its thread has died. Whoever asks for the model next has it loaded anew.
+    pub has_died: bool,
     /// What it counts against the budget, in bytes.
     pub bytes: u64,
     /// What it was expected to take, and takes. `None` while it is being loaded.

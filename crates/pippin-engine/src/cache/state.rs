@@ -96,6 +96,7 @@ impl Entry {
             model: self.name.clone(),
             id: id(key, ready.map(|ready| &ready.container)),
             is_loaded: ready.is_some(),
+            has_died: ready.is_some_and(|ready| !ready.container.is_alive()),
             bytes: self.bytes,
             memory: ready.map(|ready| ready.memory),
             device: ready.map(|ready| ready.container.device().to_owned()),

@@ -96,6 +96,8 @@ pub struct EngineConfig {
     pub pin: Vec<String>,
     /// Where models come from.
     pub hub: HubSettings,
+    /// How models are served.
+    pub server: ServerSettings,
     /// Settings of single models, by the name that the file gives them: `[models."qwen3-4b"]`. They hold for the model by
     /// whichever of its names it is loaded: alias, hub id, folder.
     pub models: BTreeMap<String, ModelSettings>,
@@ -112,6 +114,37 @@ pub struct HubSettings {
     pub endpoint: Option<String>,
     /// Whether the network is left alone.
     pub offline: bool,
+}
+
+/// How models are served over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerSettings {
+    /// The address or name at which the server listens.
+    pub host: String,
+    /// The port; 0 is one that is free.
+    pub port: u16,
+    /// The file of the keys that clients may show. `None`: no key is needed.
+    pub keys_file: Option<PathBuf>,
+    /// Names by which it may be asked, besides `localhost` and addresses.
+    pub allowed_hosts: Vec<String>,
+    /// Origins whose web pages may ask it.
+    pub allowed_origins: Vec<String>,
+    /// Answers that are under way at a time, waiting ones included.
+    pub max_requests: usize,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 8080,
+            keys_file: None,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            max_requests: 256,
+        }
+    }
 }
 
 /// What holds for one model only.
@@ -171,6 +204,7 @@ impl Default for EngineConfig {
             preload: Vec::new(),
             pin: Vec::new(),
             hub: HubSettings::default(),
+            server: ServerSettings::default(),
             models: BTreeMap::new(),
             sources: BTreeMap::new(),
         }
@@ -349,7 +383,9 @@ impl EngineConfig {
             let key = format!("{prefix}{}", name.get_ref());
             let origin = ConfigSource::File { path: path.to_owned(), line: line_of(text, name.span().start) };
             match value.get_ref() {
-                DeValue::Table(table) if key == "hub" => self.apply_table(path, text, "hub.", table)?,
+                DeValue::Table(table) if key == "hub" || key == "server" => {
+                    self.apply_table(path, text, &format!("{key}."), table)?;
+                }
                 DeValue::Table(table) if key == "models" => {
                     for (model, settings) in table {
                         self.apply_model(path, text, model.get_ref(), settings.get_ref(), &origin)?;
@@ -357,7 +393,7 @@ impl EngineConfig {
                 }
                 value => match Setting::find(&key) {
                     Some(setting) => self.apply(setting, &Raw::from(value), origin)?,
-                    None if matches!(key.as_str(), "hub" | "models") => {
+                    None if matches!(key.as_str(), "hub" | "server" | "models") => {
                         let (value, expected) = (Raw::from(value).to_string(), "a table");
                         return Err(ConfigError::Value { origin, key, value, expected });
                     }

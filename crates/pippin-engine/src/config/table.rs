@@ -41,6 +41,11 @@ const fn engine(name: &'static str, value_name: &'static str) -> Option<SettingF
     Some(SettingFlag { name, value_name, heading: "Engine" })
 }
 
+/// A flag for the server.
+const fn server(name: &'static str, value_name: &'static str) -> Option<SettingFlag> {
+    Some(SettingFlag { name, value_name, heading: "Server" })
+}
+
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         key: "model",
@@ -241,5 +246,77 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: SettingKind::Boolean,
         set: |config, raw| raw.boolean().map(|value| config.hub.offline = value),
         show: |config| json!(config.hub.offline),
+    },
+    Setting {
+        key: "server.host",
+        variables: &[variable("PIPPIN_HOST")],
+        flag: server("--host", "ADDRESS"),
+        purpose: "the address or name at which the server listens; one that others can reach needs a file of keys",
+        unset: None,
+        expected: "an address such as 127.0.0.1, 0.0.0.0 or ::1, or a name of this machine",
+        kind: SettingKind::Text,
+        set: |config, raw| raw.text().map(|value| config.server.host = value),
+        show: |config| json!(config.server.host),
+    },
+    Setting {
+        key: "server.port",
+        variables: &[variable("PIPPIN_PORT")],
+        flag: server("--port", "N"),
+        purpose: "the port at which the server listens; 0 is one that is free",
+        unset: None,
+        expected: "a number from 0 to 65535",
+        kind: SettingKind::Integer(0, u16::MAX as u64),
+        set: |config, raw| {
+            let port = u16::try_from(raw.integer(0, u16::MAX.into())?).ok()?;
+            config.server.port = port;
+            Some(())
+        },
+        show: |config| json!(config.server.port),
+    },
+    Setting {
+        key: "server.keys_file",
+        variables: &[variable("PIPPIN_KEYS_FILE")],
+        flag: server("--keys-file", "FILE"),
+        purpose: "the keys that clients of the server may show, one in each line",
+        unset: Some("no key is needed"),
+        expected: "a file",
+        kind: SettingKind::Text,
+        set: |config, raw| {
+            raw.text().map(|value| config.server.keys_file = Some(pippin_hub::expand_path(value)))
+        },
+        show: |config| json!(config.server.keys_file),
+    },
+    Setting {
+        key: "server.allowed_hosts",
+        variables: &[variable("PIPPIN_ALLOWED_HOSTS")],
+        flag: server("--allowed-hosts", "NAME"),
+        purpose: "names by which the server may be asked, besides localhost and addresses; * is any",
+        unset: None,
+        expected: "a list of names",
+        kind: SettingKind::List,
+        set: |config, raw| raw.list().map(|value| config.server.allowed_hosts = value),
+        show: |config| json!(config.server.allowed_hosts),
+    },
+    Setting {
+        key: "server.allowed_origins",
+        variables: &[variable("PIPPIN_ALLOWED_ORIGINS")],
+        flag: server("--allowed-origins", "ORIGIN"),
+        purpose: "origins whose web pages may ask the server, such as http://localhost:3000; * is any",
+        unset: None,
+        expected: "a list of origins",
+        kind: SettingKind::List,
+        set: |config, raw| raw.list().map(|value| config.server.allowed_origins = value),
+        show: |config| json!(config.server.allowed_origins),
+    },
+    Setting {
+        key: "server.max_requests",
+        variables: &[variable("PIPPIN_MAX_REQUESTS")],
+        flag: server("--max-requests", "N"),
+        purpose: "answers that the server has under way at a time, waiting ones included; more are refused",
+        unset: None,
+        expected: "a number from 1 to 100000",
+        kind: SettingKind::Integer(1, 100_000),
+        set: |config, raw| raw.integer(1, 100_000).map(|value| config.server.max_requests = value),
+        show: |config| json!(config.server.max_requests),
     },
 ];

@@ -31,6 +31,8 @@ fn every_setting_can_stand_in_the_file() {
         "model = 'qwen3-4b'\ndevice = 'cpu'\nthreads = 4\ncontext = 8192\nexact = true\nkv_cache = 'int8'\nmax_sequences = 8\n\
          prefill_step_size = 256\nmemory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
          [hub]\ncache_dir = '/data/hub'\nendpoint = 'https://mirror.example/'\noffline = true\n\
+         [server]\nhost = 'localhost'\nport = 80\nkeys_file = '/data/keys'\nallowed_hosts = ['box.lan']\nallowed_origins = ['*']\n\
+         max_requests = 7\n\
          [models.'qwen3-4b']\nkeep_alive = 'forever'\ncontext = 100\n",
     );
     let config = EngineConfig::resolve(&inputs).expect("valid");
@@ -41,7 +43,8 @@ fn every_setting_can_stand_in_the_file() {
         let expected = index
             + 1
             + usize::from(entry.key.starts_with("hub."))
-            + 2 * usize::from(entry.key.starts_with("models."));
+            + 2 * usize::from(entry.key.starts_with("server."))
+            + 3 * usize::from(entry.key.starts_with("models."));
         assert_eq!(line, expected, "{entry:?}");
     }
     assert_eq!(config.memory_budget, MemoryBudget::Bytes(12_000_000_000));
@@ -53,6 +56,8 @@ fn every_setting_can_stand_in_the_file() {
     assert_eq!(config.numerics, Numerics::Exact);
     assert_eq!(config.load_options("other").kv_format, Some(KvFormat::Int8));
     assert_eq!(config.load_options("other").prefill_step_size, 256);
+    let server = &config.server;
+    assert_eq!((server.host.as_str(), server.port, server.max_requests), ("localhost", 80, 7));
     let options = config.hub_options().expect("valid");
     assert!(options.is_offline && options.endpoint == "https://mirror.example");
 }
@@ -266,7 +271,8 @@ fn forms_say_what_is_accepted() {
         }
         // Whoever reads the help can tell flags, variables and keys apart and to one another.
         let flag = setting.flag.as_ref().map(|flag| flag.name.trim_start_matches("--").replace('-', "_"));
-        assert!(flag.is_none_or(|flag| flag == setting.key), "{} has a flag of another name", setting.key);
+        let key = setting.key.strip_prefix("server.").unwrap_or(setting.key);
+        assert!(flag.is_none_or(|flag| flag == key), "{} has a flag of another name", setting.key);
         assert!(!setting.variables.is_empty() && !setting.purpose.ends_with('.'), "{}", setting.key);
     }
     let formats = KvFormat::ALL.map(KvFormat::as_str);

@@ -1,0 +1,113 @@
+//! `pippin serve`.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use pippin::cache::LoadRequest;
+use pippin::loading::LoadProgress;
+use pippin::monitor::RunState;
+use pippin::{EngineConfig, ModelCache};
+use pippin_server::{Keys, Limits, Server, ServerOptions, log_to_stderr};
+use serde_json::json;
+
+use crate::error::{CliError, Result};
+use crate::model::{self, Download};
+use crate::output;
+use crate::settings::ServeSettings;
+
+/// Serves until a signal comes.
+pub(super) fn run(settings: ServeSettings, is_verbose: bool) -> Result<()> {
+    let ServeSettings { models, pinned, only, no_key, config, yes } = settings;
+    let options = options(&config, &models, only, no_key)?;
+    let is_open = options.keys.is_empty();
+    // Names are looked up, and questions asked, before anything listens.
+    let download = if yes { Download::Agreed } else { Download::Ask };
+    let found: Vec<_> =
+        models.iter().map(|(_, model)| model::find(model, &config, download)).collect::<Result<_>>()?;
+    let cache = ModelCache::from_config(&config)?;
+    for model in &pinned {
+        cache.pin(model)?;
+    }
+    log_to_stderr(is_verbose);
+    let server = Server::start(&cache, options)?;
+    // Where nothing can be published, the models answer all the same.
+    let _state = RunState::publish(&cache).ok();
+    let mut lines = String::new();
+    let mut leases = Vec::new();
+    for (configuration, (name, _)) in found.iter().zip(&models) {
+        let request = LoadRequest::new().with_progress(|step| {
+            if let (true, LoadProgress::Found(folder)) = (is_verbose, step) {
+                output::note(&format!("loading {name} from {}", folder.display()));
+            }
+        });
+        let lease = cache.get_configured(configuration, request)?;
+        for warning in lease.warnings() {
+            output::warning(warning);
+        }
+        let memory = output::bytes(lease.memory().total());
+        let context = lease.context();
+        let _ = writeln!(lines, "  {name}: {memory}, context of {context} tokens, {}", lease.device());
+        leases.push(lease);
+    }
+    drop(leases);
+    server.set_ready();
+    let first = models.first().map_or("", |(name, _)| name.as_str());
+    output::lines(&screen(server.address(), &lines, &cache, first, is_open));
+    if is_open && !server.address().ip().is_loopback() {
+        output::warning("everyone who reaches this address may use the models, for no key is needed");
+    }
+    server.wait_for_signal_with(|| output::note("finishing running answers; Ctrl-C again cuts them"));
+    Ok(())
+}
+
+fn options(
+    config: &EngineConfig,
+    models: &[(String, String)],
+    only: bool,
+    no_key: bool,
+) -> Result<ServerOptions> {
+    let settings = &config.server;
+    let found = (settings.host.as_str(), settings.port).to_socket_addrs().ok().and_then(|mut all| all.next());
+    let Some(address) = found else {
+        let message = format!("{} is no address, and no name that is known here", settings.host);
+        return Err(CliError::usage(message, "give --host an address such as 127.0.0.1 or 0.0.0.0"));
+    };
+    let keys = match &settings.keys_file {
+        Some(path) if !no_key => Keys::from_file(path)?,
+        _ => Keys::default(),
+    };
+    let requests = settings.max_requests;
+    let limits = Limits { requests, requests_per_key: requests, ..Limits::default() };
+    let options = ServerOptions::default()
+        .with_address(address)
+        .with_keys(keys)
+        .with_without_keys(no_key)
+        .with_allowed_hosts(settings.allowed_hosts.iter().cloned())
+        .with_allowed_origins(settings.allowed_origins.iter().cloned())
+        // Without a cache there is nothing to name.
+        .with_local_models(config.hub_cache().ok().filter(|_| !only))
+        .with_limits(limits);
+    Ok(models.iter().fold(options, |options, (name, model)| options.with_model(name, model)))
+}
+
+/// What is shown when all is ready.
+fn screen(address: SocketAddr, models: &str, cache: &ModelCache, model: &str, is_open: bool) -> String {
+    let usage = cache.usage();
+    // An address that means all of them is none that can be asked.
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".to_owned(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    let base = format!("http://{host}:{}", address.port());
+    let body = json!({"model": model, "messages": [{"role": "user", "content": "What is 17 plus 25?"}]});
+    // Inside the quotes of a shell.
+    let body = body.to_string().replace('\'', "'\\''");
+    let key = if is_open { "" } else { " -H \"Authorization: Bearer $KEY\"" };
+    format!(
+        "serving at {base}/v1\n{models}memory: {} of {}\n\ntry:\n  curl {base}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n",
+        output::bytes(usage.used),
+        output::bytes(usage.budget),
+    )
+}

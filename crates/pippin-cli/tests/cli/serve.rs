@@ -1,0 +1,109 @@
+//! `pippin serve`.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, ChildStderr, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{TinyModel, pippin, program};
+
+struct Serving {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    /// What was shown until it was ready.
+    screen: String,
+}
+
+impl Serving {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = program();
+        command.args(["serve", "--port", "0"]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("starts");
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let mut screen = String::new();
+        while !screen.contains("  curl ") || !screen.ends_with('\n') {
+            assert_ne!(stderr.read_line(&mut screen).expect("read"), 0, "{screen}");
+        }
+        Self { child, stderr, screen }
+    }
+
+    fn address(&self) -> &str {
+        let (_, rest) = self.screen.split_once("serving at http://").expect("an address");
+        rest.split("/v1").next().expect("an address")
+    }
+
+    /// Does what the curl line says.
+    fn curl(&self, headers: &str) -> String {
+        let line = self.screen.lines().find(|line| line.starts_with("  curl ")).expect("a line");
+        let body = line.split(" -d '").nth(1).expect("a body").trim_end_matches('\'');
+        assert!(line.contains(&format!("http://{}/v1/chat/completions", self.address())));
+        let mut stream = TcpStream::connect(self.address()).expect("connects");
+        let (host, length) = (self.address(), body.len());
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+        write!(stream, "{head}{headers}content-length: {length}\r\n\r\n{body}").expect("sent");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("an answer");
+        reply
+    }
+
+    /// Ends it with a signal, and returns how, what stood on standard output, and the rest of the log.
+    fn end(mut self, signal: Signal) -> (Option<i32>, String, String) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
+        kill(pid, signal).expect("sent");
+        let (mut stdout, mut log) = (String::new(), String::new());
+        self.stderr.read_to_string(&mut log).expect("a log");
+        self.child.stdout.take().expect("piped").read_to_string(&mut stdout).expect("read");
+        (self.child.wait().expect("ends").code(), stdout, log)
+    }
+}
+
+#[test]
+fn it_answers_and_ends_well() {
+    let mut model = TinyModel::new();
+    model.config["max_position_embeddings"] = 200.into();
+    let name = model.path().file_name().expect("a name").to_string_lossy().into_owned();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let serving = Serving::start(&[model.write()]);
+        assert!(serving.screen.contains(&format!("  {name}: ")), "{}", serving.screen);
+        // The whole name, for the folder is nobody's business.
+        assert!(!serving.screen.contains(&format!("/{name}\"")), "{}", serving.screen);
+        let reply = serving.curl("x-request-id: of-the-test\r\n");
+        assert!(reply.starts_with("HTTP/1.1 200 OK\r\n") && reply.contains("\"finish_reason\":"), "{reply}");
+        let (code, stdout, log) = serving.end(signal);
+        assert_eq!((code, stdout.as_str()), (Some(0), ""));
+        assert!(log.contains("of-the-test") && log.contains("/v1/chat/completions"), "{log}");
+        assert!(!log.contains("17 plus"), "{log}");
+    }
+}
+
+#[test]
+fn keys_are_asked_for() {
+    let model = TinyModel::new();
+    let keys = model.file("keys");
+    std::fs::write(&keys, "a-long-enough-key\n").expect("written");
+    let serving = Serving::start(&[model.write(), "--keys-file", keys.to_str().expect("UTF-8")]);
+    assert!(serving.screen.contains("Authorization: Bearer $KEY"));
+    assert!(serving.curl("").starts_with("HTTP/1.1 401 "));
+    let reply = serving.curl("authorization: Bearer a-long-enough-key\r\n");
+    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+    let (code, _, log) = serving.end(Signal::SIGTERM);
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("a-long-enough-key"), "{log}");
+}
+
+#[test]
+fn what_cannot_be_served() {
+    let model = TinyModel::new();
+    let folder = model.write();
+    let open = pippin(&["serve", folder, "--host", "0.0.0.0", "--port", "0"]);
+    open.fails(2, &["can be reached from other machines"]).hints("--keys-file");
+    pippin(&["serve", folder, "--host", "no address"]).fails(2, &["no address"]).hints("--host");
+    pippin(&["serve", folder, "--keys-file", "/no/such/file"]).fails(5, &["/no/such/file"]);
+    pippin(&["serve", "no-such-model"]).fails(3, &["no-such-model"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    pippin(&["serve", folder, "--port", &port]).fails(1, &["cannot listen"]).hints("--port");
+}

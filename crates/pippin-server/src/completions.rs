@@ -1,0 +1,233 @@
+//! `POST /v1/completions`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::Request;
+use axum::response::Response;
+use pippin::{EngineError, ModelContainer};
+use serde_json::{Value, json};
+
+use crate::answers::{self, Answers, Chunks, Head, Piece, token_text};
+use crate::error::{ApiError, ApiResult, json_response};
+use crate::fields::Fields;
+use crate::parameters::{self, Streaming};
+use crate::shared::{Caller, Shared, blocking};
+
+/// Tokens of an answer where a request does not say, as OpenAI has it.
+const MAX_TOKENS: usize = 16;
+
+/// What is to be continued.
+#[derive(Clone, Debug)]
+enum Prompt {
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+/// A prompt as it is shown again, where that is asked for.
+#[derive(Clone, Debug, Default)]
+struct Echo {
+    text: String,
+    /// Its tokens with their log-probabilities, of which the first has none.
+    tokens: Vec<(u32, Option<f32>)>,
+}
+
+pub(crate) async fn complete(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> ApiResult<Response> {
+    let limits = &shared.options.limits;
+    let mut fields = Fields::read(request, limits).await?;
+    fields.refuse_unsupported()?;
+    let max_tokens = fields.count("max_tokens", 0, usize::MAX)?.unwrap_or(MAX_TOKENS);
+    let mut parameters = parameters::read(&mut fields, &shared.options.parameters, limits)?;
+    parameters.max_tokens = Some(max_tokens);
+    let logprobs = match fields.take("logprobs") {
+        None | Some(Value::Bool(false)) => false,
+        Some(value) if value.as_u64() == Some(0) => true,
+        Some(value) if value.is_u64() => {
+            let message = "logprobs of other tokens than those of the text are not supported by this version of Pippin: \
+                           it must be 0";
+            return Err(ApiError::invalid(message).at("logprobs"));
+        }
+        Some(_) => return Err(ApiError::field("logprobs", "0")),
+    };
+    parameters.logprobs = logprobs;
+    let echo = fields.boolean("echo")?.unwrap_or(false);
+    let streaming = Streaming::read(&mut fields)?;
+    let per_prompt = fields.count("n", 1, limits.choices)?.unwrap_or(1);
+    let name = fields.text("model")?;
+    let prompts = prompts(fields.take("prompt"))?;
+    let count = prompts.len().saturating_mul(per_prompt);
+    if count > limits.choices {
+        return Err(ApiError::field("prompt", format!("no more than {} prompts, n of each", limits.choices)));
+    }
+    let permit = shared.permit(&caller, count)?;
+    let (lease, name) = shared.model(name).await?;
+    let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
+    let (prompts, echoes) = {
+        let model = model.clone();
+        let prepared = blocking(move || prepare(&model, prompts, echo, logprobs)).await?;
+        prepared.map_err(|error| of_prompt(shared.fault(error)))?
+    };
+    let mut answers = Answers::begin(&shared, &model, lease, permit, prompts, &parameters, per_prompt)
+        .map_err(of_prompt)?;
+    let head = Head::new(format!("cmpl-{}", shared.new_id()), "text_completion", name);
+    let mut chunks =
+        TextChunks { model: logprobs.then_some(model), echoes, per_prompt, offsets: vec![0; count] };
+    if streaming.is_wanted {
+        return Ok(answers::stream(answers, head, chunks, streaming.includes_usage));
+    }
+    let all = answers::collect(&mut answers, count).await?;
+    let choices = all.into_iter().enumerate().map(|(index, whole)| {
+        let echo = chunks.echo(index).cloned().unwrap_or_default();
+        let tokens: Vec<_> = echo.tokens.into_iter().chain(whole.tokens).collect();
+        chunks.choice(index, echo.text + &whole.text, &tokens, Some(whole.finish_reason))
+    });
+    let choices = choices.collect();
+    Ok(json_response(&head.with(choices, Some(answers.usage().to_json()))))
+}
+
+/// What is wrong with a prompt, where there are no messages.
+fn of_prompt(error: ApiError) -> ApiError {
+    let is_of_prompt = error.param.as_deref().is_none_or(|param| param == "messages");
+    if error.status.is_client_error() && is_of_prompt { error.at("prompt") } else { error }
+}
+
+/// A text, a list of texts, the tokens of a text, or a list of those.
+fn prompts(value: Option<Value>) -> ApiResult<Vec<Prompt>> {
+    let wrong = || ApiError::field("prompt", "a text or the ids of its tokens, or a list of such");
+    let prompts = match value {
+        Some(Value::String(text)) => vec![Prompt::Text(text)],
+        Some(Value::Array(items)) if items.iter().all(Value::is_number) => {
+            vec![Prompt::Tokens(token_ids(&items).ok_or_else(wrong)?)]
+        }
+        Some(Value::Array(items)) => {
+            let read = |item| match item {
+                Value::String(text) => Ok(Prompt::Text(text)),
+                Value::Array(items) => token_ids(&items).map(Prompt::Tokens).ok_or_else(wrong),
+                _ => Err(wrong()),
+            };
+            items.into_iter().map(read).collect::<ApiResult<_>>()?
+        }
+        _ => return Err(wrong()),
+    };
+    if prompts.is_empty() { Err(wrong()) } else { Ok(prompts) }
+}
+
+/// Token ids of JSON.
+pub(crate) fn token_ids(items: &[Value]) -> Option<Vec<u32>> {
+    items.iter().map(|item| u32::try_from(item.as_u64()?).ok()).collect()
+}
+
+/// The tokens of a text, unless it has more bytes than any context could hold.
+pub(crate) fn encode(model: &ModelContainer, text: &str, adds_special: bool) -> pippin::Result<Vec<u32>> {
+    let (bytes, context) = (text.len(), model.context());
+    match model.tokenizer().least_tokens(bytes) {
+        Some(least) if least >= context => Err(EngineError::PromptTooLarge { bytes, least, context }),
+        _ if adds_special => model.encode(text),
+        _ => Ok(model.tokenizer().encode(text, false)?),
+    }
+}
+
+type Prepared = (Vec<Vec<u32>>, Vec<Echo>);
+
+fn prepare(
+    model: &ModelContainer,
+    prompts: Vec<Prompt>,
+    echo: bool,
+    logprobs: bool,
+) -> pippin::Result<Prepared> {
+    let (mut all, mut echoes) = (Vec::new(), Vec::new());
+    for prompt in prompts {
+        let tokens = match &prompt {
+            Prompt::Text(text) => encode(model, text, true)?,
+            Prompt::Tokens(tokens) => tokens.clone(),
+        };
+        if echo {
+            let scored = if logprobs {
+                let scores = model.score(&tokens)?;
+                let scores = std::iter::once(None).chain(scores.into_iter().map(Some));
+                tokens.iter().copied().zip(scores).collect()
+            } else {
+                Vec::new()
+            };
+            let text = match prompt {
+                Prompt::Text(text) => text,
+                Prompt::Tokens(tokens) => model.decode(&tokens)?,
+            };
+            echoes.push(Echo { text, tokens: scored });
+        }
+        all.push(tokens);
+    }
+    Ok((all, echoes))
+}
+
+struct TextChunks {
+    /// Where log-probabilities are wanted.
+    model: Option<ModelContainer>,
+    /// One for each prompt, or none.
+    echoes: Vec<Echo>,
+    per_prompt: usize,
+    /// How many characters of tokens each answer has so far.
+    offsets: Vec<usize>,
+}
+
+impl TextChunks {
+    fn echo(&self, index: usize) -> Option<&Echo> {
+        self.echoes.get(index / self.per_prompt)
+    }
+
+    fn choice(
+        &mut self,
+        index: usize,
+        text: String,
+        tokens: &[(u32, Option<f32>)],
+        finish_reason: Option<&str>,
+    ) -> Value {
+        let logprobs = match (&self.model, self.offsets.get_mut(index)) {
+            (Some(model), Some(offset)) => {
+                let texts: Vec<String> = tokens.iter().map(|(token, _)| token_text(model, *token)).collect();
+                let offsets = texts.iter().map(|text| {
+                    let begin = *offset;
+                    *offset += text.chars().count();
+                    begin
+                });
+                json!({
+                    "text_offset": offsets.collect::<Vec<_>>(),
+                    "tokens": texts,
+                    "token_logprobs": tokens.iter().map(|(_, logprob)| *logprob).collect::<Vec<_>>(),
+                    "top_logprobs": null,
+                })
+            }
+            _ => Value::Null,
+        };
+        json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason})
+    }
+}
+
+impl Chunks for TextChunks {
+    fn begin(&mut self) -> Vec<Value> {
+        let count = self.echoes.len() * self.per_prompt;
+        let echoes: Vec<Echo> = (0..count).filter_map(|index| self.echo(index).cloned()).collect();
+        echoes
+            .into_iter()
+            .enumerate()
+            .map(|(index, echo)| self.choice(index, echo.text, &echo.tokens, None))
+            .collect()
+    }
+
+    fn chunk(&mut self, index: usize, piece: Piece) -> Option<Value> {
+        match piece {
+            Piece::End(reason) => Some(self.choice(index, String::new(), &[], Some(reason))),
+            Piece::Text { text, token } => {
+                let token = token.filter(|_| self.model.is_some());
+                let has_news = !text.is_empty() || token.is_some();
+                has_news.then(|| self.choice(index, text, token.as_slice(), None))
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The fields of a request's body.
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode};
+use serde_json::{Map, Value};
+
+use crate::error::{ApiError, ApiResult};
+use crate::options::Limits;
+
+/// The fields of a JSON object. A field that is null counts as absent.
+#[derive(Debug)]
+pub(crate) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Reads a body, within its limits.
+    pub(crate) async fn read(request: Request<Body>, limits: &Limits) -> ApiResult<Self> {
+        let body = to_bytes(request.into_body(), limits.body_bytes);
+        let bytes = match tokio::time::timeout(limits.body_time, body).await {
+            Ok(Ok(bytes)) => bytes,
+            // Either too long, or the client is gone and reads no answer.
+            Ok(Err(_)) => {
+                let message = format!("the body has more than {} bytes", limits.body_bytes);
+                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("body_too_large"), message));
+            }
+            Err(_) => {
+                let message = "the body did not come in time";
+                return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, Some("timeout"), message));
+            }
+        };
+        Self::parse(&bytes)
+    }
+
+    fn parse(body: &[u8]) -> ApiResult<Self> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(mut fields)) => {
+                fields.retain(|_, value| !value.is_null());
+                Ok(Self(fields))
+            }
+            Ok(_) => Err(ApiError::invalid("the body must be a JSON object")),
+            Err(error) => Err(ApiError::invalid(format!("the body is no JSON: {error}"))),
+        }
+    }
+
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
+    }
+
+    pub(crate) fn boolean(&mut self, name: &str) -> ApiResult<Option<bool>> {
+        self.typed(name, "true or false", |value| value.as_bool())
+    }
+
+    pub(crate) fn text(&mut self, name: &str) -> ApiResult<Option<String>> {
+        self.typed(name, "a string", |value| value.as_str().map(str::to_owned))
+    }
+
+    pub(crate) fn count(&mut self, name: &str, low: usize, high: usize) -> ApiResult<Option<usize>> {
+        let expected = match (low, high) {
+            (low, usize::MAX) => format!("a whole number from {low}"),
+            (low, high) => format!("a whole number from {low} to {high}"),
+        };
+        let read = |value: &Value| {
+            usize::try_from(value.as_u64()?).ok().filter(|count| (low..=high).contains(count))
+        };
+        self.typed(name, &expected, read)
+    }
+
+    pub(crate) fn number(&mut self, name: &str, low: f32, high: f32) -> ApiResult<Option<f32>> {
+        let expected = match (low, high) {
+            (f32::MIN, f32::MAX) => "a number".to_owned(),
+            (low, f32::MAX) => format!("a number from {low}"),
+            (low, high) => format!("a number from {low} to {high}"),
+        };
+        // NaN is in no range, and infinity in none of these.
+        let read =
+            |value: &Value| Some(value.as_f64()? as f32).filter(|number| (low..=high).contains(number));
+        self.typed(name, &expected, read)
+    }
+
+    pub(crate) fn object(&mut self, name: &str) -> ApiResult<Option<Map<String, Value>>> {
+        self.typed(name, "an object", |value| value.as_object().cloned())
+    }
+
+    pub(crate) fn list(&mut self, name: &str) -> ApiResult<Option<Vec<Value>>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Array(items)) => Ok(Some(items)),
+            Some(_) => Err(ApiError::field(name, "a list")),
+        }
+    }
+
+    /// A text or a list of texts.
+    pub(crate) fn texts(&mut self, name: &str) -> ApiResult<Option<Vec<String>>> {
+        self.typed(name, "a string or a list of strings", |value| match value {
+            Value::String(text) => Some(vec![text.clone()]),
+            Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+            _ => None,
+        })
+    }
+
+    fn typed<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> ApiResult<Option<T>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => read(&value).map(Some).ok_or_else(|| ApiError::field(name, expected)),
+        }
+    }
+
+    /// Refuses a field unless its value asks for nothing.
+    pub(crate) fn refuse_unless(
+        &mut self,
+        name: &str,
+        asks_for_nothing: fn(&Value) -> bool,
+    ) -> ApiResult<()> {
+        match self.take(name) {
+            Some(value) if !asks_for_nothing(&value) => Err(ApiError::unsupported(name)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what the APIs that clients know have and Pippin has not, rather than to pass over it.
+    pub(crate) fn refuse_unsupported(&mut self) -> ApiResult<()> {
+        for name in UNSUPPORTED {
+            self.refuse_unless(name, asks_for_nothing)?;
+        }
+        self.refuse_unless("tool_choice", |value| matches!(value.as_str(), Some("none" | "auto")))?;
+        self.refuse_unless("function_call", |value| matches!(value.as_str(), Some("none" | "auto")))?;
+        self.refuse_unless("response_format", |value| value["type"] == "text")?;
+        self.refuse_unless("modalities", |value| *value == serde_json::json!(["text"]))?;
+        self.refuse_unless("best_of", |value| *value == 1)
+    }
+}
+
+fn asks_for_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(true) => false,
+    }
+}
+
+/// Fields of OpenAI's API and of servers like this one that would change an answer.
+const UNSUPPORTED: &[&str] = &[
+    // OpenAI
+    "tools",
+    "functions",
+    "top_logprobs",
+    "reasoning_effort",
+    "verbosity",
+    "audio",
+    "prediction",
+    "web_search_options",
+    "store",
+    "suffix",
+    // vLLM, SGLang
+    "min_tokens",
+    "ignore_eos",
+    "stop_token_ids",
+    "allowed_token_ids",
+    "bad_words",
+    "prompt_logprobs",
+    "use_beam_search",
+    "truncate_prompt_tokens",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "thinking_token_budget",
+    // llama.cpp
+    "grammar",
+    "json_schema",
+    "dry_multiplier",
+    "dynatemp_range",
+    "mirostat",
+    "top_n_sigma",
+    "lora",
+    "return_progress",
+    // mlx-lm
+    "adapters",
+    "draft_model",
+    "num_draft_tokens",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(text: &str) -> Fields {
+        Fields::parse(text.as_bytes()).expect("an object")
+    }
+
+    #[test]
+    fn values_are_checked() {
+        let mut read = fields(r#"{"a": 1.5, "b": -1, "c": 3, "d": 1e300, "e": null, "f": ["x", 1]}"#);
+        assert_eq!(read.number("a", 0.0, 2.0).expect("fits"), Some(1.5));
+        assert_eq!(read.number("b", 0.0, 2.0).expect_err("negative").param.as_deref(), Some("b"));
+        assert_eq!(read.count("c", 1, 3).expect("fits"), Some(3));
+        assert!(read.number("d", 0.0, f32::MAX).is_err());
+        assert_eq!(read.boolean("e").expect("absent"), None);
+        assert!(read.texts("f").is_err());
+        for bad in [&b"[1]"[..], b"{", b"", b"{\"a\": NaN}", b"\xff", b"{\"a\": 1e999}"] {
+            assert!(Fields::parse(bad).is_err(), "{bad:?}");
+        }
+        let deep = "[".repeat(100_000);
+        assert!(Fields::parse(format!("{{\"a\": {deep}").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        for (text, param) in [
+            (r#"{"tools": [{}]}"#, "tools"),
+            (r#"{"tool_choice": "required"}"#, "tool_choice"),
+            (r#"{"response_format": {"type": "json_object"}}"#, "response_format"),
+            (r#"{"response_format": 7}"#, "response_format"),
+            (r#"{"best_of": 2}"#, "best_of"),
+            (r#"{"store": true}"#, "store"),
+            (r#"{"top_logprobs": 2}"#, "top_logprobs"),
+        ] {
+            let error = fields(text).refuse_unsupported().expect_err(text);
+            assert_eq!(error.param.as_deref(), Some(param));
+            assert_eq!(error.status, StatusCode::BAD_REQUEST);
+        }
+        let nothing = r#"{"tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "store": false,
+            "best_of": 1, "top_logprobs": 0, "modalities": ["text"], "what": "ever"}"#;
+        fields(nothing).refuse_unsupported().expect("asks for nothing");
+    }
+}

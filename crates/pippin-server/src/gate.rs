@@ -1,0 +1,248 @@
+//! What every request passes: who may ask, and what is remembered of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::info;
+
+use crate::error::{ApiError, ApiResult};
+use crate::options::ServerOptions;
+use crate::shared::{Caller, Shared};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// The most characters of a request id that a client gives.
+const MAX_ID: usize = 128;
+
+pub(crate) async fn pass(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response {
+    let begin = Instant::now();
+    let id = request_id(request.headers()).unwrap_or_else(|| shared.new_id());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let admitted = admit(&shared.options, &request);
+    let key = admitted.as_ref().ok().and_then(|caller| caller.key);
+    let is_preflight = method == Method::OPTIONS && origin.is_some();
+    let mut response = match admitted {
+        Err(refusal) => refusal.into_response(),
+        Ok(_) if is_preflight => preflight(request.headers()),
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+    };
+    let headers = response.headers_mut();
+    if let Some(origin) = origin.filter(|origin| is_listed_origin(&shared.options, origin)) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("x-request-id, retry-after"),
+        );
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    // A path may hold anything that a client likes; `Debug` shows what a terminal would obey.
+    info!(%id, key, status = response.status().as_u16(), ms = begin.elapsed().as_millis() as u64, "{method} {path:?}");
+    response
+}
+
+/// The id that a client gave its request, if it can stand in a log.
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    (is_plain && (1..=MAX_ID).contains(&id.len())).then(|| id.to_owned())
+}
+
+fn admit(options: &ServerOptions, request: &Request<Body>) -> ApiResult<Caller> {
+    let headers = request.headers();
+    // What is far too long, or too many, does not come here.
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > options.limits.header_bytes {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(ApiError::new(status, Some("headers_too_large"), "the headers are too long"));
+    }
+    let is_health = request.uri().path() == "/health";
+    let host = check_host(options, request)?;
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        // A page that this server itself has sent is not foreign.
+        let is_own = origin
+            .to_str()
+            .ok()
+            .and_then(|origin| origin.split_once("://"))
+            .is_some_and(|(_, from)| Some(from) == host);
+        if !is_own && !is_listed_origin(options, origin) {
+            return Err(forbidden("pages of this origin may not ask this server (--allowed-origins)"));
+        }
+    }
+    // A preflight request carries no key.
+    let is_preflight = request.method() == Method::OPTIONS && headers.contains_key(header::ORIGIN);
+    if options.keys.is_empty() || is_health || is_preflight {
+        return Ok(Caller { key: None });
+    }
+    let bearer = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).and_then(|value| {
+        let (scheme, key) = value.split_at_checked("Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
+    });
+    let shown = bearer.or_else(|| headers.get(API_KEY).map(HeaderValue::as_bytes));
+    match shown.and_then(|key| options.keys.find(key)) {
+        Some(key) => Ok(Caller { key: Some(key) }),
+        None => {
+            let message = "a valid key is needed, as Authorization: Bearer KEY or x-api-key: KEY";
+            Err(ApiError::new(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), message))
+        }
+    }
+}
+
+/// Refuses names that are not this server's: a page of a stranger's domain whose name has been made to point here must
+/// not reach it. Returns the header's value.
+fn check_host<'a>(options: &ServerOptions, request: &'a Request<Body>) -> ApiResult<Option<&'a str>> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        (None, _) => request.uri().authority().map(|authority| authority.as_str()),
+        (Some(_), Some(_)) => return Err(ApiError::invalid("there is more than one Host header")),
+    };
+    let is_free = !options.keys.is_empty() && options.allowed_hosts.is_empty();
+    if is_free || host.is_some_and(|host| is_allowed_host(options, host)) {
+        Ok(host)
+    } else {
+        Err(forbidden("this server may not be asked by this name (--allowed-hosts)"))
+    }
+}
+
+fn is_allowed_host(options: &ServerOptions, host: &str) -> bool {
+    let name = name_of(host);
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let is_address = bare.parse::<IpAddr>().is_ok();
+    let is_local = name.eq_ignore_ascii_case("localhost");
+    is_address
+        || is_local
+        || options.allowed_hosts.iter().any(|allowed| {
+            allowed == "*" || allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host)
+        })
+}
+
+/// A host without its port.
+fn name_of(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit())
+                && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+fn is_listed_origin(options: &ServerOptions, origin: &HeaderValue) -> bool {
+    let listed = |allowed: &String| {
+        allowed == "*" || allowed.trim_end_matches('/').as_bytes().eq_ignore_ascii_case(origin.as_bytes())
+    };
+    options.allowed_origins.iter().any(listed)
+}
+
+fn forbidden(message: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, Some("forbidden"), message)
+}
+
+/// What a browser asks before it lets a page of an allowed origin ask.
+fn preflight(asked: &HeaderMap) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    if let Some(wanted) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Keys;
+
+    fn request(headers: &[(&str, &str)]) -> Request<Body> {
+        let mut builder = Request::builder().uri("/v1/models");
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(Body::empty()).expect("a request")
+    }
+
+    fn status(options: &ServerOptions, headers: &[(&str, &str)]) -> u16 {
+        admit(options, &request(headers)).map_or_else(|error| error.status.as_u16(), |_| 200)
+    }
+
+    #[test]
+    fn hosts() {
+        let open = ServerOptions::default();
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:80", "[::1]", "192.168.1.7:8080"] {
+            assert_eq!(status(&open, &[("host", host)]), 200, "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example:80",
+            "127.0.0.1.evil.example",
+            "",
+            ":80",
+            "[::1",
+            "a:b:c",
+        ] {
+            assert_eq!(status(&open, &[("host", host)]), 403, "{host}");
+        }
+        assert_eq!(status(&open, &[]), 403);
+        assert_eq!(status(&open, &[("host", "localhost"), ("host", "localhost")]), 400);
+        let named = ServerOptions::default().with_allowed_hosts(["box.lan"]);
+        assert_eq!(status(&named, &[("host", "box.lan:8080")]), 200);
+        assert_eq!(status(&named, &[("host", "other.lan:8080")]), 403);
+    }
+
+    #[test]
+    fn origins() {
+        let options = ServerOptions::default().with_allowed_origins(["http://app.example:3000/"]);
+        let with = |origin: &str| status(&options, &[("host", "localhost:8080"), ("origin", origin)]);
+        assert_eq!(with("http://app.example:3000"), 200);
+        assert_eq!(with("http://localhost:8080"), 200);
+        for origin in ["http://app.example", "https://evil.example", "null", "http://localhost:3000", ""] {
+            assert_eq!(with(origin), 403, "{origin}");
+        }
+    }
+
+    #[test]
+    fn keys() {
+        let options =
+            ServerOptions::default().with_keys(Keys::new(["first-key", "second-key"]).expect("keys"));
+        let with = |name: &str, value: &str| status(&options, &[("host", "any.example"), (name, value)]);
+        assert_eq!(with("authorization", "Bearer first-key"), 200);
+        assert_eq!(with("authorization", "bearer second-key"), 200);
+        assert_eq!(with("x-api-key", "second-key"), 200);
+        for value in [
+            "first-key",
+            "Basic first-key",
+            "Bearer",
+            "Bearer ",
+            "Bearer first-key2",
+            "Bearer\u{e9}first-key",
+        ] {
+            assert_eq!(with("authorization", value), 401, "{value}");
+        }
+        assert_eq!(status(&options, &[]), 401);
+        let health =
+            Request::builder().uri("/health").header("host", "x").body(Body::empty()).expect("a request");
+        assert!(admit(&options, &health).is_ok());
+    }
+}

@@ -1,0 +1,102 @@
+//! Serves language models over HTTP, in the form of the OpenAI API.
+//!
+//! A [`Server`] answers from the models of a [`ModelCache`](pippin::ModelCache), which loads them when they are asked for. It runs on threads
+//! of its own, so that whoever starts it needs no async runtime; a program that has one takes the [`router`] and serves it
+//! as it likes.
+//!
+//! ```no_run
+//! use pippin::ModelCache;
+//! use pippin::cache::CacheOptions;
+//! use pippin_server::{Server, ServerOptions};
+//!
+//! let cache = ModelCache::new(CacheOptions::default());
+//! let server = Server::start(&cache, ServerOptions::default().with_model("pippin-nano", "pippin-nano"))?;
+//! println!("http://{}/v1", server.address());
+//! server.set_ready();
+//! server.wait_for_signal();
+//! # Ok::<(), pippin_server::ServerError>(())
+//! ```
+//!
+//! # Routes
+//!
+//! | route | what it does |
+//! |---|---|
+//! | `POST /v1/chat/completions` | answers a conversation, whole or as server-sent events |
+//! | `POST /v1/completions` | continues texts or tokens, with log-probabilities of the prompt where asked for |
+//! | `GET /v1/models`, `/v1/models/{id}` | which models there are |
+//! | `POST /tokenize`, `/detokenize`, `/apply-template` | what a model sees |
+//! | `GET /health` | 200, or 503 while loading or shutting down, or when a model has died |
+//! | `GET /metrics` | numbers for Prometheus |
+//!
+//! # Rules
+//!
+//! - Fields that are known are checked, and those that Pippin cannot honour yet are refused by name; others are ignored.
+//!   Nothing that is accepted is without effect.
+//! - A client that goes away cancels its request within a step of the model.
+//! - A request may name the models that the server was given and, where [`ServerOptions::local_models`] says so, those
+//!   of the hub that are on this machine. It never names a folder, and nothing is downloaded.
+//! - Every route but `/health` needs a key where there are keys. Without keys a request must come by a name that is this
+//!   machine's ([`ServerOptions::allowed_hosts`]), and never from a page of another origin, so that no web page can talk to the models through
+//!   its reader's browser.
+//! - Logs (`tracing`) hold no text of prompts or answers.
+
+mod answers;
+mod chat;
+mod completions;
+mod error;
+mod fields;
+mod gate;
+mod health;
+mod keys;
+mod listing;
+mod logging;
+mod metrics;
+mod options;
+mod parameters;
+mod serve;
+mod shared;
+mod text;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use pippin::ModelCache;
+
+pub use error::ServerError;
+pub use keys::Keys;
+pub use logging::log_to_stderr;
+pub use options::{Limits, ServerOptions};
+pub use serve::{RunningServer, Server};
+
+use self::shared::Shared;
+
+/// The routes of a server, for a program that serves them itself: from its own listener, beside routes of its own. Limits of
+/// connections and headers, and shutting down, are then that program's.
+///
+/// # Errors
+///
+/// The options contradict each other.
+pub fn router(cache: &ModelCache, options: ServerOptions) -> Result<Router, ServerError> {
+    options.check()?;
+    let shared = Shared::new(cache, options);
+    shared.set_ready();
+    Ok(routes(&shared))
+}
+
+fn routes(shared: &Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::complete))
+        .route("/v1/completions", post(completions::complete))
+        .route("/v1/models", get(listing::all))
+        .route("/v1/models/{*model}", get(listing::one))
+        .route("/tokenize", post(text::tokenize))
+        .route("/detokenize", post(text::detokenize))
+        .route("/apply-template", post(text::apply_template))
+        .route("/health", get(health::health))
+        .route("/metrics", get(metrics::metrics))
+        .method_not_allowed_fallback(error::wrong_method)
+        .fallback(error::no_route)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(shared), gate::pass))
+        .with_state(Arc::clone(shared))
+}

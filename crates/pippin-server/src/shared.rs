@@ -1,0 +1,299 @@
+//! What all requests of a server share.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::http::StatusCode;
+use pippin::ModelCache;
+use pippin::cache::ModelLease;
+use pippin::hub::{ModelConfiguration, ModelLocation};
+use pippin::loading::ModelOpener;
+use pippin::{EngineError, ModelContainer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::error;
+
+use crate::error::{ApiError, ApiResult};
+use crate::options::ServerOptions;
+
+/// The most characters of a model's name.
+const MAX_NAME: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) cache: ModelCache,
+    pub(crate) options: ServerOptions,
+    pub(crate) started: u64,
+    /// One for each answer that may be under way.
+    permits: Arc<Semaphore>,
+    /// The same for each key.
+    key_permits: Vec<Arc<Semaphore>>,
+    is_ready: AtomicBool,
+    phase: watch::Sender<Phase>,
+    ids: AtomicU64,
+    random: RandomState,
+}
+
+/// How far a server is with shutting down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    /// Running answers are finished, and no others begun.
+    Draining,
+    /// Running answers end now.
+    Ending,
+}
+
+/// The right to have answers under way.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    _all: OwnedSemaphorePermit,
+    _own: Option<OwnedSemaphorePermit>,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// The number of the key that was shown.
+    pub(crate) key: Option<usize>,
+}
+
+impl Shared {
+    pub(crate) fn new(cache: &ModelCache, options: ServerOptions) -> Arc<Self> {
+        let limits = &options.limits;
+        let most = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self {
+            cache: cache.clone(),
+            started: now(),
+            permits: most(limits.requests),
+            key_permits: (0..options.keys.len()).map(|_| most(limits.requests_per_key)).collect(),
+            is_ready: AtomicBool::new(false),
+            phase: watch::Sender::new(Phase::Serving),
+            ids: AtomicU64::new(0),
+            random: RandomState::new(),
+            options,
+        })
+    }
+
+    pub(crate) fn set_ready(&self) {
+        self.is_ready.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Goes on to a phase, never back.
+    pub(crate) fn advance(&self, phase: Phase) {
+        self.phase.send_if_modified(|now| {
+            let is_later = phase > *now;
+            *now = phase.max(*now);
+            is_later
+        });
+    }
+
+    /// Waits until this phase has been reached.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        // The sender is in `self`: it is never gone.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+
+    /// Answers that are under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.options.limits.requests.saturating_sub(self.permits.available_permits())
+    }
+
+    /// A new id that nobody can guess.
+    pub(crate) fn new_id(&self) -> String {
+        let number = self.ids.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}{:08x}", self.random.hash_one(number), number & 0xffff_ffff)
+    }
+
+    /// The right to so many answers; a refusal where too many are under way already.
+    pub(crate) fn permit(&self, caller: &Caller, answers: usize) -> ApiResult<Permit> {
+        if self.phase() != Phase::Serving {
+            return Err(ApiError::shutting_down());
+        }
+        let take = |permits: &Arc<Semaphore>| {
+            let count = u32::try_from(answers).unwrap_or(u32::MAX);
+            Arc::clone(permits).try_acquire_many_owned(count).map_err(|_| {
+                let message = "too many requests are under way; try again later";
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, Some("rate_limit_exceeded"), message)
+                    .again_after(1)
+            })
+        };
+        let own = caller.key.and_then(|key| self.key_permits.get(key)).map(take).transpose()?;
+        Ok(Permit { _all: take(&self.permits)?, _own: own })
+    }
+
+    /// The model of a request: at once if it is loaded, else when it has been. Whoever stops waiting cancels the load, unless
+    /// somebody else waits for it too.
+    pub(crate) async fn model(self: &Arc<Self>, name: Option<String>) -> ApiResult<(Lease, String)> {
+        let Some(name) = name.or_else(|| self.options.models.first().map(|(name, _)| name.clone())) else {
+            return Err(ApiError::field("model", "the name of a model: see /v1/models"));
+        };
+        let configuration = {
+            let (shared, name) = (Arc::clone(self), name.clone());
+            blocking(move || shared.configuration(&name)).await??
+        };
+        let task = ModelOpener::from_configuration(configuration).spawn_in(&self.cache);
+        let lease = match task {
+            Ok(task) => tokio::select! {
+                lease = task => lease,
+                () = self.reached(Phase::Ending) => return Err(ApiError::shutting_down()),
+            },
+            Err(error) => Err(error),
+        };
+        let lease = lease.map_err(|error| self.fault(error))?;
+        Ok((Lease(Some(lease)), name))
+    }
+
+    /// The model that a request may mean by a name.
+    pub(crate) fn configuration(&self, name: &str) -> ApiResult<ModelConfiguration> {
+        let known = self.options.models.iter().find(|(known, _)| known == name);
+        if let Some((_, model)) = known {
+            return self.cache.configuration(model).map_err(|error| self.fault(error));
+        }
+        if self.options.local_models.is_none() || !is_hub_name(name) {
+            return Err(ApiError::no_model(name));
+        }
+        match self.cache.configuration(name) {
+            // A folder that happens to have the name is the owner's own affair.
+            Ok(configuration) if !matches!(configuration.location, ModelLocation::Directory(_)) => {
+                Ok(configuration)
+            }
+            _ => Err(ApiError::no_model(name)),
+        }
+    }
+
+    /// What a client is told of an error; what it need not know goes to the log.
+    pub(crate) fn fault(&self, error: EngineError) -> ApiError {
+        let text = error.to_string();
+        let answer = ApiError::from(error);
+        if answer.status.is_server_error() {
+            error!(code = answer.code, "{text}");
+        }
+        answer
+    }
+
+    /// The models that requests may name: those that are served, and those that are on this machine, by their ids.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.options.models.iter().map(|(name, _)| name.clone()).collect();
+        if let Some(cache) = &self.options.local_models {
+            // What cannot be read is not there.
+            let local = cache.models().unwrap_or_default().into_iter();
+            let whole =
+                local.filter(|model| model.revisions.first().is_some_and(|first| first.problem.is_none()));
+            names.extend(whole.map(|model| model.id));
+        }
+        let mut seen = HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        names
+    }
+
+    /// Whether a request may name this model.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        if self.options.models.iter().any(|(known, _)| known == name) {
+            return true;
+        }
+        // An alias, or an id in another case, is as good as the id that is listed.
+        let id = match self.configuration(name).map(|configuration| configuration.location) {
+            Ok(ModelLocation::Hub { id, .. }) => id,
+            _ => return false,
+        };
+        self.names().iter().any(|known| known.eq_ignore_ascii_case(&id))
+    }
+}
+
+/// Whether a name can be that of a model of the hub, and is no path.
+fn is_hub_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_NAME
+        && !name.starts_with(['/', '.', '~', '-'])
+        && !name.contains("..")
+        && !name.contains("://")
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/@".contains(&byte))
+        && !Path::new(name).is_absolute()
+        // C:/models
+        && name.as_bytes().get(1) != Some(&b':')
+}
+
+/// A model in use. What may take time when it is given back does not hold up other requests.
+#[derive(Debug)]
+pub(crate) struct Lease(Option<ModelLease>);
+
+impl Lease {
+    /// A handle to the model.
+    pub(crate) fn container(&self) -> Option<ModelContainer> {
+        self.0.as_ref().map(|lease| lease.container().clone())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let lease = self.0.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn_blocking(move || drop(lease)));
+        }
+    }
+}
+
+/// Does what takes time on a thread for that.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> ApiResult<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|failed| {
+        error!("a request has failed: {failed}");
+        let message = "the request failed; the server's log says why";
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Some("internal_error"), message)
+    })
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_no_names() {
+        for name in ["qwen3-4b", "mlx-community/Qwen3-4B-4bit", "a/b@main", "a/b:Q4_K_M", "pippin-nano"] {
+            assert!(is_hub_name(name), "{name}");
+        }
+        for name in [
+            "",
+            "/etc",
+            "./x",
+            "../x",
+            "a/../b",
+            "~/x",
+            "C:/x",
+            "c:\\x",
+            "https://hf.co/a/b",
+            "a b",
+            "é",
+            "-x",
+        ] {
+            assert!(!is_hub_name(name), "{name}");
+        }
+        assert!(!is_hub_name(&"x".repeat(MAX_NAME + 1)));
+    }
+
+    #[test]
+    fn phases_only_advance() {
+        let cache = ModelCache::new(pippin::cache::CacheOptions::default());
+        let shared = Shared::new(&cache, ServerOptions::default());
+        shared.advance(Phase::Ending);
+        shared.advance(Phase::Draining);
+        assert_eq!(shared.phase(), Phase::Ending);
+        assert!(shared.permit(&Caller { key: None }, 1).is_err());
+    }
+}

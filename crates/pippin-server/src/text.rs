@@ -1,0 +1,99 @@
+//! `POST /tokenize`, `/detokenize` and `/apply-template`: what a model sees.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::Request;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::chat::conversation;
+use crate::completions::{encode, token_ids};
+use crate::error::{ApiError, ApiResult, json_response};
+use crate::fields::Fields;
+use crate::shared::{Caller, Shared, blocking};
+
+/// The tokens of a text (`prompt`, or `content` as llama.cpp has it), or of a conversation (`messages`).
+pub(crate) async fn tokenize(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> ApiResult<Response> {
+    let limits = &shared.options.limits;
+    let mut fields = Fields::read(request, limits).await?;
+    let text = fields.text("prompt")?.or(fields.text("content")?);
+    let adds_special = fields.boolean("add_special_tokens")?.unwrap_or(true);
+    let with_pieces = fields.boolean("with_pieces")?.unwrap_or(false);
+    let name = fields.text("model")?;
+    let input = match &text {
+        Some(_) => None,
+        None => {
+            fields.refuse_unsupported()?;
+            Some(conversation(&mut fields, limits)?)
+        }
+    };
+    let _permit = shared.permit(&caller, 1)?;
+    let (lease, name) = shared.model(name).await?;
+    let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
+    let work = move || {
+        let tokens = match (&text, &input) {
+            (Some(text), _) => encode(&model, text, adds_special)?,
+            (None, Some(input)) => model.prepare(input)?,
+            (None, None) => Vec::new(),
+        };
+        let pieces = with_pieces.then(|| {
+            let piece = |id: &u32| model.tokenizer().id_to_token(*id);
+            tokens.iter().map(piece).collect::<Vec<_>>()
+        });
+        let mut answer = json!({"count": tokens.len(), "max_model_len": model.context(), "tokens": tokens});
+        if let Some(pieces) = pieces {
+            answer["token_strs"] = json!(pieces);
+        }
+        Ok(answer)
+    };
+    let answer = blocking(work).await?.map_err(|error| shared.fault(error))?;
+    Ok(json_response(&answer))
+}
+
+/// The text of tokens.
+pub(crate) async fn detokenize(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> ApiResult<Response> {
+    let mut fields = Fields::read(request, &shared.options.limits).await?;
+    let tokens = fields.list("tokens")?.as_deref().and_then(token_ids);
+    let Some(tokens) = tokens else { return Err(ApiError::field("tokens", "a list of token ids")) };
+    let name = fields.text("model")?;
+    let _permit = shared.permit(&caller, 1)?;
+    let (lease, name) = shared.model(name).await?;
+    let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
+    if let Some(unknown) = tokens.iter().find(|id| model.tokenizer().id_to_token(**id).is_none()) {
+        return Err(ApiError::invalid(format!("there is no token {unknown}")).at("tokens"));
+    }
+    let text = blocking(move || model.decode(&tokens)).await?.map_err(|error| shared.fault(error))?;
+    Ok(json_response(&json!({"prompt": text, "content": text})))
+}
+
+/// The prompt of a conversation, as text.
+pub(crate) async fn apply_template(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> ApiResult<Response> {
+    let limits = &shared.options.limits;
+    let mut fields = Fields::read(request, limits).await?;
+    // Tools are text of the prompt here, and nothing else.
+    let tools: Vec<Value> = fields.list("tools")?.unwrap_or_default();
+    fields.refuse_unsupported()?;
+    let input = conversation(&mut fields, limits)?.with_tools(tools);
+    let name = fields.text("model")?;
+    let _permit = shared.permit(&caller, 1)?;
+    let (lease, name) = shared.model(name).await?;
+    let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
+    let prompt = blocking(move || model.apply_chat_template(&input)).await?;
+    let prompt = prompt.map_err(|error| shared.fault(error))?;
+    Ok(json_response(&json!({"prompt": prompt})))
+}

@@ -1,0 +1,111 @@
+use std::time::{Duration, Instant};
+
+use pippin::ModelCache;
+use pippin_server::{Limits, Server, ServerOptions};
+use serde_json::json;
+
+use crate::support::{Connection, TestServer, endless, options, question, server_with};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// A server whose numbers are its own.
+fn alone(limits: Limits) -> TestServer {
+    server_with(ModelCache::new(options()), |options| options.with_limits(limits))
+}
+
+#[test]
+fn a_client_that_goes_away_cancels_its_request() {
+    let server = alone(Limits::default());
+    let mut request = endless(&server.cache);
+    let mut stream = Connection::open(server.address(), "POST", CHAT, &[], request.to_string().as_bytes());
+    stream.read_until("content\":\"");
+    drop(stream);
+    server.wait_for_cancelled(1);
+    // The same where the answer was to come as a whole.
+    request["stream"] = json!(false);
+    let whole = Connection::open(server.address(), "POST", CHAT, &[], request.to_string().as_bytes());
+    let begin = Instant::now();
+    while server.cache.monitor().model("pippin-nano").expect("watched").requests.running == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(whole);
+    server.wait_for_cancelled(2);
+    assert_eq!(server.post(CHAT, &question("Hello!")).status, 200);
+}
+
+#[test]
+fn shutting_down_finishes_what_has_begun() {
+    let server = alone(Limits { shutdown_time: Duration::from_secs(600), ..Limits::default() });
+    let mut request = question("Tell me a story.");
+    request["stream"] = json!(true);
+    let mut stream = Connection::open(server.address(), "POST", CHAT, &[], request.to_string().as_bytes());
+    stream.read_until("data: ");
+    let address = server.address();
+    server.running.shut_down();
+    stream.read_until("[DONE]");
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn shutting_down_cuts_what_takes_too_long() {
+    let server = alone(Limits { shutdown_time: Duration::from_millis(100), ..Limits::default() });
+    let request = endless(&server.cache);
+    let mut stream = Connection::open(server.address(), "POST", CHAT, &[], request.to_string().as_bytes());
+    stream.read_until("content\":\"");
+    let begin = Instant::now();
+    let TestServer { cache, running } = server;
+    running.shut_down();
+    assert!(begin.elapsed() < Duration::from_secs(30));
+    stream.read_until("shutting_down");
+    let begin = Instant::now();
+    while cache.monitor().model("pippin-nano").expect("watched").requests.running > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(30));
+    }
+}
+
+#[test]
+fn an_answer_has_its_time() {
+    let server = alone(Limits { answer_time: Some(Duration::from_millis(300)), ..Limits::default() });
+    let mut request = endless(&server.cache);
+    let mut stream = Connection::open(server.address(), "POST", CHAT, &[], request.to_string().as_bytes());
+    stream.read_until("\"code\":\"timeout\"");
+    request["stream"] = json!(false);
+    server.post(CHAT, &request).fails(504, None, Some("timeout"));
+    server.wait_for_cancelled(2);
+}
+
+#[test]
+fn health_follows_the_server() {
+    let cache = ModelCache::new(options());
+    let options = ServerOptions::default().with_model("pippin-nano", "pippin-nano");
+    let server = TestServer { running: Server::start(&cache, options).expect("starts"), cache };
+    let loading = server.get("/health");
+    assert_eq!((loading.status, loading.json()["status"].as_str()), (503, Some("loading")));
+    server.running.set_ready();
+    assert_eq!(server.get("/health").answer()["status"], "ok");
+    // A model that is asked for is loaded.
+    assert!(server.cache.models().is_empty());
+    server.post(CHAT, &question("Hello!")).answer();
+    assert_eq!(server.cache.models()[0].model, "pippin-nano");
+}
+
+#[test]
+fn silence_is_filled_with_comments() {
+    let server = alone(Limits { keep_alive: Duration::from_millis(1), ..Limits::default() });
+    let mut request = endless(&server.cache);
+    request["messages"][0]["content"] = json!("word ".repeat(300));
+    request["max_tokens"] = json!(3);
+    let reply = server.post(CHAT, &request);
+    assert!(reply.body.lines().any(|line| line.starts_with(':')), "{}", reply.body);
+}
+
+#[test]
+fn slow_headers_are_not_waited_for() {
+    let server = alone(Limits { header_time: Duration::from_millis(200), ..Limits::default() });
+    let mut stream = std::net::TcpStream::connect(server.address()).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    std::io::Write::write_all(&mut stream, b"GET /health HTTP/1.1\r\nhost: lo").expect("sent");
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut rest).expect("it is closed");
+}

@@ -1,0 +1,9 @@
+//! A server as its clients see it: over loopback, with the model that comes with Pippin.
+
+mod chat;
+mod completions;
+mod lifecycle;
+mod refusals;
+mod security;
+mod support;
+mod text;

@@ -1,0 +1,197 @@
+use pippin_server::Limits;
+use serde_json::{Value, json};
+
+use crate::support::{Connection, cache, endless, question, server, server_with};
+
+const CHAT: &str = "/v1/chat/completions";
+
+#[test]
+fn fields_that_cannot_be_are_named() {
+    let server = server();
+    let long_stop: Vec<String> = (0..17).map(|number| format!("stop {number}")).collect();
+    let biases: serde_json::Map<String, Value> =
+        (0..1025).map(|token| (token.to_string(), json!(1))).collect();
+    for (field, value) in [
+        ("temperature", json!(-0.1)),
+        ("temperature", json!("hot")),
+        ("temperature", json!(1e300)),
+        ("top_p", json!(1.5)),
+        ("top_k", json!(-2)),
+        ("min_p", json!(2)),
+        ("xtc_threshold", json!(0.7)),
+        ("repetition_penalty", json!(-1)),
+        ("presence_penalty", json!(true)),
+        ("frequency_context_size", json!(-1)),
+        ("max_tokens", json!(0)),
+        ("max_completion_tokens", json!(1.5)),
+        ("seed", json!(0.5)),
+        ("stop", json!(7)),
+        ("stop", json!("")),
+        ("stop", json!(long_stop)),
+        ("n", json!(0)),
+        ("n", json!(65)),
+        ("logprobs", json!(1)),
+        ("logit_bias", json!({"x": 1})),
+        ("logit_bias", json!({"1": 101})),
+        ("logit_bias", json!({"4000000000": 1})),
+        ("logit_bias", Value::Object(biases)),
+        ("stream", json!("yes")),
+        ("stream_options", json!({"include_usage": true})),
+        ("model", json!(7)),
+        ("messages", json!([])),
+        ("messages", json!("Hello!")),
+        ("messages", json!([{"content": "Hello!"}])),
+        (
+            "messages",
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]),
+        ),
+        ("messages", json!(vec![json!({"role": "user", "content": "x"}); 4097])),
+        ("chat_template_kwargs", json!([])),
+        ("continue_final_message", json!(true)),
+    ] {
+        let mut request = question("Hello!");
+        request[field] = value.clone();
+        server.post(CHAT, &request).fails(400, Some(field), None);
+    }
+    let mut request = question("Hello!");
+    request["chat_template_kwargs"] = json!({"messages": []});
+    assert_eq!(server.post(CHAT, &request).status, 400);
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let server = server();
+    for (field, value) in [
+        ("tools", json!([{"type": "function", "function": {"name": "f"}}])),
+        ("tool_choice", json!("required")),
+        ("response_format", json!({"type": "json_object"})),
+        ("top_logprobs", json!(3)),
+        ("min_tokens", json!(3)),
+    ] {
+        let mut request = question("Hello!");
+        request[field] = value;
+        server.post(CHAT, &request).fails(400, Some(field), Some("unsupported_parameter"));
+    }
+}
+
+#[test]
+fn prompts_of_completions_are_checked() {
+    let server = server();
+    for prompt in [
+        json!(null),
+        json!([]),
+        json!(7),
+        json!({}),
+        json!([["x"]]),
+        json!([1, "x"]),
+        json!([-1]),
+        json!([1.5]),
+    ] {
+        server.post("/v1/completions", &json!({"prompt": prompt})).fails(400, Some("prompt"), None);
+    }
+    server.post("/v1/completions", &json!({"prompt": vec!["x"; 65]})).fails(400, Some("prompt"), None);
+    server.post("/v1/completions", &json!({"prompt": "x", "logprobs": 1})).fails(400, Some("logprobs"), None);
+    server.post("/v1/completions", &json!({"prompt": "x", "suffix": "y"})).fails(
+        400,
+        Some("suffix"),
+        Some("unsupported_parameter"),
+    );
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": [4_000_000_000_u32]})).status, 400);
+}
+
+#[test]
+fn bodies_that_are_no_objects() {
+    let server = server();
+    let deep = format!("{{\"messages\": {}", "[".repeat(50_000));
+    for body in ["", "{", "[]", "7", "nonsense", "{\"temperature\": NaN}", &deep] {
+        server.send("POST", CHAT, &[], body.as_bytes()).fails(400, None, None);
+    }
+    server.send("POST", CHAT, &[], b"\xff\xfe").fails(400, None, None);
+}
+
+#[test]
+fn models_that_are_not_to_be_had() {
+    let server = server_with(cache(), |options| {
+        options.with_local_models(pippin::hub::HubCache::new(std::env::temp_dir()))
+    });
+    let folder = std::env::temp_dir().display().to_string();
+    for name in [
+        "no-such-model",
+        "no/such",
+        "/etc",
+        "../..",
+        folder.as_str(),
+        "https://huggingface.co/a/b",
+        "",
+        "x\ny",
+    ] {
+        let mut request = question("Hello!");
+        request["model"] = json!(name);
+        server.post(CHAT, &request).fails(404, Some("model"), Some("model_not_found"));
+    }
+    // Even one that is there, where the server is not to look.
+    let only = server_with(cache(), |options| {
+        let mut options = options.with_model("mine", "pippin-nano");
+        options.models.remove(0);
+        options
+    });
+    only.post(CHAT, &question("Hello!")).fails(404, Some("model"), Some("model_not_found"));
+    let mut request = question("Hello!");
+    request["model"] = json!("mine");
+    assert_eq!(only.post(CHAT, &request).answer()["model"], "mine");
+}
+
+#[test]
+fn routes_and_methods() {
+    let server = server();
+    server.get("/v1/nothing").fails(404, None, Some("unknown_url"));
+    server.get(CHAT).fails(405, None, Some("method_not_allowed"));
+    server.post("/health", &json!({})).fails(405, None, Some("method_not_allowed"));
+}
+
+#[test]
+fn long_prompts_are_refused_before_they_are_tokenized() {
+    let server = server();
+    let context = server.cache.get("pippin-nano").expect("loads").context();
+    let text = "a b ".repeat(context);
+    server.post(CHAT, &question(&text)).fails(400, Some("messages"), Some("context_length_exceeded"));
+    server.post("/v1/completions", &json!({"prompt": text})).fails(
+        400,
+        Some("prompt"),
+        Some("context_length_exceeded"),
+    );
+}
+
+#[test]
+fn bodies_and_headers_have_limits() {
+    let limits = Limits { body_bytes: 1000, ..Limits::default() };
+    let server = server_with(cache(), |options| options.with_limits(limits));
+    let long = question(&"x".repeat(2000)).to_string();
+    server.send("POST", CHAT, &[], long.as_bytes()).fails(413, None, Some("body_too_large"));
+    let header = "x".repeat(100_000);
+    assert_eq!(server.send("GET", "/health", &[("x-long", &header)], b"").status, 431);
+    let many: Vec<(String, String)> =
+        (0..150).map(|number| (format!("x-{number}"), "1".to_owned())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(server.send("GET", "/health", &many, b"").status, 431);
+}
+
+#[test]
+fn a_full_server_says_so() {
+    let limits = Limits { requests: 2, ..Limits::default() };
+    let server = server_with(cache(), |options| options.with_limits(limits));
+    let mut request = endless(&server.cache);
+    request["n"] = json!(2);
+    let mut running = Connection::open(server.address(), "POST", CHAT, &[], request.to_string().as_bytes());
+    running.read_until("data: ");
+    let refused = server.post(CHAT, &question("Hello!"));
+    refused.fails(429, None, Some("rate_limit_exceeded"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(server.get("/health").status, 200);
+    drop(running);
+    // Its places are free again as soon as it is gone.
+    let begin = std::time::Instant::now();
+    while server.post(CHAT, &question("Hello!")).status == 429 {
+        assert!(begin.elapsed() < std::time::Duration::from_secs(30));
+    }
+}

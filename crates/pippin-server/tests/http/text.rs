@@ -1,0 +1,99 @@
+use pippin::ModelCache;
+use pippin::config::{ConfigInputs, EngineConfig};
+use pippin::hub::HubCache;
+use serde_json::json;
+
+use crate::support::{question, server, server_with};
+
+#[test]
+fn text_becomes_tokens_and_back() {
+    let server = server();
+    let text = "Grüße, world!";
+    let asked =
+        json!({"model": "pippin-nano", "prompt": text, "add_special_tokens": false, "with_pieces": true});
+    let tokens = server.post("/tokenize", &asked).answer();
+    assert_eq!(tokens["count"], tokens["tokens"].as_array().expect("a list").len());
+    assert_eq!(tokens["token_strs"].as_array().map(Vec::len), tokens["tokens"].as_array().map(Vec::len));
+    let back = server.post("/detokenize", &json!({"tokens": tokens["tokens"]})).answer();
+    assert_eq!(back["prompt"], text);
+    server.post("/detokenize", &json!({"tokens": [4_000_000_000_u32]})).fails(400, Some("tokens"), None);
+    server.post("/detokenize", &json!({"tokens": [-1]})).fails(400, Some("tokens"), None);
+}
+
+#[test]
+fn a_conversation_is_what_its_template_makes_of_it() {
+    let server = server();
+    let request = question("Hello!");
+    let prompt = server.post("/apply-template", &request).answer();
+    let prompt = prompt["prompt"].as_str().expect("a text").to_owned();
+    assert!(prompt.contains("Hello!"));
+    let model = server.cache.get("pippin-nano").expect("loads");
+    let expected = model.tokenizer().encode(&prompt, false).expect("tokens");
+    let tokens = server.post("/tokenize", &request).answer();
+    assert_eq!(tokens["tokens"], json!(expected));
+    let answer = server.post("/v1/chat/completions", &request).answer();
+    assert_eq!(answer["usage"]["prompt_tokens"], tokens["count"]);
+}
+
+#[test]
+fn models_are_listed() {
+    let server = server();
+    let list = server.get("/v1/models").answer();
+    assert_eq!(list["object"], "list");
+    assert_eq!(list["data"][0]["id"], "pippin-nano");
+    assert_eq!(server.get("/v1/models/pippin-nano").answer()["object"], "model");
+    server.get("/v1/models/no/such").fails(404, Some("model"), Some("model_not_found"));
+}
+
+#[test]
+fn numbers_are_there_for_prometheus() {
+    let server = server();
+    server.post("/v1/chat/completions", &question("Hello!")).answer();
+    let reply = server.get("/metrics");
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let value = |name: &str| -> f64 {
+        let line = reply.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {}", reply.body)).parse().expect("a number")
+    };
+    assert!(value("pippin_generated_tokens_total{model=\"pippin-nano\"}") > 0.0);
+    assert!(value("pippin_models_loaded") >= 1.0);
+    assert_eq!(value("pippin_answers_under_way"), 0.0);
+    // Every value is of a metric that has been introduced.
+    for line in reply.body.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().expect("a name");
+        assert!(reply.body.contains(&format!("# TYPE {name} ")), "{line}");
+    }
+}
+
+#[test]
+fn models_of_the_hub_that_are_here_can_be_named() {
+    let root = tempfile::tempdir().expect("a folder");
+    let model = root.path().join("models--some--Model");
+    let snapshot = model.join("snapshots").join("c0ffee");
+    for folder in [&snapshot, &model.join("refs")] {
+        std::fs::create_dir_all(folder).expect("created");
+    }
+    std::fs::write(model.join("refs").join("main"), "c0ffee").expect("written");
+    let nano = pippin::hub::resolve("pippin-nano").expect("is there").directory;
+    for file in std::fs::read_dir(nano).expect("a folder") {
+        let file = file.expect("a file");
+        std::fs::copy(file.path(), snapshot.join(file.file_name())).expect("copied");
+    }
+    let inputs = ConfigInputs::default().with_variable("HF_HUB_CACHE", root.path().to_str().expect("UTF-8"));
+    let config = EngineConfig::resolve(&inputs).expect("valid");
+    let cache = ModelCache::from_config(&config).expect("a cache");
+    let server = server_with(cache, |options| options.with_local_models(HubCache::new(root.path())));
+    let list = server.get("/v1/models").answer();
+    assert_eq!(
+        (&list["data"][0]["id"], &list["data"][1]["id"]),
+        (&json!("pippin-nano"), &json!("some/Model"))
+    );
+    for name in ["some/Model", "SOME/model", "some/Model@main"] {
+        assert_eq!(server.get(&format!("/v1/models/{name}")).answer()["id"], name);
+        let mut request = question("Hello!");
+        request["model"] = json!(name);
+        assert_eq!(server.post("/v1/chat/completions", &request).answer()["model"], name);
+    }
+    server.get("/v1/models/some/other").fails(404, Some("model"), Some("model_not_found"));
+}
