@@ -11,7 +11,8 @@ use crate::{env, exit};
 
 /// Runs MLX-format language models on any machine.
 ///
-/// MODEL is a folder, the id of a model in the Hugging Face cache (mlx-community/Qwen3-4B-4bit), or an alias (qwen3-4b).
+/// MODEL is a folder, a GGUF file, the id of a model in the Hugging Face cache (mlx-community/Qwen3-4B-4bit; hf:user/repo:Q4_K_M
+/// for one of several quantizations), or an alias (qwen3-4b).
 /// Without one, pippin-nano answers: a very small model that comes with Pippin.
 #[derive(Debug, Parser)]
 #[command(

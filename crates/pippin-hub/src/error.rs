@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::resolve::is_gguf_file;
+
 /// What can go wrong when a model is looked for, downloaded, checked or removed.
 ///
 /// The message says what was looked for and where; [`hint`](Self::hint) says what to do about it.
@@ -15,7 +17,7 @@ pub enum HubError {
         suggestions: Vec<String>,
     },
     /// A path that does not exist.
-    #[error("there is no folder {}", path.display())]
+    #[error("there is no {} {}", if is_gguf_file(path) { "file" } else { "folder" }, path.display())]
     NoFolder {
         /// The path.
         path: PathBuf,

@@ -250,7 +250,7 @@ impl Resolver {
 }
 
 /// Whether a path is a GGUF file.
-fn is_gguf_file(path: &Path) -> bool {
+pub(crate) fn is_gguf_file(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && path.is_file()
 }
 
@@ -291,7 +291,7 @@ fn folder_of(path: PathBuf) -> Result<PathBuf> {
     let problem = if has_extension("safetensors") {
         "there is no config.json beside it"
     } else if ["bin", "pt", "pth", "npz", "onnx"].into_iter().any(has_extension) {
-        "only safetensors files are read"
+        "only safetensors and GGUF files are read"
     } else {
         "this is no file of one"
     };
@@ -331,7 +331,7 @@ fn instead(path: &Path) -> &'static str {
     } else if has(".safetensors") {
         "; *.safetensors files of other names are not read"
     } else if has(".bin") || has(".npz") {
-        "; only safetensors files are read"
+        "; only safetensors and GGUF files are read"
     } else if names.iter().any(is_cache) {
         "; it is a part of a Hugging Face cache: give the model's hub id"
     } else {

@@ -58,7 +58,7 @@ pub enum ModelError {
         problem: String,
     },
     /// The configuration asks for something that this version has no code for.
-    #[error("{file}: field `{field}`: {found} is not supported; supported: {}", known.join(", "))]
+    #[error("{file}: field `{field}`: {found} is not supported; supported: {}", listed(found, known))]
     Unsupported {
         /// The file, usually `config.json`.
         file: String,
@@ -134,6 +134,37 @@ impl ModelError {
             Self::Backend(_) | Self::KvCache { .. } | Self::Step { .. } => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+/// Names in a sentence: all of them, or those that are most like the one that was found.
+fn listed(found: &str, known: &[&'static str]) -> String {
+    const MOST: usize = 30;
+    if known.len() <= MOST {
+        return known.join(", ");
+    }
+    let found = found.trim_matches('"').to_ascii_lowercase();
+    let pairs = |name: &str| -> Vec<[char; 2]> {
+        let letters: Vec<char> = name.to_ascii_lowercase().chars().take(100).collect();
+        letters.windows(2).map(|pair| [pair[0], pair[1]]).collect()
+    };
+    let own = pairs(&found);
+    let likeness = |name: &&str| {
+        let others = pairs(name);
+        let common = others.iter().filter(|pair| own.contains(pair)).count();
+        2.0 * common as f64 / (own.len() + others.len()).max(1) as f64
+    };
+    let mut like: Vec<(f64, &str)> = known.iter().map(|name| (likeness(name), *name)).collect();
+    like.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let names: Vec<&str> =
+        like.iter().take(8).filter(|(like, _)| *like > 0.3).map(|(_, name)| *name).collect();
+    match names.as_slice() {
+        [] => format!("one of {} that docs/models.md lists", known.len()),
+        names => format!(
+            "{} and {} others, which docs/models.md lists",
+            names.join(", "),
+            known.len() - names.len()
+        ),
     }
 }
 

@@ -161,5 +161,12 @@ fn read<K: Sink>(
             .fields()
             .error("modules", format_args!("has {path}, which is no linear layer of the model")));
     }
+    // Signs of a layer that is not listed say that its input would have to be rotated.
+    let is_listed = |path: &str| spec.rotations.contains_key(path);
+    let signs = checkpoint.names().filter(|_| !spec.rotations.is_empty());
+    if let Some(path) = signs.filter_map(|name| name.strip_suffix(".signs")).find(|path| !is_listed(path)) {
+        let problem = format_args!("lacks {path}, whose signs the weights have");
+        return Err(config.fields().error("modules", problem));
+    }
     Ok((spec, weights, reader.totals))
 }

@@ -452,7 +452,9 @@ fn concatenated(name: &str, tensors: &[TensorData]) -> Result<TensorData> {
 
 /// Tensors of one type whose shapes differ in the first axis at most, along that axis.
 fn one_below_the_other(name: &str, tensors: &[TensorData]) -> Result<TensorData> {
-    let rows = tensors.iter().filter_map(|tensor| tensor.shape().first()).sum();
+    // A sum that is too large fits no file.
+    let rows = tensors.iter().filter_map(|tensor| tensor.shape().first());
+    let rows = rows.fold(0_usize, |sum, rows| sum.saturating_add(*rows));
     let mut shape = vec![rows];
     shape.extend(tensors.iter().take(1).flat_map(|tensor| tensor.shape().iter().skip(1)));
     in_order(name, tensors, &shape, |shape| shape.get(1..).unwrap_or_default())

@@ -426,11 +426,20 @@ impl fmt::Debug for TensorData {
 
 /// Number of elements and of bytes of a shape, or `None` if they cannot be addressed.
 ///
-/// A zero anywhere does not excuse the other sizes: strides computed from the shape must not overflow either.
+/// A zero anywhere does not excuse the other sizes: strides computed from the shape must not overflow either, and whoever
+/// goes through an axis must come to its end, though no byte of a file stands behind it.
 pub(crate) fn byte_size(dtype: Dtype, shape: &[usize]) -> Option<(usize, usize)> {
-    let nonzero = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size.max(1)))?;
+    let nonzero = nonzero_product(shape)?;
     let bytes = nonzero.checked_mul(dtype.size()).filter(|&bytes| isize::try_from(bytes).is_ok())?;
     if shape.contains(&0) { Some((0, 0)) } else { Some((nonzero, bytes)) }
+}
+
+/// The product of the sizes that are not zero, unless it cannot be addressed, or is large though there are no elements.
+pub(crate) fn nonzero_product(shape: &[usize]) -> Option<usize> {
+    /// More than any layer of a published model that has been left empty.
+    const EMPTY: usize = 1 << 20;
+    let product = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size.max(1)))?;
+    Some(product).filter(|product| !shape.contains(&0) || *product <= EMPTY)
 }
 
 /// Decodes consecutive `N`-byte elements.

@@ -125,6 +125,18 @@ fn scales_of_the_family_bitnet_are_factors_whatever_the_section_says() {
     }
 }
 
+#[test]
+fn scales_of_deepseek_that_are_no_powers_of_two_are_multiplied_with() {
+    let weight = TensorData::new("m.weight", Dtype::F8E4m3, &[33, 64], vec![0x38; 33 * 64]).unwrap();
+    let scales = TensorData::from_f32("m.scale", &[2, 2], &[1.5, -2.0, 0.75, 4.0]).unwrap();
+    let unpacked = Checkpoint::from_tensors(vec![weight, scales.clone()]).unpacked(&json!({})).unwrap();
+    let values = unpacked.get("m.weight").unwrap().to_f32().unwrap();
+    assert_eq!([values[0], values[63], values[32 * 64], values[33 * 64 - 1]], [1.5, -2.0, 0.75, 4.0]);
+    let halves = TensorData::new("m.weight", Dtype::I8, &[2, 32], vec![0x21; 64]).unwrap();
+    let error = Checkpoint::from_tensors(vec![halves, scales]).unpacked(&json!({})).unwrap_err().to_string();
+    assert!(error.contains("`m.scale`") && error.contains("must be F8_E8M0"), "{error}");
+}
+
 /// What is wrong with a case once a tensor of it is changed.
 fn message(name: &str, config: Value, change: impl FnOnce(&mut Vec<TensorData>)) -> String {
     let [mut given, _] = case(name);

@@ -303,6 +303,9 @@ fn shapes() {
     assert_refused(&entry(0, &[1 << 33, 1 << 33]), &["`bad`", "too large to address"]);
     assert_refused(&entry(0, &[0, 1 << 33, 1 << 33]), &["`bad`", "too large to address"]);
     assert_refused(&entry(28, &[1 << 62]), &["`bad`", "too large to address"]);
+    // Whoever goes through its rows would not come to an end.
+    assert_refused(&entry(0, &[0, 1 << 40]), &["`bad`", "too large to address"]);
+    assert_refused(&entry(0, &[1 << 21, 0, 32]), &["`bad`", "too large to address"]);
     assert_refused(
         &entry(12, &[4, 128]),
         &["`bad`", "128 columns are not a whole number of blocks of 256 for Q4_K"],

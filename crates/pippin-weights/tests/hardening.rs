@@ -193,6 +193,7 @@ fn shapes() {
         "[18446744073709551615]",
         "[9223372036854775807,1]",
         "[4611686018427387905]", // times 4 is 4, modulo 2^64
+        "[1099511627776,0]",     // no elements, but an axis without an end
         "[0,4294967296,4294967296]",
     ] {
         assert_header_refused(&with_shape(shape), 4, &["tensor `w`", "field `shape`", "too large"]);

@@ -23,8 +23,17 @@ pub(super) fn run(settings: &PullSettings) -> Result<()> {
         let plan = match client.plan_of(&cache, &id, &revision, quantization.as_deref()) {
             Err(error @ (HubError::Offline { .. } | HubError::Network { .. })) => {
                 // What is here needs no network, though nobody can tell whether the hub has something newer.
-                let Ok(directory) = cache.find(&id, &revision) else {
-                    return Err(EngineError::from(error).into());
+                let here = ModelConfiguration::hub(&id)
+                    .with_revision(&revision)
+                    .with_quantization(quantization.clone());
+                let resolver = settings.config.resolver().map_err(EngineError::from)?;
+                let directory = match (resolver.locate(&here), &quantization) {
+                    (Ok(found), _) => found.directory,
+                    // A model with several quantizations is here, whichever is meant.
+                    (Err(HubError::Quantization { .. }), None) => {
+                        cache.find(&id, &revision).map_err(EngineError::from)?
+                    }
+                    (Err(_), _) => return Err(EngineError::from(error).into()),
                 };
                 output::note(&format!("{error}; {id} is here already"));
                 output::data(&Summary::present(&id, &revision, &directory).to_text(settings.json))?;

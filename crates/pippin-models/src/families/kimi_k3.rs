@@ -39,8 +39,14 @@ fn text(config: &Config) -> Result<DecoderSpec> {
     let sizes = Sizes::read_or(fields, &SIZES)?;
     let eps = fields.positive_or("rms_norm_eps", 1e-5)?;
     let gate = Gate::Situ {
-        beta: fields.finite("activation_situ_beta")?.filter(|beta| *beta != 0.0).unwrap_or(1.0) as f32,
-        limit: fields.positive("activation_situ_linear_beta")?.map(|limit| limit as f32),
+        beta: match fields.finite("activation_situ_beta")? {
+            Some(beta) if beta != 0.0 => fields.positive_or("activation_situ_beta", 1.0)?,
+            _ => 1.0,
+        },
+        limit: match fields.get("activation_situ_linear_beta") {
+            Some(_) => Some(fields.positive_or("activation_situ_linear_beta", 1.0)?),
+            None => None,
+        },
     };
     let linear = fields.object("linear_attn_config.")?;
     let linear = linear.ok_or_else(|| fields.missing("linear_attn_config", "an object"))?;

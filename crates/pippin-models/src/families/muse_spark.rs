@@ -14,7 +14,7 @@ use crate::rope::{self, RopeDefaults};
 use crate::spec::{
     Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, StreamGates,
 };
-use crate::{Config, Result, limits};
+use crate::{Config, ModelError, Result, limits};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     let fields = text(config)?;
@@ -286,9 +286,14 @@ fn words_of(tensor: &TensorData) -> Option<(Vec<usize>, Dtype)> {
 
 fn same_bytes(name: &str, tensor: &TensorData, dtype: Dtype, shape: &[usize]) -> Result<TensorData> {
     let source = tensor.clone();
-    Ok(TensorData::deferred(name, dtype, shape, tensor.file(), move |bytes| {
+    let changed = TensorData::deferred(name, dtype, shape, tensor.file(), move |bytes| {
         bytes.iter_mut().zip(source.bytes()).for_each(|(to, from)| *to = *from);
-    })?)
+    })?;
+    if changed.byte_len() != tensor.byte_len() {
+        let problem = format!("must be of bytes that can be read as {dtype}, found {}", tensor.dtype());
+        return Err(ModelError::field(tensor.name(), "dtype", problem));
+    }
+    Ok(changed)
 }
 
 /// Numbers that are computed from a tensor's, in `f32`.

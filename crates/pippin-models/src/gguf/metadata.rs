@@ -215,7 +215,14 @@ impl<'a> Metadata<'a> {
 
     /// A list of what is so of each layer, if there is a list.
     pub(crate) fn flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
-        let Some(GgufValue::Numbers(list)) = self.file.get(&self.key(key)) else { return Ok(None) };
+        let list = match self.file.get(&self.key(key)) {
+            Some(GgufValue::Numbers(list)) => list,
+            // What is one for all layers is read elsewhere.
+            None | Some(GgufValue::Unsigned(_) | GgufValue::Signed(_)) => return Ok(None),
+            Some(_) => {
+                return Err(self.error(key, "must be a number, or true or false for each layer"));
+            }
+        };
         let list: Option<Vec<bool>> =
             list.iter().map(|value| value.as_bool().or(value.as_u64().map(|number| number != 0))).collect();
         let list = list.filter(|list| list.len() >= self.layers);

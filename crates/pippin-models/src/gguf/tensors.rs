@@ -6,8 +6,8 @@ use pippin_weights::gguf::{GgufTensor, GgufView};
 
 use super::architectures::Architecture;
 use super::metadata::Metadata;
-use crate::Result;
 use crate::published::Tensors;
+use crate::{Result, limits};
 
 /// What most architectures call the modules of a layer, and what most families do. Where a tensor has a name of its own,
 /// `weight` and `bias` included, that stands here.
@@ -120,7 +120,7 @@ fn arranged(
     let is_vector = view.shape().len() == 1;
     let view = if is_vector { view.as_column()? } else { view };
     let rows = view.rows();
-    if !rows.is_multiple_of(2 * heads) {
+    if heads > limits::HEADS || !rows.is_multiple_of(2 * heads) {
         return Err(metadata.error(
             "attention.head_count",
             format!("is {heads}, which does not divide the {rows} rows of {name}"),

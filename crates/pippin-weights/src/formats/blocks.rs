@@ -51,10 +51,21 @@ pub(super) fn unpack(tensors: &mut Tensors, section: &Map<String, Value>) -> Res
     for path in super::modules(tensors, SCALE) {
         let of = |parameter: &str| tensors.get(&format!("{path}{parameter}")).cloned();
         let (Some(weight), Some(scales)) = (of(".weight"), of(SCALE)) else { continue };
+        let are_powers = matches!(scales.dtype(), Dtype::F8E8m0 | Dtype::U8);
         // Anything else of that name is a parameter by itself.
         let converted = match weight.dtype() {
-            Dtype::F8E4m3 => packed(&path, &weight, &scales)?,
-            Dtype::I8 | Dtype::U8 => packed_in_halves(&path, &weight, &scales)?,
+            Dtype::F8E4m3 if are_powers => packed(&path, &weight, &scales)?,
+            // Of 32 rows together, or of each.
+            Dtype::F8E4m3 => {
+                let rows = super::matrix(&weight)?[0];
+                let block = if super::matrix(&scales)?[0] == rows { [1, 32] } else { [32, 32] };
+                vec![dense(weight.name(), &weight, &scales, block)?]
+            }
+            Dtype::I8 | Dtype::U8 if are_powers => packed_in_halves(&path, &weight, &scales)?,
+            Dtype::I8 | Dtype::U8 => {
+                let found = scales.dtype();
+                return Err(problem(&scales, format!("must be F8_E8M0 beside 4-bit floats, found {found}")));
+            }
             _ => continue,
         };
         tensors.remove(&format!("{path}{SCALE}"));

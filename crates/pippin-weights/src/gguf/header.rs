@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::error::{Quoted, WeightsError};
 use crate::mapped::MappedFile;
 use crate::safetensors::MAX_TENSORS;
+use crate::tensor::nonzero_product;
 
 use super::GgufTensor;
 use super::types::GgmlType;
@@ -380,10 +381,7 @@ impl<'a> Cursor<'a> {
         for &size in &stored {
             shape.push(usize::try_from(size).map_err(|_| too_large())?);
         }
-        // A zero anywhere does not excuse the other sizes.
-        let nonzero = shape
-            .iter()
-            .try_fold(1usize, |product, size| product.checked_mul((*size).max(1)))
+        let nonzero = nonzero_product(&shape)
             .filter(|elements| isize::try_from(*elements).is_ok())
             .ok_or_else(too_large)?;
         let elements = if shape.contains(&0) { 0 } else { nonzero };
