@@ -1,5 +1,6 @@
 //! The answers of a request, as they are written, and how they leave.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,9 +32,9 @@ pub(crate) struct Answers {
 /// Tokens of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    prompt: usize,
-    cached: usize,
-    generated: usize,
+    pub(crate) prompt: usize,
+    pub(crate) cached: usize,
+    pub(crate) generated: usize,
 }
 
 impl Usage {
@@ -53,7 +54,7 @@ pub(crate) enum Piece {
     /// It goes on.
     Text { text: String, token: Option<(u32, Option<f32>)> },
     /// It ends.
-    End(&'static str),
+    End(FinishReason),
 }
 
 impl Answers {
@@ -116,7 +117,7 @@ impl Answers {
             Ok(GenerationEvent::Chunk(text)) => Ok((index, Piece::Text { text, token: None })),
             Ok(GenerationEvent::Info(info)) => {
                 self.count(index, &info);
-                Ok((index, Piece::End(finish_reason(&info.finish_reason))))
+                Ok((index, Piece::End(info.finish_reason)))
             }
             Ok(_) => Ok((index, Piece::Text { text: String::new(), token: None })),
         })
@@ -144,7 +145,8 @@ impl Answers {
     }
 }
 
-fn finish_reason(reason: &FinishReason) -> &'static str {
+/// Why an answer has ended, as OpenAI has it.
+pub(crate) fn finish_reason(reason: &FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop | FinishReason::StopString(_) => "stop",
         _ => "length",
@@ -181,70 +183,100 @@ impl Head {
     }
 }
 
-/// What a stream is made with: the choices that begin it, and the choice of each piece (`None`: nothing to say).
+/// What a stream of OpenAI's is made with: the choices that begin it, and the choice of each piece (`None`: nothing to say).
 pub(crate) trait Chunks: Send + 'static {
     fn begin(&mut self) -> Vec<Value>;
     fn chunk(&mut self, index: usize, piece: Piece) -> Option<Value>;
 }
 
+/// OpenAI's streams.
+pub(crate) struct OpenAi<C> {
+    pub(crate) head: Head,
+    pub(crate) chunks: C,
+    pub(crate) includes_usage: bool,
+}
+
+impl<C> OpenAi<C> {
+    fn frame(&self, choices: Vec<Value>, usage: Option<Usage>) -> Frame {
+        let usage = self.includes_usage.then(|| usage.map_or(Value::Null, Usage::to_json));
+        Frame { event: None, data: self.head.with(choices, usage).to_string() }
+    }
+}
+
+impl<C: Chunks> Frames for OpenAi<C> {
+    fn begin(&mut self) -> Vec<Frame> {
+        let choices = self.chunks.begin();
+        if choices.is_empty() { Vec::new() } else { vec![self.frame(choices, None)] }
+    }
+
+    fn piece(&mut self, index: usize, piece: Piece) -> Vec<Frame> {
+        let choice = self.chunks.chunk(index, piece);
+        choice.map(|choice| self.frame(vec![choice], None)).into_iter().collect()
+    }
+
+    fn end(&mut self, usage: Usage) -> Vec<Frame> {
+        let usage = self.includes_usage.then(|| self.frame(Vec::new(), Some(usage)));
+        let done = Frame { event: None, data: "[DONE]".to_owned() };
+        usage.into_iter().chain([done]).collect()
+    }
+
+    fn error(&mut self, error: &ApiError) -> Frame {
+        Frame { event: None, data: error.body().to_string() }
+    }
+}
+
+/// A part of a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    /// Its kind, where the API has kinds.
+    pub(crate) event: Option<&'static str>,
+    pub(crate) data: String,
+}
+
+/// How an API says what happens.
+pub(crate) trait Frames: Send + 'static {
+    fn begin(&mut self) -> Vec<Frame>;
+    fn piece(&mut self, index: usize, piece: Piece) -> Vec<Frame>;
+    fn end(&mut self, usage: Usage) -> Vec<Frame>;
+    /// The last frame of a stream that fails.
+    fn error(&mut self, error: &ApiError) -> Frame;
+}
+
 /// The answers as server-sent events.
-pub(crate) fn stream(answers: Answers, head: Head, chunks: impl Chunks, includes_usage: bool) -> Response {
+pub(crate) fn events(answers: Answers, frames: impl Frames) -> Response {
     let keep_alive = KeepAlive::new().interval(answers.shared.options.limits.keep_alive);
-    Sse::new(events(answers, head, chunks, includes_usage)).keep_alive(keep_alive).into_response()
+    let events = stream(answers, frames).map(|frame| {
+        let event = Event::default().data(frame.data);
+        Ok::<_, Infallible>(match frame.event {
+            Some(kind) => event.event(kind),
+            None => event,
+        })
+    });
+    Sse::new(events).keep_alive(keep_alive).into_response()
 }
 
-enum Stage {
-    Begin,
-    Pieces,
-    Done,
-    Ended,
-}
-
-fn events<C: Chunks>(
-    answers: Answers,
-    head: Head,
-    chunks: C,
-    includes_usage: bool,
-) -> impl Stream<Item = Result<Event, Infallible>> {
-    let usage = move |answers: &Answers, is_last: bool| {
-        includes_usage.then(|| if is_last { answers.usage().to_json() } else { Value::Null })
-    };
-    let first = (answers, head, chunks, Stage::Begin);
-    unfold(first, move |(mut answers, head, mut chunks, mut stage)| async move {
-        let data = loop {
-            match stage {
-                Stage::Begin => {
-                    stage = Stage::Pieces;
-                    let begin = chunks.begin();
-                    if !begin.is_empty() {
-                        break head.with(begin, usage(&answers, false)).to_string();
-                    }
-                }
-                Stage::Pieces => match answers.next().await {
-                    Some(Ok((index, piece))) => {
-                        if let Some(choice) = chunks.chunk(index, piece) {
-                            break head.with(vec![choice], usage(&answers, false)).to_string();
-                        }
-                    }
-                    Some(Err(error)) => {
-                        stage = Stage::Ended;
-                        break error.body().to_string();
-                    }
-                    None => {
-                        stage = Stage::Done;
-                        if includes_usage {
-                            break head.with(Vec::new(), usage(&answers, true)).to_string();
-                        }
-                    }
-                },
-                Stage::Done => {
-                    stage = Stage::Ended;
-                    break "[DONE]".to_owned();
-                }
-                Stage::Ended => return None,
+fn stream(answers: Answers, mut frames: impl Frames) -> impl Stream<Item = Frame> {
+    let begin = VecDeque::from(frames.begin());
+    // Without answers, all that is left are the frames that wait.
+    let first = (Some(answers), frames, begin);
+    unfold(first, |(mut answers, mut frames, mut waiting)| async move {
+        loop {
+            if let Some(frame) = waiting.pop_front() {
+                return Some((frame, (answers, frames, waiting)));
             }
-        };
-        Some((Ok(Event::default().data(data)), (answers, head, chunks, stage)))
+            let running = answers.as_mut()?;
+            match running.next().await {
+                Some(Ok((index, piece))) => waiting.extend(frames.piece(index, piece)),
+                Some(Err(error)) => {
+                    waiting.push_back(frames.error(&error));
+                    answers = None;
+                }
+                None => {
+                    waiting.extend(frames.end(running.usage()));
+                    answers = None;
+                }
+            }
+        }
     })
 }
 
@@ -253,7 +285,14 @@ fn events<C: Chunks>(
 pub(crate) struct Whole {
     pub(crate) text: String,
     pub(crate) tokens: Vec<(u32, Option<f32>)>,
-    pub(crate) finish_reason: &'static str,
+    pub(crate) end: Option<FinishReason>,
+}
+
+impl Whole {
+    /// Why it has ended, as OpenAI has it.
+    pub(crate) fn finish_reason(&self) -> Option<&'static str> {
+        self.end.as_ref().map(finish_reason)
+    }
 }
 
 /// Waits for all answers.
@@ -267,7 +306,7 @@ pub(crate) async fn collect(answers: &mut Answers, count: usize) -> ApiResult<Ve
                 whole.text.push_str(&text);
                 whole.tokens.extend(token);
             }
-            Piece::End(reason) => whole.finish_reason = reason,
+            Piece::End(reason) => whole.end = Some(reason),
         }
     }
     Ok(all)

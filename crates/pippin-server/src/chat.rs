@@ -11,7 +11,7 @@ use pippin::chat::ChatInput;
 use pippin::{Message, ModelContainer, Role};
 use serde_json::{Value, json};
 
-use crate::answers::{self, Answers, Chunks, Head, Piece, token_text};
+use crate::answers::{self, Answers, Chunks, Head, OpenAi, Piece, finish_reason, token_text};
 use crate::error::{ApiError, ApiResult, json_response};
 use crate::fields::Fields;
 use crate::options::Limits;
@@ -49,7 +49,8 @@ pub(crate) async fn complete(
     if streaming.is_wanted {
         let chunks = ChatChunks { model: logprobs.then_some(model), count };
         let head = Head::new(id, "chat.completion.chunk", name);
-        return Ok(answers::stream(answers, head, chunks, streaming.includes_usage));
+        let includes_usage = streaming.includes_usage;
+        return Ok(answers::events(answers, OpenAi { head, chunks, includes_usage }));
     }
     let all = answers::collect(&mut answers, count).await?;
     let choices = all.into_iter().enumerate().map(|(index, whole)| {
@@ -61,7 +62,7 @@ pub(crate) async fn complete(
             "index": index,
             "message": {"role": "assistant", "content": whole.text, "refusal": null},
             "logprobs": logprobs,
-            "finish_reason": whole.finish_reason,
+            "finish_reason": whole.finish_reason(),
         })
     });
     let head = Head::new(id, "chat.completion", name);
@@ -120,6 +121,7 @@ impl Chunks for ChatChunks {
     fn chunk(&mut self, index: usize, piece: Piece) -> Option<Value> {
         let (text, token) = match piece {
             Piece::End(reason) => {
+                let reason = finish_reason(&reason);
                 return Some(json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": reason}));
             }
             Piece::Text { text, token } => (text, token),

@@ -10,7 +10,7 @@ use axum::response::Response;
 use pippin::{EngineError, ModelContainer};
 use serde_json::{Value, json};
 
-use crate::answers::{self, Answers, Chunks, Head, Piece, token_text};
+use crate::answers::{self, Answers, Chunks, Head, OpenAi, Piece, finish_reason, token_text};
 use crate::error::{ApiError, ApiResult, json_response};
 use crate::fields::Fields;
 use crate::parameters::{self, Streaming};
@@ -79,13 +79,15 @@ pub(crate) async fn complete(
     let mut chunks =
         TextChunks { model: logprobs.then_some(model), echoes, per_prompt, offsets: vec![0; count] };
     if streaming.is_wanted {
-        return Ok(answers::stream(answers, head, chunks, streaming.includes_usage));
+        let includes_usage = streaming.includes_usage;
+        return Ok(answers::events(answers, OpenAi { head, chunks, includes_usage }));
     }
     let all = answers::collect(&mut answers, count).await?;
     let choices = all.into_iter().enumerate().map(|(index, whole)| {
         let echo = chunks.echo(index).cloned().unwrap_or_default();
+        let reason = whole.finish_reason();
         let tokens: Vec<_> = echo.tokens.into_iter().chain(whole.tokens).collect();
-        chunks.choice(index, echo.text + &whole.text, &tokens, Some(whole.finish_reason))
+        chunks.choice(index, echo.text + &whole.text, &tokens, reason)
     });
     let choices = choices.collect();
     Ok(json_response(&head.with(choices, Some(answers.usage().to_json()))))
@@ -222,7 +224,7 @@ impl Chunks for TextChunks {
 
     fn chunk(&mut self, index: usize, piece: Piece) -> Option<Value> {
         match piece {
-            Piece::End(reason) => Some(self.choice(index, String::new(), &[], Some(reason))),
+            Piece::End(reason) => Some(self.choice(index, String::new(), &[], Some(finish_reason(&reason)))),
             Piece::Text { text, token } => {
                 let token = token.filter(|_| self.model.is_some());
                 let has_news = !text.is_empty() || token.is_some();

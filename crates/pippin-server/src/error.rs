@@ -72,7 +72,7 @@ impl ServerError {
 }
 
 /// What a client is told when its request cannot be answered, in the shape of the OpenAI API.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
@@ -199,6 +199,8 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // Other APIs have other shapes: the gate sees to that.
+        response.extensions_mut().insert(self);
         response
     }
 }

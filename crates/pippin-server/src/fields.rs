@@ -45,6 +45,14 @@ impl Fields {
         self.0.remove(name)
     }
 
+    /// Gives a field the name that it has elsewhere.
+    pub(crate) fn rename(&mut self, name: &str, other: &str) {
+        self.0.remove(other);
+        if let Some(value) = self.0.remove(name) {
+            self.0.insert(other.to_owned(), value);
+        }
+    }
+
     pub(crate) fn boolean(&mut self, name: &str) -> ApiResult<Option<bool>> {
         self.typed(name, "true or false", |value| value.as_bool())
     }

@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::info;
 
+use crate::anthropic;
 use crate::error::{ApiError, ApiResult};
 use crate::options::ServerOptions;
 use crate::shared::{Caller, Shared};
@@ -40,6 +41,13 @@ pub(crate) async fn pass(
             next.run(request).await
         }
     };
+    if path.starts_with("/v1/messages")
+        && let Some(error) = response.extensions_mut().remove::<ApiError>()
+    {
+        *response.body_mut() = Body::from(anthropic::error_body(&error).to_string());
+        // It was that of the other body.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     let headers = response.headers_mut();
     if let Some(origin) = origin.filter(|origin| is_listed_origin(&shared.options, origin)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

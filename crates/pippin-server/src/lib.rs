@@ -1,6 +1,6 @@
-//! Serves language models over HTTP, in the form of the OpenAI API.
+//! Serves language models over HTTP, in the forms of the OpenAI API and of Anthropic's.
 //!
-//! A [`Server`] answers from the models of a [`ModelCache`](pippin::ModelCache), which loads them when they are asked for. It runs on threads
+//! A [`Server`] answers from the models of a [`ModelCache`], which loads them when they are asked for. It runs on threads
 //! of its own, so that whoever starts it needs no async runtime; a program that has one takes the [`router`] and serves it
 //! as it likes.
 //!
@@ -23,6 +23,7 @@
 //! |---|---|
 //! | `POST /v1/chat/completions` | answers a conversation, whole or as server-sent events |
 //! | `POST /v1/completions` | continues texts or tokens, with log-probabilities of the prompt where asked for |
+//! | `POST /v1/messages`, `/v1/messages/count_tokens` | the same for clients of Anthropic's API |
 //! | `GET /v1/models`, `/v1/models/{id}` | which models there are |
 //! | `POST /tokenize`, `/detokenize`, `/apply-template` | what a model sees |
 //! | `GET /health` | 200, or 503 while loading or shutting down, or when a model has died |
@@ -41,6 +42,7 @@
 //! - Logs (`tracing`) hold no text of prompts or answers.
 
 mod answers;
+mod anthropic;
 mod chat;
 mod completions;
 mod error;
@@ -88,6 +90,8 @@ fn routes(shared: &Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::complete))
         .route("/v1/completions", post(completions::complete))
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/v1/models", get(listing::all))
         .route("/v1/models/{*model}", get(listing::one))
         .route("/tokenize", post(text::tokenize))
