@@ -24,6 +24,7 @@
 //! assert_eq!(sampled.token, 1);
 //! ```
 
+mod constraint;
 mod mask;
 mod parameters;
 mod processors;
@@ -33,6 +34,7 @@ mod sampler;
 mod tests;
 mod vector;
 
+pub use constraint::Constraint;
 pub use mask::TokenMask;
 pub use parameters::{GenerateParameters, ParameterError};
 pub use random::random_seed;

@@ -11,6 +11,17 @@ impl TokenMask {
         Self { words: vec![0; vocab.div_ceil(32)], vocab }
     }
 
+    /// A mask of `vocab` tokens from its bits: token `i` is bit `i % 32` of word `i / 32`. Words that are missing exclude their
+    /// tokens, and bits beyond the vocabulary are dropped.
+    pub fn from_words(vocab: usize, words: &[u32]) -> Self {
+        let mut mask = Self::none(vocab);
+        mask.words.iter_mut().zip(words).for_each(|(word, bits)| *word = *bits);
+        if let (Some(last), rest @ 1..) = (mask.words.last_mut(), vocab % 32) {
+            *last &= (1 << rest) - 1;
+        }
+        mask
+    }
+
     /// The number of tokens that it speaks of; all others are excluded.
     pub fn vocab(&self) -> usize {
         self.vocab
@@ -20,6 +31,13 @@ impl TokenMask {
     pub fn allow(&mut self, token: u32) {
         if (token as usize) < self.vocab {
             self.words[token as usize / 32] |= 1 << (token % 32);
+        }
+    }
+
+    /// Excludes a token.
+    pub fn exclude(&mut self, token: u32) {
+        if let Some(word) = self.words.get_mut(token as usize / 32) {
+            *word &= !(1 << (token % 32));
         }
     }
 
@@ -59,5 +77,16 @@ mod tests {
         mask.apply(&mut logits);
         let left: Vec<usize> = (0..50).filter(|i| logits[*i] == 1.0).collect();
         assert_eq!(left, [3, 33, 39]);
+        mask.exclude(33);
+        mask.exclude(1000);
+        assert!(!mask.allows(33) && mask.allows(39));
+    }
+
+    #[test]
+    fn bits_beyond_the_vocabulary_are_dropped() {
+        let mask = TokenMask::from_words(34, &[1 << 31, u32::MAX, u32::MAX]);
+        let allowed: Vec<u32> = (0..100).filter(|token| mask.allows(*token)).collect();
+        assert_eq!(allowed, [31, 32, 33]);
+        assert_eq!(TokenMask::from_words(64, &[u32::MAX]).words(), [u32::MAX, 0]);
     }
 }

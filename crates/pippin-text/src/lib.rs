@@ -78,6 +78,7 @@ mod stop_strings;
 mod stop_tokens;
 mod stream;
 mod template;
+mod token_bytes;
 mod tokenizer;
 mod vocabulary;
 
@@ -89,5 +90,6 @@ pub use stop_strings::{StopOutput, StopStrings};
 pub use stop_tokens::StopTokens;
 pub use stream::StreamDecoder;
 pub use template::{ChatTemplate, RenderInputs, TemplateLimits};
+pub use token_bytes::{TokenBytes, VocabularyBytes};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::GgufVocabulary;

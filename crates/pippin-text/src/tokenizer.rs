@@ -53,6 +53,10 @@ pub(crate) struct Decoding {
     pub(crate) skipped: HashSet<u32>,
     /// An ordinary token that decodes to visible text, to stand in front where a decoder trims what comes first.
     pub(crate) neutral: Option<u32>,
+    /// Ids of added tokens, special or not.
+    pub(crate) added: HashSet<u32>,
+    /// Whether tokens are written in the alphabet that has a character for each byte.
+    pub(crate) is_byte_level: bool,
 }
 
 impl Tokenizer {
@@ -203,6 +207,8 @@ impl Tokenizer {
 
         let DeclaredTokens { special, mut warnings, .. } = declared;
         let added = tokenizer.get_added_tokens_decoder();
+        decoding.added = added.keys().copied().collect();
+        decoding.is_byte_level = traits.is_byte_level;
         let is_special = |token: &str| tokenizer.get_added_vocabulary().is_special_token(token);
         decoding.skipped =
             added.iter().filter(|(_, token)| is_special(&token.content)).map(|(id, _)| *id).collect();
@@ -296,15 +302,19 @@ impl Tokenizer {
 
     /// Whether the vocabulary has tokens between which a model thinks before it answers. The list is mlx-lm's.
     pub fn can_think(&self) -> bool {
+        let marks = ["<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"];
+        self.thought_markers().is_some() || marks.iter().all(|token| self.token_to_id(token).is_some())
+    }
+
+    /// The tokens between which a model thinks before it answers, where it has a pair of them.
+    pub fn thought_markers(&self) -> Option<[&'static str; 2]> {
         let pairs = [
             ["<think>", "</think>"],
             ["<longcat_think>", "</longcat_think>"],
             ["<|think:start|>", "<|think:end|>"],
             ["<|channel>", "<channel|>"],
         ];
-        let marks = ["<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"];
-        let has = |tokens: &[&str]| tokens.iter().all(|token| self.token_to_id(token).is_some());
-        pairs.iter().any(|pair| has(pair)) || has(&marks)
+        pairs.into_iter().find(|pair| pair.iter().all(|token| self.token_to_id(token).is_some()))
     }
 
     /// The id of a token as it is written in the vocabulary.
@@ -371,6 +381,14 @@ impl Tokenizer {
     /// The field `tool_parser_type` of `tokenizer_config.json`: the dialect of the model's calls by its name in mlx-lm.
     pub fn tool_parser_type(&self) -> Option<&str> {
         self.inner.tool_parser_type.as_deref()
+    }
+
+    pub(crate) fn is_added(&self, id: u32) -> bool {
+        self.inner.decoding.added.contains(&id)
+    }
+
+    pub(crate) fn is_byte_level(&self) -> bool {
+        self.inner.decoding.is_byte_level
     }
 
     pub(crate) fn decoding(&self) -> &Decoding {

@@ -19,6 +19,7 @@ use tokenizers::{
 
 use crate::error::{Result, TextError};
 use crate::files;
+pub(crate) use bytes::byte_of;
 use family::Family;
 pub use gguf::GgufVocabulary;
 pub(crate) use model::Model;
