@@ -7,6 +7,7 @@ use pippin_hub::{HubCache, ModelConfiguration, UseLock};
 use pippin_models::{LanguageModel, ModelInfo};
 use pippin_text::{StopStrings, StopTokens, Tokenizer};
 
+use crate::constrained::Constraints;
 use crate::estimate::{MemoryPlan, ModelMemory};
 use crate::monitor::{ModelPerformance, Record};
 use crate::processor::{ChatInput, TextProcessor};
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     stop: Arc<StopTokens>,
     protected: Arc<[u32]>,
     warnings: Vec<String>,
+    constraints: Constraints,
     /// Where requests are counted. A monitor may replace it by the one that it keeps for the model.
     record: Mutex<Arc<Record>>,
     /// Until the model is dropped, nobody removes its files from the cache.
@@ -149,6 +151,7 @@ impl ModelContainer {
             stop,
             protected,
             warnings,
+            constraints: Constraints::default(),
             record,
             _in_use: in_use,
         };
@@ -282,8 +285,8 @@ impl ModelContainer {
     ///
     /// # Errors
     ///
-    /// A parameter out of its range, an empty prompt, one that does not fit the context or the vocabulary, or a model
-    /// whose thread has died.
+    /// A parameter out of its range, a constraint that cannot be followed, an empty prompt, one that does not fit the context or
+    /// the vocabulary, or a model whose thread has died.
     pub fn generate(&self, prompt: Vec<u32>, parameters: &GenerateParameters) -> Result<GenerationStream> {
         let mut strings = parameters.stop.clone();
         strings.extend(self.inner.processor.stop_strings.iter().cloned());
@@ -337,11 +340,15 @@ impl ModelContainer {
                 context: self.inner.memory.context,
             });
         }
+        // On the caller's side: compiling takes time, and the model's thread has none.
+        let inner = &self.inner;
+        let constrained = inner.constraints.prepare(parameters, &prompt, &inner.processor, vocab)?;
         let (events, receiver) = crate::channel::channel();
         let cancel = CancelHandle::default();
         let request = Request {
             tokens: prompt,
-            parameters: Arc::new(parameters.clone()),
+            parameters: Arc::new(GenerateParameters { constraint: None, ..parameters.clone() }),
+            constrained,
             stop: Arc::clone(&self.inner.stop),
             protected: Arc::clone(&self.inner.protected),
             events,

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use pippin_grammar::GrammarError;
 use pippin_hub::HubError;
 use pippin_models::ModelError;
 use pippin_sampling::ParameterError;
@@ -37,6 +38,9 @@ pub enum EngineError {
         /// What it must be.
         expected: &'static str,
     },
+    /// The constraint on an answer cannot be followed.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
     /// The prompt has no tokens.
     #[error("the prompt is empty")]
     EmptyPrompt,
@@ -199,6 +203,7 @@ impl EngineError {
             Self::Hub(error) => return error.hint(),
             Self::Config(error) => return error.hint(),
             Self::Model(error) => return error.hint(),
+            Self::Grammar(error) => return error.hint().map(str::to_owned),
             Self::PromptTooLong { .. } | Self::PromptTooLarge { .. } => {
                 "shorten the prompt or the conversation, or load the model with a larger context".to_owned()
             }

@@ -36,6 +36,10 @@
 //! A request's result depends on none of this. Which others run beside it, how its prompt was cut, what was found in the
 //! cache, whether it had to make way for a while: the same prompt, parameters and seed give the same tokens.
 //!
+//! An answer can be held to a form ([`Constraint`]): a JSON schema, a regular expression, one of several texts, a grammar. Its tokens
+//! are drawn among those that the form allows, so that it holds whatever the model would say; what cannot be followed is an error
+//! ([`GrammarError`]), never an answer that is free. The requests beside it do not notice.
+//!
 //! No async code is in here, and no global state: a server bridges the streams to its own tasks.
 
 #[cfg(feature = "async")]
@@ -43,6 +47,7 @@ mod asynchronous;
 mod cache;
 mod channel;
 mod config;
+mod constrained;
 mod container;
 mod device;
 mod error;
@@ -83,9 +88,10 @@ pub use monitor::{
     ProcessPerformance, RequestCounts, TokenCounts,
 };
 pub use open::{LoadProgress, LoadTask, ModelOpener};
+pub use pippin_grammar::GrammarError;
 pub use pippin_hub::{ModelConfiguration, ModelLocation, ModelRegistry};
 pub use pippin_models::{LanguageModel, ModelInfo};
-pub use pippin_sampling::GenerateParameters;
+pub use pippin_sampling::{Constraint, GenerateParameters};
 pub use pippin_tensor::{KvFormat, Numerics};
 pub use pippin_text::{Message, Role};
 pub use processor::{ChatInput, TextProcessor};

@@ -69,7 +69,7 @@ pub(crate) use readable;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// The model generated one of its stop tokens.
+    /// The model generated one of its stop tokens, or the answer is all that its constraint asks for.
     Stop,
     /// This stop string appeared.
     StopString(String),

@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::testing::{
-    Control, FakeModel, Kind, NAN, POISON, STOP, VOCAB, continuation, lock, processor, tokenizer_with,
+    Control, FakeModel, Feeds, Kind, NAN, POISON, STOP, VOCAB, continuation, lock, processor, tokenizer_with,
 };
 use crate::{
-    ChatInput, ChatSession, EngineError, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
-    LoadOptions, Message, ModelConfiguration, ModelContainer, TextProcessor, TokenEvent, Workload,
+    ChatInput, ChatSession, Constraint, EngineError, FinishReason, GenerateInfo, GenerateParameters,
+    GenerationEvent, LoadOptions, Message, ModelConfiguration, ModelContainer, TextProcessor, TokenEvent,
+    Workload,
 };
 
 fn with_processor(context: usize, processor: TextProcessor) -> (ModelContainer, Arc<Mutex<Control>>) {
@@ -684,4 +685,111 @@ fn without_a_template_there_is_a_hint() {
     let error = ChatSession::new(container).respond("w1").expect_err("no template");
     assert!(matches!(&error, EngineError::NoChatTemplate { model } if model == "fake"));
     assert!(error.hint().expect("a hint").contains("--raw"));
+}
+
+/// Texts that the fake model would never say of its own accord.
+const CHOICES: [&str; 3] = ["w1 w2 w3 w4 w5 w6", "w1 w2 w9", "w7"];
+
+fn choosing(max_tokens: usize) -> GenerateParameters {
+    greedy(max_tokens).with_constraint(Constraint::choice(CHOICES))
+}
+
+#[test]
+fn a_constraint_holds_whatever_the_device_does() {
+    let neighbours: Vec<Vec<u32>> = (0..4).map(|i| vec![i, 20 + i, 3]).collect();
+    for feeds in [Feeds::Never, Feeds::Always, Feeds::Sometimes] {
+        let (container, control) = container(256);
+        lock(&control).feeds = feeds;
+        let free: Vec<_> = neighbours
+            .iter()
+            .map(|prompt| container.generate_tokens(prompt.clone(), &greedy(40)).expect("accepted"))
+            .collect();
+        let bound: Vec<_> =
+            (0..4).map(|i| container.generate(vec![i, 5], &choosing(20)).expect("accepted")).collect();
+        for (i, stream) in bound.into_iter().enumerate() {
+            let (text, info) = stream.collect_text().expect("no error");
+            assert!(CHOICES.contains(&text.as_str()), "{text:?}");
+            let info = info.expect("an end");
+            assert_eq!(info.finish_reason, FinishReason::Stop);
+            // Nothing follows, so no stop token is waited for.
+            assert_eq!(info.generated_tokens, text.split(' ').count());
+            let alone = container.generate(vec![i as u32, 5], &choosing(20)).expect("accepted");
+            assert_eq!(alone.collect_text().expect("no error").0, text);
+        }
+        for (prompt, stream) in neighbours.iter().zip(free) {
+            let found: Vec<u32> = stream
+                .filter_map(|event| match event.expect("no error") {
+                    TokenEvent::Token { id, .. } => Some(id),
+                    TokenEvent::Info(_) => None,
+                })
+                .collect();
+            assert_eq!(found, continuation(prompt, 40));
+        }
+    }
+}
+
+#[test]
+fn a_constraint_survives_a_step_that_fails() {
+    let (container, control) = container(256);
+    let alone = container.generate(vec![8, 5], &choosing(20)).expect("accepted");
+    let expected = alone.collect_text().expect("no error").0;
+    for fails_late in [false, true] {
+        lock(&control).fails_late = fails_late;
+        let bound = container.generate(vec![8, 5], &choosing(20)).expect("accepted");
+        let poisoned = container.generate(vec![1, POISON, 2], &greedy(5)).expect("accepted");
+        assert!(poisoned.collect_text().is_err());
+        assert_eq!(bound.collect_text().expect("no error").0, expected);
+        lock(&control).fails_edits = true;
+        let outcome = container.generate(vec![8, 5], &choosing(20)).expect("accepted").collect_text();
+        assert!(outcome.is_err());
+        let again = container.generate(vec![8, 5], &choosing(20)).expect("accepted");
+        assert_eq!(again.collect_text().expect("no error").0, expected);
+    }
+}
+
+#[test]
+fn a_constraint_can_wait_for_a_marker() {
+    let config = json!({"additional_special_tokens": ["<assistant>"]});
+    let processor = TextProcessor::new(tokenizer_with(config), None, [STOP].into_iter().collect());
+    let (container, _) = with_processor(256, processor);
+    // The marker and the stop token are what the model likes best. What follows the marker is not the beginning of a text, so that
+    // the first word has its space.
+    let choosing = |most| choosing(most).with_constraint(Constraint::choice([" w1 w2", " w7"]));
+    let parameters =
+        choosing(20).with_constraint_after("<assistant>").with_logit_bias([(55, 100.0), (STOP, 200.0)]);
+    let (found, info) = tokens(&container, &[1, 2], &parameters);
+    assert_eq!(found[0], 55, "the stop token does not end an answer before it has begun");
+    assert!([&[1, 2][..], &[7]].contains(&&found[1..]), "{found:?}");
+    assert_eq!(info.finish_reason, FinishReason::Stop);
+    // It does not come: the answer is cut, and free of anything that looks complete.
+    let never = choosing(5).with_constraint_after("<assistant>").with_logit_bias([(55, -100.0)]);
+    let (_, info) = tokens(&container, &[1, 2], &never);
+    assert_eq!((info.generated_tokens, info.finish_reason), (5, FinishReason::Length));
+}
+
+#[test]
+fn a_constraint_that_cannot_be_followed_is_an_error() {
+    let (container, control) = container(256);
+    let schema = json!({"type": "object", "properties": {"a": {"not": {}}}});
+    for constraint in
+        [Constraint::json_schema(schema), Constraint::regex("("), Constraint::choice(["words of others"])]
+    {
+        let parameters = greedy(5).with_constraint(constraint);
+        match container.generate(vec![1], &parameters) {
+            Err(error @ EngineError::Grammar(_)) => assert!(error.hint().is_some(), "{error}"),
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("accepted"),
+        }
+    }
+    let early = choosing(5).with_constraint_after("w1");
+    assert!(matches!(container.generate(vec![1], &early), Err(EngineError::Grammar(_))));
+    let nothing = greedy(5).with_constraint_after("<assistant>");
+    assert!(matches!(
+        container.generate(vec![1], &nothing),
+        Err(EngineError::Parameter { field: "constraint_after", .. })
+    ));
+    assert!(lock(&control).steps.is_empty(), "nothing of it reached the model");
+    let cut = container.generate(vec![1, 5], &choosing(1).with_logit_bias([(1, 50.0)])).expect("accepted");
+    let (text, info) = cut.collect_text().expect("no error");
+    assert_eq!((text.as_str(), info.expect("an end").finish_reason), ("w1", FinishReason::Length));
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use pippin_engine::{
-    ChatInput, ChatSession, Device, FinishReason, GenerateParameters, LoadOptions, LoadProgress, Message,
-    ModelContainer, Numerics, TokenEvent, Workload,
+    ChatInput, ChatSession, Constraint, Device, FinishReason, GenerateParameters, LoadOptions, LoadProgress,
+    Message, ModelContainer, Numerics, TokenEvent, Workload,
 };
 
 fn nano() -> ModelContainer {
@@ -169,4 +169,69 @@ fn measuring_leaves_no_trace() {
     let too_long = Workload::prefill(model.context() + 1);
     assert!(model.measure(too_long, 1).is_err());
     assert_eq!(answers(), before);
+}
+
+/// Where an answer goes on for ever it is cut; what comes to an end must be right.
+#[test]
+fn answers_have_the_form_that_was_asked_for() {
+    let model = nano();
+    let schema = serde_json::json!({
+        "type": "object",
+        "properties": {
+            "answer": {"type": "integer", "minimum": 0, "maximum": 9999},
+            "sure": {"type": "boolean"},
+            "words": {"type": "array", "items": {"enum": ["sum", "plus"]}, "maxItems": 2}
+        },
+        "required": ["answer", "sure"],
+        "additionalProperties": false
+    });
+    let input = ChatInput::from(vec![Message::user("What is 17 plus 25?")]);
+    let ask = |parameters: &GenerateParameters| {
+        let stream = model.generate_chat(&input, parameters).expect("accepted");
+        let (text, info) = stream.collect_text().expect("no error");
+        (text, info.expect("an end").finish_reason)
+    };
+    // The model knows how to think, and would at some temperatures.
+    let bound = |most, constraint| greedy(most).with_constraint(constraint).with_constraint_after("");
+    let constrained = bound(90, Constraint::json_schema(schema));
+    let (greedy_text, reason) = ask(&constrained);
+    assert_eq!(reason, FinishReason::Stop, "{greedy_text}");
+    // At such a temperature a model knows nothing any more: whatever the logits, the form is kept.
+    for (temperature, seed) in (0..4).map(|seed| ([0.8, 100.0][seed as usize % 2], seed)) {
+        let (text, reason) = ask(&constrained.clone().with_temperature(temperature).with_seed(seed));
+        assert_eq!(reason, FinishReason::Stop, "{text}");
+        let document: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert!(document["answer"].as_f64().is_some_and(|answer| (0.0..=9999.0).contains(&answer)), "{text}");
+        assert!(
+            document["sure"].is_boolean() && document.as_object().is_some_and(|all| all.len() <= 3),
+            "{text}"
+        );
+    }
+    let (word, _) = ask(&bound(20, Constraint::choice(["forty-two", "one hundred"])));
+    assert!(["forty-two", "one hundred"].contains(&word.as_str()), "{word}");
+    let (number, _) = ask(&bound(20, Constraint::regex("[0-9]{2}")));
+    assert!(number.len() == 2 && number.parse::<u8>().is_ok(), "{number}");
+
+    // Beside free answers it is the same, and so are they.
+    let prompts = &prompts(&model)[..2];
+    let alone: Vec<_> = prompts.iter().map(|prompt| tokens(&model, prompt, &greedy(20)).0).collect();
+    let bound: Vec<_> =
+        (0..2).map(|_| model.generate_chat(&input, &constrained).expect("accepted")).collect();
+    let free: Vec<_> = prompts
+        .iter()
+        .map(|prompt| model.generate_tokens(prompt.clone(), &greedy(20)).expect("accepted"))
+        .collect();
+    for stream in bound {
+        assert_eq!(stream.collect_text().expect("no error").0, greedy_text);
+    }
+    for (stream, expected) in free.into_iter().zip(alone) {
+        let found: Vec<u32> = stream
+            .filter_map(|event| match event.expect("no error") {
+                TokenEvent::Token { id, .. } => Some(id),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
 }

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::Constraint;
+
 /// A generation parameter out of its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} must be {expected}, found {value}")]
@@ -80,6 +82,11 @@ pub struct GenerateParameters {
     pub stop: Vec<String>,
     /// Reports each token's log-probability.
     pub logprobs: bool,
+    /// What the answer must look like. It ends where that is complete.
+    pub constraint: Option<Constraint>,
+    /// A marker of special tokens after which the constraint holds; what comes before is free. An empty text: it holds at once.
+    /// `None`: a model that thinks before it answers may do so.
+    pub constraint_after: Option<String>,
 }
 
 impl Serialize for GenerateParameters {
@@ -117,6 +124,8 @@ impl Default for GenerateParameters {
             seed: None,
             stop: Vec::new(),
             logprobs: false,
+            constraint: None,
+            constraint_after: None,
         }
     }
 }
@@ -158,6 +167,10 @@ impl GenerateParameters {
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(ParameterError::new("stop", "\"\"", "a text that is not empty"));
+        }
+        if let (None, Some(marker)) = (&self.constraint, &self.constraint_after) {
+            let value = format!("{marker:?}");
+            return Err(ParameterError::new("constraint_after", value, "given together with a constraint"));
         }
         Ok(())
     }
@@ -282,6 +295,20 @@ impl GenerateParameters {
         self.logprobs = logprobs;
         self
     }
+
+    /// With a constraint on what the answer looks like.
+    #[must_use]
+    pub fn with_constraint(mut self, constraint: impl Into<Option<Constraint>>) -> Self {
+        self.constraint = constraint.into();
+        self
+    }
+
+    /// With a marker after which the constraint holds; an empty text: at once.
+    #[must_use]
+    pub fn with_constraint_after(mut self, marker: impl Into<String>) -> Self {
+        self.constraint_after = Some(marker.into());
+        self
+    }
 }
 
 fn within(field: &'static str, value: f32, low: f32, high: f32, expected: &'static str) -> Result<()> {
@@ -314,6 +341,7 @@ mod tests {
             ("logit_bias", |p| p.logit_bias = BTreeMap::from([(3, f32::NAN)])),
             ("min_tokens_to_keep", |p| p.min_tokens_to_keep = 0),
             ("stop", |p| p.stop = vec!["ok".into(), String::new()]),
+            ("constraint_after", |p| p.constraint_after = Some(String::new())),
         ];
         for (field, spoil) in cases {
             let mut parameters = GenerateParameters::default();
@@ -361,7 +389,9 @@ mod tests {
             .with_logit_bias([(8, 0.9)])
             .with_seed(9)
             .with_stop(["stop"])
-            .with_logprobs(true);
+            .with_logprobs(true)
+            .with_constraint(Constraint::JsonObject)
+            .with_constraint_after("</think>");
         // All of them: a new field is missing here until it has one.
         let expected = GenerateParameters {
             max_tokens: Some(1),
@@ -382,6 +412,8 @@ mod tests {
             seed: Some(9),
             stop: vec!["stop".to_owned()],
             logprobs: true,
+            constraint: Some(Constraint::JsonObject),
+            constraint_after: Some("</think>".to_owned()),
         };
         assert_eq!(set, expected);
         assert_eq!(set.with_max_tokens(None).with_seed(None).max_tokens, None);

@@ -63,12 +63,28 @@
 //! ```
 //!
 //! What nobody reads is kept, at most one event for each token that was asked for.
+//!
+//! # The form of an answer
+//!
+//! A [`Constraint`] is a parameter of the request. The answer keeps to it whatever the model would rather say, and ends where it is
+//! complete; a constraint that cannot be followed is an error, a [`GrammarError`] that names the place.
+//!
+//! ```
+//! use pippin::GenerateParameters;
+//! use pippin::generate::Constraint;
+//!
+//! let model = pippin::load("pippin-nano")?;
+//! let parameters = GenerateParameters::greedy().with_constraint(Constraint::choice(["red", "green", "blue"]));
+//! let (colour, _) = model.generate_text("The colour of the sky is", &parameters)?.collect_text()?;
+//! assert!(["red", "green", "blue"].contains(&colour.as_str()));
+//! # Ok::<(), pippin::EngineError>(())
+//! ```
 
 #[cfg(feature = "async")]
 #[doc(inline)]
 pub use pippin_engine::AsyncStream;
 #[doc(inline)]
 pub use pippin_engine::{
-    CancelHandle, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent, GenerationStream,
-    TokenEvent, TokenStream,
+    CancelHandle, Constraint, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
+    GenerationStream, GrammarError, TokenEvent, TokenStream,
 };

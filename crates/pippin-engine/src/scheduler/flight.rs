@@ -121,7 +121,7 @@ impl Scheduler {
         sequence.landed(part.rows);
         match output {
             Output::Nothing | Output::Hidden(_) => {}
-            Output::Sampled(sampled) => sequence.advance(sampled),
+            Output::Sampled(sampled) => self.edits.extend(sequence.advance(sampled)),
             Output::Logits(logits) => sequence.scored(&logits),
         }
         let computed = sequence.computed;

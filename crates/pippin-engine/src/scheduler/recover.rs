@@ -11,6 +11,7 @@ use pippin_models::ModelError;
 
 use super::Scheduler;
 use super::plan::Part;
+use super::sequence::Sequence;
 use crate::EngineError;
 
 impl Scheduler {
@@ -39,8 +40,9 @@ impl Scheduler {
     }
 
     /// Changes to slots did not reach the device: the copies of states that were among them hold nothing. A sampler that
-    /// was among them is missed when it is asked for, which ends here again.
+    /// was among them is missed when it is asked for, which ends here again; a mask would not be, so all are set anew.
     pub(super) fn lose_edits(&mut self) {
+        self.edits.extend(self.running.iter().filter_map(Sequence::mask));
         self.store.clear_snapshots();
         let parts = self.flights.iter_mut().flat_map(|flight| &mut flight.parts);
         for slot in parts.filter_map(|part| part.snapshot.take()) {

@@ -9,6 +9,7 @@ use pippin_tensor::{Input, LogitRows, Want};
 use pippin_text::StopTokens;
 
 use crate::channel::Sender;
+use crate::constrained::Constrained;
 use crate::kv::Pages;
 use crate::{EngineError, FinishReason, GenerateParameters, Result};
 
@@ -18,6 +19,8 @@ pub(crate) struct Request {
     /// The prompt; at least one token.
     pub(crate) tokens: Vec<u32>,
     pub(crate) parameters: Arc<GenerateParameters>,
+    /// What the answer must look like.
+    pub(crate) constrained: Option<Box<Constrained>>,
     pub(crate) stop: Arc<StopTokens>,
     /// Tokens that XTC never removes.
     pub(crate) protected: Arc<[u32]>,
@@ -92,6 +95,7 @@ enum Work {
 struct Answer {
     /// With a seed, so that it can be resumed.
     parameters: Arc<GenerateParameters>,
+    constrained: Option<Box<Constrained>>,
     protected: Arc<[u32]>,
     /// The length at which it ends.
     limit: usize,
@@ -112,13 +116,14 @@ impl Answer {
 impl Sequence {
     /// A prompt to be answered.
     pub(super) fn answer(request: Request, context: usize) -> Self {
-        let Request { tokens, mut parameters, stop, protected, events, cancelled } = request;
+        let Request { tokens, mut parameters, constrained, stop, protected, events, cancelled } = request;
         if parameters.seed.is_none() {
             Arc::make_mut(&mut parameters).seed = Some(random_seed());
         }
         let limit =
             parameters.max_tokens.map_or(context, |max| tokens.len().saturating_add(max).min(context));
-        let answer = Answer { parameters, protected, limit, stop, events, cancelled, has_started: false };
+        let answer =
+            Answer { parameters, constrained, protected, limit, stop, events, cancelled, has_started: false };
         Self::new(tokens, Work::Answer(answer))
     }
 
@@ -189,6 +194,8 @@ impl Sequence {
             Work::Answer(answer) if answer.limit == self.prompt => self.tokens.len(),
             // The last token is never fed back.
             Work::Answer(answer) if self.tokens.len() + self.drawn >= answer.limit => return 0,
+            // Which tokens may come next is known when the last one is.
+            Work::Answer(answer) if answer.constrained.is_some() && self.drawn > 0 => return 0,
             Work::Answer(_) => self.tokens.len() + self.drawn,
         };
         length.saturating_sub(self.submitted)
@@ -233,10 +240,15 @@ impl Sequence {
         }
     }
 
-    /// Takes the token that was drawn after what is computed.
-    pub(super) fn advance(&mut self, sampled: Option<Sampled>) {
+    /// Takes the token that was drawn after what is computed. Returns the change to its slot before the next one can be drawn.
+    pub(super) fn advance(&mut self, sampled: Option<Sampled>) -> Option<SlotEdit> {
+        self.take(sampled);
+        if self.has_ended { None } else { self.mask() }
+    }
+
+    fn take(&mut self, sampled: Option<Sampled>) {
         self.drawn -= 1;
-        let Work::Answer(answer) = &self.work else { return };
+        let Work::Answer(answer) = &mut self.work else { return };
         let Some(sampled) = sampled else {
             return self.fail(EngineError::NonFiniteLogits { tokens: self.tokens.len() });
         };
@@ -247,10 +259,32 @@ impl Sequence {
         }
         answer.send(Event::Token { token: sampled.token, logprob: sampled.logprob, at: Instant::now() });
         if answer.stop.contains(sampled.token) {
-            self.end(FinishReason::Stop);
-        } else if self.tokens.len() >= answer.limit {
+            return self.end(FinishReason::Stop);
+        }
+        let is_last = self.tokens.len() >= answer.limit;
+        if let Some(constrained) = &mut answer.constrained {
+            let outcome = constrained.accept(sampled.token).and_then(|is_complete| {
+                if !is_complete && !is_last {
+                    constrained.advance()?;
+                }
+                Ok(is_complete)
+            });
+            match outcome {
+                Ok(true) => return self.end(FinishReason::Stop),
+                Ok(false) => {}
+                Err(error) => return self.fail(error.into()),
+            }
+        }
+        if is_last {
             self.end(FinishReason::Length);
         }
+    }
+
+    /// The tokens that may come next, if not all may.
+    pub(super) fn mask(&self) -> Option<SlotEdit> {
+        let Work::Answer(answer) = &self.work else { return None };
+        let mask = Arc::clone(answer.constrained.as_ref()?.mask());
+        Some(SlotEdit::Mask { slot: self.slot, mask: Some(mask) })
     }
 
     /// Takes the logits of the next tokens that are scored.
@@ -284,6 +318,7 @@ impl Sequence {
         let (parameters, protected) = (Arc::clone(&answer.parameters), Arc::clone(&answer.protected));
         let mut sampler = Sampler::new(parameters, protected, &self.tokens);
         sampler.skip(self.tokens.len() - self.prompt);
+        sampler.set_mask(answer.constrained.as_ref().map(|constrained| Arc::clone(constrained.mask())));
         Some(SlotEdit::Sampler { slot: self.slot, sampler: Box::new(sampler) })
     }
 

@@ -361,6 +361,11 @@ impl LanguageModel for FakeModel {
                 SlotEdit::Reset { slot } => self.slots[slot] = Slot { state: NO_STATE, ..Slot::default() },
                 SlotEdit::Copy { from, to } => self.slots[to].state = self.slots[from].state,
                 SlotEdit::Sampler { slot, sampler } => self.slots[slot].sampler = Some(*sampler),
+                SlotEdit::Mask { slot, mask } => {
+                    if let Some(sampler) = &mut self.slots[slot].sampler {
+                        sampler.set_mask(mask);
+                    }
+                }
                 edit => panic!("unexpected: {edit:?}"),
             }
         }

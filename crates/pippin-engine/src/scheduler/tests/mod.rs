@@ -148,6 +148,7 @@ impl Client {
         let cancelled = Arc::new(AtomicBool::new(false));
         scheduler.submit(Request {
             tokens: prompt.to_vec(),
+            constrained: None,
             parameters: Arc::new(parameters),
             stop: Arc::new(StopTokens::from_iter(stop.iter().copied())),
             protected: Arc::default(),

@@ -1,0 +1,124 @@
+//! An answer that is held to a form.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::{GenerateParameters, Result, TextProcessor};
+use pippin_grammar::{GrammarError, Guide, Limits, Start, Vocabulary, compile};
+use pippin_sampling::TokenMask;
+
+/// The form of one answer: what may come next.
+#[derive(Debug)]
+pub(crate) struct Constrained {
+    guide: Guide,
+    mask: Arc<TokenMask>,
+}
+
+impl Constrained {
+    /// What the next token is drawn from.
+    pub(crate) fn mask(&self) -> &Arc<TokenMask> {
+        &self.mask
+    }
+
+    /// Takes a token that is no stop token. Returns whether the answer is complete.
+    pub(crate) fn accept(&mut self, token: u32) -> Result<bool, GrammarError> {
+        self.guide.accept(token)
+    }
+
+    /// Makes the mask for the token after those that were accepted.
+    pub(crate) fn advance(&mut self) -> Result<(), GrammarError> {
+        self.mask = self.guide.mask()?;
+        Ok(())
+    }
+}
+
+/// A model's vocabulary for constraints, made when the first one is put on an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Constraints(OnceLock<Result<Arc<Vocabulary>, GrammarError>>);
+
+impl Constraints {
+    /// Compiles the parameters' constraint, if they have one, for an answer to a prompt.
+    pub(crate) fn prepare(
+        &self,
+        parameters: &GenerateParameters,
+        prompt: &[u32],
+        processor: &TextProcessor,
+        vocab: usize,
+    ) -> Result<Option<Box<Constrained>>, GrammarError> {
+        let Some(constraint) = &parameters.constraint else { return Ok(None) };
+        let TextProcessor { tokenizer, stop_tokens, .. } = processor;
+        let vocabulary = self.0.get_or_init(|| Vocabulary::new(tokenizer, stop_tokens, vocab).map(Arc::new));
+        let start = match parameters.constraint_after.as_deref() {
+            Some("") => Start::Now,
+            Some(marker) => Start::After(marker.to_owned()),
+            None => start(processor, prompt),
+        };
+        let mut guide =
+            compile(vocabulary.as_ref().map_err(Clone::clone)?, constraint, start, &Limits::default())?;
+        let mask = guide.mask()?;
+        Ok(Some(Box::new(Constrained { guide, mask })))
+    }
+}
+
+/// Where an answer begins that may be preceded by a thought. A model thinks if its template knows of thoughts: tokens for them are
+/// in many vocabularies. Only the prompt's end tells whether one has begun: whoever writes its marker into a message has not made
+/// the model think.
+fn start(processor: &TextProcessor, prompt: &[u32]) -> Start {
+    let tokenizer = &processor.tokenizer;
+    let Some([open, close]) = tokenizer.thought_markers() else { return Start::Now };
+    let thinks =
+        processor.chat_template.as_ref().is_some_and(|template| template.source(false).contains(close));
+    let is_space = |token: &u32| tokenizer.decode(&[*token], false).is_ok_and(|text| text.trim().is_empty());
+    let last = prompt.iter().rev().find(|token| !is_space(token)).copied();
+    let is_last = |marker: &str| last.is_some() && last == tokenizer.token_to_id(marker);
+    if is_last(open) {
+        Start::After(close.to_owned())
+    } else if is_last(close) || !thinks {
+        Start::Now
+    } else {
+        Start::Thought { open: open.to_owned(), close: close.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use pippin_text::{ChatTemplate, StopTokens, Tokenizer};
+
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_a_prompt_tells_whether_the_model_thinks() {
+        let words = ["a", "<think>", "</think>", "[UNK]"];
+        let vocab: serde_json::Map<_, _> =
+            words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
+        let json = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null,
+            "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" }
+        });
+        let config = json!({"additional_special_tokens": ["<think>", "</think>"]});
+        let tokenizer =
+            Tokenizer::from_json(&json.to_string(), config.as_object().expect("an object")).expect("valid");
+        let processor = |template: &str| {
+            let template = ChatTemplate::from_source("test", template).expect("a valid template");
+            TextProcessor::new(tokenizer.clone(), Some(template), StopTokens::default())
+        };
+        let thinking = processor("<think></think>{{ messages[0].content }}");
+        let after = Start::After("</think>".to_owned());
+        let either = Start::Thought { open: "<think>".to_owned(), close: "</think>".to_owned() };
+        for (prompt, expected) in [
+            (&[0, 1][..], &after),
+            (&[1, 0, 2], &Start::Now),
+            (&[0], &either),
+            (&[1, 0], &either),
+            (&[1, 0, 2, 0], &either),
+            (&[], &either),
+        ] {
+            assert_eq!(&start(&thinking, prompt), expected, "{prompt:?}");
+        }
+        let plain = processor("{{ messages[0].content }}");
+        assert_eq!((start(&plain, &[0]), start(&plain, &[0, 1])), (Start::Now, after));
+        assert_eq!(start(&crate::testing::processor(), &[1, 2]), Start::Now);
+    }
+}
