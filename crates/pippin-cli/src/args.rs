@@ -120,7 +120,8 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) stats: bool,
 
-    /// Print one JSON object, with the numbers, instead of the answer's text.
+    /// Print one JSON object, with the numbers, instead of the answer's text. Of an answer with thoughts or calls of tools, it has "content",
+    /// "reasoning_content" and "tool_calls" beside the whole "text".
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
@@ -154,7 +155,7 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
     pub(crate) messages: Option<Source>,
 
-    /// Tools that the model may call: a JSON array in the form of the OpenAI API.
+    /// Tools that the model may call: a JSON array in the form of the OpenAI API. Each call is printed as JSON on a line of its own.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Prompt")]
     pub(crate) tools: Option<Source>,
 

@@ -9,8 +9,10 @@ use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 use pippin::GenerateInfo;
+use pippin::chat::OutputEvent;
 use pippin::monitor::{Distribution, ModelPerformance, TokenCounts};
 use serde::Serialize;
+use serde_json::json;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -72,20 +74,30 @@ fn visible_character(character: char) -> Option<char> {
 pub(crate) struct AnswerWriter<W> {
     out: W,
     is_terminal: bool,
+    /// What stands before the next part.
+    last: Option<Part>,
+}
+
+/// A part of an answer that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Thought,
+    Text,
+    Call,
 }
 
 impl AnswerWriter<io::Stdout> {
     pub(crate) fn stdout() -> Self {
         let out = io::stdout();
         let is_terminal = out.is_terminal();
-        Self { out, is_terminal }
+        Self { out, is_terminal, last: None }
     }
 }
 
 impl<W: Write> AnswerWriter<W> {
     #[cfg(test)]
     pub(crate) fn new(out: W, is_terminal: bool) -> Self {
-        Self { out, is_terminal }
+        Self { out, is_terminal, last: None }
     }
 
     #[cfg(test)]
@@ -106,8 +118,39 @@ impl<W: Write> AnswerWriter<W> {
         self.out.flush()
     }
 
+    /// Writes a part of an answer: thoughts for people alone, each call as JSON on a line of its own.
+    pub(crate) fn part(&mut self, part: &OutputEvent) -> io::Result<()> {
+        match part {
+            OutputEvent::Reasoning(text) if self.is_terminal => {
+                self.begin(Part::Thought)?;
+                write!(self.out, "{NOTE}{}{NOTE:#}", visible(text))?;
+                self.out.flush()
+            }
+            OutputEvent::Content(text) => {
+                self.begin(Part::Text)?;
+                self.piece(text)
+            }
+            OutputEvent::ToolCall { call, .. } => {
+                self.begin(Part::Call)?;
+                let function = &call.function;
+                self.piece(&json_line(&json!({"name": function.name, "arguments": function.arguments})))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, part: Part) -> io::Result<()> {
+        let between = match (self.last.replace(part), part) {
+            (None, _) | (Some(Part::Text), Part::Text) | (Some(Part::Thought), Part::Thought) => "",
+            (Some(Part::Thought), _) | (_, Part::Thought) => "\n\n",
+            _ => "\n",
+        };
+        self.out.write_all(between.as_bytes())
+    }
+
     /// Ends the answer's last line.
     pub(crate) fn end(&mut self) -> io::Result<()> {
+        self.last = None;
         self.out.write_all(b"\n")?;
         self.out.flush()
     }
@@ -264,6 +307,30 @@ mod tests {
             let mut writer = AnswerWriter::new(Vec::new(), is_terminal);
             writer.piece(hostile).expect("written");
             assert_eq!(writer.into_inner(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn parts_of_an_answer_stand_apart() {
+        use pippin::chat::ToolCall;
+
+        let parts = [
+            OutputEvent::Reasoning("hm".to_owned()),
+            OutputEvent::Content("He".to_owned()),
+            OutputEvent::Content("llo".to_owned()),
+            OutputEvent::ToolCall { index: 0, call: ToolCall::new("1", "f", json!({"x": "\u{9b}"})) },
+            OutputEvent::ToolCall { index: 1, call: ToolCall::new("2", "g", json!({})) },
+        ];
+        let call = r#"{"name":"f","arguments":{"x":"\u009b"}}"#;
+        let shown = format!("Hello\n{call}\n{{\"name\":\"g\",\"arguments\":{{}}}}\n");
+        for is_terminal in [false, true] {
+            let mut writer = AnswerWriter::new(Vec::new(), is_terminal);
+            parts.iter().try_for_each(|part| writer.part(part)).and_then(|()| writer.end()).expect("written");
+            let written = String::from_utf8(writer.into_inner()).expect("UTF-8");
+            match is_terminal {
+                false => assert_eq!(written, shown),
+                true => assert_eq!(written, format!("{NOTE}hm{NOTE:#}\n\n{shown}")),
+            }
         }
     }
 

@@ -266,10 +266,14 @@ impl ModelContainer {
     ///
     /// As for [`apply_chat_template`](Self::apply_chat_template).
     pub fn prepare(&self, input: &ChatInput) -> Result<Vec<u32>> {
-        let prompt = self.apply_chat_template(input)?;
-        self.check_size(&prompt)?;
+        self.prompt_tokens(&self.apply_chat_template(input)?)
+    }
+
+    /// The token ids of what a template has made.
+    pub(crate) fn prompt_tokens(&self, prompt: &str) -> Result<Vec<u32>> {
+        self.check_size(prompt)?;
         // The template has written the special tokens.
-        Ok(self.tokenizer().encode(&prompt, false)?)
+        Ok(self.tokenizer().encode(prompt, false)?)
     }
 
     /// Refuses a prompt that no context of this size could hold, before time and memory go into its tokens.

@@ -146,6 +146,12 @@ pub enum EngineError {
     /// A conversation was to go on while an answer to it was being written.
     #[error("the conversation cannot go on: an answer to it is still being written")]
     SessionBusy,
+    /// A model has called tools as often in a row as it may.
+    #[error("the model has called tools {limit} times in a row and not answered")]
+    TooManyToolRounds {
+        /// How often it may.
+        limit: usize,
+    },
     /// The operating system refused a thread.
     #[error("cannot start the model's thread: {0}")]
     Thread(std::io::Error),
@@ -224,6 +230,7 @@ impl EngineError {
             Self::SessionBusy => {
                 "read the answer's stream to its end or drop it; clone the session for a second answer beside it".to_owned()
             }
+            Self::TooManyToolRounds { .. } => "allow more with ChatSession::with_max_tool_rounds".to_owned(),
             Self::EmptyPrompt => "give at least one token of text".to_owned(),
             Self::UnknownDevice(_) => format!("devices are {}", Device::NAMES.join(", ")),
             Self::DeviceUnavailable(_) => "use --device cpu, or auto".to_owned(),

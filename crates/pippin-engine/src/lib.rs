@@ -96,7 +96,7 @@ pub use pippin_tensor::{KvFormat, Numerics};
 pub use pippin_text::{Message, Role};
 pub use processor::{ChatInput, TextProcessor};
 pub use run_state::{RunState, RunningModel, RunningProcess, run_folder, running, running_in};
-pub use session::{ChatSession, ResponseStream};
+pub use session::{ChatSession, ResponseEvents, ResponseStream};
 pub use stream::{
     CancelHandle, FinishReason, GenerateInfo, GenerationEvent, GenerationStream, TokenEvent, TokenStream,
 };

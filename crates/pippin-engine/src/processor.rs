@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use pippin_hub::ModelConfiguration;
 use pippin_models::{ModelError, is_gguf};
-use pippin_text::{ChatTemplate, GgufVocabulary, Message, RenderInputs, StopTokens, Tokenizer};
+use pippin_text::{
+    ChatTemplate, GgufVocabulary, Message, OutputFormat, OutputParser, RenderInputs, StopTokens, Tokenizer,
+};
 use pippin_weights::gguf::Gguf;
 use serde_json::{Map, Value};
 
@@ -85,6 +87,8 @@ pub struct TextProcessor {
     pub stop_tokens: StopTokens,
     /// Texts that end an answer.
     pub stop_strings: Vec<String>,
+    /// How the model writes thoughts and calls of tools.
+    pub output_format: OutputFormat,
     /// What was left out of the model's files and why, one line each.
     pub warnings: Vec<String>,
 }
@@ -95,8 +99,9 @@ impl TextProcessor {
         let template = chat_template.as_ref().map_or(&[][..], ChatTemplate::warnings);
         let all = tokenizer.warnings().iter().chain(stop_tokens.warnings()).chain(template);
         let warnings = all.cloned().collect();
+        let output_format = OutputFormat::detect(&tokenizer, chat_template.as_ref());
         let chat_template = chat_template.map(Arc::new);
-        Self { tokenizer, chat_template, stop_tokens, stop_strings: Vec::new(), warnings }
+        Self { tokenizer, chat_template, stop_tokens, stop_strings: Vec::new(), output_format, warnings }
     }
 
     /// With texts that end an answer.
@@ -152,6 +157,12 @@ impl TextProcessor {
             inputs = inputs.with_tools(&input.tools);
         }
         Ok(template.render(&inputs)?)
+    }
+
+    /// Takes the answer to a prompt apart, thoughts and calls from text. Of the prompt only the end counts, inside of which the
+    /// answer may begin; the tools say what type an argument has where the model does not.
+    pub fn output_parser(&self, tools: &[Value], prompt: &str) -> OutputParser {
+        self.output_format.parser(tools, prompt)
     }
 
     /// Tokens that XTC never removes: those of a line end, as in mlx-lm, and the stop tokens.

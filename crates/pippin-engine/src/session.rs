@@ -1,12 +1,14 @@
+use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use pippin_text::Message;
+use pippin_text::{Content, Message, OutputEvent, OutputParser, ParsedOutput, ToolCall};
 use serde_json::{Map, Value};
 
 use crate::channel::Wait;
 use crate::processor::ChatInput;
-use crate::stream::{CancelHandle, GenerateInfo, GenerationEvent, GenerationStream, readable};
+use crate::stream::{CancelHandle, FinishReason, GenerateInfo, GenerationEvent, GenerationStream, readable};
 use crate::{EngineError, GenerateParameters, ModelContainer, Result};
 
 /// A conversation with a model.
@@ -37,15 +39,45 @@ use crate::{EngineError, GenerateParameters, ModelContainer, Result};
 ///
 /// [Cloning](Clone) gives a conversation of its own, which begins with what has been said so far; two answers to one
 /// conversation are two clones.
-#[derive(Debug)]
+///
+/// # Thoughts and tools
+///
+/// Answers are taken apart ([`pippin_text::OutputParser`]): their text is what [`respond`](Self::respond) returns and
+/// [`stream`](Self::stream) yields; what the model thinks before it, and its calls of tools, stand beside it
+/// ([`ResponseStream::reasoning`], [`ResponseStream::tool_calls`], or all of them in their order:
+/// [`ResponseStream::into_events`]). All are part of the message that is remembered. With a
+/// [dispatch](Self::with_tool_dispatch) of calls, `respond` goes on until the model calls no more.
 pub struct ChatSession {
     container: ModelContainer,
     system: Option<String>,
     parameters: GenerateParameters,
     tools: Vec<Value>,
+    dispatch: Option<Dispatch>,
+    max_tool_rounds: usize,
     template_kwargs: Map<String, Value>,
     /// Shared with the stream of the turn that is under way.
     conversation: Arc<Mutex<Conversation>>,
+}
+
+/// Carries out a call: what the tool says, or why it failed.
+type Dispatch = Arc<dyn Fn(&ToolCall) -> std::result::Result<Content, String> + Send + Sync>;
+
+/// How often in a row a model may call tools, unless told otherwise.
+const MAX_TOOL_ROUNDS: usize = 16;
+
+impl fmt::Debug for ChatSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatSession")
+            .field("container", &self.container)
+            .field("system", &self.system)
+            .field("parameters", &self.parameters)
+            .field("tools", &self.tools)
+            .field("has_tool_dispatch", &self.dispatch.is_some())
+            .field("max_tool_rounds", &self.max_tool_rounds)
+            .field("template_kwargs", &self.template_kwargs)
+            .field("conversation", &self.conversation)
+            .finish()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +113,8 @@ impl ChatSession {
             system: None,
             parameters: GenerateParameters::default(),
             tools: Vec::new(),
+            dispatch: None,
+            max_tool_rounds: MAX_TOOL_ROUNDS,
             template_kwargs: Map::new(),
             conversation: Arc::default(),
         }
@@ -114,6 +148,28 @@ impl ChatSession {
         self
     }
 
+    /// With a function that carries out calls of tools. [`respond`](Self::respond) gives its results to the model and goes
+    /// on, until the model calls no more; an error is told to the model as well. It is called on the thread that waits for
+    /// the answer, for one call after another.
+    ///
+    /// What it is given comes from the model: the name may be that of no tool, and the arguments may be anything.
+    #[must_use]
+    pub fn with_tool_dispatch<T: Into<Content>, E: fmt::Display>(
+        mut self,
+        dispatch: impl Fn(&ToolCall) -> std::result::Result<T, E> + Send + Sync + 'static,
+    ) -> Self {
+        self.dispatch =
+            Some(Arc::new(move |call| dispatch(call).map(Into::into).map_err(|error| error.to_string())));
+        self
+    }
+
+    /// With a limit to how often in a row the model may call tools before it answers; 16 by default.
+    #[must_use]
+    pub fn with_max_tool_rounds(mut self, max_tool_rounds: usize) -> Self {
+        self.max_tool_rounds = max_tool_rounds;
+        self
+    }
+
     /// With further variables for the chat template (`enable_thinking` and the like).
     #[must_use]
     pub fn with_template_kwargs(mut self, variables: Map<String, Value>) -> Self {
@@ -126,7 +182,8 @@ impl ChatSession {
     /// # Errors
     ///
     /// The model has no chat template, the conversation does not fit the context, an answer is being written already
-    /// ([`EngineError::SessionBusy`]), or generation failed. The conversation is then as it was before.
+    /// ([`EngineError::SessionBusy`]), generation failed, or the model calls tools again and again
+    /// ([`EngineError::TooManyToolRounds`]). The conversation is then as it was before.
     pub fn respond(&mut self, message: &str) -> Result<String> {
         self.respond_to(Message::user(message))
     }
@@ -137,11 +194,45 @@ impl ChatSession {
     ///
     /// As for [`respond`](Self::respond).
     pub fn respond_to(&mut self, message: Message) -> Result<String> {
-        let mut stream = self.stream_to(message)?;
-        for text in &mut stream {
-            text?;
+        let before = lock(&self.conversation).history.len();
+        let mut messages = vec![message];
+        for round in 0.. {
+            let outcome = self.round(messages);
+            let (output, dispatch) = match outcome {
+                Ok(output) => match self.dispatch.clone().filter(|_| !output.tool_calls.is_empty()) {
+                    Some(dispatch) => (output, dispatch),
+                    None => return Ok(output.content),
+                },
+                Err(error) => return Err(self.undo(round, before, error)),
+            };
+            if round == self.max_tool_rounds {
+                let error = EngineError::TooManyToolRounds { limit: self.max_tool_rounds };
+                return Err(self.undo(round + 1, before, error));
+            }
+            let result = |call: &ToolCall| {
+                let content = dispatch(call).unwrap_or_else(|error| format!("error: {error}").into());
+                Message::tool(call.id.clone().unwrap_or_default(), content).with_name(&call.function.name)
+            };
+            messages = output.tool_calls.iter().map(result).collect();
         }
-        Ok(std::mem::take(&mut stream.answer))
+        Ok(String::new())
+    }
+
+    /// One answer, as a whole.
+    fn round(&mut self, messages: Vec<Message>) -> Result<ParsedOutput> {
+        let mut events = self.stream_all(messages)?.into_events();
+        for event in &mut events {
+            event?;
+        }
+        Ok(std::mem::take(&mut events.output))
+    }
+
+    /// Makes the conversation what it was, where there were answers since.
+    fn undo(&mut self, rounds: usize, before: usize, error: EngineError) -> EngineError {
+        if rounds > 0 {
+            lock(&self.conversation).history.truncate(before);
+        }
+        error
     }
 
     /// Answers a message piece by piece.
@@ -163,27 +254,44 @@ impl ChatSession {
     ///
     /// As for [`respond`](Self::respond).
     pub fn stream_to(&mut self, message: Message) -> Result<ResponseStream> {
+        self.stream_all([message])
+    }
+
+    /// [`stream`](Self::stream) for several messages: the results of all tools that an answer has called.
+    ///
+    /// # Errors
+    ///
+    /// As for [`respond`](Self::respond).
+    pub fn stream_all(&mut self, messages: impl Into<Vec<Message>>) -> Result<ResponseStream> {
         if self.is_answering() {
             return Err(EngineError::SessionBusy);
         }
         lock(&self.conversation).last_info = None;
+        let said = messages.into();
         let mut messages = self.messages();
-        messages.push(message.clone());
+        let calls = messages.iter().map(|message| message.tool_calls().len()).sum();
+        messages.extend(said.iter().cloned());
         let input = ChatInput::from(messages)
             .with_tools(self.tools.clone())
             .with_template_kwargs(self.template_kwargs.clone());
-        let events = self.container.generate_chat(&input, &self.parameters)?;
+        let prompt = self.container.apply_chat_template(&input)?;
+        let parser = self.container.processor().output_parser(&self.tools, &prompt);
+        let events = self.container.generate(self.container.prompt_tokens(&prompt)?, &self.parameters)?;
         let mut conversation = lock(&self.conversation);
         conversation.turns += 1;
         conversation.running = Some(conversation.turns);
-        Ok(ResponseStream {
+        let events = ResponseEvents {
             conversation: Arc::clone(&self.conversation),
             turn: conversation.turns,
             events,
-            message: Some(message),
-            answer: String::new(),
+            parser,
+            pending: VecDeque::new(),
+            calls,
+            said: Some(said),
+            output: ParsedOutput::default(),
             info: None,
-        })
+        };
+        Ok(ResponseStream { events })
     }
 
     /// Whether an answer is being written: a stream has neither been read to its end nor dropped.
@@ -268,6 +376,8 @@ impl Clone for ChatSession {
             system: self.system.clone(),
             parameters: self.parameters.clone(),
             tools: self.tools.clone(),
+            dispatch: self.dispatch.clone(),
+            max_tool_rounds: self.max_tool_rounds,
             template_kwargs: self.template_kwargs.clone(),
             conversation: Arc::new(Mutex::new(conversation)),
         }
@@ -280,13 +390,7 @@ impl Clone for ChatSession {
 /// be read from a task ([`poll_next`](Self::poll_next), [`into_async`](Self::into_async)). It keeps the model loaded.
 #[derive(Debug)]
 pub struct ResponseStream {
-    conversation: Arc<Mutex<Conversation>>,
-    turn: u64,
-    events: GenerationStream,
-    /// The message that is answered, until it is part of the conversation or given up.
-    message: Option<Message>,
-    answer: String,
-    info: Option<GenerateInfo>,
+    events: ResponseEvents,
 }
 
 impl ResponseStream {
@@ -297,26 +401,103 @@ impl ResponseStream {
 
     /// The answer so far.
     pub fn text(&self) -> &str {
-        &self.answer
+        &self.events.output.content
+    }
+
+    /// What the model has thought so far.
+    pub fn reasoning(&self) -> &str {
+        &self.events.output.reasoning
+    }
+
+    /// The calls of tools so far; each has an id.
+    pub fn tool_calls(&self) -> &[ToolCall] {
+        &self.events.output.tool_calls
     }
 
     /// The numbers, once the answer has ended.
     pub fn info(&self) -> Option<&GenerateInfo> {
-        self.info.as_ref()
+        self.events.info()
+    }
+
+    /// The same answer with its thoughts and calls, in the order in which they come.
+    pub fn into_events(self) -> ResponseEvents {
+        self.events
     }
 
     fn receive(&mut self, wait: &mut Wait<'_, '_>) -> Poll<Option<Result<String>>> {
         loop {
             match ready!(self.events.receive(wait)) {
-                Some(Ok(GenerationEvent::Info(info))) => {
-                    self.info = Some(info);
+                Some(Ok(OutputEvent::Content(text))) => return Poll::Ready(Some(Ok(text))),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+readable!(ResponseStream, String);
+
+/// The parts of an answer, thoughts, text and calls, as they come. See [`ResponseStream::into_events`].
+///
+/// It is read like a [`ResponseStream`].
+#[derive(Debug)]
+pub struct ResponseEvents {
+    conversation: Arc<Mutex<Conversation>>,
+    turn: u64,
+    events: GenerationStream,
+    parser: OutputParser,
+    /// What has been found and not been read.
+    pending: VecDeque<OutputEvent>,
+    /// The calls of the conversation before this answer.
+    calls: usize,
+    /// What is answered, until it is part of the conversation or given up.
+    said: Option<Vec<Message>>,
+    /// What has been read.
+    output: ParsedOutput,
+    info: Option<GenerateInfo>,
+}
+
+impl ResponseEvents {
+    /// A handle to cancel the answer from elsewhere.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.events.cancel_handle()
+    }
+
+    /// The answer so far.
+    pub fn output(&self) -> &ParsedOutput {
+        &self.output
+    }
+
+    /// The numbers, once the answer has ended.
+    pub fn info(&self) -> Option<&GenerateInfo> {
+        self.info.as_ref().filter(|_| self.said.is_none())
+    }
+
+    fn receive(&mut self, wait: &mut Wait<'_, '_>) -> Poll<Option<Result<OutputEvent>>> {
+        loop {
+            if let Some(mut event) = self.pending.pop_front() {
+                if let OutputEvent::ToolCall { index, call } = &mut event {
+                    // Of the form that all templates take: Mistral's want nine letters or digits.
+                    let number = self.calls + *index;
+                    call.id.get_or_insert_with(|| format!("call{number:05}"));
+                }
+                self.output.push(event.clone());
+                if self.pending.is_empty() && self.info.is_some() {
                     self.end(true);
                 }
-                Some(Ok(GenerationEvent::Token { text, .. } | GenerationEvent::Chunk(text))) => {
-                    if !text.is_empty() {
-                        self.answer.push_str(&text);
-                        return Poll::Ready(Some(Ok(text)));
+                return Poll::Ready(Some(Ok(event)));
+            }
+            match ready!(self.events.receive(wait)) {
+                Some(Ok(GenerationEvent::Info(info))) => {
+                    self.info = Some(info);
+                    self.pending.extend(self.parser.finish());
+                    if self.pending.is_empty() {
+                        self.end(true);
                     }
+                }
+                Some(Ok(GenerationEvent::Token { text, .. } | GenerationEvent::Chunk(text))) => {
+                    self.pending.extend(self.parser.push(&text));
                 }
                 Some(Err(error)) => {
                     self.end(false);
@@ -327,18 +508,21 @@ impl ResponseStream {
         }
     }
 
-    /// Ends the turn, which is remembered if there is an answer.
+    /// Ends the turn, which is remembered if there is an answer. A thought alone is one only where the model has ended.
     fn end(&mut self, is_remembered: bool) {
-        let Some(message) = self.message.take() else { return };
-        let is_remembered = is_remembered && !self.answer.is_empty();
-        let said = is_remembered.then(|| [message, Message::assistant(self.answer.as_str())]);
-        lock(&self.conversation).end(self.turn, said.into_iter().flatten(), self.info.clone());
+        let Some(said) = self.said.take() else { return };
+        let output = &self.output;
+        let is_whole = self.info.as_ref().is_some_and(|info| info.finish_reason != FinishReason::Cancelled);
+        let is_answer = !output.content.is_empty() || !output.tool_calls.is_empty();
+        let is_remembered = is_remembered && (is_answer || is_whole && !output.is_empty());
+        let turn = is_remembered.then(|| said.into_iter().chain([output.clone().into_message()]));
+        lock(&self.conversation).end(self.turn, turn.into_iter().flatten(), self.info.clone());
     }
 }
 
-readable!(ResponseStream, String);
+readable!(ResponseEvents, OutputEvent);
 
-impl Drop for ResponseStream {
+impl Drop for ResponseEvents {
     fn drop(&mut self) {
         self.end(true);
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
+use pippin_text::{ChatTemplate, ParsedOutput, StopTokens, Tokenizer, ToolCall};
 use serde_json::json;
 
 use crate::testing::{
@@ -11,8 +12,8 @@ use crate::testing::{
 };
 use crate::{
     ChatInput, ChatSession, Constraint, EngineError, FinishReason, GenerateInfo, GenerateParameters,
-    GenerationEvent, LoadOptions, Message, ModelConfiguration, ModelContainer, TextProcessor, TokenEvent,
-    Workload,
+    GenerationEvent, LoadOptions, Message, ModelConfiguration, ModelContainer, Role, TextProcessor,
+    TokenEvent, Workload,
 };
 
 fn with_processor(context: usize, processor: TextProcessor) -> (ModelContainer, Arc<Mutex<Control>>) {
@@ -792,4 +793,127 @@ fn a_constraint_that_cannot_be_followed_is_an_error() {
     let cut = container.generate(vec![1, 5], &choosing(1).with_logit_bias([(1, 50.0)])).expect("accepted");
     let (text, info) = cut.collect_text().expect("no error");
     assert_eq!((text.as_str(), info.expect("an end").finish_reason), ("w1", FinishReason::Length));
+}
+
+/// The fake model with words that think, call, and answer: each token is a whole thought, call or word.
+fn calling() -> ModelContainer {
+    let word = |id: u32| match id % 4 {
+        0 => format!("<tool_call>{{\"name\":\"f\",\"arguments\":{{\"x\":{id}}}}}</tool_call>"),
+        1 => format!("<think>t{id}</think>"),
+        _ => format!("w{id}"),
+    };
+    let mut vocab: serde_json::Map<String, serde_json::Value> =
+        (0..VOCAB).map(|id| (word(id as u32), json!(id))).collect();
+    for (word, id) in [("<think>", 53), ("</think>", 54), ("[UNK]", 59), ("<stop>", STOP)] {
+        vocab.retain(|_, value| *value != json!(id));
+        vocab.insert(word.to_owned(), json!(id));
+    }
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" }
+    });
+    let tokenizer = Tokenizer::from_json(&tokenizer.to_string(), &serde_json::Map::new()).expect("valid");
+    let template = ChatTemplate::from_source(
+        "test",
+        "{# <tool_call> #}{% for m in messages %}<{{ m.role }}> {{ m.content or 'w2' }} {% endfor %}w3",
+    )
+    .expect("valid");
+    with_processor(2048, TextProcessor::new(tokenizer, Some(template), StopTokens::from_iter([STOP]))).0
+}
+
+#[test]
+fn a_session_takes_answers_apart() {
+    let container = calling();
+    let (mut thoughts, mut calls) = (0, 0);
+    for prompt in 0..20 {
+        let mut chat = ChatSession::new(container.clone()).with_parameters(greedy(6));
+        let prompt = vec!["w6"; prompt + 1].join(" ");
+        let mut stream = chat.stream(&prompt).expect("a stream");
+        let text: String = (&mut stream).map(|piece| piece.expect("no error")).collect();
+        assert_eq!(stream.text(), text);
+        assert!(!text.contains('<'), "{text}");
+        assert!(!stream.reasoning().contains('<'), "{}", stream.reasoning());
+        let messages = chat.history();
+        let answer = messages.last().expect("an answer");
+        assert_eq!(answer.tool_calls(), stream.tool_calls());
+        assert_eq!(answer.reasoning().unwrap_or_default(), stream.reasoning());
+        assert_eq!(answer.text().unwrap_or_default(), text);
+        for (at, call) in stream.tool_calls().iter().enumerate() {
+            assert_eq!(
+                (call.id.as_deref(), call.function.name.as_str()),
+                (Some(&*format!("call{at:05}")), "f")
+            );
+        }
+        thoughts += usize::from(!stream.reasoning().is_empty());
+        calls += stream.tool_calls().len();
+        drop(stream);
+
+        chat.clear();
+        let events = chat.stream(&prompt).expect("a stream").into_events();
+        let mut output = ParsedOutput::default();
+        output.extend(events.map(|event| event.expect("no error")));
+        assert_eq!(output.content, text);
+        assert_eq!(output.into_message(), messages[1]);
+    }
+    assert!(thoughts > 2 && calls > 2, "{thoughts} {calls}");
+}
+
+#[test]
+fn calls_are_carried_out_until_there_are_no_more() {
+    let container = calling();
+    let mut rounds = 0;
+    for prompt in 0..20 {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let calls = Arc::clone(&seen);
+        let mut chat = ChatSession::new(container.clone())
+            .with_parameters(greedy(1))
+            .with_max_tool_rounds(100)
+            .with_tool_dispatch(move |call: &ToolCall| {
+                let mut calls = calls.lock().expect("no panic");
+                calls.push(call.clone());
+                match calls.len() % 2 {
+                    0 => Err("broken"),
+                    _ => Ok("w7 w10"),
+                }
+            });
+        let text = chat.respond(&vec!["w6"; prompt + 1].join(" ")).expect("an answer");
+        let seen = seen.lock().expect("no panic");
+        let messages = chat.history();
+        let made: Vec<ToolCall> = messages.iter().flat_map(Message::tool_calls).collect();
+        assert_eq!(made, *seen);
+        let results: Vec<&Message> = messages.iter().filter(|message| message.role() == Role::Tool).collect();
+        assert_eq!(results.len(), seen.len());
+        for (at, (result, call)) in results.iter().zip(seen.iter()).enumerate() {
+            assert_eq!(result.tool_call_id(), call.id.as_deref());
+            let expected = if at % 2 == 0 { "w7 w10" } else { "error: broken" };
+            assert_eq!(result.text().as_deref(), Some(expected));
+            assert!(seen[..at].iter().all(|earlier| earlier.id != call.id));
+        }
+        let last = messages.last().expect("an answer");
+        assert!(last.tool_calls().is_empty());
+        assert_eq!(last.text().unwrap_or_default(), text);
+        rounds += seen.len();
+
+        // As often as it may: the conversation is as it was.
+        if !seen.is_empty() {
+            let mut chat = ChatSession::new(container.clone())
+                .with_parameters(greedy(1))
+                .with_max_tool_rounds(seen.len() - 1)
+                .with_tool_dispatch(|_| Ok::<_, String>("w7 w10"));
+            let first = chat.respond(&vec!["w6"; prompt + 1].join(" "));
+            if let Err(error) = first {
+                assert!(matches!(error, EngineError::TooManyToolRounds { .. }), "{error}");
+                assert!(chat.history().is_empty());
+            }
+            let mut chat = ChatSession::new(container.clone())
+                .with_parameters(greedy(1))
+                .with_max_tool_rounds(0)
+                .with_tool_dispatch(|_| Ok::<_, String>("w7 w10"));
+            let error = chat.respond(&vec!["w6"; prompt + 1].join(" ")).expect_err("no round is allowed");
+            assert!(matches!(error, EngineError::TooManyToolRounds { limit: 0 }), "{error}");
+            assert!(chat.history().is_empty());
+        }
+    }
+    assert!(rounds > 2, "{rounds}");
 }

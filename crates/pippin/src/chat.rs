@@ -22,10 +22,29 @@
 //! # Ok::<(), pippin::EngineError>(())
 //! ```
 //!
+//! A model that calls tools is given their results by a function:
+//!
+//! ```no_run
+//! use pippin::chat::{ChatSession, ToolCall};
+//! use pippin::serde_json::json;
+//!
+//! let tools = [json!({"type": "function", "function": {"name": "time", "parameters": {"type": "object", "properties": {}}}})];
+//! let mut chat = ChatSession::new(pippin::load("qwen3-4b")?)
+//!     .with_tools(tools)
+//!     .with_tool_dispatch(|call: &ToolCall| match call.function.name.as_str() {
+//!         "time" => Ok("a quarter past nine"),
+//!         name => Err(format!("there is no tool named {name}")),
+//!     });
+//! println!("{}", chat.respond("What time is it?")?);
+//! # Ok::<(), pippin::EngineError>(())
+//! ```
+//!
 //! Whoever keeps conversations elsewhere (a server with the client's messages) makes a [`ChatInput`] of them, and gives it
 //! to [`ModelContainer::generate_chat`](crate::ModelContainer::generate_chat).
 
 #[doc(inline)]
-pub use pippin_engine::{ChatInput, ChatSession, ResponseStream};
+pub use pippin_engine::{ChatInput, ChatSession, ResponseEvents, ResponseStream};
 #[doc(inline)]
-pub use pippin_text::{Content, ContentPart, FunctionCall, Message, MessageError, Role, ToolCall};
+pub use pippin_text::{
+    Content, ContentPart, FunctionCall, Message, MessageError, OutputEvent, ParsedOutput, Role, ToolCall,
+};

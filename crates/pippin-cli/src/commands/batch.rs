@@ -164,12 +164,14 @@ fn answer(
     let describe = |error: pippin::EngineError| error::describe(&error);
     let prompt = detail.prompt(&request, model).map_err(describe)?;
     let stream = request.generate(model, &parameters).map_err(describe)?;
-    let mut answer = Collected::read(stream, model, detail).map_err(describe)?;
+    let parser = request.parser(model).map_err(describe)?;
+    let mut answer = Collected::read(stream, model, detail, parser).map_err(describe)?;
     let info = answer.info.take().ok_or("the answer did not come to its end")?;
+    let finish_reason = answer.finish_reason(&info);
     let details = answer.detail(prompt);
     Ok(Answer {
         text: answer.text,
-        finish_reason: info.finish_reason.as_str(),
+        finish_reason,
         prompt_tokens: info.prompt_tokens,
         generated_tokens: info.generated_tokens,
         details,

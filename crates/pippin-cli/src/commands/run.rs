@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pippin::chat::ChatInput;
 use pippin::loading::TextProcessor;
+use pippin::text::OutputParser;
 use pippin::{FinishReason, GenerateInfo, GenerateParameters, GenerationStream, Message, ModelContainer};
 use serde::Serialize;
 
@@ -149,6 +150,22 @@ impl Request {
         }
     }
 
+    /// What takes the answer apart, if it answers a conversation.
+    pub(super) fn parser(&self, model: &ModelContainer) -> pippin::Result<Option<OutputParser>> {
+        match self {
+            Self::Raw(_) => Ok(None),
+            Self::Chat(input) => {
+                let prompt = model.apply_chat_template(input)?;
+                Ok(Some(model.processor().output_parser(&input.tools, &prompt)))
+            }
+        }
+    }
+
+    /// Whether there are tools that the model may call.
+    fn has_tools(&self) -> bool {
+        matches!(self, Self::Chat(input) if !input.tools.is_empty())
+    }
+
     /// Has the model answer.
     pub(super) fn generate(
         &self,
@@ -188,14 +205,20 @@ fn once(
     let stream = request.generate(&loaded.container, parameters)?;
     let _watch = interrupt.watch(stream.cancel_handle());
     let mut writer = AnswerWriter::stdout();
-    let mut collected = Collected::new(json.unwrap_or_default());
+    let mut collected = Collected::new(json.unwrap_or_default(), request.parser(&loaded.container)?);
+    // Who gives tools wants to see calls; without any, the text is shown as it is.
+    let shows_parts = request.has_tools();
     for event in stream {
         match event {
             Ok(event) => {
-                if json.is_none() {
+                if json.is_none() && !shows_parts {
                     writer.piece(event.text())?;
                 }
-                collected.add(event, &loaded.container);
+                for part in collected.add(event, &loaded.container) {
+                    if json.is_none() && shows_parts {
+                        writer.part(&part)?;
+                    }
+                }
             }
             Err(error) => {
                 if json.is_none() {
@@ -211,8 +234,9 @@ fn once(
     // A stream ends with its numbers or with an error.
     let Some(info) = collected.info.take() else { return Ok(()) };
     if json.is_some() {
+        let finish_reason = collected.finish_reason(&info);
         let details = collected.detail(prompt);
-        let answer = Answer::new(collected.text, details, loaded, &info);
+        let answer = Answer::new(collected.text, finish_reason, details, loaded, &info);
         output::data(&format!("{}\n", output::json_line(&answer)))?;
     }
     if stats {
@@ -257,10 +281,16 @@ struct Timings {
 }
 
 impl Answer {
-    fn new(text: String, details: Details, loaded: &Loaded, info: &GenerateInfo) -> Self {
+    fn new(
+        text: String,
+        finish_reason: &'static str,
+        details: Details,
+        loaded: &Loaded,
+        info: &GenerateInfo,
+    ) -> Self {
         Self {
             text,
-            finish_reason: info.finish_reason.as_str(),
+            finish_reason,
             stop_string: match &info.finish_reason {
                 FinishReason::StopString(stop) => Some(stop.clone()),
                 _ => None,

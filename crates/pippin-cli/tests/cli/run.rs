@@ -113,6 +113,63 @@ fn instructions_messages_and_tools_reach_the_template() {
 }
 
 #[test]
+fn calls_and_thoughts_stand_beside_the_text() {
+    let mut model = TinyModel::new();
+    // Each token is a whole answer.
+    let answer = |id: u32| {
+        format!(
+            "<think>hm</think>Hello<tool_call>{{\"name\":\"f\",\"arguments\":{{\"x\":{id}}}}}</tool_call>"
+        )
+    };
+    let mut vocab: serde_json::Map<String, serde_json::Value> =
+        (0..256).map(|id| (answer(id), json!(id))).collect();
+    vocab.insert("[UNK]".to_owned(), json!(256));
+    model.tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"},
+    });
+    model.tokenizer_config["chat_template"] =
+        "{# <think></think><tool_call> #}{% for m in messages %}{{ m.content }} {% endfor %}{{ tools }}"
+            .into();
+    let folder = model.write();
+    let tools = model.file("tools.json");
+    std::fs::write(&tools, r#"[{"type": "function", "function": {"name": "f"}}]"#).expect("written");
+    let tools = tools.to_str().expect("UTF-8");
+    let run = ["run", folder, "hi", "--temp", "0", "--max-tokens", "1"];
+
+    let plain = pippin(&run).answer();
+    assert!(plain.starts_with("<think>hm</think>Hello<tool_call>"), "{plain}");
+    let shown = pippin(&[&run[..], &["--tools", tools]].concat()).answer();
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (2, "Hello"), "{shown}");
+    let call: serde_json::Value = serde_json::from_str(lines[1]).expect("JSON");
+    assert_eq!(call["name"], "f");
+    assert!(call["arguments"]["x"].is_u64(), "{shown}");
+
+    let json = pippin(&[&run[..], &["--tools", tools, "--json"]].concat()).json();
+    let batch = pippin_with(
+        &["run", folder, "--batch", "-", "--temp", "0"],
+        b"{\"prompt\": \"hi\", \"max_tokens\": 1}\n",
+    );
+    for json in [json, batch.json()] {
+        assert!(
+            json["text"].as_str().is_some_and(|text| text.starts_with("<think>hm</think>Hello")),
+            "{json}"
+        );
+        assert_eq!((&json["content"], &json["reasoning_content"]), (&"Hello".into(), &"hm".into()));
+        let call = &json["tool_calls"][0];
+        assert_eq!((&call["type"], &call["function"]["name"]), (&"function".into(), &"f".into()));
+        assert!(call["id"].is_string());
+        assert!(
+            call["function"]["arguments"].as_str().is_some_and(|text| text.starts_with("{\"x\":")),
+            "{json}"
+        );
+    }
+}
+
+#[test]
 fn models_without_a_template_complete() {
     let mut model = TinyModel::new();
     model.tokenizer_config = json!({});

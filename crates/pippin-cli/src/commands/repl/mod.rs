@@ -211,10 +211,10 @@ impl<'a, W: Write> Repl<'a, W> {
     }
 
     fn respond(&mut self, text: &str) -> Result<()> {
-        let mut stream = self.session.stream(text)?;
-        let _watch = self.interrupt.watch(stream.cancel_handle());
-        let outcome = stream.try_for_each(|piece| Ok(self.out.piece(&piece?)?));
-        drop(stream);
+        let mut events = self.session.stream(text)?.into_events();
+        let _watch = self.interrupt.watch(events.cancel_handle());
+        let outcome = events.try_for_each(|part| Ok(self.out.part(&part?)?));
+        drop(events);
         self.last_info = self.session.last_info();
         self.finish(outcome)
     }
