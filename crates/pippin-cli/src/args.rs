@@ -99,6 +99,9 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) chat: ChatArgs,
 
+    #[command(flatten)]
+    pub(crate) form: FormArgs,
+
     /// Answer every line of a file of JSON lines, `-` for standard input, several at once.
     ///
     /// A line is an object with "prompt" or "messages", and perhaps "tools", "template_args", "add_generation_prompt",
@@ -239,6 +242,31 @@ pub(crate) struct TokenizeArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What an answer looks like, whatever the model would rather say.
+#[derive(Clone, Debug, Default, ClapArgs)]
+#[group(id = "form", multiple = false)]
+pub(crate) struct FormArgs {
+    /// Answer with a JSON document that this JSON Schema accepts; `-` for standard input.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Form of the answer")]
+    pub(crate) schema: Option<Source>,
+
+    /// Answer with a JSON object.
+    #[arg(long, help_heading = "Form of the answer")]
+    pub(crate) json_object: bool,
+
+    /// Answer with a text that this regular expression matches as a whole.
+    #[arg(long, value_name = "PATTERN", help_heading = "Form of the answer")]
+    pub(crate) regex: Option<String>,
+
+    /// Answer with one of these texts, separated by commas.
+    #[arg(long, value_name = "A,B", value_delimiter = ',', help_heading = "Form of the answer")]
+    pub(crate) choice: Vec<String>,
+
+    /// Answer with a text of this grammar in Lark's notation; `-` for standard input.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Form of the answer")]
+    pub(crate) grammar: Option<Source>,
 }
 
 /// Show what a model is: family, size, quantization, context, template, files.

@@ -93,7 +93,8 @@ impl From<&EngineError> for Exit {
             | EngineError::PromptTooLong { .. }
             | EngineError::PromptTooLarge { .. }
             | EngineError::TokenOutOfRange { .. }
-            | EngineError::NoChatTemplate { .. } => Self::BadInput,
+            | EngineError::NoChatTemplate { .. }
+            | EngineError::Grammar(_) => Self::BadInput,
             EngineError::DeviceUnavailable(_) => Self::DeviceUnavailable,
             _ => Self::Failure,
         }

@@ -4,14 +4,15 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use pippin::config::{ConfigInputs, ConfigSource};
+use pippin::generate::Constraint;
 use pippin::hub::{ModelRegistry, ModelSearch, SearchSort, looks_like_model};
 use pippin::measure::Workload;
 use pippin::{EngineConfig, EngineError, GenerateParameters, LoadOptions, Message};
 use serde_json::{Map, Value};
 
 use crate::args::{
-    BenchArgs, BenchFormat, ChatArgs, Counts, PullArgs, RecommendArgs, RunArgs, SearchArgs, ServeArgs,
-    ShowArgs, SortBy, TokenizeArgs,
+    BenchArgs, BenchFormat, ChatArgs, Counts, FormArgs, PullArgs, RecommendArgs, RunArgs, SearchArgs,
+    ServeArgs, ShowArgs, SortBy, TokenizeArgs,
 };
 use crate::commands::Detail;
 use crate::env;
@@ -78,6 +79,31 @@ fn state_folder() -> Option<PathBuf> {
     })
 }
 
+impl FormArgs {
+    /// The sources that are read.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
+        [&self.schema, &self.grammar].into_iter().flatten()
+    }
+
+    /// The constraint, read from its file.
+    pub(crate) fn read(self) -> Result<Option<Constraint>> {
+        let Self { schema, json_object, regex, choice, grammar } = self;
+        Ok(if let Some(source) = schema {
+            Some(Constraint::JsonSchema(source.json()?))
+        } else if let Some(source) = grammar {
+            Some(Constraint::Grammar(source.text()?))
+        } else if json_object {
+            Some(Constraint::JsonObject)
+        } else if let Some(pattern) = regex {
+            Some(Constraint::Regex(pattern))
+        } else if !choice.is_empty() {
+            Some(Constraint::Choice(choice))
+        } else {
+            None
+        })
+    }
+}
+
 /// What `pippin run` does.
 #[derive(Debug)]
 pub(crate) struct RunSettings {
@@ -85,6 +111,8 @@ pub(crate) struct RunSettings {
     pub(crate) load: LoadOptions,
     pub(crate) parameters: GenerateParameters,
     pub(crate) chat: ChatSettings,
+    /// What the answers look like.
+    pub(crate) form: FormArgs,
     pub(crate) mode: Mode,
     pub(crate) stats: bool,
     /// What is reported besides the text.
@@ -307,6 +335,7 @@ impl RunSettings {
             prompt,
             raw,
             chat,
+            form,
             batch,
             parameters,
             load,
@@ -320,7 +349,7 @@ impl RunSettings {
         let parameters = parameters.into_parameters()?;
         let config = surroundings.configured(|inputs| load.add_to(inputs))?;
         let chat = ChatSettings::new(chat, raw);
-        let stdin_readers = check_stdin(chat.sources().chain(&batch))?;
+        let stdin_readers = check_stdin(chat.sources().chain(form.sources()).chain(&batch))?;
         let detail = Detail { tokens, logprobs };
         if detail != Detail::default() && !json && batch.is_none() {
             let flag = if tokens { "--tokens" } else { "--logprobs" };
@@ -369,6 +398,7 @@ impl RunSettings {
             load,
             parameters,
             chat,
+            form,
             mode,
             stats,
             detail,

@@ -19,7 +19,8 @@ use crate::settings::{ChatSettings, Mode, RunSettings, with_system};
 
 /// Runs in the mode that was decided on.
 pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt) -> Result<()> {
-    let RunSettings { model, load, parameters, chat, mode, stats, detail, hint, config, yes } = settings;
+    let RunSettings { model, load, mut parameters, chat, form, mode, stats, detail, hint, config, yes } =
+        settings;
     if let Some(hint) = hint {
         output::hint(&hint);
     }
@@ -27,6 +28,7 @@ pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt
     let download = if yes { Download::Agreed } else { Download::Ask };
     let model = model::find(&model, &config, download)?;
     let chat = Conversation::read(chat)?;
+    parameters.constraint = form.read()?;
     match mode {
         Mode::Once { prompt, reads_stdin, json } => {
             let prompt = join(prompt, reads_stdin, chat.raw)?;

@@ -258,3 +258,29 @@ fn a_batch_answers_while_lines_still_come() {
     drop(input);
     assert!(child.wait().expect("ends").success());
 }
+
+#[test]
+fn an_answer_has_the_form_that_is_asked_for() {
+    let answer = |arguments: &[&str]| {
+        let common = ["run", "What is 17 plus 25?", "--temp", "0", "--max-tokens", "120"];
+        pippin(&[&common[..], arguments].concat()).answer().trim_end_matches('\n').to_owned()
+    };
+    assert!(["red", "a plum"].contains(&answer(&["--choice", "red,a plum"]).as_str()));
+    let number = answer(&["--regex", "[0-9]{2}"]);
+    assert!(number.len() == 2 && number.parse::<u8>().is_ok(), "{number}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("schema.json");
+    let schema = json!({"type": "object", "properties": {"sum": {"type": "integer", "minimum": 0, "maximum": 999}},
+        "required": ["sum"], "additionalProperties": false});
+    std::fs::write(&file, schema.to_string()).expect("written");
+    let file = file.to_str().expect("a name");
+    let document: Value = serde_json::from_str(&answer(&["--schema", file])).expect("JSON");
+    assert!(document["sum"].is_number(), "{document}");
+
+    std::fs::write(file, json!({"properties": {"a": {"not": {}}}}).to_string()).expect("written");
+    let outcome = pippin(&["run", "x", "--schema", file]);
+    assert_eq!(outcome.code, Some(5), "{outcome:?}");
+    assert!(outcome.stderr.contains("#/properties/a/not") && outcome.stdout.is_empty(), "{outcome:?}");
+    let outcome = pippin(&["run", "x", "--json-object", "--regex", "a"]);
+    assert_eq!(outcome.code, Some(2), "{outcome:?}");
+}
