@@ -312,8 +312,10 @@ fn values_that_cannot_be_quantized() {
     assert!(matches!(quantize_affine(&values, 2, 32, mxfp4, Dtype::F32), Err(WeightsError::Spec { .. })));
     let empty = quantize_affine(&[], 0, 32, spec, Dtype::F32).unwrap();
     assert!(empty.dequantize().unwrap().is_empty());
-    let wide = quantize_affine(&[], 0, 1 << 50, spec, Dtype::F32).unwrap();
+    let wide = quantize_affine(&[], 0, 1 << 16, spec, Dtype::F32).unwrap();
     assert!(wide.dequantize().unwrap().is_empty() && wide.dequantize_as_stored("w").is_ok());
+    // Nobody would come to the end of such a row.
+    assert!(matches!(quantize_affine(&[], 0, 1 << 50, spec, Dtype::F32), Err(WeightsError::Size { .. })));
     let empty = quantize_affine(&[], 3, 0, spec, Dtype::F32).unwrap();
     assert!(empty.dequantize().unwrap().is_empty());
 }
@@ -331,7 +333,7 @@ fn values_that_cannot_be_minifloats() {
         assert!(matches!(groups, Err(WeightsError::Quantized { .. })), "{mode}");
         let dtype = quantize(&values, 2, 32, mode, Dtype::U8);
         assert!(matches!(dtype, Err(WeightsError::WrongDtype { .. })), "{mode}");
-        let empty = quantize(&[], 0, 1 << 50, mode, Dtype::F32).unwrap();
+        let empty = quantize(&[], 0, 1 << 16, mode, Dtype::F32).unwrap();
         assert!(empty.dequantize().unwrap().is_empty() && empty.dequantize_as_stored("w").is_ok());
         assert!(quantize(&[], 3, 0, mode, Dtype::F32).unwrap().dequantize().unwrap().is_empty());
     }

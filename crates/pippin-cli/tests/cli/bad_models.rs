@@ -88,8 +88,9 @@ fn weights_of_another_shape() {
 #[test]
 fn unknown_model_types() {
     run_model(|model| model.config["model_type"] = "perceptron\u{1b}[31m".into())
-        .fails(4, &["config.json", "model_type", "perceptron", "llama", "qwen3"])
+        .fails(4, &["config.json", "model_type", "perceptron", "docs/models.md"])
         .hints("newer version");
+    run_model(|model| model.config["model_type"] = "qwen33".into()).fails(4, &["supported: qwen3, "]);
 }
 
 #[test]
