@@ -1,5 +1,5 @@
 //! Vocabularies, and answers that are drawn at random under a guide's masks.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::sync::Arc;
 

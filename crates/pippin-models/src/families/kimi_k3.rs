@@ -63,21 +63,8 @@ fn text(config: &Config) -> Result<DecoderSpec> {
         }
         _ => None,
     };
-    let first = match fields.get("first_k_dense_replace") {
-        Some(_) => fields.index("first_k_dense_replace")?,
-        None => 0,
-    };
-    let step = fields.count_or("moe_layer_freq", 1, limits::LAYERS)?;
     let group = fields.count("attn_res_block_size")?;
-    let layer = |(index, is_linear): (usize, bool)| {
-        let mixer = match is_linear {
-            true => Part::GatedDelta(delta.clone()),
-            false => Part::Latent(latent.clone()),
-        };
-        let network = match mixture.as_ref().filter(|_| index >= first && index % step == 0) {
-            Some(mixture) => Part::Experts(mixture.clone()),
-            None => Part::Dense(dense.clone()),
-        };
+    let layer = |(index, [mixer, network]): (usize, [Part; 2])| {
         let mix = |[norm, score]: [&'static str; 2], begins| {
             Some(ResidualMix { norm: NormSpec::rms(norm, eps), score, begins })
         };
@@ -96,8 +83,10 @@ fn text(config: &Config) -> Result<DecoderSpec> {
             },
         ])
     };
-    let layers = kimi_linear::linear_layers(linear, sizes.layers)?;
-    let layers = layers.into_iter().enumerate().map(layer).collect();
+    let mixers = kimi_linear::Mixers { delta, latent };
+    let mixture = mixture.as_ref();
+    let parts = kimi_linear::parts_of_layers(fields, linear, sizes.layers, &mixers, &dense, mixture)?;
+    let layers = parts.into_iter().enumerate().map(layer).collect();
     let final_mix = group.map(|_| ResidualMix {
         norm: NormSpec::rms("language_model.model.output_attn_res_norm", eps),
         score: "language_model.model.output_attn_res_proj",

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use pippin_tensor::{Activation, Gate, RopeFrequencies, RopeSpec, RouterSpec, ScoreFunction};
 
-use super::common::{Sizes, head_weights};
+use super::common::{Sizes, head_weights, pre_norm_layer};
 use crate::config::Fields;
 use crate::parts::{
     DeltaInput, DeltaProjections, Dense, DenseForm, Experts, GatedDelta, Latent, NormSpec, Part, SharedExpert,
 };
 use crate::published::Tensors;
-use crate::spec::{Block, Head, HeadWeights, LayerSpec};
+use crate::spec::{Head, HeadWeights};
 use crate::{Config, DecoderSpec, Result, limits};
 
 pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
@@ -28,26 +28,9 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
         Some(value) if value.as_u64() == Some(0) => None,
         _ => Some(experts(fields)?),
     };
-    let first = match fields.get("first_k_dense_replace") {
-        Some(_) => fields.index("first_k_dense_replace")?,
-        None => 0,
-    };
-    let step = fields.count_or("moe_layer_freq", 1, limits::LAYERS)?;
-    let layer = |(index, is_linear): (usize, bool)| {
-        let mixer = match is_linear {
-            true => Part::GatedDelta(delta.clone()),
-            false => Part::Latent(latent.clone()),
-        };
-        let network = match mixture.as_ref().filter(|_| index >= first && index % step == 0) {
-            Some(mixture) => Part::Experts(mixture.clone()),
-            None => Part::Dense(dense.clone()),
-        };
-        LayerSpec::Blocks(vec![
-            Block::pre_norm(NormSpec::rms("input_layernorm", eps), mixer),
-            Block::pre_norm(NormSpec::rms("post_attention_layernorm", eps), network),
-        ])
-    };
-    let layers = linear_layers(linear, sizes.layers)?.into_iter().enumerate().map(layer).collect();
+    let mixers = Mixers { delta, latent };
+    let parts = parts_of_layers(fields, linear, sizes.layers, &mixers, &dense, mixture.as_ref())?;
+    let layers = parts.into_iter().map(|[mixer, network]| pre_norm_layer(eps, mixer, network)).collect();
     let weights = match fields.get("tie_word_embeddings") {
         Some(_) => head_weights(fields)?,
         None => HeadWeights::Separate,
@@ -55,11 +38,40 @@ pub(crate) fn spec(config: &Config) -> Result<DecoderSpec> {
     Ok(sizes.decoder(layers, NormSpec::rms("model.norm", eps), Head::new(weights)))
 }
 
-/// Which layers are delta nets, from a list of their numbers, which begin with one.
-pub(crate) fn linear_layers(linear: Fields<'_>, layers: usize) -> Result<Vec<bool>> {
+/// The two kinds of layers in which tokens see each other.
+pub(crate) struct Mixers {
+    pub(crate) delta: GatedDelta,
+    pub(crate) latent: Latent,
+}
+
+/// The mixer and the network of each layer. Which layers are delta nets is a list of their numbers, which begin with one.
+pub(crate) fn parts_of_layers(
+    fields: Fields<'_>,
+    linear: Fields<'_>,
+    layers: usize,
+    mixers: &Mixers,
+    dense: &Dense,
+    mixture: Option<&Experts>,
+) -> Result<Vec<[Part; 2]>> {
     let expected = "a list of numbers of layers";
     let numbers = linear.indices("kda_layers")?.ok_or_else(|| linear.missing("kda_layers", expected))?;
-    Ok((1..=layers).map(|number| numbers.contains(&number)).collect())
+    let first = match fields.get("first_k_dense_replace") {
+        Some(_) => fields.index("first_k_dense_replace")?,
+        None => 0,
+    };
+    let step = fields.count_or("moe_layer_freq", 1, limits::LAYERS)?;
+    let parts = |index: usize| {
+        let mixer = match numbers.contains(&(index + 1)) {
+            true => Part::GatedDelta(mixers.delta.clone()),
+            false => Part::Latent(mixers.latent.clone()),
+        };
+        let network = match mixture.filter(|_| index >= first && index.is_multiple_of(step)) {
+            Some(mixture) => Part::Experts(mixture.clone()),
+            None => Part::Dense(dense.clone()),
+        };
+        [mixer, network]
+    };
+    Ok((0..layers).map(parts).collect())
 }
 
 pub(crate) fn delta(linear: Fields<'_>, eps: f32) -> Result<GatedDelta> {

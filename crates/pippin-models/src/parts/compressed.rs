@@ -281,9 +281,8 @@ impl CompressedAttention {
         if let Some(compressor) = &weights.compressor {
             self.compress(weights, compressor, place, pass, to_compress)?;
         }
-        // An index chooses for layers behind this one, too.
-        let keeps_only = input.rows == Rows::None;
-        if keeps_only {
+        // Only the last layer that keeps anything is asked for no rows, so that nothing waits for what its index would choose.
+        if input.rows == Rows::None {
             return Ok(None);
         }
 
