@@ -11,7 +11,9 @@ use crate::constrained::Constraints;
 use crate::estimate::{MemoryPlan, ModelMemory};
 use crate::monitor::{ModelPerformance, Record};
 use crate::processor::{ChatInput, TextProcessor};
-use crate::scheduler::{Command, Job, Request, Scheduler, Worker};
+use crate::scheduler::{Command, Job, Request, Scheduler, ScoreRequest, Worker};
+use crate::score::ScoreTask;
+use crate::steering::Steering;
 use crate::stream::{CancelHandle, GenerationStream, TokenStream};
 use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, Workload, device};
 
@@ -276,8 +278,13 @@ impl ModelContainer {
         Ok(self.tokenizer().encode(prompt, false)?)
     }
 
-    /// Refuses a prompt that no context of this size could hold, before time and memory go into its tokens.
-    fn check_size(&self, prompt: &str) -> Result<()> {
+    /// Refuses a text that the context could not hold whatever its tokens are, before time and memory go into them.
+    /// [`encode`](Self::encode) does not ask: it is not only for prompts.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::PromptTooLarge`]
+    pub fn check_size(&self, prompt: &str) -> Result<()> {
         let (bytes, context) = (prompt.len(), self.inner.memory.context);
         match self.tokenizer().least_tokens(bytes) {
             Some(least) if least >= context => Err(EngineError::PromptTooLarge { bytes, least, context }),
@@ -293,9 +300,12 @@ impl ModelContainer {
     /// the vocabulary, or a model whose thread has died.
     pub fn generate(&self, prompt: Vec<u32>, parameters: &GenerateParameters) -> Result<GenerationStream> {
         let mut strings = parameters.stop.clone();
-        strings.extend(self.inner.processor.stop_strings.iter().cloned());
+        if !parameters.ignore_eos {
+            strings.extend(self.inner.processor.stop_strings.iter().cloned());
+        }
         let stop = StopStrings::new(&strings)?;
-        Ok(GenerationStream::new(self.generate_tokens(prompt, parameters)?, stop, strings))
+        let tokens = self.generate_tokens(prompt, parameters)?;
+        Ok(GenerationStream::new(tokens, stop, strings, parameters.min_tokens))
     }
 
     /// Continues a text as it stands, without the chat template.
@@ -329,12 +339,14 @@ impl ModelContainer {
     pub fn generate_tokens(&self, prompt: Vec<u32>, parameters: &GenerateParameters) -> Result<TokenStream> {
         parameters.validate()?;
         let vocab = self.inner.info.vocab_size;
-        if let Some(token) = parameters.logit_bias.keys().find(|token| **token as usize >= vocab) {
-            return Err(EngineError::parameter(
-                "logit_bias",
-                format!("token {token}"),
-                "tokens of the vocabulary",
-            ));
+        let is_unknown = |token: &&u32| **token as usize >= vocab;
+        let mut fields = [
+            ("logit_bias", parameters.logit_bias.keys().find(is_unknown)),
+            ("stop_token_ids", parameters.stop_token_ids.iter().find(is_unknown)),
+        ]
+        .into_iter();
+        if let Some((field, Some(token))) = fields.find(|(_, unknown)| unknown.is_some()) {
+            return Err(EngineError::parameter(field, format!("token {token}"), "tokens of the vocabulary"));
         }
         self.check(&prompt)?;
         let prompt_tokens = prompt.len();
@@ -347,20 +359,34 @@ impl ModelContainer {
         // On the caller's side: compiling takes time, and the model's thread has none.
         let inner = &self.inner;
         let constrained = inner.constraints.prepare(parameters, &prompt, &inner.processor, vocab)?;
+        let (stop, protected) = self.stop_tokens(parameters);
+        let steering = Box::new(Steering::new(parameters, constrained, &stop, vocab));
         let (events, receiver) = crate::channel::channel();
         let cancel = CancelHandle::default();
         let request = Request {
             tokens: prompt,
             parameters: Arc::new(GenerateParameters { constraint: None, ..parameters.clone() }),
-            constrained,
-            stop: Arc::clone(&self.inner.stop),
-            protected: Arc::clone(&self.inner.protected),
+            steering,
+            stop: Arc::clone(&stop),
+            protected,
             events,
             cancelled: Arc::clone(&cancel.0),
         };
         let submitted = Instant::now();
         self.inner.worker.send(Command::Generate(request))?;
-        Ok(TokenStream::new(receiver, cancel, Arc::clone(&self.inner), submitted, prompt_tokens))
+        Ok(TokenStream::new(receiver, cancel, Arc::clone(&self.inner), stop, submitted, prompt_tokens))
+    }
+
+    /// The tokens that end an answer, and those that XTC never removes.
+    fn stop_tokens(&self, parameters: &GenerateParameters) -> (Arc<StopTokens>, Arc<[u32]>) {
+        let Inner { stop, protected, .. } = &*self.inner;
+        let own = &parameters.stop_token_ids;
+        if own.is_empty() && !parameters.ignore_eos {
+            return (Arc::clone(stop), Arc::clone(protected));
+        }
+        let models = stop.iter().filter(|_| !parameters.ignore_eos);
+        let stop = StopTokens::from_iter(models.chain(own.iter().copied()));
+        (Arc::new(stop), protected.iter().chain(own).copied().collect())
     }
 
     /// The log-probability of each token but the first, given those before it.
@@ -369,16 +395,32 @@ impl ModelContainer {
     ///
     /// No tokens, more than the context holds, or one outside the vocabulary.
     pub fn score(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        self.check(tokens)?;
+        let scores = self.score_tokens(tokens.to_vec(), 0)?.wait()?;
+        Ok(scores.into_iter().map(|score| score.logprob).collect())
+    }
+
+    /// Begins to score tokens: for each but the first its log-probability, given those before it, and the `top_logprobs`
+    /// likeliest tokens in its place. It runs beside other requests, and is cancelled when the task is dropped.
+    ///
+    /// # Errors
+    ///
+    /// No tokens, more than the context holds, one outside the vocabulary, or `top_logprobs` above 20.
+    pub fn score_tokens(&self, tokens: Vec<u32>, top_logprobs: usize) -> Result<ScoreTask> {
+        if top_logprobs > GenerateParameters::MAX_TOP_LOGPROBS {
+            return Err(EngineError::parameter("top_logprobs", top_logprobs, "at most 20"));
+        }
+        self.check(&tokens)?;
         if tokens.len() > self.inner.memory.context {
             return Err(EngineError::PromptTooLong {
                 prompt: tokens.len(),
                 context: self.inner.memory.context,
             });
         }
-        let (reply, answer) = channel();
-        self.inner.worker.send(Command::Job(Job::Score { tokens: tokens.to_vec(), reply }))?;
-        answer.recv().unwrap_or_else(|_| Err(self.inner.worker.death()))
+        let (reply, scores) = crate::channel::channel();
+        let cancel = CancelHandle::default();
+        let request = ScoreRequest { tokens, top_logprobs, reply, cancelled: Arc::clone(&cancel.0) };
+        self.inner.worker.send(Command::Job(Job::Score(request)))?;
+        Ok(ScoreTask::new(scores, cancel, Arc::clone(&self.inner)))
     }
 
     /// Times a workload: one repetition to warm up, then as many as asked for. Other requests wait meanwhile.

@@ -152,6 +152,9 @@ pub enum EngineError {
         /// How often it may.
         limit: usize,
     },
+    /// Scoring was cancelled before it was done.
+    #[error("scoring was cancelled")]
+    ScoreCancelled,
     /// The operating system refused a thread.
     #[error("cannot start the model's thread: {0}")]
     Thread(std::io::Error),
@@ -226,7 +229,7 @@ impl EngineError {
                 "try again when a model is free, unpin one, or raise the number (max_loaded_models)".to_owned()
             }
             Self::ModelInUse { .. } => "try again when its requests have ended".to_owned(),
-            Self::LoadCancelled { .. } => return None,
+            Self::LoadCancelled { .. } | Self::ScoreCancelled => return None,
             Self::SessionBusy => {
                 "read the answer's stream to its end or drop it; clone the session for a second answer beside it".to_owned()
             }

@@ -60,7 +60,9 @@ mod open;
 mod processor;
 mod run_state;
 mod scheduler;
+mod score;
 mod session;
+mod steering;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -91,11 +93,12 @@ pub use open::{LoadProgress, LoadTask, ModelOpener};
 pub use pippin_grammar::GrammarError;
 pub use pippin_hub::{ModelConfiguration, ModelLocation, ModelRegistry};
 pub use pippin_models::{LanguageModel, ModelInfo};
-pub use pippin_sampling::{Constraint, GenerateParameters};
+pub use pippin_sampling::{Constraint, GenerateParameters, TokenLogprob, TokenScore};
 pub use pippin_tensor::{KvFormat, Numerics};
 pub use pippin_text::{Message, Role};
 pub use processor::{ChatInput, TextProcessor};
 pub use run_state::{RunState, RunningModel, RunningProcess, run_folder, running, running_in};
+pub use score::ScoreTask;
 pub use session::{ChatSession, ResponseEvents, ResponseStream};
 pub use stream::{
     CancelHandle, FinishReason, GenerateInfo, GenerationEvent, GenerationStream, TokenEvent, TokenStream,

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use pippin_text::{StopStrings, StreamDecoder};
+use pippin_sampling::TokenLogprob;
+use pippin_text::{StopOutput, StopStrings, StopTokens, StreamDecoder};
 
 use crate::channel::{Receiver, Wait};
 use crate::container::Inner;
@@ -69,7 +70,7 @@ pub(crate) use readable;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// The model generated one of its stop tokens, or the answer is all that its constraint asks for.
+    /// The model generated a stop token, its own or one of the request's, or the answer is all that its constraint asks for.
     Stop,
     /// This stop string appeared.
     StopString(String),
@@ -161,6 +162,8 @@ pub enum TokenEvent {
         id: u32,
         /// Its log-probability, where the parameters ask for it.
         logprob: Option<f32>,
+        /// The likeliest tokens in its place, likeliest first, as many as the parameters ask for.
+        top_logprobs: Vec<TokenLogprob>,
     },
     /// The end.
     Info(GenerateInfo),
@@ -180,6 +183,8 @@ pub struct TokenStream {
     cancel: CancelHandle,
     /// Keeps the model alive, and knows why its thread has died.
     model: Arc<Inner>,
+    /// What ends the answer and is not shown.
+    stop: Arc<StopTokens>,
     /// Where the request was counted when it began, and is when it ends.
     record: Arc<Record>,
     submitted: Instant,
@@ -197,6 +202,7 @@ impl TokenStream {
         events: Receiver<Event>,
         cancel: CancelHandle,
         model: Arc<Inner>,
+        stop: Arc<StopTokens>,
         submitted: Instant,
         prompt_tokens: usize,
     ) -> Self {
@@ -206,6 +212,7 @@ impl TokenStream {
             events,
             cancel,
             model,
+            stop,
             record,
             submitted,
             started: None,
@@ -230,12 +237,12 @@ impl TokenStream {
                     self.cached_tokens = cached;
                     self.started = Some(at);
                 }
-                Some(Event::Token { token, logprob, at }) => {
+                Some(Event::Token { token: id, logprob, top_logprobs, at }) => {
                     self.generated_tokens += 1;
                     self.first.get_or_insert(at);
                     self.last = Some(at);
-                    if !self.model.processor.stop_tokens.contains(token) {
-                        return Poll::Ready(Some(Ok(TokenEvent::Token { id: token, logprob })));
+                    if !self.stop.contains(id) {
+                        return Poll::Ready(Some(Ok(TokenEvent::Token { id, logprob, top_logprobs })));
                     }
                 }
                 Some(Event::Finished { reason, at }) => {
@@ -315,6 +322,8 @@ pub enum GenerationEvent {
         text: String,
         /// The token's log-probability, where the parameters ask for it.
         logprob: Option<f32>,
+        /// The likeliest tokens in its place, likeliest first, as many as the parameters ask for.
+        top_logprobs: Vec<TokenLogprob>,
     },
     /// Text that was held back until the end.
     Chunk(String),
@@ -345,17 +354,24 @@ pub struct GenerationStream {
     decoder: StreamDecoder,
     stop: StopStrings,
     stop_strings: Vec<String>,
+    /// Tokens of which stop strings are not looked for.
+    min_tokens: usize,
     /// What follows the event that was returned last.
     pending: VecDeque<GenerationEvent>,
     is_done: bool,
 }
 
 impl GenerationStream {
-    /// A stream that ends at any of these strings.
-    pub(crate) fn new(tokens: TokenStream, stop: StopStrings, stop_strings: Vec<String>) -> Self {
+    /// A stream that ends at any of these strings behind the first `min_tokens` tokens.
+    pub(crate) fn new(
+        tokens: TokenStream,
+        stop: StopStrings,
+        stop_strings: Vec<String>,
+        min_tokens: usize,
+    ) -> Self {
         // Special tokens are text, as in mlx-lm: markers of tool calls and reasoning are among them.
         let decoder = StreamDecoder::new(&tokens.model.processor.tokenizer, false);
-        Self { tokens, decoder, stop, stop_strings, pending: VecDeque::new(), is_done: false }
+        Self { tokens, decoder, stop, stop_strings, min_tokens, pending: VecDeque::new(), is_done: false }
     }
 
     /// A handle to cancel the request from elsewhere.
@@ -388,7 +404,7 @@ impl GenerationStream {
             return Poll::Ready(None);
         }
         let event = ready!(self.tokens.receive(wait)).map(|event| match event? {
-            TokenEvent::Token { id, logprob } => self.token(id, logprob),
+            TokenEvent::Token { id, logprob, top_logprobs } => self.token(id, logprob, top_logprobs),
             TokenEvent::Info(info) => self.end(info),
         });
         // After an error of the decoder, the tokens that follow have no text to stand in.
@@ -396,19 +412,24 @@ impl GenerationStream {
         Poll::Ready(event)
     }
 
-    fn token(&mut self, id: u32, logprob: Option<f32>) -> Result<GenerationEvent> {
+    fn token(
+        &mut self,
+        id: u32,
+        logprob: Option<f32>,
+        top_logprobs: Vec<TokenLogprob>,
+    ) -> Result<GenerationEvent> {
         let piece = self.decoder.push(id)?.unwrap_or_default();
-        let found = self.stop.push(&piece);
+        let found = self.look(piece);
         if let Some(index) = found.stopped {
             let info = self.tokens.stop(self.stop_string(index));
             self.pending.push_back(GenerationEvent::Info(info));
         }
-        Ok(GenerationEvent::Token { id, text: found.text, logprob })
+        Ok(GenerationEvent::Token { id, text: found.text, logprob, top_logprobs })
     }
 
     fn end(&mut self, mut info: GenerateInfo) -> Result<GenerationEvent> {
         let piece = self.decoder.finish()?;
-        let mut found = self.stop.push(&piece);
+        let mut found = self.look(piece);
         match found.stopped {
             Some(index) => {
                 let reason = self.stop_string(index);
@@ -422,6 +443,14 @@ impl GenerationStream {
         }
         self.pending.push_back(GenerationEvent::Info(info));
         Ok(GenerationEvent::Chunk(found.text))
+    }
+
+    /// Looks for stop strings where they count.
+    fn look(&mut self, text: String) -> StopOutput {
+        match self.tokens.generated_tokens > self.min_tokens {
+            true => self.stop.push(&text),
+            false => StopOutput { text, stopped: None },
+        }
     }
 
     fn stop_string(&self, index: usize) -> FinishReason {

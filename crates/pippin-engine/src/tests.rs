@@ -141,6 +141,100 @@ fn the_configurations_stop_strings_count_too() {
     assert_eq!(stream.collect_text().expect("no error").0, words(&expected[..2]) + " ");
 }
 
+#[test]
+fn the_likeliest_tokens_come_with_the_one_that_is_drawn() {
+    let (container, _) = container(256);
+    let parameters = greedy(8).with_logprobs(true).with_top_logprobs(4);
+    let stream = container.generate(vec![1, 2, 3], &parameters).expect("accepted");
+    let mut count = 0;
+    for event in stream {
+        let GenerationEvent::Token { id, logprob, top_logprobs, .. } = event.expect("no error") else {
+            continue;
+        };
+        assert_eq!((top_logprobs.len(), top_logprobs[0].token), (4, id));
+        assert_eq!(Some(top_logprobs[0].logprob), logprob);
+        assert!(top_logprobs.is_sorted_by(|a, b| a.logprob >= b.logprob));
+        count += 1;
+    }
+    assert_eq!(count, 8);
+    let plain = container.generate(vec![1, 2, 3], &greedy(8).with_logprobs(true)).expect("accepted");
+    for event in plain {
+        if let GenerationEvent::Token { top_logprobs, .. } = event.expect("no error") {
+            assert!(top_logprobs.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_request_has_stop_tokens_of_its_own() {
+    let (container, _) = container(256);
+    let expected = continuation(&[1, 2, 3], 30);
+    let at = (1..30).find(|at| !expected[..*at].contains(&expected[*at])).expect("one that comes once");
+    let (found, info) = tokens(&container, &[1, 2, 3], &greedy(30).with_stop_token_ids([expected[at]]));
+    assert_eq!(found, expected[..at]);
+    assert_eq!((info.generated_tokens, info.finish_reason), (at + 1, FinishReason::Stop));
+    let parameters = greedy(30).with_stop_token_ids([VOCAB as u32]);
+    let error = container.generate(vec![1], &parameters).expect_err("refused");
+    assert!(matches!(error, EngineError::Parameter { field: "stop_token_ids", .. }), "{error}");
+}
+
+#[test]
+fn an_answer_goes_on_past_the_models_end() {
+    let mut processor = processor();
+    processor.stop_strings = vec!["<stop> <stop> <stop>".to_owned()];
+    let (container, _) = with_processor(256, processor);
+    let parameters = greedy(5).with_logit_bias([(STOP, 100.0)]).with_ignore_eos(true);
+    let (found, info) = tokens(&container, &[1], &parameters);
+    assert_eq!((found, info.finish_reason), (vec![STOP; 5], FinishReason::Length));
+    let stream = container.generate(vec![1], &parameters).expect("accepted");
+    assert_eq!(stream.collect_text().expect("no error").0, ["<stop>"; 5].join(" "));
+    // What the request itself names ends it all the same.
+    for ends in [parameters.clone().with_stop_token_ids([STOP]), parameters.with_stop(["<stop>"])] {
+        let (text, info) =
+            container.generate(vec![1], &ends).expect("accepted").collect_text().expect("no error");
+        let info = info.expect("an end");
+        assert_eq!((text.as_str(), info.generated_tokens, info.finish_reason.as_str()), ("", 1, "stop"));
+    }
+}
+
+#[test]
+fn stop_strings_count_after_the_least_length() {
+    let (container, _) = container(256);
+    // The same token again and again.
+    let parameters =
+        |least| greedy(20).with_logit_bias([(7, 100.0)]).with_stop(["w7"]).with_min_tokens(least);
+    for least in [0, 1, 4] {
+        let stream = container.generate(vec![1], &parameters(least)).expect("accepted");
+        let (text, info) = stream.collect_text().expect("no error");
+        let info = info.expect("an end");
+        assert_eq!(text.trim_end(), ["w7"].repeat(least).join(" "));
+        assert_eq!((info.generated_tokens, info.finish_reason.as_str()), (least + 1, "stop"));
+    }
+}
+
+#[test]
+fn scoring_can_be_awaited_and_cancelled() {
+    let (container, control) = container(100_000);
+    let tokens: Vec<u32> = (0..40).map(|i| i % 7).collect();
+    let scores = container.score_tokens(tokens.clone(), 2).expect("accepted").wait().expect("scored");
+    let plain = container.score(&tokens).expect("scored");
+    assert_eq!(scores.iter().map(|score| score.logprob).collect::<Vec<_>>(), plain);
+    assert!(scores.iter().all(|score| score.top_logprobs.len() == 2));
+    let error = container.score_tokens(tokens, 21).expect_err("refused");
+    assert!(matches!(error, EngineError::Parameter { field: "top_logprobs", .. }), "{error}");
+
+    lock(&control).delay = Duration::from_millis(1);
+    let task = container.score_tokens(vec![1; 90_000], 0).expect("accepted");
+    let handle = task.cancel_handle();
+    assert!(!handle.is_cancelled());
+    std::thread::spawn(move || handle.cancel()).join().expect("no panic");
+    assert!(matches!(task.wait(), Err(EngineError::ScoreCancelled)));
+    // Nobody waits for this one, and it holds up nobody.
+    drop(container.score_tokens(vec![1; 90_000], 0).expect("accepted"));
+    drop(container);
+    assert!(lock(&control).steps.len() < 90_000 / 512);
+}
+
 /// A stray token of a fine-tune: the model has no row for it.
 #[test]
 fn a_tokenizer_may_have_more_tokens_than_the_model() {

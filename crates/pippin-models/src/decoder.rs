@@ -347,6 +347,10 @@ impl<B: Backend> Decoder<B> {
                 _ => {}
             }
         }
+        // No device reports what else it could have drawn.
+        if samplers.iter().any(|sampler| sampler.parameters().top_logprobs > 0) {
+            return Ok(None);
+        }
         let backend = &*self.backend;
         let Some(drawn) = backend.sample(logits, &mut samplers)? else { return Ok(None) };
         let known = match self.drawn.take() {
@@ -607,9 +611,10 @@ impl<B: Backend> LanguageModel for Decoder<B> {
                             let sampled = drawn.next().map(|(i, token)| Sampled {
                                 token,
                                 logprob: logprobs.as_ref().and_then(|logprobs| logprobs.get(i).copied()),
+                                top_logprobs: Vec::new(),
                             });
                             let slot = &mut self.slots[*slot];
-                            if let (Some(sampled), true) = (sampled, slot.epoch == *epoch) {
+                            if let (Some(sampled), true) = (&sampled, slot.epoch == *epoch) {
                                 slot.last = sampled.token;
                                 if let Some(sampler) = &mut slot.sampler {
                                     sampler.accept(sampled.token);

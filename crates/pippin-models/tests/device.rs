@@ -144,9 +144,10 @@ fn tokens_feed_the_next_step_on_the_device() {
 #[test]
 fn what_a_device_cannot_draw_the_host_draws() {
     let config = config("llama");
-    let parameters = GenerateParameters { repetition_penalty: Some(1.3), ..GenerateParameters::greedy() };
-    let tokens = |late| {
-        let mut two = Two::new(model(&config, late).0, &parameters);
+    let penalty = GenerateParameters { repetition_penalty: Some(1.3), ..GenerateParameters::greedy() };
+    let alternatives = GenerateParameters { logprobs: true, top_logprobs: 3, ..GenerateParameters::greedy() };
+    let tokens = |late, parameters| {
+        let mut two = Two::new(model(&config, late).0, parameters);
         let (id, feeds) = two.submit(PROMPTS.map(Input::Tokens));
         assert!(!feeds);
         // Without the tokens, no step can follow that begins with them.
@@ -157,7 +158,9 @@ fn what_a_device_cannot_draw_the_host_draws() {
         }
         drawn
     };
-    assert_eq!(tokens(true), tokens(false));
+    for parameters in [&penalty, &alternatives] {
+        assert_eq!(tokens(true, parameters), tokens(false, parameters));
+    }
 }
 
 #[test]

@@ -38,4 +38,4 @@ pub use constraint::Constraint;
 pub use mask::TokenMask;
 pub use parameters::{GenerateParameters, ParameterError};
 pub use random::random_seed;
-pub use sampler::{Sampled, Sampler, Scratch, log_probability};
+pub use sampler::{Sampled, Sampler, Scratch, TokenLogprob, TokenScore, log_probability, score};

@@ -80,8 +80,19 @@ pub struct GenerateParameters {
     pub seed: Option<u64>,
     /// Texts that end the answer and are not part of it.
     pub stop: Vec<String>,
+    /// Tokens that end the answer and are not shown, beside the model's own.
+    pub stop_token_ids: Vec<u32>,
+    /// Goes on where the model would end: its own stop tokens are shown like others, and the stop strings of its
+    /// configuration are text.
+    pub ignore_eos: bool,
+    /// Until there are so many tokens nothing that ends an answer is drawn, neither a stop token of the model's nor one of
+    /// `stop_token_ids`, and stop strings that begin among them do not count. An answer that is all that its constraint asks
+    /// for still ends, and where the constraint allows nothing but an end, the end comes.
+    pub min_tokens: usize,
     /// Reports each token's log-probability.
     pub logprobs: bool,
+    /// Reports so many of the likeliest tokens for each token, with their log-probabilities; at most 20. It needs `logprobs`.
+    pub top_logprobs: usize,
     /// What the answer must look like. It ends where that is complete.
     pub constraint: Option<Constraint>,
     /// A marker of special tokens after which the constraint holds; what comes before is free. An empty text: it holds at once.
@@ -123,7 +134,11 @@ impl Default for GenerateParameters {
             logit_bias: BTreeMap::new(),
             seed: None,
             stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+            min_tokens: 0,
             logprobs: false,
+            top_logprobs: 0,
             constraint: None,
             constraint_after: None,
         }
@@ -131,6 +146,9 @@ impl Default for GenerateParameters {
 }
 
 impl GenerateParameters {
+    /// The most tokens that [`top_logprobs`](Self::top_logprobs) reports.
+    pub const MAX_TOP_LOGPROBS: usize = 20;
+
     /// The likeliest token at every step.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
@@ -167,6 +185,22 @@ impl GenerateParameters {
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(ParameterError::new("stop", "\"\"", "a text that is not empty"));
+        }
+        if self.max_tokens.is_some_and(|max_tokens| self.min_tokens > max_tokens) {
+            return Err(ParameterError::new("min_tokens", self.min_tokens, "at most max_tokens"));
+        }
+        if self.top_logprobs > Self::MAX_TOP_LOGPROBS {
+            return Err(ParameterError::new("top_logprobs", self.top_logprobs, "at most 20"));
+        }
+        if self.top_logprobs > 0 && !self.logprobs {
+            return Err(ParameterError::new("top_logprobs", self.top_logprobs, "0 without logprobs"));
+        }
+        if self.ignore_eos && self.constraint.is_some() {
+            return Err(ParameterError::new(
+                "ignore_eos",
+                true,
+                "false with a constraint, which says where the answer ends",
+            ));
         }
         if let (None, Some(marker)) = (&self.constraint, &self.constraint_after) {
             let value = format!("{marker:?}");
@@ -289,10 +323,38 @@ impl GenerateParameters {
         self
     }
 
+    /// Ends the answer at one of these tokens too.
+    #[must_use]
+    pub fn with_stop_token_ids(mut self, tokens: impl Into<Vec<u32>>) -> Self {
+        self.stop_token_ids = tokens.into();
+        self
+    }
+
+    /// Goes on where the model would end, or does not.
+    #[must_use]
+    pub fn with_ignore_eos(mut self, ignore_eos: bool) -> Self {
+        self.ignore_eos = ignore_eos;
+        self
+    }
+
+    /// Does not end before there are so many tokens.
+    #[must_use]
+    pub fn with_min_tokens(mut self, min_tokens: usize) -> Self {
+        self.min_tokens = min_tokens;
+        self
+    }
+
     /// Reports each token's log-probability, or does not.
     #[must_use]
     pub fn with_logprobs(mut self, logprobs: bool) -> Self {
         self.logprobs = logprobs;
+        self
+    }
+
+    /// Reports so many of the likeliest tokens for each token.
+    #[must_use]
+    pub fn with_top_logprobs(mut self, top_logprobs: usize) -> Self {
+        self.top_logprobs = top_logprobs;
         self
     }
 
@@ -341,6 +403,10 @@ mod tests {
             ("logit_bias", |p| p.logit_bias = BTreeMap::from([(3, f32::NAN)])),
             ("min_tokens_to_keep", |p| p.min_tokens_to_keep = 0),
             ("stop", |p| p.stop = vec!["ok".into(), String::new()]),
+            ("min_tokens", |p| (p.max_tokens, p.min_tokens) = (Some(4), 5)),
+            ("top_logprobs", |p| p.top_logprobs = 1),
+            ("top_logprobs", |p| (p.logprobs, p.top_logprobs) = (true, 21)),
+            ("ignore_eos", |p| (p.ignore_eos, p.constraint) = (true, Some(Constraint::JsonObject))),
             ("constraint_after", |p| p.constraint_after = Some(String::new())),
         ];
         for (field, spoil) in cases {
@@ -389,7 +455,11 @@ mod tests {
             .with_logit_bias([(8, 0.9)])
             .with_seed(9)
             .with_stop(["stop"])
+            .with_stop_token_ids([10])
+            .with_ignore_eos(true)
+            .with_min_tokens(11)
             .with_logprobs(true)
+            .with_top_logprobs(12)
             .with_constraint(Constraint::JsonObject)
             .with_constraint_after("</think>");
         // All of them: a new field is missing here until it has one.
@@ -411,7 +481,11 @@ mod tests {
             logit_bias: BTreeMap::from([(8, 0.9)]),
             seed: Some(9),
             stop: vec!["stop".to_owned()],
+            stop_token_ids: vec![10],
+            ignore_eos: true,
+            min_tokens: 11,
             logprobs: true,
+            top_logprobs: 12,
             constraint: Some(Constraint::JsonObject),
             constraint_after: Some("</think>".to_owned()),
         };

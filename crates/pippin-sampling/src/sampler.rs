@@ -20,12 +20,33 @@ pub struct Sampler {
 }
 
 /// A chosen token.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     /// Its id.
     pub token: u32,
     /// Its log-probability before temperature and filters, where the parameters ask for it.
     pub logprob: Option<f32>,
+    /// The likeliest tokens with theirs, likeliest first, as many as the parameters ask for. Tokens that a mask excludes
+    /// are not among them.
+    pub top_logprobs: Vec<TokenLogprob>,
+}
+
+/// A token that could be the next, and how likely it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// Its id.
+    pub token: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+}
+
+/// How likely a token of a given text is after those before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenScore {
+    /// Its log-probability.
+    pub logprob: f32,
+    /// The likeliest tokens in its place with theirs, likeliest first, as many as were asked for.
+    pub top_logprobs: Vec<TokenLogprob>,
 }
 
 /// Buffers that all samplers of a thread share.
@@ -136,11 +157,16 @@ impl Sampler {
     fn draw(&mut self, logits: &mut [f32], scratch: &mut Scratch) -> Option<Sampled> {
         let max = vector::finite_max(logits)?;
         let normaliser = self.parameters.logprobs.then(|| max + vector::exp_sum(logits, max).ln() as f32);
+        let top_logprobs = match normaliser {
+            Some(normaliser) => likeliest(logits, normaliser, self.parameters.top_logprobs, scratch),
+            None => Vec::new(),
+        };
         if self.parameters.temperature == 0.0 {
-            let token = logits.iter().position(|logit| *logit == max)?;
+            let token = logits.iter().position(|logit| *logit == max)? as u32;
             return Some(Sampled {
-                token: token as u32,
+                token,
                 logprob: normaliser.map(|normaliser| max - normaliser),
+                top_logprobs,
             });
         }
         // An underflow of the temperature must not turn the maximum's exponent, 0, into NaN.
@@ -165,7 +191,7 @@ impl Sampler {
             let token = vector::draw(weights, self.random.uniform())?;
             (token as u32, logits[token])
         };
-        Some(Sampled { token, logprob: normaliser.map(|normaliser| logit - normaliser) })
+        Some(Sampled { token, logprob: normaliser.map(|normaliser| logit - normaliser), top_logprobs })
     }
 
     /// What [`sample`](Self::sample) would draw from: the tokens left, by id, and their probabilities.
@@ -273,6 +299,26 @@ pub fn log_probability(logits: &[f32], token: u32) -> Option<f32> {
     let max = vector::finite_max(logits)?;
     let logit = *logits.get(token as usize)?;
     Some((f64::from(logit - max) - vector::exp_sum(logits, max).ln()) as f32)
+}
+
+/// The log-probability of `token` and those of the `top_logprobs` likeliest tokens, or `None` as for [`log_probability`].
+pub fn score(logits: &[f32], token: u32, top_logprobs: usize, scratch: &mut Scratch) -> Option<TokenScore> {
+    let logprob = log_probability(logits, token)?;
+    let normaliser = logits[token as usize] - logprob;
+    Some(TokenScore { logprob, top_logprobs: likeliest(logits, normaliser, top_logprobs, scratch) })
+}
+
+/// The `count` likeliest tokens, of those that are possible at all.
+fn likeliest(logits: &[f32], normaliser: f32, count: usize, scratch: &mut Scratch) -> Vec<TokenLogprob> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let candidates = &mut scratch.candidates;
+    candidates.clear();
+    largest(logits, f32::MIN, count, candidates);
+    let logprob =
+        |Candidate { logit, token }: &Candidate| TokenLogprob { token: *token, logprob: logit - normaliser };
+    candidates.iter().map(logprob).collect()
 }
 
 /// Whether a share is one that removes something.

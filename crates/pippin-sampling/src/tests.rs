@@ -273,3 +273,38 @@ fn a_mask_comes_before_everything_else() {
     sampler.set_mask(Some(Arc::new(super::TokenMask::none(3))));
     assert_eq!(sampler.sample(&mut [5.0, 4.0, 1.0], scratch), None);
 }
+
+#[test]
+fn the_likeliest_tokens_are_reported_whichever_is_drawn() {
+    let logits = [1.0, 3.0, -2.0, 3.0, f32::NEG_INFINITY, 2.0];
+    let total: f32 = logits.iter().map(|logit: &f32| logit.exp()).sum();
+    for (top_logprobs, expected) in [(0, &[][..]), (3, &[1, 3, 5]), (20, &[1, 3, 5, 0, 2])] {
+        for parameters in [
+            GenerateParameters::greedy(),
+            GenerateParameters { temperature: 2.0, top_p: 0.3, seed: Some(3), ..Default::default() },
+            GenerateParameters { temperature: 2.0, seed: Some(4), ..Default::default() },
+        ] {
+            let parameters = GenerateParameters { logprobs: true, top_logprobs, ..parameters };
+            parameters.validate().expect("valid");
+            let mut sampler = Sampler::new(Arc::new(parameters.clone()), Arc::default(), &[]);
+            let mut scratch = Scratch::default();
+            let sampled = sampler.sample(&mut logits.clone(), &mut scratch).expect("finite");
+            let tokens: Vec<u32> = sampled.top_logprobs.iter().map(|top| top.token).collect();
+            assert_eq!(tokens, expected);
+            for top in &sampled.top_logprobs {
+                let logprob = logits[top.token as usize] - total.ln();
+                assert!((top.logprob - logprob).abs() < 1e-5, "{top:?} instead of {logprob}");
+                if top.token == sampled.token {
+                    assert_eq!(Some(top.logprob), sampled.logprob);
+                }
+            }
+            // What is drawn is the same as without.
+            let plain = GenerateParameters { top_logprobs: 0, ..parameters };
+            assert_eq!(sample(plain, &logits), Some(sampled.token));
+            let score = super::score(&logits, 5, top_logprobs, &mut scratch).expect("finite");
+            assert_eq!(score.top_logprobs.len(), expected.len());
+            assert!((score.logprob - (2.0 - total.ln())).abs() < 1e-5);
+        }
+    }
+    assert_eq!(super::score(&logits, 9, 3, &mut Scratch::default()), None);
+}

@@ -254,7 +254,8 @@ pub trait Backend: Sized + Debug + 'static {
 
     /// Draws each row's next token with its sampler, without waiting for the result. `None` where the device has no
     /// samplers, or not for these parameters: then the host draws from the logits. The samplers' random numbers move on
-    /// by a token exactly where this draws.
+    /// by a token exactly where this draws. It is not asked where a sampler reports
+    /// [`top_logprobs`](pippin_sampling::GenerateParameters::top_logprobs).
     ///
     /// # Errors
     /// The device failed.

@@ -174,7 +174,7 @@ impl<B: Backend> Backend for Late<B> {
         for (row, sampler) in values.chunks_exact_mut(vocab.max(1)).zip(samplers) {
             let sampled = sampler.clone().sample(row, &mut self.scratch.borrow_mut());
             sampler.skip(1);
-            tokens.push(sampled.map_or(u32::MAX, |sampled| sampled.token));
+            tokens.push(sampled.as_ref().map_or(u32::MAX, |sampled| sampled.token));
             logprobs.extend(sampled.and_then(|sampled| sampled.logprob));
         }
         let logprobs = match logprobs.len() == tokens.len() {

@@ -86,5 +86,5 @@ pub use pippin_engine::AsyncStream;
 #[doc(inline)]
 pub use pippin_engine::{
     CancelHandle, Constraint, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
-    GenerationStream, GrammarError, TokenEvent, TokenStream,
+    GenerationStream, GrammarError, ScoreTask, TokenEvent, TokenLogprob, TokenScore, TokenStream,
 };

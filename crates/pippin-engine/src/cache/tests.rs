@@ -47,7 +47,7 @@ impl LanguageModel for Weight {
     fn submit(&mut self, batch: Batch) -> Result<Submitted, ModelError> {
         assert!(!batch.tokens().contains(&DEADLY), "the model panics as told");
         std::thread::sleep(Duration::from_micros(100));
-        let drawn = Output::Sampled(Some(Sampled { token: 0, logprob: None }));
+        let drawn = Output::Sampled(Some(Sampled { token: 0, logprob: None, top_logprobs: Vec::new() }));
         let output = |want: &Want| if *want == Want::Sample { drawn.clone() } else { Output::Nothing };
         self.outputs = batch.wants().iter().map(output).collect();
         Ok(Submitted { id: StepId(0), feeds: false })

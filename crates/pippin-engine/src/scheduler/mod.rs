@@ -47,7 +47,7 @@ use crate::{FinishReason, Result};
 use flight::Flight;
 pub(crate) use plan::MAX_SCORE_LOGITS;
 use sequence::Sequence;
-pub(crate) use sequence::{Event, Request};
+pub(crate) use sequence::{Event, Request, ScoreRequest};
 pub(crate) use worker::{Command, Worker, panic_message};
 
 /// What the scheduler may use.
@@ -66,8 +66,8 @@ pub(crate) struct Limits {
 pub(crate) enum Job {
     /// Time steps on made-up tokens. Nothing else runs meanwhile.
     Measure { workload: Workload, repetitions: usize, reply: Sender<Result<Vec<Duration>>> },
-    /// The log-probability of each token after those before it. It runs beside requests.
-    Score { tokens: Vec<u32>, reply: Sender<Result<Vec<f32>>> },
+    /// How likely each token is after those before it. It runs beside requests.
+    Score(ScoreRequest),
 }
 
 pub(crate) struct Scheduler {
@@ -113,7 +113,7 @@ impl Scheduler {
     pub(crate) fn submit_job(&mut self, job: Job) {
         match job {
             Job::Measure { .. } => self.measurements.push_back(job),
-            Job::Score { tokens, reply } => self.waiting.extend(Sequence::score(tokens, reply)),
+            Job::Score(request) => self.waiting.extend(Sequence::score(request)),
         }
     }
 

@@ -1,16 +1,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::time::Instant;
 
 use pippin_models::{Logits, SlotEdit};
-use pippin_sampling::{Sampled, Sampler, log_probability, random_seed};
+use pippin_sampling::{Sampled, Sampler, Scratch, TokenLogprob, TokenScore, random_seed, score};
 use pippin_tensor::{Input, LogitRows, Want};
 use pippin_text::StopTokens;
 
 use crate::channel::Sender;
-use crate::constrained::Constrained;
 use crate::kv::Pages;
+use crate::steering::{Next, Steering};
 use crate::{EngineError, FinishReason, GenerateParameters, Result};
 
 /// A request as the scheduler takes it.
@@ -19,13 +18,24 @@ pub(crate) struct Request {
     /// The prompt; at least one token.
     pub(crate) tokens: Vec<u32>,
     pub(crate) parameters: Arc<GenerateParameters>,
-    /// What the answer must look like.
-    pub(crate) constrained: Option<Box<Constrained>>,
+    /// What decides beside the model which tokens come.
+    pub(crate) steering: Box<Steering>,
     pub(crate) stop: Arc<StopTokens>,
     /// Tokens that XTC never removes.
     pub(crate) protected: Arc<[u32]>,
     pub(crate) events: Sender<Event>,
     /// Set when nobody waits for the answer any more.
+    pub(crate) cancelled: Arc<AtomicBool>,
+}
+
+/// Tokens to be scored, as the scheduler takes them.
+#[derive(Debug)]
+pub(crate) struct ScoreRequest {
+    pub(crate) tokens: Vec<u32>,
+    /// How many other tokens are reported in the place of each.
+    pub(crate) top_logprobs: usize,
+    pub(crate) reply: Sender<Result<Vec<TokenScore>>>,
+    /// Set when nobody waits for the scores any more.
     pub(crate) cancelled: Arc<AtomicBool>,
 }
 
@@ -42,6 +52,7 @@ pub(crate) enum Event {
     Token {
         token: u32,
         logprob: Option<f32>,
+        top_logprobs: Vec<TokenLogprob>,
         at: Instant,
     },
     Finished {
@@ -88,14 +99,14 @@ pub(super) struct Sequence {
 #[derive(Debug)]
 enum Work {
     Answer(Answer),
-    Score { scores: Vec<f32>, reply: mpsc::Sender<Result<Vec<f32>>> },
+    Score(Score),
 }
 
 #[derive(Debug)]
 struct Answer {
     /// With a seed, so that it can be resumed.
     parameters: Arc<GenerateParameters>,
-    constrained: Option<Box<Constrained>>,
+    steering: Box<Steering>,
     protected: Arc<[u32]>,
     /// The length at which it ends.
     limit: usize,
@@ -103,6 +114,14 @@ struct Answer {
     events: Sender<Event>,
     cancelled: Arc<AtomicBool>,
     has_started: bool,
+}
+
+#[derive(Debug)]
+struct Score {
+    scores: Vec<TokenScore>,
+    top_logprobs: usize,
+    reply: Sender<Result<Vec<TokenScore>>>,
+    cancelled: Arc<AtomicBool>,
 }
 
 impl Answer {
@@ -116,26 +135,27 @@ impl Answer {
 impl Sequence {
     /// A prompt to be answered.
     pub(super) fn answer(request: Request, context: usize) -> Self {
-        let Request { tokens, mut parameters, constrained, stop, protected, events, cancelled } = request;
+        let Request { tokens, mut parameters, steering, stop, protected, events, cancelled } = request;
         if parameters.seed.is_none() {
             Arc::make_mut(&mut parameters).seed = Some(random_seed());
         }
         let limit =
             parameters.max_tokens.map_or(context, |max| tokens.len().saturating_add(max).min(context));
         let answer =
-            Answer { parameters, constrained, protected, limit, stop, events, cancelled, has_started: false };
+            Answer { parameters, steering, protected, limit, stop, events, cancelled, has_started: false };
         Self::new(tokens, Work::Answer(answer))
     }
 
     /// Tokens to be scored; `None` where there is nothing to compute, which is answered at once.
-    pub(super) fn score(tokens: Vec<u32>, reply: mpsc::Sender<Result<Vec<f32>>>) -> Option<Self> {
+    pub(super) fn score(request: ScoreRequest) -> Option<Self> {
+        let ScoreRequest { tokens, top_logprobs, reply, cancelled } = request;
         if tokens.len() < 2 {
             // A failed send means that nobody waits for the answer any more.
             let _ = reply.send(Ok(Vec::new()));
             return None;
         }
         let scores = Vec::with_capacity(tokens.len() - 1);
-        Some(Self::new(tokens, Work::Score { scores, reply }))
+        Some(Self::new(tokens, Work::Score(Score { scores, top_logprobs, reply, cancelled })))
     }
 
     fn new(tokens: Vec<u32>, work: Work) -> Self {
@@ -175,27 +195,27 @@ impl Sequence {
     /// Gives up its place; what was computed is no longer its own.
     pub(super) fn suspended(&mut self) -> Pages {
         (self.computed, self.submitted, self.drawn, self.slot) = (0, 0, 0, usize::MAX);
-        if let Work::Score { scores, .. } = &mut self.work {
-            scores.clear();
+        if let Work::Score(score) = &mut self.work {
+            score.scores.clear();
         }
         std::mem::take(&mut self.pages)
     }
 
     /// Whether it is scored rather than continued.
     pub(super) fn is_score(&self) -> bool {
-        matches!(self.work, Work::Score { .. })
+        matches!(self.work, Work::Score(_))
     }
 
     /// How many of its tokens can be computed now, those included that are on their way from the device.
     pub(super) fn missing(&self) -> usize {
         let length = match &self.work {
             // The logits after the last token say nothing about any of them.
-            Work::Score { .. } => self.tokens.len() - 1,
+            Work::Score(_) => self.tokens.len() - 1,
             Work::Answer(answer) if answer.limit == self.prompt => self.tokens.len(),
             // The last token is never fed back.
             Work::Answer(answer) if self.tokens.len() + self.drawn >= answer.limit => return 0,
             // Which tokens may come next is known when the last one is.
-            Work::Answer(answer) if answer.constrained.is_some() && self.drawn > 0 => return 0,
+            Work::Answer(answer) if !answer.steering.is_known(self.drawn) => return 0,
             Work::Answer(_) => self.tokens.len() + self.drawn,
         };
         length.saturating_sub(self.submitted)
@@ -212,7 +232,7 @@ impl Sequence {
     /// What is wanted of the next tokens, if they are so many.
     pub(super) fn want(&self, rows: usize) -> Want {
         match &self.work {
-            Work::Score { .. } => Want::Logits(LogitRows::All),
+            Work::Score(_) => Want::Logits(LogitRows::All),
             Work::Answer(answer) => {
                 let length = self.tokens.len() + self.drawn;
                 let is_last = self.submitted + rows == length && length < answer.limit;
@@ -242,57 +262,52 @@ impl Sequence {
 
     /// Takes the token that was drawn after what is computed. Returns the change to its slot before the next one can be drawn.
     pub(super) fn advance(&mut self, sampled: Option<Sampled>) -> Option<SlotEdit> {
-        self.take(sampled);
-        if self.has_ended { None } else { self.mask() }
+        let has_changed = self.take(sampled);
+        if has_changed && !self.has_ended { self.mask() } else { None }
     }
 
-    fn take(&mut self, sampled: Option<Sampled>) {
+    /// Returns whether other tokens may come next than might have come in its place.
+    fn take(&mut self, sampled: Option<Sampled>) -> bool {
         self.drawn -= 1;
-        let Work::Answer(answer) = &mut self.work else { return };
-        let Some(sampled) = sampled else {
-            return self.fail(EngineError::NonFiniteLogits { tokens: self.tokens.len() });
+        let Work::Answer(answer) = &mut self.work else { return false };
+        let Some(Sampled { token, logprob, top_logprobs }) = sampled else {
+            self.fail(EngineError::NonFiniteLogits { tokens: self.tokens.len() });
+            return false;
         };
         // Also when it has been cancelled: the token may be on its way through the model already.
-        self.tokens.push(sampled.token);
+        self.tokens.push(token);
         if self.has_ended {
-            return;
+            return false;
         }
-        answer.send(Event::Token { token: sampled.token, logprob: sampled.logprob, at: Instant::now() });
-        if answer.stop.contains(sampled.token) {
-            return self.end(FinishReason::Stop);
-        }
+        answer.send(Event::Token { token, logprob, top_logprobs, at: Instant::now() });
         let is_last = self.tokens.len() >= answer.limit;
-        if let Some(constrained) = &mut answer.constrained {
-            let outcome = constrained.accept(sampled.token).and_then(|is_complete| {
-                if !is_complete && !is_last {
-                    constrained.advance()?;
-                }
-                Ok(is_complete)
-            });
-            match outcome {
-                Ok(true) => return self.end(FinishReason::Stop),
-                Ok(false) => {}
-                Err(error) => return self.fail(error.into()),
-            }
+        let next = match answer.stop.contains(token) {
+            true => Ok(Next::End),
+            false => answer.steering.accept(token, is_last),
+        };
+        match next {
+            Ok(Next::End) => self.end(FinishReason::Stop),
+            Ok(_) if is_last => self.end(FinishReason::Length),
+            Ok(next) => return next == Next::Changed,
+            Err(error) => self.fail(error.into()),
         }
-        if is_last {
-            self.end(FinishReason::Length);
-        }
+        false
     }
 
-    /// The tokens that may come next, if not all may.
+    /// The tokens that may come next, where that is decided from token to token.
     pub(super) fn mask(&self) -> Option<SlotEdit> {
         let Work::Answer(answer) = &self.work else { return None };
-        let mask = Arc::clone(answer.constrained.as_ref()?.mask());
-        Some(SlotEdit::Mask { slot: self.slot, mask: Some(mask) })
+        let mask = answer.steering.mask().cloned();
+        answer.steering.is_needed().then_some(SlotEdit::Mask { slot: self.slot, mask })
     }
 
     /// Takes the logits of the next tokens that are scored.
     pub(super) fn scored(&mut self, logits: &Logits) {
-        let Work::Score { scores, .. } = &mut self.work else { return };
+        let Work::Score(Score { scores, top_logprobs, .. }) = &mut self.work else { return };
+        let mut scratch = Scratch::default();
         for row in 0..logits.rows {
             let length = scores.len() + 1;
-            match log_probability(logits.row(row), self.tokens[length]) {
+            match score(logits.row(row), self.tokens[length], *top_logprobs, &mut scratch) {
                 Some(score) => scores.push(score),
                 None => return self.fail(EngineError::NonFiniteLogits { tokens: length }),
             }
@@ -318,7 +333,7 @@ impl Sequence {
         let (parameters, protected) = (Arc::clone(&answer.parameters), Arc::clone(&answer.protected));
         let mut sampler = Sampler::new(parameters, protected, &self.tokens);
         sampler.skip(self.tokens.len() - self.prompt);
-        sampler.set_mask(answer.constrained.as_ref().map(|constrained| Arc::clone(constrained.mask())));
+        sampler.set_mask(answer.steering.mask().cloned());
         Some(SlotEdit::Sampler { slot: self.slot, sampler: Box::new(sampler) })
     }
 
@@ -327,10 +342,8 @@ impl Sequence {
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        match &self.work {
-            Work::Answer(answer) => answer.cancelled.load(Ordering::Relaxed),
-            Work::Score { .. } => false,
-        }
+        let (Work::Answer(Answer { cancelled, .. }) | Work::Score(Score { cancelled, .. })) = &self.work;
+        cancelled.load(Ordering::Relaxed)
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -348,8 +361,11 @@ impl Sequence {
         self.has_ended = true;
         match &mut self.work {
             Work::Answer(answer) => answer.send(Event::Finished { reason, at: Instant::now() }),
-            Work::Score { scores, reply } => {
-                let _ = reply.send(Ok(std::mem::take(scores)));
+            Work::Score(Score { scores, reply, .. }) => {
+                let _ = reply.send(match reason {
+                    FinishReason::Cancelled => Err(EngineError::ScoreCancelled),
+                    _ => Ok(std::mem::take(scores)),
+                });
             }
         }
     }
@@ -362,7 +378,7 @@ impl Sequence {
         self.has_ended = true;
         match &self.work {
             Work::Answer(answer) => answer.send(Event::Failed(error)),
-            Work::Score { reply, .. } => {
+            Work::Score(Score { reply, .. }) => {
                 let _ = reply.send(Err(error));
             }
         }

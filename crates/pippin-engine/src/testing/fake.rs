@@ -255,7 +255,7 @@ impl FakeModel {
                     let Slot { sampler, last, .. } = &mut self.slots[slot];
                     let sampler = sampler.as_mut().expect("checked");
                     let sampled = sampler.sample(&mut logits.values, &mut self.scratch);
-                    *last = sampled.map_or(0, |sampled| sampled.token);
+                    *last = sampled.as_ref().map_or(0, |sampled| sampled.token);
                     Output::Sampled(sampled)
                 }
                 _ => Output::Logits(logits),

@@ -239,28 +239,69 @@ fn scores_are_log_probabilities() {
     for kind in Kind::all() {
         let mut rig = Setup { step: 30, feeds: Feeds::Always, ..Setup::of(&kind, 256, 8, 4) }.build();
         let tokens = prompt(22, 100);
-        let (reply, answer) = channel();
-        rig.scheduler.submit_job(Job::Score { tokens: tokens.clone(), reply });
+        let scoring = Scoring::submit(&mut rig, tokens.clone(), 3);
         // It runs beside others.
         let mut client = Client::submit(&mut rig, &prompt(1, 10), greedy(2));
         rig.step();
         rig.step();
         client.poll();
-        assert_eq!((client.tokens.is_empty(), answer.try_recv().is_err()), (false, true));
+        assert_eq!((client.tokens.is_empty(), scoring.poll().is_none()), (false, true));
         rig.run();
         client.finished(FinishReason::Length);
-        let scores = answer.recv().expect("an answer").expect("scores");
+        let scores = scoring.poll().expect("an answer").expect("scores");
         assert_eq!(scores.len(), 99);
-        for (index, score) in scores.iter().enumerate() {
+        for (index, TokenScore { logprob, top_logprobs }) in scores.iter().enumerate() {
             let logits = kind.logits(&tokens[..=index]);
-            let expected = pippin_sampling::log_probability(&logits, tokens[index + 1]);
-            assert_eq!(Some(*score), expected);
+            let expected = |token| pippin_sampling::log_probability(&logits, token).expect("finite");
+            assert_eq!(*logprob, expected(tokens[index + 1]));
+            assert_eq!((top_logprobs.len(), top_logprobs[0].token), (3, kind.next_token(&tokens[..=index])));
+            assert!(top_logprobs.is_sorted_by(|a, b| a.logprob >= b.logprob));
+            assert!(top_logprobs.iter().all(|top| (top.logprob - expected(top.token)).abs() < 1e-5));
         }
-        let (reply, answer) = channel();
-        rig.scheduler.submit_job(Job::Score { tokens: vec![1], reply });
+        let scoring = Scoring::submit(&mut rig, vec![1], 3);
         rig.run();
-        assert!(answer.recv().expect("an answer").expect("scores").is_empty());
+        assert!(scoring.poll().expect("an answer").expect("scores").is_empty());
         rig.assert_nothing_is_lost();
+    }
+}
+
+#[test]
+fn cancelled_scores_end_within_a_step() {
+    let mut rig = Setup { step: 10, ..Setup::new(256, 8, 1) }.build();
+    let [running, waiting] = [25, 26].map(|seed| Scoring::submit(&mut rig, prompt(seed, 100), 0));
+    rig.step();
+    rig.step();
+    for scoring in [&running, &waiting] {
+        assert!(scoring.poll().is_none());
+        scoring.cancelled.store(true, Ordering::Relaxed);
+    }
+    rig.step();
+    assert!(rig.scheduler.is_idle());
+    for scoring in [running, waiting] {
+        assert!(matches!(scoring.poll(), Some(Err(crate::EngineError::ScoreCancelled))));
+    }
+    assert_eq!(rig.steps().len(), 2);
+    rig.assert_nothing_is_lost();
+}
+
+/// A device that feeds itself draws ahead where that makes no difference, and waits where the least length is reached.
+#[test]
+fn nothing_ends_an_answer_before_its_least_length() {
+    for feeds in [Feeds::Never, Feeds::Always, Feeds::Sometimes] {
+        for least in [0, 1, 2, 7] {
+            let mut rig = Setup { feeds, ..Setup::new(256, 8, 1) }.build();
+            let parameters = GenerateParameters {
+                min_tokens: least,
+                logit_bias: [(STOP, 100.0), (5, 80.0)].into(),
+                ..GenerateParameters::greedy()
+            };
+            let mut client = Client::submit_to(&mut rig.scheduler, &[1, 2], parameters, &[STOP, 5]);
+            rig.run();
+            let tokens = client.finished(FinishReason::Stop);
+            assert_eq!((tokens.len(), tokens[least]), (least + 1, STOP), "{feeds:?}");
+            assert!(tokens[..least].iter().all(|token| ![STOP, 5].contains(token)), "{tokens:?}");
+            rig.assert_nothing_is_lost();
+        }
     }
 }
 

@@ -105,12 +105,11 @@ fn who_waits_takes_nothing() {
     // One that takes most of the rest, and keeps it.
     let running = Client::submit(&mut rig, &prompt(22, 100), greedy(20));
     rig.step();
-    let (reply, answer) = channel();
-    rig.scheduler.submit_job(Job::Score { tokens: prompt(24, 200), reply });
+    let waiting = Scoring::submit(&mut rig, prompt(24, 200), 0);
     rig.step();
     assert_eq!(rig.scheduler.running.len(), 1);
     running.cancel();
-    drop(answer);
+    waiting.cancelled.store(true, Ordering::Relaxed);
     // Had the pages been given up for it, this would find none.
     assert_eq!(rig.scheduler.store.find(&known).tokens, 59);
     rig.run();

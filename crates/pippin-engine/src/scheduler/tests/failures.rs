@@ -88,15 +88,12 @@ fn scores_fail_with_their_errors() {
         lock(&rig.control).fails_late = fails_late;
         let good = prompt(24, 20);
         let mut client = Client::submit(&mut rig, &good, greedy(30));
-        let [poisoned, nan] = [vec![1, POISON, 2], vec![1, NAN, 2]].map(|tokens| {
-            let (reply, answer) = channel();
-            rig.scheduler.submit_job(Job::Score { tokens, reply });
-            answer
-        });
+        let [poisoned, nan] =
+            [vec![1, POISON, 2], vec![1, NAN, 2]].map(|tokens| Scoring::submit(&mut rig, tokens, 0));
         rig.run();
         assert_eq!(client.finished(FinishReason::Length), Kind::full().continuation(&good, 30));
-        assert!(poisoned.recv().expect("an answer").expect_err("failed").to_string().contains("poison"));
-        assert!(nan.recv().expect("an answer").expect_err("failed").to_string().contains("after 2 tokens"));
+        assert!(poisoned.poll().expect("an answer").expect_err("failed").to_string().contains("poison"));
+        assert!(nan.poll().expect("an answer").expect_err("failed").to_string().contains("after 2 tokens"));
         rig.assert_nothing_is_lost();
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
-use pippin_sampling::{Sampler, Scratch};
+use pippin_sampling::{Sampler, Scratch, TokenMask, TokenScore};
 use pippin_tensor::KvFormat;
 use pippin_text::StopTokens;
 
@@ -18,7 +18,8 @@ use crate::GenerateParameters;
 use crate::channel::{self, Receiver};
 use crate::estimate::cache_pages;
 use crate::kv::PAGE_SIZE;
-use crate::testing::{Control, FakeModel, Feeds, Kind, STOP, lock};
+use crate::steering::Steering;
+use crate::testing::{Control, FakeModel, Feeds, Kind, STOP, VOCAB, lock};
 
 /// How a scheduler is set up.
 #[derive(Clone, Debug)]
@@ -146,11 +147,12 @@ impl Client {
     ) -> Self {
         let (events, receiver) = channel::channel();
         let cancelled = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(StopTokens::from_iter(stop.iter().copied()));
         scheduler.submit(Request {
             tokens: prompt.to_vec(),
-            constrained: None,
+            steering: Box::new(Steering::new(&parameters, None, &stop, VOCAB)),
             parameters: Arc::new(parameters),
-            stop: Arc::new(StopTokens::from_iter(stop.iter().copied())),
+            stop,
             protected: Arc::default(),
             events,
             cancelled: Arc::clone(&cancelled),
@@ -192,6 +194,28 @@ impl Client {
     }
 }
 
+/// A text's side of its channel.
+#[derive(Debug)]
+struct Scoring {
+    scores: Receiver<Result<Vec<TokenScore>>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Scoring {
+    fn submit(rig: &mut Rig, tokens: Vec<u32>, top_logprobs: usize) -> Self {
+        let (reply, scores) = channel::channel();
+        let cancelled = Arc::<AtomicBool>::default();
+        let request = ScoreRequest { tokens, top_logprobs, reply, cancelled: Arc::clone(&cancelled) };
+        rig.scheduler.submit_job(Job::Score(request));
+        Self { scores, cancelled }
+    }
+
+    /// The answer, if there is one yet.
+    fn poll(&self) -> Option<Result<Vec<TokenScore>>> {
+        self.scores.try_iter().next()
+    }
+}
+
 fn prompt(seed: u32, length: usize) -> Vec<u32> {
     (0..length as u32).map(|i| i.wrapping_mul(i + seed).wrapping_add(seed) % 50).collect()
 }
@@ -200,9 +224,16 @@ fn prompt(seed: u32, length: usize) -> Vec<u32> {
 fn reference(kind: &Kind, prompt: &[u32], parameters: &GenerateParameters) -> Vec<u32> {
     let mut sampler = Sampler::new(Arc::new(parameters.clone()), [].into(), prompt);
     let (mut tokens, mut scratch) = (prompt.to_vec(), Scratch::default());
-    for _ in 0..parameters.max_tokens.unwrap_or(0) {
+    let mut early = TokenMask::from_words(VOCAB, &[u32::MAX; VOCAB.div_ceil(32)]);
+    early.exclude(STOP);
+    let early = Arc::new(early);
+    for generated in 0..parameters.max_tokens.unwrap_or(0) {
+        sampler.set_mask((generated < parameters.min_tokens).then(|| Arc::clone(&early)));
         let sampled = sampler.sample(&mut kind.logits(&tokens), &mut scratch).expect("finite logits");
         tokens.push(sampled.token);
+        if sampled.token == STOP {
+            break;
+        }
     }
     tokens.split_off(prompt.len())
 }

@@ -15,6 +15,7 @@ struct Arrival {
     /// Whether the answer to that, and another question, is part of the prompt.
     is_second_turn: bool,
     max_tokens: usize,
+    min_tokens: usize,
     is_sampled: bool,
     cancel_at: Option<usize>,
     /// A token that the model does not bear.
@@ -45,9 +46,12 @@ impl Arrival {
     fn parameters(&self) -> GenerateParameters {
         let temperature = if self.is_sampled { 1.0 } else { 0.0 };
         let (repetition_penalty, seed) = (Some(1.2), Some(u64::from(self.seed) + self.length as u64));
-        let max_tokens = Some(self.max_tokens);
+        // Without its least length an answer would end at once.
+        let logit_bias = (self.min_tokens > 0).then_some((STOP, 100.0)).into_iter().collect();
         GenerateParameters {
-            max_tokens,
+            max_tokens: Some(self.max_tokens),
+            min_tokens: self.min_tokens,
+            logit_bias,
             temperature,
             repetition_penalty,
             seed,
@@ -63,12 +67,27 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
         prop::option::weighted(0.2, 0usize..80),
         prop::option::weighted(0.1, bad),
         prop::bool::weighted(0.1),
+        prop::option::weighted(0.2, 1usize..28),
     );
     let arrival = (0usize..60, content, 0usize..28, any::<bool>(), fate);
-    let arrival = arrival.prop_map(|(at, content, max_tokens, is_sampled, (cancel_at, bad, is_score))| {
-        let (seed, length, fork, is_second_turn) = content;
-        Arrival { at, seed, length, fork, is_second_turn, max_tokens, is_sampled, cancel_at, bad, is_score }
-    });
+    let arrival =
+        arrival.prop_map(|(at, content, max_tokens, is_sampled, (cancel_at, bad, is_score, least))| {
+            let (seed, length, fork, is_second_turn) = content;
+            let min_tokens = least.unwrap_or(0).min(max_tokens);
+            Arrival {
+                at,
+                seed,
+                length,
+                fork,
+                is_second_turn,
+                max_tokens,
+                min_tokens,
+                is_sampled,
+                cancel_at,
+                bad,
+                is_score,
+            }
+        });
     prop::collection::vec(arrival, 1..14)
 }
 
@@ -84,7 +103,7 @@ fn setups() -> impl Strategy<Value = (Setup, bool)> {
 
 enum Waiting {
     Answer(Client),
-    Score(std::sync::mpsc::Receiver<Result<Vec<f32>>>),
+    Score(Scoring),
 }
 
 fn check(
@@ -102,9 +121,7 @@ fn check(
             if arrival.at == time {
                 let prompt = arrival.prompt(kind);
                 *client = Some(if arrival.is_score {
-                    let (reply, answer) = channel();
-                    rig.scheduler.submit_job(Job::Score { tokens: prompt, reply });
-                    Waiting::Score(answer)
+                    Waiting::Score(Scoring::submit(&mut rig, prompt, 0))
                 } else {
                     Waiting::Answer(Client::submit(&mut rig, &prompt, arrival.parameters()))
                 });
@@ -129,21 +146,23 @@ fn check(
         let prompt = arrival.prompt(kind);
         let poison = arrival.bad.is_some_and(|(token, _)| token == POISON);
         match client.as_mut().expect("arrived") {
-            Waiting::Score(answer) => match answer.recv().expect("an answer") {
+            Waiting::Score(scoring) => match scoring.poll().expect("an answer") {
                 Ok(scores) => {
                     // Nobody computes the last token.
                     prop_assert!(!prompt[..prompt.len() - 1].contains(&POISON));
                     for (index, score) in scores.iter().enumerate() {
                         let logits = kind.logits(&prompt[..=index]);
                         let expected = pippin_sampling::log_probability(&logits, prompt[index + 1]);
-                        prop_assert_eq!(Some(*score), expected);
+                        prop_assert_eq!(Some(score.logprob), expected);
                     }
                     prop_assert_eq!(scores.len(), prompt.len() - 1);
                 }
                 Err(error) => prop_assert!(poison, "unexpected: {}", error),
             },
             Waiting::Answer(client) => match client.poll().end.clone() {
-                Some(Ok(FinishReason::Length)) => {
+                Some(Ok(reason @ (FinishReason::Length | FinishReason::Stop))) => {
+                    let ends = arrival.min_tokens > 0 && arrival.min_tokens < arrival.max_tokens;
+                    prop_assert!(arrival.bad.is_some() || ends == (reason == FinishReason::Stop));
                     prop_assert!(arrival.bad.is_none() || (!poison && arrival.max_tokens == 0));
                     let expected = if arrival.bad.is_some() {
                         vec![]

@@ -1,0 +1,117 @@
+//! What decides, beside the model, which token of an answer comes next.
+
+use std::sync::Arc;
+
+use pippin_grammar::GrammarError;
+use pippin_sampling::TokenMask;
+use pippin_text::StopTokens;
+
+use crate::GenerateParameters;
+use crate::constrained::Constrained;
+
+/// What holds for the token after one that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// There is none: the answer is complete.
+    End,
+    /// The mask is another.
+    Changed,
+    /// The mask is the same.
+    Same,
+}
+
+/// The tokens that may come next in one answer: those that its constraint allows, and none that ends it too early.
+#[derive(Debug, Default)]
+pub(crate) struct Steering {
+    constrained: Option<Box<Constrained>>,
+    least: Option<Least>,
+    /// Tokens that were accepted.
+    generated: usize,
+    mask: Option<Arc<TokenMask>>,
+}
+
+/// A number of tokens before which an answer does not end.
+#[derive(Debug)]
+struct Least {
+    tokens: usize,
+    /// What would end it.
+    stop: Arc<StopTokens>,
+    /// Everything else.
+    free: Arc<TokenMask>,
+}
+
+impl Steering {
+    /// For an answer of a model with `vocab` tokens that ends at those of `stop`.
+    pub(crate) fn new(
+        parameters: &GenerateParameters,
+        constrained: Option<Box<Constrained>>,
+        stop: &Arc<StopTokens>,
+        vocab: usize,
+    ) -> Self {
+        let least = (parameters.min_tokens > 0 && !stop.is_empty()).then(|| {
+            let mut free = TokenMask::from_words(vocab, &vec![u32::MAX; vocab.div_ceil(32)]);
+            stop.iter().for_each(|token| free.exclude(token));
+            Least { tokens: parameters.min_tokens, stop: Arc::clone(stop), free: Arc::new(free) }
+        });
+        let mut steering = Self { constrained, least, generated: 0, mask: None };
+        steering.mask = steering.allowed();
+        steering
+    }
+
+    /// What the next token is drawn from; `None`: from all.
+    pub(crate) fn mask(&self) -> Option<&Arc<TokenMask>> {
+        self.mask.as_ref()
+    }
+
+    /// Whether there is, or was, a mask at all.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.constrained.is_some() || self.least.is_some()
+    }
+
+    /// Whether the mask holds for the token after `drawn` more, whatever these are.
+    pub(crate) fn is_known(&self, drawn: usize) -> bool {
+        let is_early = |generated| self.least.as_ref().is_some_and(|least| generated < least.tokens);
+        drawn == 0
+            || self.constrained.is_none() && is_early(self.generated) == is_early(self.generated + drawn)
+    }
+
+    /// Takes a token that does not end the answer by itself.
+    ///
+    /// # Errors
+    ///
+    /// The constraint cannot be followed any further.
+    pub(crate) fn accept(&mut self, token: u32, is_last: bool) -> Result<Next, GrammarError> {
+        self.generated += 1;
+        if let Some(constrained) = &mut self.constrained {
+            if constrained.accept(token)? {
+                return Ok(Next::End);
+            }
+            if !is_last {
+                constrained.advance()?;
+            }
+        }
+        let mask = self.allowed();
+        let is_same = match (&mask, &self.mask) {
+            (Some(new), Some(old)) => Arc::ptr_eq(new, old),
+            (new, old) => new.is_none() && old.is_none(),
+        };
+        self.mask = mask;
+        Ok(if is_same { Next::Same } else { Next::Changed })
+    }
+
+    fn allowed(&self) -> Option<Arc<TokenMask>> {
+        let bound = self.constrained.as_ref().map(|constrained| constrained.mask());
+        let Some(least) = self.least.as_ref().filter(|least| self.generated < least.tokens) else {
+            return bound.cloned();
+        };
+        let Some(bound) = bound else { return Some(Arc::clone(&least.free)) };
+        if !least.stop.iter().any(|token| bound.allows(token)) {
+            return Some(Arc::clone(bound));
+        }
+        let mut mask = (**bound).clone();
+        least.stop.iter().for_each(|token| mask.exclude(token));
+        // Where nothing but an end is left, the constraint wants it.
+        let has_more = mask.words().iter().any(|word| *word != 0);
+        Some(if has_more { Arc::new(mask) } else { Arc::clone(bound) })
+    }
+}
