@@ -138,6 +138,12 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) logprobs: bool,
 
+    /// With --json or --batch, report this many of the likeliest tokens beside each token of the answer ("top_logprobs" of the
+    /// "tokens", likeliest first); at most 20. It includes --logprobs.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Output")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=20))]
+    pub(crate) top_logprobs: u8,
+
     /// Keep no history of what is typed in a conversation.
     #[arg(long, help_heading = "Output")]
     pub(crate) no_history: bool,

@@ -35,6 +35,10 @@ enum Set {
     Bias(fn(&mut GenerateParameters, (u32, f32))),
     /// May be given several times.
     Text(fn(&mut GenerateParameters, String)),
+    /// May be given several times.
+    Token(fn(&mut GenerateParameters, u32)),
+    /// Off where it is not given.
+    Switch(fn(&mut GenerateParameters)),
 }
 
 impl Set {
@@ -46,6 +50,8 @@ impl Set {
             Self::Number(_) => "a number",
             Self::Text(_) => "a text, or a list of texts",
             Self::Bias(_) => "an object of token ids and numbers",
+            Self::Token(_) => "a token id, or a list of them",
+            Self::Switch(_) => "true or false",
         }
     }
 
@@ -54,7 +60,7 @@ impl Set {
         match self {
             Self::Count(set) => set(&mut parameters, None),
             Self::Seed(set) => set(&mut parameters, None),
-            Self::Number(_) | Self::Text(_) | Self::Bias(_) => return None,
+            _ => return None,
         }
         Some(parameters)
     }
@@ -192,6 +198,30 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         help: "End the answer where this text would begin; may be given several times",
         set: Set::Text(|parameters, value| parameters.stop.push(value)),
     },
+    Parameter {
+        name: "stop_token_ids",
+        flag: "stop-token-id",
+        variable: None,
+        value_name: "ID",
+        help: "End the answer at the token with this id; may be given several times",
+        set: Set::Token(|parameters, value| parameters.stop_token_ids.push(value)),
+    },
+    Parameter {
+        name: "ignore_eos",
+        flag: "ignore-eos",
+        variable: None,
+        value_name: "",
+        help: "Go on where the model would end its answer",
+        set: Set::Switch(|parameters| parameters.ignore_eos = true),
+    },
+    Parameter {
+        name: "min_tokens",
+        flag: "min-tokens",
+        variable: None,
+        value_name: "N",
+        help: "Do not end the answer before this many tokens [default: {}]",
+        set: Set::Count(|parameters, value| parameters.min_tokens = value.unwrap_or(0)),
+    },
 ];
 
 impl Parameter {
@@ -221,6 +251,8 @@ impl Parameter {
                 .allow_negative_numbers(true),
             Set::Bias(_) => argument.value_parser(logit_bias).action(ArgAction::Append),
             Set::Text(_) => argument.action(ArgAction::Append),
+            Set::Token(_) => argument.value_parser(value_parser!(u32)).action(ArgAction::Append),
+            Set::Switch(_) => argument.action(ArgAction::SetTrue),
         };
         let argument = match ALIASES.iter().find(|(alias, _)| *alias == self.flag) {
             Some((_, name)) => argument.alias(*name),
@@ -239,6 +271,9 @@ impl Parameter {
             Set::Seed(set) => each(matches, self.name, |value| set(parameters, value)),
             Set::Bias(set) => each(matches, self.name, |value| set(parameters, value)),
             Set::Text(set) => each(matches, self.name, |value| set(parameters, value)),
+            Set::Token(set) => each(matches, self.name, |value| set(parameters, value)),
+            Set::Switch(set) if matches.get_flag(self.name) => set(parameters),
+            Set::Switch(_) => {}
         }
     }
 }
@@ -312,10 +347,11 @@ fn logit_bias(text: &str) -> Result<(u32, f32), String> {
 }
 
 /// Other names that people have for parameters.
-const ALIASES: &[(&str, &str)] = &[("temp", "temperature"), ("max_completion_tokens", "max_tokens")];
+const ALIASES: &[(&str, &str)] =
+    &[("temp", "temperature"), ("max_completion_tokens", "max_tokens"), ("stop_token_id", "stop_token_ids")];
 
 /// Parameters that mean nothing to the command line.
-const HIDDEN: &[&str] = &["logprobs"];
+const HIDDEN: &[&str] = &["logprobs", "top_logprobs"];
 
 /// Sets one parameter, and checks the result.
 pub(crate) fn set(
@@ -339,7 +375,9 @@ pub(crate) fn set(
         return Ok(changed);
     }
     let value = match (set, value) {
-        (Some(Set::Text(_)), Value::String(text)) => Value::Array(vec![Value::String(text)]),
+        (Some(Set::Text(_)), value @ Value::String(_)) | (Some(Set::Token(_)), value @ Value::Number(_)) => {
+            Value::Array(vec![value])
+        }
         // Python's and JavaScript's programs write whole numbers with a fraction.
         (Some(Set::Count(_) | Set::Seed(_)), value) if value.is_f64() => {
             pippin::weights::json::unsigned(&value).map_or(value, Value::from)
@@ -418,6 +456,9 @@ mod tests {
         assert_eq!(default_with("--top-k", "40").expect("valid").top_k, 40);
         assert_eq!(default_with("stop", "END").expect("valid").stop, ["END"]);
         assert_eq!(default_with("stop", r#"["a", "b"]"#).expect("valid").stop, ["a", "b"]);
+        assert_eq!(default_with("stop_token_ids", "7").expect("valid").stop_token_ids, [7]);
+        assert_eq!(default_with("--stop-token-id", "[7, 8]").expect("valid").stop_token_ids, [7, 8]);
+        assert!(default_with("ignore-eos", "true").expect("valid").ignore_eos);
         assert_eq!(default_with("max_tokens", "null").expect("valid").max_tokens, None);
         assert_eq!(default_with("logit_bias", r#"{"7": -1.5}"#).expect("valid").logit_bias[&7], -1.5);
         let changed = default_with("temp", "1.5").expect("valid");
@@ -463,6 +504,8 @@ mod tests {
             ("stop", "\"\"", "stop"),
             ("logit_bias", "[]", "logit_bias"),
             ("logprobs", "true", "logprobs"),
+            ("stop_token_ids", "x", "a token id"),
+            ("ignore_eos", "1", "true or false"),
         ] {
             let error = default_with(name, text).expect_err(name);
             assert!(error.contains(expected), "{error}");
@@ -498,7 +541,11 @@ mod tests {
                 _ => "7",
             };
             let command = ParameterFlags::augment_args(Command::new("test"));
-            let arguments = ["test".to_owned(), format!("--{}={value}", parameter.flag)];
+            let argument = match parameter.set {
+                Set::Switch(_) => format!("--{}", parameter.flag),
+                _ => format!("--{}={value}", parameter.flag),
+            };
+            let arguments = ["test".to_owned(), argument];
             let matches = command.try_get_matches_from(arguments).expect(parameter.flag);
             let flags = ParameterFlags::from_arg_matches(&matches).expect(parameter.flag);
             for (name, value) in to_map(&flags.0) {

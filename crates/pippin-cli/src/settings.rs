@@ -343,6 +343,7 @@ impl RunSettings {
             json,
             tokens,
             logprobs,
+            top_logprobs,
             no_history,
             yes,
         } = args;
@@ -350,9 +351,13 @@ impl RunSettings {
         let config = surroundings.configured(|inputs| load.add_to(inputs))?;
         let chat = ChatSettings::new(chat, raw);
         let stdin_readers = check_stdin(chat.sources().chain(form.sources()).chain(&batch))?;
-        let detail = Detail { tokens, logprobs };
+        let detail = Detail { tokens, logprobs, top_logprobs: usize::from(top_logprobs) };
         if detail != Detail::default() && !json && batch.is_none() {
-            let flag = if tokens { "--tokens" } else { "--logprobs" };
+            let flag = match (tokens, logprobs) {
+                (true, _) => "--tokens",
+                (_, true) => "--logprobs",
+                _ => "--top-logprobs",
+            };
             return Err(CliError::usage(
                 format!("{flag} needs --json or --batch"),
                 "an answer's text has no place for them",

@@ -1,4 +1,4 @@
-//! An answer with what `--tokens` and `--logprobs` add to it.
+//! An answer with what `--tokens`, `--logprobs` and `--top-logprobs` add to it.
 
 use pippin::chat::{OutputEvent, ParsedOutput, ToolCall};
 use pippin::text::OutputParser;
@@ -17,12 +17,16 @@ pub(crate) struct Detail {
     pub(crate) tokens: bool,
     /// The log-probabilities of the answer's tokens.
     pub(crate) logprobs: bool,
+    /// How many of the likeliest tokens are reported with each.
+    pub(crate) top_logprobs: usize,
 }
 
 impl Detail {
     /// The parameters that have it computed.
     pub(super) fn ask(self, parameters: &GenerateParameters) -> GenerateParameters {
-        GenerateParameters { logprobs: parameters.logprobs || self.logprobs, ..parameters.clone() }
+        let top_logprobs = parameters.top_logprobs.max(self.top_logprobs);
+        let logprobs = parameters.logprobs || self.logprobs || top_logprobs > 0;
+        GenerateParameters { logprobs, top_logprobs, ..parameters.clone() }
     }
 
     /// The prompt, if it is wanted.
@@ -52,6 +56,17 @@ struct Token {
     text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     logprob: Option<f32>,
+    /// The likeliest tokens in its place, if they are wanted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    top_logprobs: Vec<Token>,
+}
+
+impl Token {
+    fn new(id: u32, logprob: Option<f32>, model: &ModelContainer) -> Self {
+        let token = model.tokenizer().id_to_token(id).unwrap_or_default();
+        let text = model.decode(&[id]).unwrap_or_default();
+        Self { id, token, text, logprob, top_logprobs: Vec::new() }
+    }
 }
 
 /// An answer as it grows.
@@ -69,7 +84,7 @@ pub(super) struct Collected {
 impl Collected {
     /// Nothing yet, of an answer whose details will be reported.
     pub(super) fn new(detail: Detail, parser: Option<OutputParser>) -> Self {
-        let tokens = (detail.tokens || detail.logprobs).then(Vec::new);
+        let tokens = (detail != Detail::default()).then(Vec::new);
         Self { text: String::new(), parser, output: ParsedOutput::default(), tokens, info: None }
     }
 
@@ -97,11 +112,10 @@ impl Collected {
         };
         self.output.extend(found.iter().cloned());
         match event {
-            GenerationEvent::Token { id, logprob, .. } => {
+            GenerationEvent::Token { id, logprob, top_logprobs, .. } => {
                 let Some(tokens) = &mut self.tokens else { return found };
-                let token = model.tokenizer().id_to_token(id).unwrap_or_default();
-                let text = model.decode(&[id]).unwrap_or_default();
-                tokens.push(Token { id, token, text, logprob });
+                let top = top_logprobs.iter().map(|top| Token::new(top.token, Some(top.logprob), model));
+                tokens.push(Token { top_logprobs: top.collect(), ..Token::new(id, logprob, model) });
             }
             GenerationEvent::Info(info) => self.info = Some(info),
             _ => {}

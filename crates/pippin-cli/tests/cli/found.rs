@@ -200,6 +200,22 @@ fn the_prompt_and_its_tokens_can_be_seen() {
     let tokens = answer["tokens"].as_array().expect("a list");
     assert_eq!(tokens.len(), 3);
     assert!(tokens.iter().all(|token| token["logprob"].as_f64() < Some(0.0) && token["id"].is_u64()));
+    assert!(tokens.iter().all(|token| token.get("top_logprobs").is_none()));
+    let flags = ["--json", "--temp", "0", "--top-logprobs", "2", "--max-tokens", "3"];
+    let answer = pippin(&[&["run", folder, "hello"], &flags[..]].concat()).json();
+    for token in answer["tokens"].as_array().expect("a list") {
+        let top = token["top_logprobs"].as_array().expect("a list");
+        assert_eq!((top.len(), &top[0]["id"], &top[0]["logprob"]), (2, &token["id"], &token["logprob"]));
+        assert!(top[0]["logprob"].as_f64() >= top[1]["logprob"].as_f64() && top[1]["token"].is_string());
+    }
+    pippin(&["run", folder, "hello", "--top-logprobs", "2"]).fails(2, &["--top-logprobs needs --json"]);
+    pippin(&["run", folder, "hello", "--json", "--top-logprobs", "21"]).fails(2, &["--top-logprobs"]);
+    let end = answer["tokens"][0]["id"].to_string();
+    let flags = ["--json", "--temp", "0", "--stop-token-id", &end, "--max-tokens", "3"];
+    let ended = pippin(&[&["run", folder, "hello"], &flags[..]].concat()).json();
+    assert_eq!((ended["text"].as_str(), ended["finish_reason"].as_str()), (Some(""), Some("stop")));
+    let flags = ["--json", "--ignore-eos", "--min-tokens", "4", "--max-tokens", "3"];
+    pippin(&[&["run", folder, "hello"], &flags[..]].concat()).fails(2, &["--min-tokens is 4"]);
     let plain = pippin(&["run", folder, "hello", "--json", "--max-tokens", "3"]).json();
     assert!(plain.get("tokens").is_none() && plain.get("prompt").is_none());
     pippin(&["run", folder, "hello", "--tokens"]).fails(2, &["--tokens needs --json"]);
