@@ -1,6 +1,7 @@
 //! Parameters of generation by name: flags of `run`, `/set`, and the lines of `--batch`.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::error::Error;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
@@ -37,6 +38,8 @@ enum Set {
     Text(fn(&mut GenerateParameters, String)),
     /// May be given several times.
     Token(fn(&mut GenerateParameters, u32)),
+    /// `None`: without a limit.
+    Seconds(fn(&mut GenerateParameters, Option<Duration>)),
     /// Off where it is not given.
     Switch(fn(&mut GenerateParameters)),
 }
@@ -51,6 +54,7 @@ impl Set {
             Self::Text(_) => "a text, or a list of texts",
             Self::Bias(_) => "an object of token ids and numbers",
             Self::Token(_) => "a token id, or a list of them",
+            Self::Seconds(_) => "a number of seconds",
             Self::Switch(_) => "true or false",
         }
     }
@@ -222,6 +226,22 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         help: "Do not end the answer before this many tokens [default: {}]",
         set: Set::Count(|parameters, value| parameters.min_tokens = value.unwrap_or(0)),
     },
+    Parameter {
+        name: "thinking_budget",
+        flag: "thinking-budget",
+        variable: None,
+        value_name: "N",
+        help: "Close the thought before an answer after this many tokens; 0: at once; -1: no limit [default: {}]",
+        set: Set::Count(|parameters, value| parameters.thinking_budget = value),
+    },
+    Parameter {
+        name: "max_time",
+        flag: "max-time",
+        variable: None,
+        value_name: "SECONDS",
+        help: "End the answer after this time, with what there is [default: {}]",
+        set: Set::Seconds(|parameters, value| parameters.max_time = value),
+    },
 ];
 
 impl Parameter {
@@ -252,6 +272,7 @@ impl Parameter {
             Set::Bias(_) => argument.value_parser(logit_bias).action(ArgAction::Append),
             Set::Text(_) => argument.action(ArgAction::Append),
             Set::Token(_) => argument.value_parser(value_parser!(u32)).action(ArgAction::Append),
+            Set::Seconds(_) => argument.value_parser(seconds),
             Set::Switch(_) => argument.action(ArgAction::SetTrue),
         };
         let argument = match ALIASES.iter().find(|(alias, _)| *alias == self.flag) {
@@ -272,6 +293,7 @@ impl Parameter {
             Set::Bias(set) => each(matches, self.name, |value| set(parameters, value)),
             Set::Text(set) => each(matches, self.name, |value| set(parameters, value)),
             Set::Token(set) => each(matches, self.name, |value| set(parameters, value)),
+            Set::Seconds(set) => each(matches, self.name, |value| set(parameters, Some(value))),
             Set::Switch(set) if matches.get_flag(self.name) => set(parameters),
             Set::Switch(_) => {}
         }
@@ -337,6 +359,11 @@ fn flag_error(error: EngineError) -> CliError {
 fn or_minus_one<T: FromStr>(text: &str, expected: &str) -> Result<Option<T>, String> {
     let problem = || format!("{text:?} must be {expected}");
     if text == "-1" { Ok(None) } else { text.parse().map(Some).map_err(|_| problem()) }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| format!("{text:?} is not a number of seconds"))
 }
 
 fn logit_bias(text: &str) -> Result<(u32, f32), String> {
@@ -458,6 +485,10 @@ mod tests {
         assert_eq!(default_with("stop", r#"["a", "b"]"#).expect("valid").stop, ["a", "b"]);
         assert_eq!(default_with("stop_token_ids", "7").expect("valid").stop_token_ids, [7]);
         assert_eq!(default_with("--stop-token-id", "[7, 8]").expect("valid").stop_token_ids, [7, 8]);
+        let timed = default_with("max-time", "1.5").expect("valid");
+        assert_eq!(timed.max_time, Some(Duration::from_millis(1500)));
+        assert_eq!(default_with("priority", "-3").expect("valid").priority, -3);
+        assert_eq!(default_with("thinking_budget", "0").expect("valid").thinking_budget, Some(0));
         assert!(default_with("ignore-eos", "true").expect("valid").ignore_eos);
         assert_eq!(default_with("max_tokens", "null").expect("valid").max_tokens, None);
         assert_eq!(default_with("logit_bias", r#"{"7": -1.5}"#).expect("valid").logit_bias[&7], -1.5);
@@ -506,6 +537,8 @@ mod tests {
             ("logprobs", "true", "logprobs"),
             ("stop_token_ids", "x", "a token id"),
             ("ignore_eos", "1", "true or false"),
+            ("max_time", "-1", "a number of seconds"),
+            ("max_time", "0", "max_time"),
         ] {
             let error = default_with(name, text).expect_err(name);
             assert!(error.contains(expected), "{error}");

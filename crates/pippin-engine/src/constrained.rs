@@ -1,13 +1,20 @@
 //! An answer that is held to a form.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+#[cfg(test)]
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::{GenerateParameters, Result, TextProcessor};
-use pippin_grammar::{GrammarError, Guide, Limits, Start, Vocabulary, compile};
+use pippin_grammar::{Constraint, GrammarError, Guide, Limits, Start, Vocabulary, compile};
 use pippin_sampling::TokenMask;
 
+use crate::{EngineError, GenerateParameters, Result, TextProcessor};
+
+/// Constraints of a model that are kept in case that another request has the same.
+const KEPT: usize = 32;
+
 /// The form of one answer: what may come next.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Constrained {
     guide: Guide,
     mask: Arc<TokenMask>,
@@ -31,31 +38,127 @@ impl Constrained {
     }
 }
 
-/// A model's vocabulary for constraints, made when the first one is put on an answer.
+/// A constraint that has been compiled for the answers to a prompt. See
+/// [`ModelContainer::prepare_constraint`](crate::ModelContainer::prepare_constraint).
+///
+/// A clone is for another answer to the same prompt.
+#[derive(Clone, Debug)]
+pub struct PreparedConstraint {
+    key: Key,
+    constrained: Box<Constrained>,
+    /// Of the model that it was made for.
+    vocabulary: Arc<Vocabulary>,
+}
+
+/// What a compiled constraint depends on.
+#[derive(Clone, Debug, PartialEq)]
+struct Key {
+    /// As JSON, because equal schemas may differ in the order of their properties.
+    constraint: String,
+    start: Start,
+}
+
+impl Key {
+    fn new(
+        constraint: &Constraint,
+        parameters: &GenerateParameters,
+        prompt: &[u32],
+        processor: &TextProcessor,
+    ) -> Self {
+        let start = match parameters.constraint_after.as_deref() {
+            Some("") => Start::Now,
+            Some(marker) => Start::After(marker.to_owned()),
+            None => start(processor, prompt),
+        };
+        Self { constraint: serde_json::json!(constraint).to_string(), start }
+    }
+}
+
+/// A model's vocabulary for constraints, made when the first one is put on an answer, and those that were compiled last.
 #[derive(Debug, Default)]
-pub(crate) struct Constraints(OnceLock<Result<Arc<Vocabulary>, GrammarError>>);
+pub(crate) struct Constraints {
+    vocabulary: OnceLock<Result<Arc<Vocabulary>, GrammarError>>,
+    /// Least recently used first.
+    kept: Mutex<VecDeque<PreparedConstraint>>,
+    #[cfg(test)]
+    compiled: AtomicUsize,
+}
 
 impl Constraints {
-    /// Compiles the parameters' constraint, if they have one, for an answer to a prompt.
+    /// Compiles the parameters' constraint, if they have one, for answers to a prompt, or finds it among those that are kept.
     pub(crate) fn prepare(
         &self,
         parameters: &GenerateParameters,
         prompt: &[u32],
         processor: &TextProcessor,
         vocab: usize,
-    ) -> Result<Option<Box<Constrained>>, GrammarError> {
+    ) -> Result<Option<PreparedConstraint>, GrammarError> {
         let Some(constraint) = &parameters.constraint else { return Ok(None) };
+        let key = Key::new(constraint, parameters, prompt, processor);
+        if let Some(known) = self.find(&key) {
+            return Ok(Some(known));
+        }
         let TextProcessor { tokenizer, stop_tokens, .. } = processor;
-        let vocabulary = self.0.get_or_init(|| Vocabulary::new(tokenizer, stop_tokens, vocab).map(Arc::new));
-        let start = match parameters.constraint_after.as_deref() {
-            Some("") => Start::Now,
-            Some(marker) => Start::After(marker.to_owned()),
-            None => start(processor, prompt),
-        };
-        let mut guide =
-            compile(vocabulary.as_ref().map_err(Clone::clone)?, constraint, start, &Limits::default())?;
+        let vocabulary =
+            self.vocabulary.get_or_init(|| Vocabulary::new(tokenizer, stop_tokens, vocab).map(Arc::new));
+        let vocabulary = vocabulary.as_ref().map_err(Clone::clone)?;
+        #[cfg(test)]
+        self.compiled.fetch_add(1, Ordering::Relaxed);
+        let mut guide = compile(vocabulary, constraint, key.start.clone(), &Limits::default())?;
         let mask = guide.mask()?;
-        Ok(Some(Box::new(Constrained { guide, mask })))
+        let constrained = Box::new(Constrained { guide, mask });
+        let prepared = PreparedConstraint { key, constrained, vocabulary: Arc::clone(vocabulary) };
+        self.keep(prepared.clone());
+        Ok(Some(prepared))
+    }
+
+    /// What was prepared, if it was prepared for answers to this prompt by this model.
+    pub(crate) fn take(
+        &self,
+        prepared: Option<PreparedConstraint>,
+        parameters: &GenerateParameters,
+        prompt: &[u32],
+        processor: &TextProcessor,
+    ) -> Result<Option<Box<Constrained>>> {
+        let own = self.vocabulary.get().and_then(|vocabulary| vocabulary.as_ref().ok());
+        match (&parameters.constraint, prepared) {
+            (None, None) => Ok(None),
+            (Some(constraint), Some(prepared))
+                if own.is_some_and(|own| Arc::ptr_eq(own, &prepared.vocabulary))
+                    && prepared.key == Key::new(constraint, parameters, prompt, processor) =>
+            {
+                Ok(Some(prepared.constrained))
+            }
+            _ => Err(EngineError::parameter(
+                "constraint",
+                "another",
+                "the one that was prepared for this prompt",
+            )),
+        }
+    }
+
+    fn find(&self, key: &Key) -> Option<PreparedConstraint> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = kept.iter().position(|known| known.key == *key)?;
+        let known = kept.remove(place)?;
+        kept.push_back(known.clone());
+        Some(known)
+    }
+
+    fn keep(&self, prepared: PreparedConstraint) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have compiled the same.
+        kept.retain(|known| known.key != prepared.key);
+        while kept.len() >= KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(prepared);
+    }
+
+    /// How many have been compiled.
+    #[cfg(test)]
+    pub(crate) fn compiled(&self) -> usize {
+        self.compiled.load(Ordering::Relaxed)
     }
 }
 

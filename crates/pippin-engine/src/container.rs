@@ -7,14 +7,16 @@ use pippin_hub::{HubCache, ModelConfiguration, UseLock};
 use pippin_models::{LanguageModel, ModelInfo};
 use pippin_text::{StopStrings, StopTokens, Tokenizer};
 
-use crate::constrained::Constraints;
+use crate::constrained::{Constraints, PreparedConstraint};
 use crate::estimate::{MemoryPlan, ModelMemory};
 use crate::monitor::{ModelPerformance, Record};
+use crate::places::Places;
 use crate::processor::{ChatInput, TextProcessor};
 use crate::scheduler::{Command, Job, Request, Scheduler, ScoreRequest, Worker};
 use crate::score::ScoreTask;
 use crate::steering::Steering;
 use crate::stream::{CancelHandle, GenerationStream, TokenStream};
+use crate::thought::Thought;
 use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, Workload, device};
 
 /// A loaded model.
@@ -23,13 +25,14 @@ use crate::{EngineError, GenerateParameters, LoadOptions, Measurement, Result, W
 /// One thread owns the model and runs its steps; requests of all handles are computed together.
 #[derive(Clone, Debug)]
 pub struct ModelContainer {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// What handles and streams of a model share.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) worker: Worker,
+    places: Places,
     pub(crate) processor: TextProcessor,
     configuration: ModelConfiguration,
     directory: Option<PathBuf>,
@@ -39,7 +42,7 @@ pub(crate) struct Inner {
     stop: Arc<StopTokens>,
     protected: Arc<[u32]>,
     warnings: Vec<String>,
-    constraints: Constraints,
+    pub(crate) constraints: Constraints,
     /// Where requests are counted. A monitor may replace it by the one that it keeps for the model.
     record: Mutex<Arc<Record>>,
     /// Until the model is dropped, nobody removes its files from the cache.
@@ -57,6 +60,7 @@ struct Built {
     info: ModelInfo,
     device: String,
     memory: ModelMemory,
+    places: Places,
 }
 
 impl ModelContainer {
@@ -139,11 +143,12 @@ impl ModelContainer {
         }
         let stop = Arc::new(processor.stop_tokens.clone());
         let protected = processor.protected()?;
-        let Built { info, device, memory } = built;
+        let Built { info, device, memory, places } = built;
         let record = Mutex::default();
         let in_use = directory.as_deref().and_then(HubCache::use_lock);
         let inner = Inner {
             worker,
+            places,
             processor,
             configuration,
             directory,
@@ -297,14 +302,48 @@ impl ModelContainer {
     /// # Errors
     ///
     /// A parameter out of its range, a constraint that cannot be followed, an empty prompt, one that does not fit the context or
-    /// the vocabulary, or a model whose thread has died.
+    /// the vocabulary, a full queue, or a model whose thread has died.
     pub fn generate(&self, prompt: Vec<u32>, parameters: &GenerateParameters) -> Result<GenerationStream> {
+        let constraint = self.prepare_constraint(&prompt, parameters)?;
+        self.generate_prepared(prompt, parameters, constraint)
+    }
+
+    /// Compiles the parameters' constraint for answers to a prompt, which takes milliseconds for most and seconds for some.
+    /// [`generate`](Self::generate) does it by itself; this is for callers that cannot wait, such as tasks of an async
+    /// runtime, and do it on a thread that can before they call [`generate_prepared`](Self::generate_prepared). `None`: the
+    /// parameters have no constraint. Those that were used last are kept, and not compiled again.
+    ///
+    /// # Errors
+    ///
+    /// A parameter out of its range, or a constraint that cannot be followed.
+    pub fn prepare_constraint(
+        &self,
+        prompt: &[u32],
+        parameters: &GenerateParameters,
+    ) -> Result<Option<PreparedConstraint>> {
+        parameters.validate()?;
+        let Inner { constraints, processor, info, .. } = &*self.inner;
+        Ok(constraints.prepare(parameters, prompt, processor, info.vocab_size)?)
+    }
+
+    /// [`generate`](Self::generate) with what [`prepare_constraint`](Self::prepare_constraint) gave for the same prompt and
+    /// parameters. It does not wait for anything.
+    ///
+    /// # Errors
+    ///
+    /// As for [`generate`](Self::generate), or the constraint was prepared for something else.
+    pub fn generate_prepared(
+        &self,
+        prompt: Vec<u32>,
+        parameters: &GenerateParameters,
+        constraint: Option<PreparedConstraint>,
+    ) -> Result<GenerationStream> {
         let mut strings = parameters.stop.clone();
         if !parameters.ignore_eos {
             strings.extend(self.inner.processor.stop_strings.iter().cloned());
         }
         let stop = StopStrings::new(&strings)?;
-        let tokens = self.generate_tokens(prompt, parameters)?;
+        let tokens = self.submit(prompt, parameters, constraint)?;
         Ok(GenerationStream::new(tokens, stop, strings, parameters.min_tokens))
     }
 
@@ -337,6 +376,16 @@ impl ModelContainer {
     ///
     /// As for [`generate`](Self::generate).
     pub fn generate_tokens(&self, prompt: Vec<u32>, parameters: &GenerateParameters) -> Result<TokenStream> {
+        let constraint = self.prepare_constraint(&prompt, parameters)?;
+        self.submit(prompt, parameters, constraint)
+    }
+
+    fn submit(
+        &self,
+        prompt: Vec<u32>,
+        parameters: &GenerateParameters,
+        constraint: Option<PreparedConstraint>,
+    ) -> Result<TokenStream> {
         parameters.validate()?;
         let vocab = self.inner.info.vocab_size;
         let is_unknown = |token: &&u32| **token as usize >= vocab;
@@ -356,11 +405,12 @@ impl ModelContainer {
                 context: self.inner.memory.context,
             });
         }
-        // On the caller's side: compiling takes time, and the model's thread has none.
+        let thought = self.thought(parameters, &prompt)?;
         let inner = &self.inner;
-        let constrained = inner.constraints.prepare(parameters, &prompt, &inner.processor, vocab)?;
+        let constrained = inner.constraints.take(constraint, parameters, &prompt, &inner.processor)?;
         let (stop, protected) = self.stop_tokens(parameters);
-        let steering = Box::new(Steering::new(parameters, constrained, &stop, vocab));
+        let steering = Box::new(Steering::new(parameters, constrained, thought, &stop, vocab));
+        let submitted = Instant::now();
         let (events, receiver) = crate::channel::channel();
         let cancel = CancelHandle::default();
         let request = Request {
@@ -371,10 +421,24 @@ impl ModelContainer {
             protected,
             events,
             cancelled: Arc::clone(&cancel.0),
+            deadline: parameters.max_time.and_then(|time| submitted.checked_add(time)),
+            place: inner.places.take()?,
         };
-        let submitted = Instant::now();
         self.inner.worker.send(Command::Generate(request))?;
         Ok(TokenStream::new(receiver, cancel, Arc::clone(&self.inner), stop, submitted, prompt_tokens))
+    }
+
+    /// What closes the thought of an answer to a prompt, where the parameters limit it.
+    fn thought(&self, parameters: &GenerateParameters, prompt: &[u32]) -> Result<Option<Box<Thought>>> {
+        let Some(budget) = parameters.thinking_budget else { return Ok(None) };
+        let Inner { processor, info, .. } = &*self.inner;
+        match Thought::new(budget, prompt, processor, &info.model_type, info.vocab_size) {
+            Some(thought) => Ok(Some(Box::new(thought))),
+            None => {
+                let expected = "left out for a model whose thoughts have no markers that are known";
+                Err(EngineError::parameter("thinking_budget", budget, expected))
+            }
+        }
     }
 
     /// The tokens that end an answer, and those that XTC never removes.
@@ -404,7 +468,7 @@ impl ModelContainer {
     ///
     /// # Errors
     ///
-    /// No tokens, more than the context holds, one outside the vocabulary, or `top_logprobs` above 20.
+    /// No tokens, more than the context holds, one outside the vocabulary, `top_logprobs` above 20, or a full queue.
     pub fn score_tokens(&self, tokens: Vec<u32>, top_logprobs: usize) -> Result<ScoreTask> {
         if top_logprobs > GenerateParameters::MAX_TOP_LOGPROBS {
             return Err(EngineError::parameter("top_logprobs", top_logprobs, "at most 20"));
@@ -418,7 +482,8 @@ impl ModelContainer {
         }
         let (reply, scores) = crate::channel::channel();
         let cancel = CancelHandle::default();
-        let request = ScoreRequest { tokens, top_logprobs, reply, cancelled: Arc::clone(&cancel.0) };
+        let (cancelled, place) = (Arc::clone(&cancel.0), self.inner.places.take()?);
+        let request = ScoreRequest { tokens, top_logprobs, reply, cancelled, place };
         self.inner.worker.send(Command::Job(Job::Score(request)))?;
         Ok(ScoreTask::new(scores, cancel, Arc::clone(&self.inner)))
     }
@@ -480,6 +545,7 @@ fn start(
         let info = model.info().clone();
         let MemoryPlan { limits, caches, memory, .. } = MemoryPlan::new(&info, &options)?;
         model.allocate(&caches)?;
-        Ok((Scheduler::new(model, limits), Built { info, device, memory }))
+        let places = Places::new(limits.sequences, options.max_waiting);
+        Ok((Scheduler::new(model, limits), Built { info, device, memory, places }))
     })
 }

@@ -90,6 +90,9 @@ pub struct LoadOptions {
     /// Sequences that are computed together; more wait. Where a model keeps recurrent state and memory is short, it may be
     /// fewer.
     pub max_sequences: usize,
+    /// Requests that may wait while `max_sequences` others are computed. One more is refused
+    /// ([`EngineError::QueueFull`]).
+    pub max_waiting: usize,
     /// How many prompt tokens are computed in one step, over all requests; at most 16,384. Larger is faster, and takes more
     /// memory; smaller lets answers that are being written flow more evenly.
     pub prefill_step_size: usize,
@@ -111,6 +114,7 @@ impl Default for LoadOptions {
             context: None,
             cache_tokens: None,
             max_sequences: 32,
+            max_waiting: 1024,
             prefill_step_size: DEFAULT_STEP,
             snapshots: None,
             memory_budget: None,
@@ -191,6 +195,13 @@ impl LoadOptions {
     #[must_use]
     pub fn with_max_sequences(mut self, max_sequences: usize) -> Self {
         self.max_sequences = max_sequences;
+        self
+    }
+
+    /// Lets so many requests wait.
+    #[must_use]
+    pub fn with_max_waiting(mut self, max_waiting: usize) -> Self {
+        self.max_waiting = max_waiting;
         self
     }
 
@@ -303,6 +314,7 @@ mod tests {
             .with_context(1)
             .with_cache_tokens(2)
             .with_max_sequences(3)
+            .with_max_waiting(8)
             .with_threads(4)
             .with_prefill_step_size(5)
             .with_snapshots(6)
@@ -314,6 +326,7 @@ mod tests {
             context: Some(1),
             cache_tokens: Some(2),
             max_sequences: 3,
+            max_waiting: 8,
             threads: Some(4),
             prefill_step_size: 5,
             snapshots: Some(6),

@@ -152,6 +152,12 @@ pub enum EngineError {
         /// How often it may.
         limit: usize,
     },
+    /// As many requests wait for the model as may.
+    #[error("the queue is full: {waiting} requests are waiting already")]
+    QueueFull {
+        /// How many may wait.
+        waiting: usize,
+    },
     /// Scoring was cancelled before it was done.
     #[error("scoring was cancelled")]
     ScoreCancelled,
@@ -229,6 +235,9 @@ impl EngineError {
                 "try again when a model is free, unpin one, or raise the number (max_loaded_models)".to_owned()
             }
             Self::ModelInUse { .. } => "try again when its requests have ended".to_owned(),
+            Self::QueueFull { .. } => {
+                "try again when some of them have ended, or let more wait (max_waiting)".to_owned()
+            }
             Self::LoadCancelled { .. } | Self::ScoreCancelled => return None,
             Self::SessionBusy => {
                 "read the answer's stream to its end or drop it; clone the session for a second answer beside it".to_owned()

@@ -57,6 +57,7 @@ mod measure;
 mod memory;
 mod monitor;
 mod open;
+mod places;
 mod processor;
 mod run_state;
 mod scheduler;
@@ -68,6 +69,7 @@ mod stream;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod thought;
 
 #[cfg(feature = "async")]
 pub use asynchronous::AsyncStream;
@@ -80,6 +82,7 @@ pub use config::{
     ConfigEntry, ConfigError, ConfigInputs, ConfigSource, EngineConfig, HubSettings, KeepAlive, MemoryBudget,
     ModelSettings, ServerSettings, Setting, SettingFlag, SettingKind, SettingVariable, environment_variables,
 };
+pub use constrained::PreparedConstraint;
 pub use container::ModelContainer;
 pub use device::{Device, LoadOptions};
 pub use error::{EngineError, HeldModel, Result};

@@ -366,7 +366,7 @@ impl Numbers {
     fn count(&mut self, reason: &FinishReason) -> &mut u64 {
         match reason {
             FinishReason::Stop | FinishReason::StopString(_) => &mut self.requests.stop,
-            FinishReason::Length => &mut self.requests.length,
+            FinishReason::Length | FinishReason::TimeLimit => &mut self.requests.length,
             FinishReason::Cancelled => &mut self.requests.cancelled,
         }
     }

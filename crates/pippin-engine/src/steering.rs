@@ -8,6 +8,7 @@ use pippin_text::StopTokens;
 
 use crate::GenerateParameters;
 use crate::constrained::Constrained;
+use crate::thought::Thought;
 
 /// What holds for the token after one that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +21,15 @@ pub(crate) enum Next {
     Same,
 }
 
-/// The tokens that may come next in one answer: those that its constraint allows, and none that ends it too early.
+/// The tokens that may come next in one answer: those that its constraint allows, none that ends it too early, and those
+/// that close a thought when its budget is spent.
 #[derive(Debug, Default)]
 pub(crate) struct Steering {
     constrained: Option<Box<Constrained>>,
     least: Option<Least>,
+    thought: Option<Box<Thought>>,
+    /// Tokens of the model.
+    vocab: usize,
     /// Tokens that were accepted.
     generated: usize,
     mask: Option<Arc<TokenMask>>,
@@ -45,6 +50,7 @@ impl Steering {
     pub(crate) fn new(
         parameters: &GenerateParameters,
         constrained: Option<Box<Constrained>>,
+        thought: Option<Box<Thought>>,
         stop: &Arc<StopTokens>,
         vocab: usize,
     ) -> Self {
@@ -53,7 +59,7 @@ impl Steering {
             stop.iter().for_each(|token| free.exclude(token));
             Least { tokens: parameters.min_tokens, stop: Arc::clone(stop), free: Arc::new(free) }
         });
-        let mut steering = Self { constrained, least, generated: 0, mask: None };
+        let mut steering = Self { constrained, least, thought, vocab, generated: 0, mask: None };
         steering.mask = steering.allowed();
         steering
     }
@@ -65,14 +71,15 @@ impl Steering {
 
     /// Whether there is, or was, a mask at all.
     pub(crate) fn is_needed(&self) -> bool {
-        self.constrained.is_some() || self.least.is_some()
+        self.constrained.is_some() || self.least.is_some() || self.thought.is_some()
     }
 
     /// Whether the mask holds for the token after `drawn` more, whatever these are.
     pub(crate) fn is_known(&self, drawn: usize) -> bool {
         let is_early = |generated| self.least.as_ref().is_some_and(|least| generated < least.tokens);
-        drawn == 0
-            || self.constrained.is_none() && is_early(self.generated) == is_early(self.generated + drawn)
+        let is_free = self.thought.as_ref().is_none_or(|thought| thought.is_free(drawn));
+        let is_even = is_early(self.generated) == is_early(self.generated + drawn);
+        drawn == 0 || self.constrained.is_none() && is_free && is_even
     }
 
     /// Takes a token that does not end the answer by itself.
@@ -82,6 +89,9 @@ impl Steering {
     /// The constraint cannot be followed any further.
     pub(crate) fn accept(&mut self, token: u32, is_last: bool) -> Result<Next, GrammarError> {
         self.generated += 1;
+        if let Some(thought) = &mut self.thought {
+            thought.accept(token);
+        }
         if let Some(constrained) = &mut self.constrained {
             if constrained.accept(token)? {
                 return Ok(Next::End);
@@ -99,7 +109,17 @@ impl Steering {
         Ok(if is_same { Next::Same } else { Next::Changed })
     }
 
-    fn allowed(&self) -> Option<Arc<TokenMask>> {
+    fn allowed(&mut self) -> Option<Arc<TokenMask>> {
+        if let Some((thought, token)) = self.thought.as_mut().and_then(|t| t.forced().map(|token| (t, token)))
+        {
+            // The white space after the marker may be none that the constraint knows.
+            if self.constrained.as_ref().is_none_or(|constrained| constrained.mask().allows(token)) {
+                let mut mask = TokenMask::none(self.vocab);
+                mask.allow(token);
+                return Some(Arc::new(mask));
+            }
+            thought.release();
+        }
         let bound = self.constrained.as_ref().map(|constrained| constrained.mask());
         let Some(least) = self.least.as_ref().filter(|least| self.generated < least.tokens) else {
             return bound.cloned();

@@ -76,6 +76,8 @@ pub enum FinishReason {
     StopString(String),
     /// `max_tokens` or the context is used up.
     Length,
+    /// `max_time` has passed.
+    TimeLimit,
     /// The request was cancelled.
     Cancelled,
 }
@@ -85,7 +87,7 @@ impl FinishReason {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Stop | Self::StopString(_) => "stop",
-            Self::Length => "length",
+            Self::Length | Self::TimeLimit => "length",
             Self::Cancelled => "cancelled",
         }
     }

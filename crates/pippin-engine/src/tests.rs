@@ -8,7 +8,8 @@ use pippin_text::{ChatTemplate, ParsedOutput, StopTokens, Tokenizer, ToolCall};
 use serde_json::json;
 
 use crate::testing::{
-    Control, FakeModel, Feeds, Kind, NAN, POISON, STOP, VOCAB, continuation, lock, processor, tokenizer_with,
+    Control, FakeModel, Feeds, Kind, NAN, POISON, STOP, VOCAB, continuation, lock, processor,
+    thinking_processor, tokenizer_with,
 };
 use crate::{
     ChatInput, ChatSession, Constraint, EngineError, FinishReason, GenerateInfo, GenerateParameters,
@@ -213,6 +214,113 @@ fn stop_strings_count_after_the_least_length() {
 }
 
 #[test]
+fn a_thought_ends_with_its_budget() {
+    const OPEN: u32 = 57;
+    const CLOSE: u32 = 58;
+    for feeds in [Feeds::Never, Feeds::Always, Feeds::Sometimes] {
+        let (container, control) = with_processor(256, thinking_processor());
+        lock(&control).feeds = feeds;
+        for budget in [0, 1, 5] {
+            // The prompt ends in a thought.
+            let parameters = greedy(12).with_thinking_budget(budget).with_logprobs(true);
+            let (found, info) = tokens(&container, &[1, OPEN], &parameters);
+            let mut expected = continuation(&[1, OPEN], budget);
+            expected.push(CLOSE);
+            let begun = [&[1, OPEN], &expected[..]].concat();
+            expected.extend(continuation(&begun, 11 - budget));
+            assert_eq!((found, info.generated_tokens), (expected, 12), "{feeds:?} {budget}");
+            let stream = container.generate_tokens(vec![1, OPEN], &parameters).expect("accepted");
+            let closing = stream.filter_map(|event| match event.expect("no error") {
+                TokenEvent::Token { id: CLOSE, logprob, .. } => logprob,
+                _ => None,
+            });
+            assert_eq!(closing.collect::<Vec<_>>(), [0.0]);
+            // The answer begins with one. No token comes twice.
+            let once = GenerateParameters {
+                logit_bias: [(OPEN, 50.0)].into(),
+                frequency_penalty: Some(100.0),
+                frequency_context_size: 0,
+                ..greedy(12).with_thinking_budget(budget)
+            };
+            let (found, _) = tokens(&container, &[1], &once);
+            assert_eq!((found[0], found[1 + budget]), (OPEN, CLOSE), "{found:?}");
+            assert_eq!(found.iter().filter(|token| **token == CLOSE).count(), 1);
+            // There is none.
+            assert_eq!(tokens(&container, &[1], &parameters).0, continuation(&[1], 12));
+        }
+    }
+    let (plain, _) = container(256);
+    let error = plain.generate(vec![1], &greedy(5).with_thinking_budget(5)).expect_err("refused");
+    assert!(matches!(error, EngineError::Parameter { field: "thinking_budget", .. }), "{error}");
+}
+
+#[test]
+fn a_form_begins_after_a_thought_that_was_closed() {
+    let (container, _) = with_processor(256, thinking_processor());
+    // Behind a marker, a word begins with a space.
+    let parameters = GenerateParameters::greedy().with_constraint(Constraint::choice([" w7", " w9"]));
+    for budget in [0, 3] {
+        let parameters = parameters.clone().with_thinking_budget(budget);
+        let (found, info) = tokens(&container, &[1, 57], &parameters);
+        assert_eq!(info.finish_reason, FinishReason::Stop);
+        assert_eq!((found.len(), found[budget]), (budget + 2, 58), "{found:?}");
+        assert!([7, 9].contains(&found[budget + 1]), "{found:?}");
+    }
+}
+
+#[test]
+fn a_form_is_compiled_once() {
+    let (container, _) = container(256);
+    let compiled = || container.inner.constraints.compiled();
+    let forms = |texts: [&str; 2]| GenerateParameters::greedy().with_constraint(Constraint::choice(texts));
+    let (ab, ba) = (forms(["w7", "w9"]), forms(["w9", "w7"]));
+    for _ in 0..3 {
+        let (found, info) = tokens(&container, &[1], &ab);
+        assert!(found == [7] || found == [9], "{found:?}");
+        assert_eq!(info.finish_reason, FinishReason::Stop);
+    }
+    assert_eq!(compiled(), 1);
+    // Two at the same time do not disturb each other.
+    let [first, second] = [2, 3].map(|token| container.generate(vec![token], &ab).expect("accepted"));
+    for stream in [second, first] {
+        assert!(["w7", "w9"].contains(&stream.collect_text().expect("no error").0.as_str()));
+    }
+    assert_eq!(compiled(), 1);
+    tokens(&container, &[1], &ba);
+    assert_eq!(compiled(), 2);
+    // Only so many are kept.
+    for count in 1..=40 {
+        let texts = [["w9"].repeat(count).join(" ")];
+        tokens(&container, &[1], &GenerateParameters::greedy().with_constraint(Constraint::choice(texts)));
+    }
+    tokens(&container, &[1], &ab);
+    assert_eq!(compiled(), 43);
+}
+
+#[test]
+fn a_form_can_be_compiled_before() {
+    let (container, _) = container(256);
+    let parameters = GenerateParameters::greedy().with_constraint(Constraint::choice(["w7", "w9"]));
+    let prepared = container.prepare_constraint(&[1], &parameters).expect("compiled");
+    let stream = container.generate_prepared(vec![1], &parameters, prepared.clone()).expect("accepted");
+    assert!(["w7", "w9"].contains(&stream.collect_text().expect("no error").0.as_str()));
+    assert_eq!(container.inner.constraints.compiled(), 1);
+    // It is for nothing else.
+    let refuse = |container: &ModelContainer, parameters: &GenerateParameters, prepared: &Option<_>| {
+        let error =
+            container.generate_prepared(vec![1], parameters, Clone::clone(prepared)).expect_err("refused");
+        assert!(matches!(error, EngineError::Parameter { field: "constraint", .. }), "{error}");
+    };
+    refuse(&container, &GenerateParameters::greedy(), &prepared);
+    refuse(&container, &parameters, &None);
+    let another = GenerateParameters::greedy().with_constraint(Constraint::choice(["w7"]));
+    refuse(&container, &another, &prepared);
+    let (stranger, _) = self::container(256);
+    refuse(&stranger, &parameters, &prepared);
+    assert!(container.prepare_constraint(&[1], &greedy(1)).expect("nothing to do").is_none());
+}
+
+#[test]
 fn scoring_can_be_awaited_and_cancelled() {
     let (container, control) = container(100_000);
     let tokens: Vec<u32> = (0..40).map(|i| i % 7).collect();
@@ -233,6 +341,43 @@ fn scoring_can_be_awaited_and_cancelled() {
     drop(container.score_tokens(vec![1; 90_000], 0).expect("accepted"));
     drop(container);
     assert!(lock(&control).steps.len() < 90_000 / 512);
+}
+
+#[test]
+fn a_full_queue_refuses_more() {
+    let (model, control) = FakeModel::new(Kind::full(), 100_000);
+    lock(&control).delay = Duration::from_millis(1);
+    let options = LoadOptions::default().with_max_sequences(1).with_max_waiting(1);
+    let configuration = ModelConfiguration::directory("fake");
+    let container = ModelContainer::from_parts(|| Ok(Box::new(model)), processor(), configuration, &options);
+    let container = container.expect("loaded");
+    let mut first = container.generate(vec![1], &greedy(90_000)).expect("accepted");
+    first.next().expect("an event").expect("no error");
+    let second = container.generate(vec![2], &greedy(3)).expect("accepted");
+    let error = container.generate(vec![3], &greedy(1)).expect_err("refused");
+    assert!(matches!(error, EngineError::QueueFull { waiting: 1 }), "{error}");
+    assert!(error.hint().expect("a hint").contains("max_waiting"));
+    assert!(matches!(container.score(&[1, 2]), Err(EngineError::QueueFull { .. })));
+    // Who has heard of the end of one can ask anew.
+    first.cancel_handle().cancel();
+    first.collect_text().expect("no error");
+    let third = container.generate(vec![3], &greedy(3)).expect("accepted");
+    for (stream, prompt) in [(second, 2), (third, 3)] {
+        assert_eq!(stream.collect_text().expect("no error").0, words(&continuation(&[prompt], 3)));
+    }
+    assert_eq!(container.score(&[1, 2]).expect("scored").len(), 1);
+}
+
+#[test]
+fn an_answer_ends_when_its_time_is_up() {
+    let (container, _) = container(256);
+    let parameters = greedy(5).with_max_time(Duration::from_nanos(1));
+    let stream = container.generate(vec![1], &parameters).expect("accepted");
+    let info = stream.collect_text().expect("no error").1.expect("an end");
+    assert_eq!((info.generated_tokens, &info.finish_reason), (0, &FinishReason::TimeLimit));
+    assert_eq!(info.finish_reason.as_str(), "length");
+    let (found, _) = tokens(&container, &[1], &greedy(5).with_max_time(Duration::MAX));
+    assert_eq!(found, continuation(&[1], 5));
 }
 
 /// A stray token of a fine-tune: the model has no row for it.

@@ -50,6 +50,22 @@ enum Phase {
     Complete,
 }
 
+impl Clone for Guide {
+    /// A guide for another answer, which goes on from here by itself. It costs far less than to compile anew.
+    fn clone(&self) -> Self {
+        Self {
+            vocabulary: Arc::clone(&self.vocabulary),
+            // A shallow clone would share the state of its lexer, and wait for it.
+            matcher: self.matcher.deep_clone(),
+            phase: self.phase,
+            open: self.open,
+            close: self.close.clone(),
+            seen: self.seen.clone(),
+            free: Arc::clone(&self.free),
+        }
+    }
+}
+
 impl Guide {
     pub(crate) fn new(
         vocabulary: Arc<Vocabulary>,

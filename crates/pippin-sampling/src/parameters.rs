@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -98,6 +99,38 @@ pub struct GenerateParameters {
     /// A marker of special tokens after which the constraint holds; what comes before is free. An empty text: it holds at once.
     /// `None`: a model that thinks before it answers may do so.
     pub constraint_after: Option<String>,
+    /// How many tokens the thought may have that the answer begins with. Then it is closed in the model's own words, whose
+    /// tokens are part of the answer, with a log-probability of 0. With 0 it is closed at once. It is an error for a model
+    /// that does not mark its thoughts.
+    pub thinking_budget: Option<usize>,
+    /// Those with a higher priority go first: out of the queue, in the reading of prompts, and when one has to make way for
+    /// others. Of equals, who came first. Nobody who has begun is interrupted for its sake. A prompt that is read is not
+    /// put off for ever, but one that waits in the queue is, while there are always enough with a higher priority.
+    pub priority: i32,
+    /// Ends the answer after this time (finish reason `length`), waiting included, with what there is. Seconds in JSON.
+    #[serde(with = "seconds")]
+    pub max_time: Option<Duration>,
+}
+
+/// A duration as a number of seconds.
+mod seconds {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        time.map(|time| time.as_secs_f64()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Option<Duration>, D::Error> {
+        let Some(seconds) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+        let problem =
+            |_| serde::de::Error::custom(format!("max_time must be a number of seconds, found {seconds}"));
+        Duration::try_from_secs_f64(seconds).map(Some).map_err(problem)
+    }
 }
 
 impl Serialize for GenerateParameters {
@@ -141,6 +174,9 @@ impl Default for GenerateParameters {
             top_logprobs: 0,
             constraint: None,
             constraint_after: None,
+            thinking_budget: None,
+            priority: 0,
+            max_time: None,
         }
     }
 }
@@ -205,6 +241,13 @@ impl GenerateParameters {
         if let (None, Some(marker)) = (&self.constraint, &self.constraint_after) {
             let value = format!("{marker:?}");
             return Err(ParameterError::new("constraint_after", value, "given together with a constraint"));
+        }
+        if let (Some(budget), Some("")) = (self.thinking_budget, self.constraint_after.as_deref()) {
+            let expected = "left out where the constraint holds at once";
+            return Err(ParameterError::new("thinking_budget", budget, expected));
+        }
+        if self.max_time == Some(Duration::ZERO) {
+            return Err(ParameterError::new("max_time", 0, "more than 0 seconds"));
         }
         Ok(())
     }
@@ -371,6 +414,27 @@ impl GenerateParameters {
         self.constraint_after = Some(marker.into());
         self
     }
+
+    /// With so many tokens for the thought that the answer begins with.
+    #[must_use]
+    pub fn with_thinking_budget(mut self, tokens: impl Into<Option<usize>>) -> Self {
+        self.thinking_budget = tokens.into();
+        self
+    }
+
+    /// With this priority; a higher one goes first.
+    #[must_use]
+    pub fn with_priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Ends the answer after this time.
+    #[must_use]
+    pub fn with_max_time(mut self, max_time: impl Into<Option<Duration>>) -> Self {
+        self.max_time = max_time.into();
+        self
+    }
 }
 
 fn within(field: &'static str, value: f32, low: f32, high: f32, expected: &'static str) -> Result<()> {
@@ -408,6 +472,11 @@ mod tests {
             ("top_logprobs", |p| (p.logprobs, p.top_logprobs) = (true, 21)),
             ("ignore_eos", |p| (p.ignore_eos, p.constraint) = (true, Some(Constraint::JsonObject))),
             ("constraint_after", |p| p.constraint_after = Some(String::new())),
+            ("thinking_budget", |p| {
+                (p.constraint, p.constraint_after) = (Some(Constraint::JsonObject), Some(String::new()));
+                p.thinking_budget = Some(5);
+            }),
+            ("max_time", |p| p.max_time = Some(Duration::ZERO)),
         ];
         for (field, spoil) in cases {
             let mut parameters = GenerateParameters::default();
@@ -431,6 +500,14 @@ mod tests {
         nulls.values_mut().for_each(|value| *value = Value::Null);
         let absent: GenerateParameters = serde_json::from_value(nulls.into()).expect("valid");
         assert_eq!(absent, GenerateParameters::default());
+        let timed = r#"{"max_time": 0.25}"#;
+        let timed: GenerateParameters = serde_json::from_str(timed).expect("valid");
+        assert_eq!(timed.max_time, Some(Duration::from_millis(250)));
+        assert_eq!(serde_json::to_value(&timed).expect("JSON")["max_time"], 0.25);
+        for bad in ["-1", "1e300", "\"1s\""] {
+            let read = serde_json::from_str::<GenerateParameters>(&format!("{{\"max_time\": {bad}}}"));
+            assert!(read.is_err(), "{bad}");
+        }
         let again: GenerateParameters =
             serde_json::from_str(&serde_json::to_string(&parameters).expect("JSON")).expect("valid");
         assert_eq!(again, parameters);
@@ -461,7 +538,10 @@ mod tests {
             .with_logprobs(true)
             .with_top_logprobs(12)
             .with_constraint(Constraint::JsonObject)
-            .with_constraint_after("</think>");
+            .with_constraint_after("</think>")
+            .with_thinking_budget(13)
+            .with_priority(14)
+            .with_max_time(Duration::from_secs(15));
         // All of them: a new field is missing here until it has one.
         let expected = GenerateParameters {
             max_tokens: Some(1),
@@ -488,6 +568,9 @@ mod tests {
             top_logprobs: 12,
             constraint: Some(Constraint::JsonObject),
             constraint_after: Some("</think>".to_owned()),
+            thinking_budget: Some(13),
+            priority: 14,
+            max_time: Some(Duration::from_secs(15)),
         };
         assert_eq!(set, expected);
         assert_eq!(set.with_max_tokens(None).with_seed(None).max_tokens, None);

@@ -82,6 +82,8 @@ pub struct EngineConfig {
     pub kv_cache: Option<KvFormat>,
     /// Sequences of one model that are computed together; more wait.
     pub max_sequences: usize,
+    /// Requests that may wait for one model while others are computed; one more is refused.
+    pub max_waiting: usize,
     /// Prompt tokens of one model that are computed in one step, over all its requests.
     pub prefill_step_size: usize,
     /// The memory that all loaded models together may take.
@@ -197,6 +199,7 @@ impl Default for EngineConfig {
             numerics: Numerics::Fast,
             kv_cache: None,
             max_sequences: LoadOptions::default().max_sequences,
+            max_waiting: LoadOptions::default().max_waiting,
             prefill_step_size: LoadOptions::default().prefill_step_size,
             memory_budget: MemoryBudget::default(),
             max_loaded_models: 3,
@@ -298,6 +301,7 @@ impl EngineConfig {
             kv_format: self.kv_cache,
             context: self.settings(model).context.or(self.context),
             max_sequences: self.max_sequences,
+            max_waiting: self.max_waiting,
             prefill_step_size: self.prefill_step_size,
             threads: self.threads,
             ..LoadOptions::default()

@@ -136,6 +136,17 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| json!(config.max_sequences),
     },
     Setting {
+        key: "max_waiting",
+        variables: &[variable("PIPPIN_MAX_WAITING")],
+        flag: None,
+        purpose: "requests that may wait for one model; one more is refused",
+        unset: None,
+        expected: "a number from 0 to 1000000",
+        kind: SettingKind::Integer(0, 1_000_000),
+        set: |config, raw| raw.integer(0, 1_000_000).map(|value| config.max_waiting = value),
+        show: |config| json!(config.max_waiting),
+    },
+    Setting {
         key: "prefill_step_size",
         variables: &[variable("PIPPIN_PREFILL_STEP_SIZE")],
         flag: loading("--prefill-step-size", "N"),

@@ -29,7 +29,7 @@ fn defaults() {
 fn every_setting_can_stand_in_the_file() {
     let (_folder, inputs) = file(
         "model = 'qwen3-4b'\ndevice = 'cpu'\nthreads = 4\ncontext = 8192\nexact = true\nkv_cache = 'int8'\nmax_sequences = 8\n\
-         prefill_step_size = 256\nmemory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
+         max_waiting = 100\nprefill_step_size = 256\nmemory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
          [hub]\ncache_dir = '/data/hub'\nendpoint = 'https://mirror.example/'\noffline = true\n\
          [server]\nhost = 'localhost'\nport = 80\nkeys_file = '/data/keys'\nallowed_hosts = ['box.lan']\nallowed_origins = ['*']\n\
          max_requests = 7\n\

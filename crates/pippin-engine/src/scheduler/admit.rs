@@ -8,7 +8,19 @@ use crate::EngineError;
 use crate::kv::Found;
 
 impl Scheduler {
-    /// Moves waiting sequences to the running ones, first come first served, as long as there are pages and slots.
+    /// Puts a sequence in the queue, behind those of its priority.
+    pub(super) fn queue(&mut self, sequence: Sequence) {
+        let place = self.waiting.partition_point(|other| other.priority >= sequence.priority);
+        self.waiting.insert(place, sequence);
+    }
+
+    /// Puts a sequence back in the queue, before those of its priority.
+    pub(super) fn queue_again(&mut self, sequence: Sequence) {
+        let place = self.waiting.partition_point(|other| other.priority > sequence.priority);
+        self.waiting.insert(place, sequence);
+    }
+
+    /// Moves waiting sequences to the running ones, those of the highest priority first, and of equals who came first, as long as there are pages and slots.
     pub(super) fn admit(&mut self) {
         // A measurement waits for room: let it become free.
         if !self.measurements.is_empty() {
@@ -55,14 +67,14 @@ impl Scheduler {
         self.running.push(sequence);
     }
 
-    /// Sends the youngest running sequence back to the front of the queue. What it has computed stays while no one needs
+    /// Sends a running sequence back to the queue: of those with the lowest priority the youngest. What it has computed stays while no one needs
     /// the room. No step is on its way.
     pub(super) fn make_way(&mut self) {
-        if self.running.len() > 1
-            && let Some(mut youngest) = self.running.pop()
-        {
-            self.suspend(&mut youngest);
-            self.waiting.push_front(youngest);
+        let last = (0..self.running.len()).rev().min_by_key(|index| self.running[*index].priority);
+        if let Some(index) = last.filter(|_| self.running.len() > 1) {
+            let mut sequence = self.running.remove(index);
+            self.suspend(&mut sequence);
+            self.queue_again(sequence);
         } else if let Some(only) = self.running.first_mut() {
             // One sequence alone has the whole cache, which holds a whole context, so this is not reached.
             only.end(crate::FinishReason::Length);

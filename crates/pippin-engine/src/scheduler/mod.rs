@@ -17,7 +17,7 @@
 //!
 //! A sequence is admitted when there is a slot for it and pages for all its tokens ([`admit`]); it grows page by page while
 //! it decodes. When none is free, what finished sequences have left behind is given up, oldest first; when there is none of that
-//! either, the youngest running sequence makes way and is resumed later. Since a row's result depends neither on its
+//! either, the youngest running sequence of the lowest priority makes way and is resumed later. Since a row's result depends neither on its
 //! neighbours nor on how a prompt was cut, none of this shows in the output.
 //!
 //! # Failures
@@ -36,7 +36,7 @@ mod worker;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pippin_models::{LanguageModel, SlotEdit};
 use pippin_tensor::StepLimits;
@@ -78,6 +78,7 @@ pub(crate) struct Scheduler {
     /// Changes to slots that the model has not been told of yet.
     edits: Vec<SlotEdit>,
     measurements: VecDeque<Job>,
+    /// In order of priority, and of equals in that of arrival; those that had to make way come before others.
     waiting: VecDeque<Sequence>,
     /// In order of admission.
     running: Vec<Sequence>,
@@ -106,14 +107,18 @@ impl Scheduler {
 
     /// Puts a request in the queue. Its tokens have been checked against vocabulary and context.
     pub(crate) fn submit(&mut self, request: Request) {
-        self.waiting.push_back(Sequence::answer(request, self.limits.context));
+        self.queue(Sequence::answer(request, self.limits.context));
     }
 
     /// Puts a job in the queue.
     pub(crate) fn submit_job(&mut self, job: Job) {
         match job {
             Job::Measure { .. } => self.measurements.push_back(job),
-            Job::Score(request) => self.waiting.extend(Sequence::score(request)),
+            Job::Score(request) => {
+                if let Some(sequence) = Sequence::score(request) {
+                    self.queue(sequence);
+                }
+            }
         }
     }
 
@@ -132,7 +137,7 @@ impl Scheduler {
 
     /// Does the next piece of work: hands a step to the device and finishes the one before it, or runs a measurement.
     pub(crate) fn step(&mut self) {
-        self.drop_cancelled();
+        self.drop_ended();
         if self.run_measurement() {
             return;
         }
@@ -148,18 +153,17 @@ impl Scheduler {
         }
     }
 
-    /// Ends requests whose stream is gone.
-    fn drop_cancelled(&mut self) {
-        for sequence in self.running.iter_mut().filter(|sequence| sequence.is_cancelled()) {
-            sequence.end(FinishReason::Cancelled);
+    /// Ends requests whose stream is gone, or whose time is up.
+    fn drop_ended(&mut self) {
+        let now = Instant::now();
+        let end = |sequence: &mut Sequence| {
+            let reason = sequence.has_to_end(now);
+            reason.map(|reason| sequence.end(reason)).is_some()
+        };
+        for sequence in &mut self.running {
+            end(sequence);
         }
         self.retire();
-        self.waiting.retain_mut(|sequence| {
-            let is_cancelled = sequence.is_cancelled();
-            if is_cancelled {
-                sequence.end(FinishReason::Cancelled);
-            }
-            !is_cancelled
-        });
+        self.waiting.retain_mut(|sequence| !end(sequence));
     }
 }

@@ -1,8 +1,8 @@
 //! What each running sequence contributes to a step.
 //!
 //! One row of everyone who is writing, and of prompts as many rows as the engine's budget allows. The prompt with the
-//! least left goes first, so that a short one does not wait for a long one; but none is passed over more than [`PATIENCE`]
-//! times in a row, so that a long one is not put off for ever.
+//! least left goes first among those of the highest priority, so that a short one does not wait for a long one; but none is
+//! passed over more than [`PATIENCE`] times in a row, whatever the others' priority, so that none is put off for ever.
 
 use pippin_tensor::Want;
 
@@ -45,6 +45,7 @@ struct Prompt {
     most: usize,
     /// How many steps have passed it over.
     waited: usize,
+    priority: i32,
 }
 
 impl Scheduler {
@@ -98,7 +99,8 @@ impl Scheduler {
                     if let Some(stop) = self.next_stop(sequence) {
                         most = most.min(stop - sequence.submitted);
                     }
-                    prompts.push(Prompt { index, missing, most, waited: sequence.waited });
+                    let Sequence { waited, priority, .. } = *sequence;
+                    prompts.push(Prompt { index, missing, most, waited, priority });
                 }
             }
         }
@@ -155,8 +157,8 @@ fn share(budget: usize, prompts: &[Prompt]) -> Vec<usize> {
         shares[*i] = prompts[*i].most.min((budget / overdue).max(1)).min(left);
         left -= shares[*i];
     }
-    // Then those who have the least left; of equals, who came first.
-    order.sort_by_key(|i| (prompts[*i].missing, *i));
+    // Then those of the highest priority who have the least left; of equals, who came first.
+    order.sort_by_key(|i| (std::cmp::Reverse(prompts[*i].priority), prompts[*i].missing, *i));
     for i in order {
         let more = (prompts[i].most - shares[i]).min(left);
         shares[i] += more;
@@ -172,7 +174,7 @@ mod tests {
     use super::*;
 
     fn prompt(missing: usize, waited: usize) -> Prompt {
-        Prompt { index: 0, missing, most: missing.min(512), waited }
+        Prompt { index: 0, missing, most: missing.min(512), waited, priority: 0 }
     }
 
     #[test]
@@ -182,6 +184,15 @@ mod tests {
         assert_eq!(share(150, &prompts), [0, 100, 0, 50]);
         assert_eq!(share(1, &prompts), [0, 1, 0, 0]);
         assert_eq!(share(512, &[]), [0; 0]);
+    }
+
+    #[test]
+    fn the_highest_priority_goes_before_the_shortest() {
+        let urgent = |missing| Prompt { priority: 1, ..prompt(missing, 0) };
+        assert_eq!(share(512, &[prompt(100, 0), urgent(300), urgent(200)]), [12, 300, 200]);
+        assert_eq!(share(512, &[prompt(100, 0), urgent(8000), prompt(50, 0)]), [0, 512, 0]);
+        // Nobody's patience is endless.
+        assert_eq!(share(512, &[prompt(100, PATIENCE), urgent(8000), prompt(50, 0)]), [100, 412, 0]);
     }
 
     #[test]
@@ -211,11 +222,11 @@ mod tests {
 
         /// Whatever arrives, no prompt is passed over for long.
         #[test]
-        fn nobody_waits_for_ever(lengths in prop::collection::vec(2usize..2000, 1..8), arrivals in prop::collection::vec(1usize..600, 100)) {
+        fn nobody_waits_for_ever(lengths in prop::collection::vec(2usize..2000, 1..8), arrivals in prop::collection::vec((1usize..600, 0i32..2), 100)) {
             let mut prompts: Vec<Prompt> = lengths.into_iter().map(|missing| prompt(missing, 0)).collect();
             let (most, mut short) = (prompts.len(), prompt(1, 0));
-            for arrival in arrivals {
-                short = if short.missing <= 1 { prompt(arrival, 0) } else { short };
+            for (arrival, priority) in arrivals {
+                short = if short.missing <= 1 { Prompt { priority, ..prompt(arrival, 0) } } else { short };
                 prompts.push(short);
                 for (prompt, share) in prompts.clone().iter().zip(share(64, &prompts)).enumerate().map(|(i, (_, share))| (i, share)) {
                     let prompt = &mut prompts[prompt];

@@ -56,7 +56,7 @@ impl Scheduler {
             if !self.running[index].has_sound_state {
                 let mut sequence = self.running.remove(index);
                 self.suspend(&mut sequence);
-                self.waiting.push_front(sequence);
+                self.queue_again(sequence);
             }
         }
     }

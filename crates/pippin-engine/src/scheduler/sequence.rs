@@ -9,6 +9,7 @@ use pippin_text::StopTokens;
 
 use crate::channel::Sender;
 use crate::kv::Pages;
+use crate::places::Place;
 use crate::steering::{Next, Steering};
 use crate::{EngineError, FinishReason, GenerateParameters, Result};
 
@@ -26,6 +27,9 @@ pub(crate) struct Request {
     pub(crate) events: Sender<Event>,
     /// Set when nobody waits for the answer any more.
     pub(crate) cancelled: Arc<AtomicBool>,
+    /// When the answer ends with what there is.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) place: Place,
 }
 
 /// Tokens to be scored, as the scheduler takes them.
@@ -37,6 +41,7 @@ pub(crate) struct ScoreRequest {
     pub(crate) reply: Sender<Result<Vec<TokenScore>>>,
     /// Set when nobody waits for the scores any more.
     pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) place: Place,
 }
 
 /// What a request hears back, in this order: `Started`, any number of `Token`s, and `Finished` or `Failed`.
@@ -88,6 +93,12 @@ pub(super) struct Sequence {
     pub(super) waited: usize,
     /// Until this many tokens are computed it runs alone: a step with it has failed.
     pub(super) suspect_until: usize,
+    /// Those with a higher one go first.
+    pub(super) priority: i32,
+    /// When it ends with what there is.
+    pub(super) deadline: Option<Instant>,
+    /// Its place among the model's requests, until it has ended.
+    place: Place,
     /// Whether the state in its slot is that after `submitted` tokens.
     pub(super) has_sound_state: bool,
     has_ended: bool,
@@ -135,7 +146,9 @@ impl Answer {
 impl Sequence {
     /// A prompt to be answered.
     pub(super) fn answer(request: Request, context: usize) -> Self {
-        let Request { tokens, mut parameters, steering, stop, protected, events, cancelled } = request;
+        let Request { tokens, mut parameters, steering, stop, protected, events, cancelled, deadline, place } =
+            request;
+        let priority = parameters.priority;
         if parameters.seed.is_none() {
             Arc::make_mut(&mut parameters).seed = Some(random_seed());
         }
@@ -143,22 +156,23 @@ impl Sequence {
             parameters.max_tokens.map_or(context, |max| tokens.len().saturating_add(max).min(context));
         let answer =
             Answer { parameters, steering, protected, limit, stop, events, cancelled, has_started: false };
-        Self::new(tokens, Work::Answer(answer))
+        Self { priority, deadline, ..Self::new(tokens, place, Work::Answer(answer)) }
     }
 
     /// Tokens to be scored; `None` where there is nothing to compute, which is answered at once.
     pub(super) fn score(request: ScoreRequest) -> Option<Self> {
-        let ScoreRequest { tokens, top_logprobs, reply, cancelled } = request;
+        let ScoreRequest { tokens, top_logprobs, reply, cancelled, place } = request;
         if tokens.len() < 2 {
+            drop(place);
             // A failed send means that nobody waits for the answer any more.
             let _ = reply.send(Ok(Vec::new()));
             return None;
         }
         let scores = Vec::with_capacity(tokens.len() - 1);
-        Some(Self::new(tokens, Work::Score(Score { scores, top_logprobs, reply, cancelled })))
+        Some(Self::new(tokens, place, Work::Score(Score { scores, top_logprobs, reply, cancelled })))
     }
 
-    fn new(tokens: Vec<u32>, work: Work) -> Self {
+    fn new(tokens: Vec<u32>, place: Place, work: Work) -> Self {
         Self {
             prompt: tokens.len(),
             tokens,
@@ -172,6 +186,9 @@ impl Sequence {
             branch: 0,
             waited: 0,
             suspect_until: 0,
+            priority: 0,
+            deadline: None,
+            place,
             has_sound_state: true,
             has_ended: false,
             has_failed: false,
@@ -341,9 +358,14 @@ impl Sequence {
         self.computed < self.suspect_until
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
+    /// Why it ends now, if it does: nobody waits for it any more, or its time is up.
+    pub(super) fn has_to_end(&self, now: Instant) -> Option<FinishReason> {
         let (Work::Answer(Answer { cancelled, .. }) | Work::Score(Score { cancelled, .. })) = &self.work;
-        cancelled.load(Ordering::Relaxed)
+        match self.deadline {
+            _ if cancelled.load(Ordering::Relaxed) => Some(FinishReason::Cancelled),
+            Some(deadline) if deadline <= now => Some(FinishReason::TimeLimit),
+            _ => None,
+        }
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -359,6 +381,8 @@ impl Sequence {
             return;
         }
         self.has_ended = true;
+        // Whoever learns of the end finds the place free.
+        self.place = Place::default();
         match &mut self.work {
             Work::Answer(answer) => answer.send(Event::Finished { reason, at: Instant::now() }),
             Work::Score(Score { scores, reply, .. }) => {
@@ -376,6 +400,7 @@ impl Sequence {
             return;
         }
         self.has_ended = true;
+        self.place = Place::default();
         match &self.work {
             Work::Answer(answer) => answer.send(Event::Failed(error)),
             Work::Score(Score { reply, .. }) => {

@@ -17,10 +17,26 @@ pub(crate) fn tokenizer() -> Tokenizer {
 
 /// The same with a `tokenizer_config.json`.
 pub(crate) fn tokenizer_with(config: serde_json::Value) -> Tokenizer {
+    tokenizer_of(&[], config)
+}
+
+/// The processor of a model that thinks between the tokens 57 and 58.
+pub(crate) fn thinking_processor() -> TextProcessor {
+    let markers = [("<think>", 57), ("</think>", 58)];
+    let config = json!({"additional_special_tokens": ["<think>", "</think>"]});
+    let template = ChatTemplate::from_source("test", "{{ messages[0].content }} <think>\n{# </think> #}");
+    TextProcessor::new(
+        tokenizer_of(&markers, config),
+        Some(template.expect("a valid template")),
+        StopTokens::from_iter([STOP]),
+    )
+}
+
+fn tokenizer_of(more: &[(&str, u32)], config: serde_json::Value) -> Tokenizer {
     let mut vocab: Map<String, serde_json::Value> =
         (0..VOCAB).map(|id| (format!("w{id}"), json!(id))).collect();
-    for (word, id) in [("<user>", 54), ("<assistant>", 55), ("<system>", 56), ("[UNK]", 59), ("<stop>", STOP)]
-    {
+    let words = [("<user>", 54), ("<assistant>", 55), ("<system>", 56), ("[UNK]", 59), ("<stop>", STOP)];
+    for (word, id) in words.into_iter().chain(more.iter().copied()) {
         vocab.retain(|_, value| *value != json!(id));
         vocab.insert(word.to_owned(), json!(id));
     }

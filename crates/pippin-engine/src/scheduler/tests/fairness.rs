@@ -61,3 +61,92 @@ fn a_long_prompt_is_not_put_off_for_ever() {
     println!("{steps} steps for {own} of its own");
     assert!(steps <= own * 5, "{steps}");
 }
+
+/// The order in which the clients have their first tokens.
+fn order_of(rig: &mut Rig, clients: &mut [Client]) -> Vec<usize> {
+    let mut order = Vec::new();
+    for _ in 0..1000 {
+        rig.step();
+        for (index, client) in clients.iter_mut().enumerate() {
+            if !order.contains(&index) && !client.poll().tokens.is_empty() {
+                order.push(index);
+            }
+        }
+    }
+    assert!(rig.scheduler.is_idle());
+    order
+}
+
+#[test]
+fn those_of_a_higher_priority_leave_the_queue_first() {
+    let mut rig = scheduler(256, 8, 1);
+    let submit = |rig: &mut Rig, (seed, priority)| {
+        Client::submit(rig, &prompt(seed, 10), greedy(3).with_priority(priority))
+    };
+    let mut first = vec![submit(&mut rig, (1, 0))];
+    rig.step();
+    let waiting = [(2, 0), (3, 5), (4, -1), (5, 5), (6, 0)].map(|request| submit(&mut rig, request));
+    first.extend(waiting);
+    // Who has begun is not interrupted, and equals come as they arrived.
+    assert_eq!(order_of(&mut rig, &mut first), [0, 2, 4, 1, 5, 3]);
+    rig.assert_nothing_is_lost();
+}
+
+#[test]
+fn prompts_of_a_higher_priority_are_read_first() {
+    let mut rig = Setup { step: 32, ..Setup::new(1024, 64, 4) }.build();
+    let submit = |rig: &mut Rig, (seed, length, priority)| {
+        Client::submit(rig, &prompt(seed, length), greedy(1).with_priority(priority))
+    };
+    let mut clients = [(1, 40, 0), (2, 60, 1), (3, 60, 0)].map(|request| submit(&mut rig, request));
+    assert_eq!(order_of(&mut rig, &mut clients), [1, 0, 2]);
+    rig.assert_nothing_is_lost();
+}
+
+/// Two that do not both fit: the one with the lower priority makes way, though it came first.
+#[test]
+fn those_of_a_lower_priority_make_way() {
+    for (priorities, expected) in [([0, 0], 0), ([1, 0], 0), ([0, 1], 1)] {
+        let mut rig = Setup::new(256, 8, 2).build();
+        let mut clients = [0, 1].map(|index| {
+            let prompt = prompt(index as u32 + 1, 60);
+            Client::submit(&mut rig, &prompt, greedy(100).with_priority(priorities[index]))
+        });
+        let mut ends = Vec::new();
+        while !rig.scheduler.is_idle() {
+            rig.step();
+            for (index, client) in clients.iter_mut().enumerate() {
+                if client.poll().end.is_some() && !ends.contains(&index) {
+                    ends.push(index);
+                }
+            }
+        }
+        assert_eq!((ends.len(), ends[0]), (2, expected), "{priorities:?}");
+        for (index, client) in clients.iter_mut().enumerate() {
+            let prompt = prompt(index as u32 + 1, 60);
+            let tokens = client.finished(FinishReason::Length);
+            assert_eq!(tokens, Kind::full().continuation(&prompt, 100));
+        }
+        rig.assert_nothing_is_lost();
+    }
+}
+
+#[test]
+fn who_runs_out_of_time_keeps_what_there_is() {
+    for feeds in [Feeds::Never, Feeds::Always] {
+        let mut rig = Setup { feeds, ..Setup::new(256, 8, 1) }.build();
+        let mut running = Client::submit(&mut rig, &prompt(1, 10), greedy(100));
+        let mut waiting = Client::submit(&mut rig, &prompt(2, 10), greedy(100));
+        for _ in 0..10 {
+            rig.step();
+        }
+        let now = Some(Instant::now());
+        rig.scheduler.running[0].deadline = now;
+        rig.scheduler.waiting[0].deadline = now;
+        rig.run();
+        let tokens = running.finished(FinishReason::TimeLimit);
+        assert!(tokens.len() > 5 && Kind::full().continuation(&prompt(1, 10), 100).starts_with(tokens));
+        assert!(waiting.finished(FinishReason::TimeLimit).is_empty());
+        rig.assert_nothing_is_lost();
+    }
+}

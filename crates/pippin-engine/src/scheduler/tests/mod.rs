@@ -18,6 +18,7 @@ use crate::GenerateParameters;
 use crate::channel::{self, Receiver};
 use crate::estimate::cache_pages;
 use crate::kv::PAGE_SIZE;
+use crate::places::Place;
 use crate::steering::Steering;
 use crate::testing::{Control, FakeModel, Feeds, Kind, STOP, VOCAB, lock};
 
@@ -150,12 +151,14 @@ impl Client {
         let stop = Arc::new(StopTokens::from_iter(stop.iter().copied()));
         scheduler.submit(Request {
             tokens: prompt.to_vec(),
-            steering: Box::new(Steering::new(&parameters, None, &stop, VOCAB)),
+            steering: Box::new(Steering::new(&parameters, None, None, &stop, VOCAB)),
             parameters: Arc::new(parameters),
             stop,
             protected: Arc::default(),
             events,
             cancelled: Arc::clone(&cancelled),
+            deadline: None,
+            place: Place::default(),
         });
         Self { events: Some(receiver), cancelled, cached: None, tokens: Vec::new(), end: None }
     }
@@ -205,7 +208,8 @@ impl Scoring {
     fn submit(rig: &mut Rig, tokens: Vec<u32>, top_logprobs: usize) -> Self {
         let (reply, scores) = channel::channel();
         let cancelled = Arc::<AtomicBool>::default();
-        let request = ScoreRequest { tokens, top_logprobs, reply, cancelled: Arc::clone(&cancelled) };
+        let place = Place::default();
+        let request = ScoreRequest { tokens, top_logprobs, reply, cancelled: Arc::clone(&cancelled), place };
         rig.scheduler.submit_job(Job::Score(request));
         Self { scores, cancelled }
     }

@@ -52,6 +52,8 @@ impl Arrival {
             max_tokens: Some(self.max_tokens),
             min_tokens: self.min_tokens,
             logit_bias,
+            // Who goes first changes nothing.
+            priority: (self.length % 3) as i32,
             temperature,
             repetition_penalty,
             seed,
