@@ -12,8 +12,7 @@ use crate::estimate::{MemoryPlan, ModelMemory};
 use crate::monitor::{ModelPerformance, Record};
 use crate::places::Places;
 use crate::processor::{ChatInput, TextProcessor};
-use crate::scheduler::{Command, Job, Request, Scheduler, ScoreRequest, Worker};
-use crate::score::ScoreTask;
+use crate::scheduler::{Command, Job, Request, Scheduler, Worker};
 use crate::steering::Steering;
 use crate::stream::{CancelHandle, GenerationStream, TokenStream};
 use crate::thought::Thought;
@@ -32,7 +31,7 @@ pub struct ModelContainer {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) worker: Worker,
-    places: Places,
+    pub(crate) places: Places,
     pub(crate) processor: TextProcessor,
     configuration: ModelConfiguration,
     directory: Option<PathBuf>,
@@ -453,41 +452,6 @@ impl ModelContainer {
         (Arc::new(stop), protected.iter().chain(own).copied().collect())
     }
 
-    /// The log-probability of each token but the first, given those before it.
-    ///
-    /// # Errors
-    ///
-    /// No tokens, more than the context holds, or one outside the vocabulary.
-    pub fn score(&self, tokens: &[u32]) -> Result<Vec<f32>> {
-        let scores = self.score_tokens(tokens.to_vec(), 0)?.wait()?;
-        Ok(scores.into_iter().map(|score| score.logprob).collect())
-    }
-
-    /// Begins to score tokens: for each but the first its log-probability, given those before it, and the `top_logprobs`
-    /// likeliest tokens in its place. It runs beside other requests, and is cancelled when the task is dropped.
-    ///
-    /// # Errors
-    ///
-    /// No tokens, more than the context holds, one outside the vocabulary, `top_logprobs` above 20, or a full queue.
-    pub fn score_tokens(&self, tokens: Vec<u32>, top_logprobs: usize) -> Result<ScoreTask> {
-        if top_logprobs > GenerateParameters::MAX_TOP_LOGPROBS {
-            return Err(EngineError::parameter("top_logprobs", top_logprobs, "at most 20"));
-        }
-        self.check(&tokens)?;
-        if tokens.len() > self.inner.memory.context {
-            return Err(EngineError::PromptTooLong {
-                prompt: tokens.len(),
-                context: self.inner.memory.context,
-            });
-        }
-        let (reply, scores) = crate::channel::channel();
-        let cancel = CancelHandle::default();
-        let (cancelled, place) = (Arc::clone(&cancel.0), self.inner.places.take()?);
-        let request = ScoreRequest { tokens, top_logprobs, reply, cancelled, place };
-        self.inner.worker.send(Command::Job(Job::Score(request)))?;
-        Ok(ScoreTask::new(scores, cancel, Arc::clone(&self.inner)))
-    }
-
     /// Times a workload: one repetition to warm up, then as many as asked for. Other requests wait meanwhile.
     ///
     /// # Errors
@@ -518,7 +482,8 @@ impl ModelContainer {
         self.inner.worker.send(Command::ClearCache)
     }
 
-    fn check(&self, tokens: &[u32]) -> Result<()> {
+    /// Refuses tokens that the model does not have, or none.
+    pub(crate) fn check(&self, tokens: &[u32]) -> Result<()> {
         if tokens.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }

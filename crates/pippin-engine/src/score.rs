@@ -1,3 +1,5 @@
+//! How likely a text is.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -5,11 +7,46 @@ use std::task::{Context, Poll};
 
 use pippin_sampling::TokenScore;
 
-use crate::channel::{Receiver, Wait};
+use crate::channel::{Receiver, Wait, channel};
 use crate::container::Inner;
-use crate::{CancelHandle, Result};
+use crate::scheduler::{Command, Job, ScoreRequest};
+use crate::{CancelHandle, EngineError, GenerateParameters, ModelContainer, Result};
 
-/// The scores of a text that is being read. See [`ModelContainer::score_tokens`](crate::ModelContainer::score_tokens).
+impl ModelContainer {
+    /// The log-probability of each token but the first, given those before it.
+    ///
+    /// # Errors
+    ///
+    /// No tokens, more than the context holds, or one outside the vocabulary.
+    pub fn score(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let scores = self.score_tokens(tokens.to_vec(), 0)?.wait()?;
+        Ok(scores.into_iter().map(|score| score.logprob).collect())
+    }
+
+    /// Begins to score tokens: for each but the first its log-probability, given those before it, and the `top_logprobs`
+    /// likeliest tokens in its place. It runs beside other requests, and is cancelled when the task is dropped.
+    ///
+    /// # Errors
+    ///
+    /// No tokens, more than the context holds, one outside the vocabulary, `top_logprobs` above 20, or a full queue.
+    pub fn score_tokens(&self, tokens: Vec<u32>, top_logprobs: usize) -> Result<ScoreTask> {
+        if top_logprobs > GenerateParameters::MAX_TOP_LOGPROBS {
+            return Err(EngineError::parameter("top_logprobs", top_logprobs, "at most 20"));
+        }
+        self.check(&tokens)?;
+        if tokens.len() > self.context() {
+            return Err(EngineError::PromptTooLong { prompt: tokens.len(), context: self.context() });
+        }
+        let (reply, scores) = channel();
+        let cancel = CancelHandle::default();
+        let (cancelled, place) = (Arc::clone(&cancel.0), self.inner.places.take()?);
+        let request = ScoreRequest { tokens, top_logprobs, reply, cancelled, place };
+        self.inner.worker.send(Command::Job(Job::Score(request)))?;
+        Ok(ScoreTask::new(scores, cancel, Arc::clone(&self.inner)))
+    }
+}
+
+/// The scores of a text that is being read. See [`ModelContainer::score_tokens`].
 ///
 /// [`wait`](Self::wait) waits for them on this thread; as a [`Future`] it is awaited by a task of any runtime. Dropping it
 /// cancels the work within a step.
@@ -31,7 +68,7 @@ impl ScoreTask {
         Self { scores, cancel, model }
     }
 
-    /// A handle to cancel the work from elsewhere. The scores are then [`EngineError::ScoreCancelled`](crate::EngineError).
+    /// A handle to cancel the work from elsewhere. The scores are then [`EngineError::ScoreCancelled`].
     pub fn cancel_handle(&self) -> CancelHandle {
         self.cancel.clone()
     }

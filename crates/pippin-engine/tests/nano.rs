@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use pippin_engine::{
     ChatInput, ChatSession, Constraint, Device, FinishReason, GenerateParameters, LoadOptions, LoadProgress,
-    Message, ModelContainer, Numerics, TokenEvent, Workload,
+    Message, ModelContainer, Numerics, TokenEvent, TokenLogprob, Workload,
 };
 
 fn nano() -> ModelContainer {
@@ -137,18 +137,20 @@ fn a_seed_means_the_same_text() {
 fn scores_agree_with_generation() {
     let model = nano();
     let prompt = model.encode("Once upon a time there was").expect("encoded");
-    let parameters = GenerateParameters { logprobs: true, ..greedy(20) };
-    let (mut sequence, mut logprobs) = (prompt.clone(), Vec::new());
+    let parameters = greedy(20).with_logprobs(true).with_top_logprobs(3);
+    let (mut sequence, mut drawn) = (prompt.clone(), Vec::new());
     for event in model.generate_tokens(prompt.clone(), &parameters).expect("accepted") {
-        if let TokenEvent::Token { id, logprob } = event.expect("no error") {
+        if let TokenEvent::Token { id, logprob, top_logprobs, .. } = event.expect("no error") {
             sequence.push(id);
-            logprobs.push(logprob.expect("asked for"));
+            drawn.push((logprob.expect("asked for"), top_logprobs));
         }
     }
-    let scores = model.score(&sequence).expect("scored");
+    let scores = model.score_tokens(sequence.clone(), 3).expect("accepted").wait().expect("scored");
     assert_eq!(scores.len(), sequence.len() - 1);
-    for (score, logprob) in scores[prompt.len() - 1..].iter().zip(&logprobs) {
-        assert!((score - logprob).abs() < 1e-4, "{score} and {logprob}");
+    for (score, (logprob, top_logprobs)) in scores[prompt.len() - 1..].iter().zip(&drawn) {
+        assert!((score.logprob - logprob).abs() < 1e-4, "{score:?} and {logprob}");
+        let ids = |top: &[TokenLogprob]| top.iter().map(|top| top.token).collect::<Vec<_>>();
+        assert_eq!(ids(&score.top_logprobs), ids(top_logprobs));
     }
 }
 

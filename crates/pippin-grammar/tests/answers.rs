@@ -261,6 +261,22 @@ fn an_answer_ends_where_it_is_complete() {
 }
 
 #[test]
+fn a_clone_goes_on_by_itself() {
+    let [end, a, b] = ["<|end|>", "a", "b"].map(|token| BYTES.id(token));
+    let mut first = BYTES.compile(&Constraint::regex("ab?")).expect("a pattern");
+    let fresh = first.clone();
+    assert!(!first.accept(a).expect("allowed"));
+    let mut second = first.clone();
+    assert!(second.accept(b).expect("allowed"));
+    assert!(first.mask().expect("a mask").allows(end) && !first.is_complete());
+    let mask = fresh.clone().mask().expect("a mask");
+    assert!(mask.allows(a) && !mask.allows(b) && !mask.allows(end));
+    // What an error has ended goes on in no clone.
+    let mut wrong = fresh;
+    assert!(wrong.accept(b).is_err() && wrong.clone().mask().is_err());
+}
+
+#[test]
 fn markers_are_no_text() {
     let any = BYTES.compile(&Constraint::regex(r"(?s).*")).expect("a pattern").mask().expect("a mask");
     assert!(!any.allows(BYTES.id("<think>")) && any.allows(BYTES.id("<|end|>")) && any.allows(BYTES.id("<")));

@@ -79,6 +79,22 @@
 //! assert!(["red", "green", "blue"].contains(&colour.as_str()));
 //! # Ok::<(), pippin::EngineError>(())
 //! ```
+//!
+//! To compile a constraint takes milliseconds for most and seconds for some, and happens once for all requests that have it.
+//! [`prepare_constraint`](crate::ModelContainer::prepare_constraint) does it apart from the request, on a thread that may wait.
+//!
+//! # How likely a text is
+//!
+//! ```
+//! let model = pippin::load("pippin-nano")?;
+//! let tokens = model.encode("Once upon a time")?;
+//! let scores = model.score_tokens(tokens.clone(), 3)?.wait()?;
+//! assert_eq!(scores.len(), tokens.len() - 1);
+//! for (token, score) in tokens[1..].iter().zip(&scores) {
+//!     println!("{token}: {}, instead of {:?}", score.logprob, score.top_logprobs);
+//! }
+//! # Ok::<(), pippin::EngineError>(())
+//! ```
 
 #[cfg(feature = "async")]
 #[doc(inline)]
@@ -86,5 +102,6 @@ pub use pippin_engine::AsyncStream;
 #[doc(inline)]
 pub use pippin_engine::{
     CancelHandle, Constraint, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent,
-    GenerationStream, GrammarError, ScoreTask, TokenEvent, TokenLogprob, TokenScore, TokenStream,
+    GenerationStream, GrammarError, PreparedConstraint, ScoreTask, TokenEvent, TokenLogprob, TokenScore,
+    TokenStream,
 };
