@@ -269,6 +269,22 @@ fn a_form_begins_after_a_thought_that_was_closed() {
 }
 
 #[test]
+fn a_form_goes_before_a_least_length() {
+    let (container, _) = container(256);
+    let least = |constraint, tokens| {
+        let parameters = greedy(20).with_logit_bias([(STOP, 100.0)]).with_constraint(Some(constraint));
+        parameters.with_min_tokens(tokens)
+    };
+    for count in [0, 1, 4] {
+        let (found, info) = tokens(&container, &[1], &least(Constraint::regex("w7( w7)*"), count));
+        assert_eq!((found, info.finish_reason), (vec![7; count.max(1)], FinishReason::Stop));
+    }
+    // There is no more to say.
+    let (found, info) = tokens(&container, &[1], &least(Constraint::choice(["w7 w9"]), 10));
+    assert_eq!((found, info.finish_reason), (vec![7, 9], FinishReason::Stop));
+}
+
+#[test]
 fn a_form_is_compiled_once() {
     let (container, _) = container(256);
     let compiled = || container.inner.constraints.compiled();

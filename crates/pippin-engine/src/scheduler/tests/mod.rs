@@ -14,13 +14,13 @@ use pippin_tensor::KvFormat;
 use pippin_text::StopTokens;
 
 use super::*;
-use crate::GenerateParameters;
 use crate::channel::{self, Receiver};
 use crate::estimate::cache_pages;
 use crate::kv::PAGE_SIZE;
 use crate::places::Place;
 use crate::steering::Steering;
 use crate::testing::{Control, FakeModel, Feeds, Kind, STOP, VOCAB, lock};
+use crate::{FinishReason, GenerateParameters};
 
 /// How a scheduler is set up.
 #[derive(Clone, Debug)]
