@@ -144,10 +144,7 @@ impl Source {
                     .map_err(|problem| locate(vocabulary, &checked, problem));
             }
             Self::Regex(pattern) | Self::Choice(pattern) => GrammarWithLexer::from_regex(pattern),
-            Self::Grammar(grammar) => {
-                check_schemas(grammar)?;
-                GrammarWithLexer::from_lark(grammar.clone())
-            }
+            Self::Grammar(grammar) => GrammarWithLexer::from_lark(check_schemas(grammar)?),
         };
         parse(vocabulary, grammar, is_trimmed).map_err(|problem| self.error(problem))
     }
@@ -306,21 +303,32 @@ fn check_grammar(grammar: &str) -> Result<(), GrammarError> {
     }
 }
 
-/// Looks at the schemas within a grammar as at others.
-fn check_schemas(grammar: &str) -> Result<(), GrammarError> {
-    for (at, mark) in grammar.match_indices("%json") {
-        let mut values = serde_json::Deserializer::from_str(&grammar[at + mark.len()..]).into_iter::<Value>();
+/// Looks at the schemas within a grammar as at others, and lays their documents out alike.
+fn check_schemas(grammar: &str) -> Result<String, GrammarError> {
+    const MARK: &str = "%json";
+    let mut checked = String::with_capacity(grammar.len());
+    let mut rest = grammar;
+    while let Some(at) = rest.find(MARK) {
+        let (before, behind) = rest.split_at(at + MARK.len());
+        checked.push_str(before);
+        rest = behind;
+        let mut values = serde_json::Deserializer::from_str(behind).into_iter::<Value>();
         // The parser says what is wrong with what is no JSON.
         let Some(Ok(schema)) = values.next() else { continue };
+        rest = &behind[values.byte_offset()..];
         schema::check_depth(&schema)?;
-        schema::check(&schema).map_err(|error| match error {
-            GrammarError::Schema { path, problem } => GrammarError::Grammar {
-                problem: format!("line {}: %json at {path}: {problem}", grammar[..at].lines().count()),
-            },
+        let line = || grammar[..grammar.len() - behind.len()].lines().count();
+        let found = schema::check(&schema).map_err(|error| match error {
+            GrammarError::Schema { path, problem } => {
+                GrammarError::Grammar { problem: format!("line {}: %json at {path}: {problem}", line()) }
+            }
             error => error,
         })?;
+        checked.push(' ');
+        checked.push_str(&with_options(found.schema).to_string());
     }
-    Ok(())
+    checked.push_str(rest);
+    Ok(checked)
 }
 
 /// What a message of the parser says, in a line: of several, the one with the problem. What it quotes may be as long as the input.

@@ -71,6 +71,13 @@ impl Vocabulary {
     }
 }
 
+impl Vocabulary {
+    /// Whether a token ends answers.
+    pub fn ends_with(&self, token: u32) -> bool {
+        self.stop.contains(&token)
+    }
+}
+
 impl fmt::Debug for Vocabulary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vocabulary")

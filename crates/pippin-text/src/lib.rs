@@ -84,7 +84,7 @@ mod vocabulary;
 
 pub use error::{Result, TextError};
 pub use message::{Content, ContentPart, FunctionCall, Message, MessageError, Role, ToolCall};
-pub use output::{Dialect, OutputEvent, OutputFormat, OutputParser, ParsedOutput};
+pub use output::{AnswerForm, Calls, Dialect, OutputEvent, OutputFormat, OutputParser, ParsedOutput};
 pub use special_tokens::SpecialTokens;
 pub use stop_strings::{StopOutput, StopStrings};
 pub use stop_tokens::StopTokens;

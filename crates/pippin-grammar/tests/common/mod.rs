@@ -31,13 +31,18 @@ impl Tokens {
 
     /// One token for each byte, some words, and tokens of a model that thinks. The model has more tokens than that.
     pub(crate) fn bytes() -> Self {
+        Self::bytes_with(&["<|end|>", "<think>", "</think>", "<|eot|>"], &["<|end|>", "<|eot|>"])
+    }
+
+    /// The same with these special tokens, of which some end answers.
+    pub(crate) fn bytes_with(added: &[&str], ends: &[&str]) -> Self {
         let words = ["Ġthe", "\":", "true", "Ġ{", "123", "é½", "--"];
         let bytes = (0..=u8::MAX).map(character).map(String::from);
         let vocab: Map<String, Value> =
             bytes.chain(words.map(String::from)).zip(0..).map(|(token, id)| (token, json!(id))).collect();
-        let added = ["<|end|>", "<think>", "</think>", "<|eot|>"];
         let first = vocab.len();
         let added: Vec<Value> = (first..).zip(added).map(|(id, token)| added_token(id, token)).collect();
+        let size = first + added.len() + 33;
         let json = json!({
             "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
             "added_tokens": added,
@@ -46,7 +51,7 @@ impl Tokens {
             "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
                 "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []},
         });
-        Self::from_json(&json, &["<|end|>", "<|eot|>"], 300)
+        Self::from_json(&json, ends, size)
     }
 
     /// A vocabulary like SentencePiece's: words with their spaces, bytes for the rest, and a decoder that drops the first space.
@@ -110,6 +115,21 @@ impl Tokens {
 
     /// Draws an answer of at most so many tokens. `None` where it is not complete by then.
     pub(crate) fn draw(&self, guide: &mut Guide, random: &mut Random, most: usize) -> Option<String> {
+        self.draw_tokens(guide, random, most, true)
+    }
+
+    /// The same with special tokens as text, those that end the answer apart.
+    pub(crate) fn draw_all(&self, guide: &mut Guide, random: &mut Random, most: usize) -> Option<String> {
+        self.draw_tokens(guide, random, most, false)
+    }
+
+    fn draw_tokens(
+        &self,
+        guide: &mut Guide,
+        random: &mut Random,
+        most: usize,
+        skips: bool,
+    ) -> Option<String> {
         let mut answer = Vec::new();
         for _ in 0..most {
             let mask = guide.mask().expect("a mask");
@@ -124,7 +144,8 @@ impl Tokens {
             let choices = if !closing.is_empty() && random.below(3) == 0 { &closing } else { &allowed };
             let token = choices[random.below(choices.len())];
             let is_complete = guide.accept(token).expect("an allowed token");
-            if !self.tokenizer.is_special(token) {
+            let is_end = self.vocabulary.ends_with(token);
+            if !(is_end || skips && self.tokenizer.is_special(token)) {
                 answer.push(token);
             }
             if is_complete {

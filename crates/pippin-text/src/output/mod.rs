@@ -8,6 +8,7 @@
 //! (`StreamDecoder::new(tokenizer, false)`), because in most vocabularies the marks are such.
 
 mod dialects;
+mod grammar;
 mod literal;
 mod parser;
 mod rules;
@@ -18,9 +19,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use self::grammar::{AnswerForm, Calls};
 pub use self::parser::OutputParser;
 pub use self::rules::Dialect;
-use self::rules::{APRIEL, CHANNEL, Headers, Marks, THOUGHTS};
+use self::rules::{APRIEL, CHANNEL, Headers, Marks, Rules, THOUGHTS};
 use self::schema::Tools;
 use crate::message::{Message, ToolCall};
 use crate::template::ChatTemplate;
@@ -186,7 +188,17 @@ impl OutputFormat {
     /// A parser for the answer to a prompt. The tools, in the form of the OpenAI API, say what type an argument has where the dialect
     /// does not; of the prompt only the end counts, which may be the beginning of a thought or of a header.
     pub fn parser(&self, tools: &[Value], prompt: &str) -> OutputParser {
+        self.parser_of(self.dialect.map(Dialect::rules).unwrap_or_default(), tools, prompt)
+    }
+
+    /// A parser for an answer in which nothing is a call, however it looks: of a model that was given no tools, or that is held to
+    /// another form.
+    pub fn text_parser(&self, prompt: &str) -> OutputParser {
         let rules = self.dialect.map(Dialect::rules).unwrap_or_default();
+        self.parser_of(Rules { regions: Vec::new(), bare: None, again: None, ..rules }, &[], prompt)
+    }
+
+    fn parser_of(&self, rules: Rules, tools: &[Value], prompt: &str) -> OutputParser {
         let begins_in_header = match rules.headers {
             Some(Headers::Harmony) => prompt.trim_end().ends_with("<|start|>assistant"),
             Some(Headers::Functionary) => prompt.ends_with(">>>"),

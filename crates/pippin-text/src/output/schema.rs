@@ -1,6 +1,6 @@
 //! What the tools say of their arguments.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::literal;
 
@@ -8,6 +8,22 @@ use super::literal;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tools {
     functions: Vec<(String, Map<String, Value>)>,
+}
+
+fn function_object(tool: &Value) -> &Value {
+    tool.get("function").filter(|function| function.is_object()).unwrap_or(tool)
+}
+
+fn parameters_of(function: &Value) -> Option<&Value> {
+    function.get("parameters").or_else(|| function.get("input_schema")).filter(|value| !value.is_null())
+}
+
+/// The name of a tool's function, and the schema of its arguments: an object without fields where it has none.
+pub(super) fn function_of(tool: &Value) -> (&str, Value) {
+    let function = function_object(tool);
+    let name = function.get("name").and_then(Value::as_str).unwrap_or_default();
+    let none = || json!({"type": "object", "properties": {}, "additionalProperties": false});
+    (name, parameters_of(function).cloned().unwrap_or_else(none))
 }
 
 /// What a value is of which no schema says anything.
@@ -24,10 +40,9 @@ impl Tools {
     /// renders the prompt says so.
     pub(super) fn read(tools: &[Value]) -> Self {
         let function = |tool: &Value| {
-            let function = tool.get("function").filter(|function| function.is_object()).unwrap_or(tool);
+            let function = function_object(tool);
             let name = function.get("name")?.as_str()?.to_owned();
-            let parameters = function.get("parameters").or_else(|| function.get("input_schema"));
-            let properties = parameters.and_then(|parameters| parameters.get("properties")?.as_object());
+            let properties = parameters_of(function).and_then(|all| all.get("properties")?.as_object());
             Some((name, properties.cloned().unwrap_or_default()))
         };
         Self { functions: tools.iter().filter_map(function).collect() }
