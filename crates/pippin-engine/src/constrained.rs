@@ -7,6 +7,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pippin_grammar::{Constraint, GrammarError, Guide, Limits, Start, Vocabulary, compile};
 use pippin_sampling::TokenMask;
+use serde_json::Value;
+
+/// Looks at a JSON schema without compiling it: whether answers can be held to what it says.
+///
+/// # Errors
+///
+/// A keyword that is not supported, or too much of something, with its place.
+pub fn check_schema(schema: &Value) -> Result<(), GrammarError> {
+    pippin_grammar::check_schema(schema, &Limits::default())
+}
 
 use crate::{EngineError, GenerateParameters, Result, TextProcessor};
 

@@ -275,8 +275,12 @@ impl ModelContainer {
         self.prompt_tokens(&self.apply_chat_template(input)?)
     }
 
-    /// The token ids of what a template has made.
-    pub(crate) fn prompt_tokens(&self, prompt: &str) -> Result<Vec<u32>> {
+    /// The token ids of what [`apply_chat_template`](Self::apply_chat_template) has made.
+    ///
+    /// # Errors
+    ///
+    /// The prompt is longer than any context could hold, or the tokenizer refuses it.
+    pub fn prompt_tokens(&self, prompt: &str) -> Result<Vec<u32>> {
         self.check_size(prompt)?;
         // The template has written the special tokens.
         Ok(self.tokenizer().encode(prompt, false)?)

@@ -82,7 +82,7 @@ pub use config::{
     ConfigEntry, ConfigError, ConfigInputs, ConfigSource, EngineConfig, HubSettings, KeepAlive, MemoryBudget,
     ModelSettings, ServerSettings, Setting, SettingFlag, SettingKind, SettingVariable, environment_variables,
 };
-pub use constrained::PreparedConstraint;
+pub use constrained::{PreparedConstraint, check_schema};
 pub use container::ModelContainer;
 pub use device::{Device, LoadOptions};
 pub use error::{EngineError, HeldModel, Result};

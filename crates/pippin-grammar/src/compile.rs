@@ -75,6 +75,19 @@ pub fn compile(
     })
 }
 
+/// Looks at a JSON schema without compiling it: whether answers can be held to what it says.
+///
+/// # Errors
+///
+/// A keyword that is not supported, or too much of something, with its place. A schema that passes may still turn out to be one that
+/// nothing satisfies.
+pub fn check_schema(schema: &Value, limits: &Limits) -> Result<(), GrammarError> {
+    let source = Source::new(&Constraint::JsonSchema(schema.clone()), limits)?;
+    let Source::Schema(schema) = source else { return Ok(()) };
+    // References are followed by recursion.
+    on_thread("JSON schema", limits.time, move || schema::check(&schema).map(drop))
+}
+
 /// A constraint that has passed the first checks: those that need no stack.
 enum Source {
     Schema(Value),

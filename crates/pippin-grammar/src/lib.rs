@@ -45,7 +45,7 @@ mod guide;
 mod schema;
 mod vocabulary;
 
-pub use compile::{Limits, compile};
+pub use compile::{Limits, check_schema, compile};
 pub use error::GrammarError;
 pub use guide::{Guide, Start};
 pub use pippin_sampling::Constraint;

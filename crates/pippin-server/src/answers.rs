@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,16 +10,22 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{BoxStream, SelectAll, select_all, unfold};
 use futures_util::{Stream, StreamExt};
-use pippin::{FinishReason, GenerateInfo, GenerateParameters, GenerationEvent, ModelContainer, Result};
+use pippin::chat::{OutputEvent, ParsedOutput};
+use pippin::text::OutputParser;
+use pippin::{
+    CancelHandle, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent, GenerationStream,
+    ModelContainer, Result,
+};
 use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::error::{ApiError, ApiResult};
-use crate::shared::{Lease, Permit, Phase, Shared, now};
+use crate::shared::{Lease, Permit, Phase, Ready, Shared, blocking, now};
 
 /// Answers that are written together. Dropping it cancels them.
 pub(crate) struct Answers {
     events: SelectAll<BoxStream<'static, (usize, Result<GenerationEvent>)>>,
+    readers: Vec<Reader>,
     shared: Arc<Shared>,
     deadline: Option<Instant>,
     usage: Usage,
@@ -35,6 +42,8 @@ pub(crate) struct Usage {
     pub(crate) prompt: usize,
     pub(crate) cached: usize,
     pub(crate) generated: usize,
+    /// Those of thoughts.
+    pub(crate) reasoning: usize,
 }
 
 impl Usage {
@@ -44,43 +53,158 @@ impl Usage {
             "completion_tokens": self.generated,
             "total_tokens": self.prompt + self.generated,
             "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
         })
     }
 }
 
-/// What happens to the answer of this number.
+/// What happens to an answer next.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    /// What it has come to say.
+    pub(crate) parts: Vec<OutputEvent>,
+    /// The token that came, if one did.
+    pub(crate) token: Option<(u32, Option<f32>)>,
+    /// Why it ends, if it does.
+    pub(crate) end: Option<End>,
+}
+
+/// Why an answer has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) reason: FinishReason,
+    /// Whether it calls tools.
+    pub(crate) has_calls: bool,
+}
+
+impl End {
+    /// The reason, as OpenAI has it.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match &self.reason {
+            FinishReason::Stop | FinishReason::StopString(_) if self.has_calls => "tool_calls",
+            FinishReason::Stop | FinishReason::StopString(_) => "stop",
+            _ => "length",
+        }
+    }
+}
+
+/// How answers are read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reading {
+    /// What takes them apart; without, all is text.
+    pub(crate) parser: Option<OutputParser>,
+    /// Whether an answer ends with its first call.
+    pub(crate) one_call: bool,
+}
+
+/// An answer that is being read.
 #[derive(Debug)]
-pub(crate) enum Piece {
-    /// It goes on.
-    Text { text: String, token: Option<(u32, Option<f32>)> },
-    /// It ends.
-    End(FinishReason),
+struct Reader {
+    reading: Reading,
+    cancel: CancelHandle,
+    /// Calls so far.
+    calls: usize,
+    /// Whether nothing that comes is part of it any more.
+    is_cut: bool,
+}
+
+impl Reader {
+    fn read(&mut self, text: String) -> Vec<OutputEvent> {
+        let parts = match &mut self.reading.parser {
+            _ if self.is_cut => Vec::new(),
+            Some(parser) => parser.push(&text),
+            None if text.is_empty() => Vec::new(),
+            None => vec![OutputEvent::Content(text)],
+        };
+        self.keep(parts)
+    }
+
+    fn finish(&mut self) -> Vec<OutputEvent> {
+        let parts = match &mut self.reading.parser {
+            Some(parser) if !self.is_cut => parser.finish(),
+            _ => Vec::new(),
+        };
+        self.keep(parts)
+    }
+
+    /// Names the calls, and ends the answer behind the first where there is to be one.
+    fn keep(&mut self, mut parts: Vec<OutputEvent>) -> Vec<OutputEvent> {
+        for (at, part) in parts.iter_mut().enumerate() {
+            let OutputEvent::ToolCall { call, .. } = part else { continue };
+            self.calls += 1;
+            // Of the form that all templates take: Mistral's want nine letters or digits.
+            call.id.get_or_insert_with(call_id);
+            if self.reading.one_call {
+                self.is_cut = true;
+                self.cancel.cancel();
+                parts.truncate(at + 1);
+                break;
+            }
+        }
+        parts
+    }
+
+    fn end(&self, reason: FinishReason) -> End {
+        let reason = if self.is_cut { FinishReason::Stop } else { reason };
+        End { reason, has_calls: self.calls > 0 }
+    }
+
+    fn is_thinking(&self) -> bool {
+        !self.is_cut && self.reading.parser.as_ref().is_some_and(OutputParser::is_reasoning)
+    }
+}
+
+/// A name for a call that no other call of a conversation has.
+fn call_id() -> String {
+    let mut random = RandomState::new().hash_one(0);
+    let digit = |_| {
+        let digit = char::from_digit((random % 36) as u32, 36).unwrap_or_default();
+        random /= 36;
+        digit
+    };
+    (0..9).map(digit).collect()
 }
 
 impl Answers {
     /// Begins so many answers to each prompt. Seeds of several answers to one prompt follow each other.
-    pub(crate) fn begin(
+    pub(crate) async fn begin(
         shared: &Arc<Shared>,
-        model: &ModelContainer,
-        lease: Lease,
-        permit: Permit,
+        ready: Ready,
         prompts: Vec<Vec<u32>>,
-        parameters: &GenerateParameters,
+        parameters: GenerateParameters,
         per_prompt: usize,
+        reading: &Reading,
     ) -> ApiResult<Self> {
-        let mut streams = Vec::with_capacity(prompts.len() * per_prompt);
-        for (number, prompt) in prompts.into_iter().enumerate() {
-            for copy in 0..per_prompt {
-                let mut parameters = parameters.clone();
-                parameters.seed = parameters.seed.map(|seed| seed.wrapping_add(copy as u64));
-                let stream =
-                    model.generate(prompt.clone(), &parameters).map_err(|error| shared.fault(error))?;
-                let index = number * per_prompt + copy;
-                streams.push(stream.into_async().map(move |event| (index, event)).boxed());
+        let Ready { model, lease, permit, .. } = ready;
+        let is_constrained = parameters.constraint.is_some();
+        let generate = move || {
+            let mut streams = Vec::with_capacity(prompts.len() * per_prompt);
+            for prompt in prompts {
+                for copy in 0..per_prompt {
+                    let mut parameters = parameters.clone();
+                    parameters.seed = parameters.seed.map(|seed| seed.wrapping_add(copy as u64));
+                    streams.push(model.generate(prompt.clone(), &parameters)?);
+                }
             }
-        }
+            Ok(streams)
+        };
+        // A constraint is compiled, which takes its time.
+        let streams = if is_constrained { blocking(generate).await? } else { generate() };
+        let streams: Vec<GenerationStream> = streams.map_err(|error| shared.fault(error))?;
+        let reader = |stream: &GenerationStream| Reader {
+            reading: reading.clone(),
+            cancel: stream.cancel_handle(),
+            calls: 0,
+            is_cut: false,
+        };
         Ok(Self {
-            events: select_all(streams),
+            readers: streams.iter().map(reader).collect(),
+            events: select_all(
+                streams
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, stream)| stream.into_async().map(move |event| (index, event)).boxed()),
+            ),
             shared: Arc::clone(shared),
             deadline: shared.options.limits.answer_time.map(|time| Instant::now() + time),
             usage: Usage::default(),
@@ -90,7 +214,12 @@ impl Answers {
         })
     }
 
-    /// What happens next; `None` at the end of all.
+    /// How many answers there are.
+    pub(crate) fn count(&self) -> usize {
+        self.readers.len()
+    }
+
+    /// What happens next, and to the answer of which number; `None` at the end of all.
     pub(crate) async fn next(&mut self) -> Option<ApiResult<(usize, Piece)>> {
         let deadline = self.deadline;
         let too_late = async move {
@@ -109,21 +238,27 @@ impl Answers {
             }
             event = self.events.next() => event?,
         };
-        Some(match event {
-            Err(error) => Err(self.shared.fault(error)),
+        let reader = self.readers.get_mut(index)?;
+        let piece = match event {
+            Err(error) => return Some(Err(self.shared.fault(error))),
             Ok(GenerationEvent::Token { id, text, logprob, .. }) => {
-                Ok((index, Piece::Text { text, token: Some((id, logprob)) }))
+                self.usage.reasoning += usize::from(reader.is_thinking());
+                let token = (!reader.is_cut).then_some((id, logprob));
+                Piece { parts: reader.read(text), token, end: None }
             }
-            Ok(GenerationEvent::Chunk(text)) => Ok((index, Piece::Text { text, token: None })),
+            Ok(GenerationEvent::Chunk(text)) => Piece { parts: reader.read(text), ..Piece::default() },
             Ok(GenerationEvent::Info(info)) => {
-                self.count(index, &info);
-                Ok((index, Piece::End(info.finish_reason)))
+                let parts = reader.finish();
+                let end = Some(reader.end(info.finish_reason.clone()));
+                self.add(index, &info);
+                Piece { parts, token: None, end }
             }
-            Ok(_) => Ok((index, Piece::Text { text: String::new(), token: None })),
-        })
+            Ok(_) => Piece::default(),
+        };
+        Some(Ok((index, piece)))
     }
 
-    fn count(&mut self, index: usize, info: &GenerateInfo) {
+    fn add(&mut self, index: usize, info: &GenerateInfo) {
         self.usage.generated += info.generated_tokens;
         if index.is_multiple_of(self.per_prompt) {
             self.usage.prompt += info.prompt_tokens;
@@ -142,14 +277,6 @@ impl Answers {
     /// The tokens of the answers that have ended.
     pub(crate) fn usage(&self) -> Usage {
         self.usage
-    }
-}
-
-/// Why an answer has ended, as OpenAI has it.
-pub(crate) fn finish_reason(reason: &FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop | FinishReason::StopString(_) => "stop",
-        _ => "length",
     }
 }
 
@@ -183,10 +310,10 @@ impl Head {
     }
 }
 
-/// What a stream of OpenAI's is made with: the choices that begin it, and the choice of each piece (`None`: nothing to say).
+/// What a stream of OpenAI's is made with: the choices that begin it, and those that say each piece, one in a frame.
 pub(crate) trait Chunks: Send + 'static {
     fn begin(&mut self) -> Vec<Value>;
-    fn chunk(&mut self, index: usize, piece: Piece) -> Option<Value>;
+    fn chunks(&mut self, index: usize, piece: Piece) -> Vec<Value>;
 }
 
 /// OpenAI's streams.
@@ -210,8 +337,8 @@ impl<C: Chunks> Frames for OpenAi<C> {
     }
 
     fn piece(&mut self, index: usize, piece: Piece) -> Vec<Frame> {
-        let choice = self.chunks.chunk(index, piece);
-        choice.map(|choice| self.frame(vec![choice], None)).into_iter().collect()
+        let choices = self.chunks.chunks(index, piece);
+        choices.into_iter().map(|choice| self.frame(vec![choice], None)).collect()
     }
 
     fn end(&mut self, usage: Usage) -> Vec<Frame> {
@@ -283,31 +410,27 @@ fn stream(answers: Answers, mut frames: impl Frames) -> impl Stream<Item = Frame
 /// An answer as a whole.
 #[derive(Debug, Default)]
 pub(crate) struct Whole {
-    pub(crate) text: String,
+    pub(crate) output: ParsedOutput,
     pub(crate) tokens: Vec<(u32, Option<f32>)>,
-    pub(crate) end: Option<FinishReason>,
+    pub(crate) end: Option<End>,
 }
 
 impl Whole {
     /// Why it has ended, as OpenAI has it.
     pub(crate) fn finish_reason(&self) -> Option<&'static str> {
-        self.end.as_ref().map(finish_reason)
+        self.end.as_ref().map(End::as_str)
     }
 }
 
 /// Waits for all answers.
-pub(crate) async fn collect(answers: &mut Answers, count: usize) -> ApiResult<Vec<Whole>> {
-    let mut all: Vec<Whole> = (0..count).map(|_| Whole::default()).collect();
+pub(crate) async fn collect(answers: &mut Answers) -> ApiResult<Vec<Whole>> {
+    let mut all: Vec<Whole> = (0..answers.count()).map(|_| Whole::default()).collect();
     while let Some(piece) = answers.next().await {
         let (index, piece) = piece?;
         let Some(whole) = all.get_mut(index) else { continue };
-        match piece {
-            Piece::Text { text, token } => {
-                whole.text.push_str(&text);
-                whole.tokens.extend(token);
-            }
-            Piece::End(reason) => whole.end = Some(reason),
-        }
+        whole.output.extend(piece.parts);
+        whole.tokens.extend(piece.token);
+        whole.end = whole.end.take().or(piece.end);
     }
     Ok(all)
 }

@@ -7,16 +7,20 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
 use axum::response::Response;
-use pippin::chat::ChatInput;
+use pippin::chat::{ChatInput, OutputEvent, ParsedOutput, ToolCall};
 use pippin::{Message, ModelContainer, Role};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::answers::{self, Answers, Chunks, Head, OpenAi, Piece, finish_reason, token_text};
+use crate::answers::{self, Chunks, Head, OpenAi, Piece, token_text};
 use crate::error::{ApiError, ApiResult, json_response};
 use crate::fields::Fields;
 use crate::options::Limits;
 use crate::parameters::{self, Streaming};
-use crate::shared::{Caller, Shared, blocking};
+use crate::reasoning::Reasoning;
+use crate::request::{Begun, ChatRequest};
+use crate::shared::{Caller, Shared};
+use crate::structure::Structure;
+use crate::tools::ToolUse;
 
 pub(crate) async fn complete(
     State(shared): State<Arc<Shared>>,
@@ -33,40 +37,73 @@ pub(crate) async fn complete(
     parameters.max_tokens = max_tokens.or(parameters.max_tokens);
     parameters.logprobs = fields.boolean("logprobs")?.unwrap_or(false);
     let streaming = Streaming::read(&mut fields)?;
-    let count = fields.count("n", 1, limits.choices)?.unwrap_or(1);
-    let name = fields.text("model")?;
-    let input = conversation(&mut fields, limits)?;
-    let permit = shared.permit(&caller, count)?;
-    let (lease, name) = shared.model(name).await?;
-    let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
-    let prompt = {
-        let model = model.clone();
-        blocking(move || model.prepare(&input)).await?.map_err(|error| shared.fault(error))?
+    let has_logprobs = parameters.logprobs;
+    let request = ChatRequest {
+        count: fields.count("n", 1, limits.choices)?.unwrap_or(1),
+        model: fields.text("model")?,
+        tools: ToolUse::read(&mut fields, limits)?,
+        structure: Structure::read(&mut fields)?,
+        reasoning: Reasoning::read(&mut fields)?,
+        input: conversation(&mut fields, limits)?,
+        thinking_budget: None,
+        parameters,
     };
-    let logprobs = parameters.logprobs;
-    let mut answers = Answers::begin(&shared, &model, lease, permit, vec![prompt], &parameters, count)?;
+    let count = request.count;
+    let Begun { mut answers, model, name, .. } = request.begin(&shared, &caller).await?;
     let id = format!("chatcmpl-{}", shared.new_id());
     if streaming.is_wanted {
-        let chunks = ChatChunks { model: logprobs.then_some(model), count };
+        let chunks = ChatChunks { model: has_logprobs.then_some(model), calls: vec![0; count] };
         let head = Head::new(id, "chat.completion.chunk", name);
         let includes_usage = streaming.includes_usage;
         return Ok(answers::events(answers, OpenAi { head, chunks, includes_usage }));
     }
-    let all = answers::collect(&mut answers, count).await?;
+    let all = answers::collect(&mut answers).await?;
     let choices = all.into_iter().enumerate().map(|(index, whole)| {
-        let logprobs = logprobs.then(|| {
+        let logprobs = has_logprobs.then(|| {
             let tokens: Vec<Value> = whole.tokens.iter().map(|token| logprob(&model, *token)).collect();
             json!({"content": tokens, "refusal": null})
         });
         json!({
             "index": index,
-            "message": {"role": "assistant", "content": whole.text, "refusal": null},
-            "logprobs": logprobs,
             "finish_reason": whole.finish_reason(),
+            "message": message(whole.output),
+            "logprobs": logprobs,
         })
     });
     let head = Head::new(id, "chat.completion", name);
     Ok(json_response(&head.with(choices.collect(), Some(answers.usage().to_json()))))
+}
+
+/// The message of the assistant that an answer is.
+fn message(output: ParsedOutput) -> Value {
+    let ParsedOutput { reasoning, content, tool_calls } = output;
+    // As OpenAI: what only calls has no content.
+    let content = if content.is_empty() && !tool_calls.is_empty() { Value::Null } else { content.into() };
+    let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+    if !reasoning.is_empty() {
+        message["reasoning_content"] = reasoning.into();
+    }
+    if !tool_calls.is_empty() {
+        message["tool_calls"] = tool_calls.iter().map(call).collect();
+    }
+    message
+}
+
+/// A call with its arguments as a text, as OpenAI has them.
+fn call(call: &ToolCall) -> Value {
+    json!({
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.function.name, "arguments": arguments(call)},
+    })
+}
+
+/// The arguments of a call as a text.
+pub(crate) fn arguments(call: &ToolCall) -> String {
+    match &call.function.arguments {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// The conversation of a request, and what else its template may show.
@@ -106,7 +143,28 @@ fn logprob(model: &ModelContainer, (token, logprob): (u32, Option<f32>)) -> Valu
 struct ChatChunks {
     /// Where log-probabilities are wanted.
     model: Option<ModelContainer>,
-    count: usize,
+    /// The calls of each answer so far.
+    calls: Vec<usize>,
+}
+
+impl ChatChunks {
+    /// What a part adds to the message.
+    fn delta(&mut self, index: usize, part: OutputEvent) -> Option<Value> {
+        Some(match part {
+            OutputEvent::Content(text) => json!({"content": text}),
+            OutputEvent::Reasoning(text) => json!({"reasoning_content": text}),
+            OutputEvent::ToolCall { call: made, .. } => {
+                let calls = self.calls.get_mut(index)?;
+                let mut delta = Map::from_iter([("index".to_owned(), json!(*calls))]);
+                *calls += 1;
+                if let Value::Object(fields) = call(&made) {
+                    delta.extend(fields);
+                }
+                json!({"tool_calls": [delta]})
+            }
+            _ => return None,
+        })
+    }
 }
 
 impl Chunks for ChatChunks {
@@ -115,24 +173,30 @@ impl Chunks for ChatChunks {
             let delta = json!({"role": "assistant", "content": ""});
             json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null})
         };
-        (0..self.count).map(begin).collect()
+        (0..self.calls.len()).map(begin).collect()
     }
 
-    fn chunk(&mut self, index: usize, piece: Piece) -> Option<Value> {
-        let (text, token) = match piece {
-            Piece::End(reason) => {
-                let reason = finish_reason(&reason);
-                return Some(json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": reason}));
-            }
-            Piece::Text { text, token } => (text, token),
-        };
-        let logprobs = match (&self.model, token) {
+    fn chunks(&mut self, index: usize, piece: Piece) -> Vec<Value> {
+        let mut logprobs = match (&self.model, piece.token) {
             (Some(model), Some(token)) => json!({"content": [logprob(model, token)], "refusal": null}),
             _ => Value::Null,
         };
-        if text.is_empty() && logprobs.is_null() {
-            return None;
+        let mut deltas: Vec<Value> =
+            piece.parts.into_iter().filter_map(|part| self.delta(index, part)).collect();
+        if deltas.is_empty() && !logprobs.is_null() {
+            deltas.push(json!({"content": ""}));
         }
-        Some(json!({"index": index, "delta": {"content": text}, "logprobs": logprobs, "finish_reason": null}))
+        let mut choices: Vec<Value> = deltas
+            .into_iter()
+            .map(|delta| {
+                let logprobs = logprobs.take();
+                json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": null})
+            })
+            .collect();
+        if let Some(end) = piece.end {
+            let reason = end.as_str();
+            choices.push(json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": reason}));
+        }
+        choices
     }
 }

@@ -7,14 +7,16 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
 use axum::response::Response;
+use pippin::chat::ParsedOutput;
 use pippin::{EngineError, ModelContainer};
 use serde_json::{Value, json};
 
-use crate::answers::{self, Answers, Chunks, Head, OpenAi, Piece, finish_reason, token_text};
+use crate::answers::{self, Answers, Chunks, End, Head, OpenAi, Piece, Reading, token_text};
 use crate::error::{ApiError, ApiResult, json_response};
 use crate::fields::Fields;
 use crate::parameters::{self, Streaming};
 use crate::shared::{Caller, Shared, blocking};
+use crate::structure::Structure;
 
 /// Tokens of an answer where a request does not say, as OpenAI has it.
 const MAX_TOKENS: usize = 16;
@@ -45,6 +47,11 @@ pub(crate) async fn complete(
     let max_tokens = fields.count("max_tokens", 0, usize::MAX)?.unwrap_or(MAX_TOKENS);
     let mut parameters = parameters::read(&mut fields, &shared.options.parameters, limits)?;
     parameters.max_tokens = Some(max_tokens);
+    let structure = Structure::read(&mut fields)?;
+    let field = structure.as_ref().map_or("prompt", |structure| structure.field);
+    if let Some(structure) = structure {
+        parameters.constraint = Some(structure.constraint);
+    }
     let logprobs = match fields.take("logprobs") {
         None | Some(Value::Bool(false)) => false,
         Some(value) if value.as_u64() == Some(0) => true,
@@ -65,16 +72,16 @@ pub(crate) async fn complete(
     if count > limits.choices {
         return Err(ApiError::field("prompt", format!("no more than {} prompts, n of each", limits.choices)));
     }
-    let permit = shared.permit(&caller, count)?;
-    let (lease, name) = shared.model(name).await?;
-    let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
+    let ready = shared.ready(&caller, name, count).await?;
+    let (model, name) = (ready.model.clone(), ready.name.clone());
     let (prompts, echoes) = {
         let model = model.clone();
         let prepared = blocking(move || prepare(&model, prompts, echo, logprobs)).await?;
         prepared.map_err(|error| of_prompt(shared.fault(error)))?
     };
-    let mut answers = Answers::begin(&shared, &model, lease, permit, prompts, &parameters, per_prompt)
-        .map_err(of_prompt)?;
+    let mut answers = Answers::begin(&shared, ready, prompts, parameters, per_prompt, &Reading::default())
+        .await
+        .map_err(|error| if error.is_of_constraint() { error.at(field) } else { of_prompt(error) })?;
     let head = Head::new(format!("cmpl-{}", shared.new_id()), "text_completion", name);
     let mut chunks =
         TextChunks { model: logprobs.then_some(model), echoes, per_prompt, offsets: vec![0; count] };
@@ -82,12 +89,12 @@ pub(crate) async fn complete(
         let includes_usage = streaming.includes_usage;
         return Ok(answers::events(answers, OpenAi { head, chunks, includes_usage }));
     }
-    let all = answers::collect(&mut answers, count).await?;
+    let all = answers::collect(&mut answers).await?;
     let choices = all.into_iter().enumerate().map(|(index, whole)| {
         let echo = chunks.echo(index).cloned().unwrap_or_default();
         let reason = whole.finish_reason();
         let tokens: Vec<_> = echo.tokens.into_iter().chain(whole.tokens).collect();
-        chunks.choice(index, echo.text + &whole.text, &tokens, reason)
+        chunks.choice(index, echo.text + &whole.output.content, &tokens, reason)
     });
     let choices = choices.collect();
     Ok(json_response(&head.with(choices, Some(answers.usage().to_json()))))
@@ -222,14 +229,14 @@ impl Chunks for TextChunks {
             .collect()
     }
 
-    fn chunk(&mut self, index: usize, piece: Piece) -> Option<Value> {
-        match piece {
-            Piece::End(reason) => Some(self.choice(index, String::new(), &[], Some(finish_reason(&reason)))),
-            Piece::Text { text, token } => {
-                let token = token.filter(|_| self.model.is_some());
-                let has_news = !text.is_empty() || token.is_some();
-                has_news.then(|| self.choice(index, text, token.as_slice(), None))
-            }
+    fn chunks(&mut self, index: usize, piece: Piece) -> Vec<Value> {
+        let mut output = ParsedOutput::default();
+        output.extend(piece.parts);
+        let token = piece.token.filter(|_| self.model.is_some());
+        let reason = piece.end.as_ref().map(End::as_str);
+        if output.content.is_empty() && token.is_none() && reason.is_none() {
+            return Vec::new();
         }
+        vec![self.choice(index, output.content, token.as_slice(), reason)]
     }
 }

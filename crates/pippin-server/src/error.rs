@@ -150,6 +150,7 @@ impl From<EngineError> for ApiError {
             EngineError::EmptyPrompt | EngineError::TokenOutOfRange { .. } => {
                 Self::invalid(error.to_string())
             }
+            EngineError::Grammar(error) => Self::of_grammar(error),
             EngineError::NoChatTemplate { .. } => {
                 with(StatusCode::BAD_REQUEST, "no_chat_template").at("messages")
             }

@@ -31,7 +31,11 @@ impl Fields {
     }
 
     fn parse(body: &[u8]) -> ApiResult<Self> {
-        match serde_json::from_slice(body) {
+        let read = serde_json::from_slice(body);
+        // Clients cut texts in the middle of a character; that must not end their sessions.
+        let read =
+            read.or_else(|error| mended(body).map_or(Err(error), |mended| serde_json::from_slice(&mended)));
+        match read {
             Ok(Value::Object(mut fields)) => {
                 fields.retain(|_, value| !value.is_null());
                 Ok(Self(fields))
@@ -134,12 +138,36 @@ impl Fields {
         for name in UNSUPPORTED {
             self.refuse_unless(name, asks_for_nothing)?;
         }
-        self.refuse_unless("tool_choice", |value| matches!(value.as_str(), Some("none" | "auto")))?;
         self.refuse_unless("function_call", |value| matches!(value.as_str(), Some("none" | "auto")))?;
-        self.refuse_unless("response_format", |value| value["type"] == "text")?;
         self.refuse_unless("modalities", |value| *value == serde_json::json!(["text"]))?;
         self.refuse_unless("best_of", |value| *value == 1)
     }
+}
+
+/// JSON in which escaped halves of surrogate pairs without their other halves are replaced. `None`: there are none.
+fn mended(body: &[u8]) -> Option<Vec<u8>> {
+    let unit = |at: usize| {
+        let digits = body.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let (mut mended, mut at, mut is_changed) = (Vec::with_capacity(body.len()), 0, false);
+    while let Some(byte) = body.get(at) {
+        let length = match (byte, unit(at), unit(at + 6)) {
+            (b'\\', Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (b'\\', Some(0xd800..=0xdfff), _) => {
+                mended.extend_from_slice(b"\\ufffd");
+                (at, is_changed) = (at + 6, true);
+                continue;
+            }
+            // Whatever is escaped begins no escape itself.
+            (b'\\', ..) => 2,
+            _ => 1,
+        };
+        let end = (at + length).min(body.len());
+        mended.extend_from_slice(&body[at..end]);
+        at = end;
+    }
+    is_changed.then_some(mended)
 }
 
 fn asks_for_nothing(value: &Value) -> bool {
@@ -156,10 +184,8 @@ fn asks_for_nothing(value: &Value) -> bool {
 /// Fields of OpenAI's API and of servers like this one that would change an answer.
 const UNSUPPORTED: &[&str] = &[
     // OpenAI
-    "tools",
     "functions",
     "top_logprobs",
-    "reasoning_effort",
     "verbosity",
     "audio",
     "prediction",
@@ -175,15 +201,8 @@ const UNSUPPORTED: &[&str] = &[
     "prompt_logprobs",
     "use_beam_search",
     "truncate_prompt_tokens",
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-    "thinking_token_budget",
     // llama.cpp
     "grammar",
-    "json_schema",
     "dry_multiplier",
     "dynatemp_range",
     "mirostat",
@@ -221,12 +240,22 @@ mod tests {
     }
 
     #[test]
+    fn halves_of_characters_are_replaced() {
+        for (text, expected) in [
+            (r#"{"a": "x\ud83e"}"#, "x\u{fffd}"),
+            (r#"{"a": "\udc00\ud83e\udd14 \uD83E"}"#, "\u{fffd}\u{1f914} \u{fffd}"),
+            (r#"{"a": "\\ud83e\ud83e"}"#, "\\ud83e\u{fffd}"),
+        ] {
+            assert_eq!(fields(text).text("a").expect("a text").as_deref(), Some(expected));
+        }
+        assert!(Fields::parse(br#"{"a": "\ud83e}"#).is_err());
+        assert!(Fields::parse(br#"{"a": "\ud8"}"#).is_err());
+    }
+
+    #[test]
     fn what_is_not_supported_is_refused_by_name() {
         for (text, param) in [
-            (r#"{"tools": [{}]}"#, "tools"),
-            (r#"{"tool_choice": "required"}"#, "tool_choice"),
-            (r#"{"response_format": {"type": "json_object"}}"#, "response_format"),
-            (r#"{"response_format": 7}"#, "response_format"),
+            (r#"{"functions": [{}]}"#, "functions"),
             (r#"{"best_of": 2}"#, "best_of"),
             (r#"{"store": true}"#, "store"),
             (r#"{"top_logprobs": 2}"#, "top_logprobs"),
@@ -235,7 +264,7 @@ mod tests {
             assert_eq!(error.param.as_deref(), Some(param));
             assert_eq!(error.status, StatusCode::BAD_REQUEST);
         }
-        let nothing = r#"{"tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "store": false,
+        let nothing = r#"{"functions": [], "store": false,
             "best_of": 1, "top_logprobs": 0, "modalities": ["text"], "what": "ever"}"#;
         fields(nothing).refuse_unsupported().expect("asks for nothing");
     }

@@ -55,9 +55,13 @@ mod logging;
 mod metrics;
 mod options;
 mod parameters;
+mod reasoning;
+mod request;
 mod serve;
 mod shared;
+mod structure;
 mod text;
+mod tools;
 
 use std::sync::Arc;
 

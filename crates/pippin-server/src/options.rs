@@ -50,6 +50,8 @@ pub struct Limits {
     pub choices: usize,
     /// Messages of a conversation.
     pub messages: usize,
+    /// Tools.
+    pub tools: usize,
     /// Stop texts.
     pub stop: usize,
     /// Bytes of a stop text.
@@ -78,6 +80,7 @@ impl Default for Limits {
             requests_per_key: 256,
             choices: 64,
             messages: 4096,
+            tools: 512,
             stop: 16,
             stop_bytes: 1024,
             logit_bias: 1024,

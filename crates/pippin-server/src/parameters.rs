@@ -1,5 +1,7 @@
 //! How a request wants its answer.
 
+use std::time::Duration;
+
 use pippin::GenerateParameters;
 use serde_json::Value;
 

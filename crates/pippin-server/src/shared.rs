@@ -54,6 +54,16 @@ pub(crate) struct Permit {
     _own: Option<OwnedSemaphorePermit>,
 }
 
+/// What a request needs before it can be answered.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) model: ModelContainer,
+    /// As the request names it.
+    pub(crate) name: String,
+    pub(crate) lease: Lease,
+    pub(crate) permit: Permit,
+}
+
 /// Who asks.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
@@ -133,9 +143,22 @@ impl Shared {
         Ok(Permit { _all: take(&self.permits)?, _own: own })
     }
 
+    /// The right to so many answers, and the model that gives them.
+    pub(crate) async fn ready(
+        self: &Arc<Self>,
+        caller: &Caller,
+        name: Option<String>,
+        answers: usize,
+    ) -> ApiResult<Ready> {
+        let permit = self.permit(caller, answers)?;
+        let (lease, name) = self.model(name).await?;
+        let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
+        Ok(Ready { model, name, lease, permit })
+    }
+
     /// The model of a request: at once if it is loaded, else when it has been. Whoever stops waiting cancels the load, unless
     /// somebody else waits for it too.
-    pub(crate) async fn model(self: &Arc<Self>, name: Option<String>) -> ApiResult<(Lease, String)> {
+    async fn model(self: &Arc<Self>, name: Option<String>) -> ApiResult<(Lease, String)> {
         let Some(name) = name.or_else(|| self.options.models.first().map(|(name, _)| name.clone())) else {
             return Err(ApiError::field("model", "the name of a model: see /v1/models"));
         };

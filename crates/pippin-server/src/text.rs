@@ -13,7 +13,8 @@ use crate::chat::conversation;
 use crate::completions::{encode, token_ids};
 use crate::error::{ApiError, ApiResult, json_response};
 use crate::fields::Fields;
-use crate::shared::{Caller, Shared, blocking};
+use crate::request::render;
+use crate::shared::{Caller, Ready, Shared, blocking};
 
 /// The tokens of a text (`prompt`, or `content` as llama.cpp has it), or of a conversation (`messages`).
 pub(crate) async fn tokenize(
@@ -34,13 +35,14 @@ pub(crate) async fn tokenize(
             Some(conversation(&mut fields, limits)?)
         }
     };
-    let _permit = shared.permit(&caller, 1)?;
-    let (lease, name) = shared.model(name).await?;
-    let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
+    let Ready { model, lease: _lease, permit: _permit, .. } = shared.ready(&caller, name, 1).await?;
     let work = move || {
         let tokens = match (&text, &input) {
             (Some(text), _) => encode(&model, text, adds_special)?,
-            (None, Some(input)) => model.prepare(input)?,
+            (None, Some(input)) => {
+                let prompt = render(&model, &mut input.clone())?;
+                model.prompt_tokens(&prompt)?
+            }
             (None, None) => Vec::new(),
         };
         let pieces = with_pieces.then(|| {
@@ -67,9 +69,7 @@ pub(crate) async fn detokenize(
     let tokens = fields.list("tokens")?.as_deref().and_then(token_ids);
     let Some(tokens) = tokens else { return Err(ApiError::field("tokens", "a list of token ids")) };
     let name = fields.text("model")?;
-    let _permit = shared.permit(&caller, 1)?;
-    let (lease, name) = shared.model(name).await?;
-    let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
+    let Ready { model, lease: _lease, permit: _permit, .. } = shared.ready(&caller, name, 1).await?;
     if let Some(unknown) = tokens.iter().find(|id| model.tokenizer().id_to_token(**id).is_none()) {
         return Err(ApiError::invalid(format!("there is no token {unknown}")).at("tokens"));
     }
@@ -88,12 +88,10 @@ pub(crate) async fn apply_template(
     // Tools are text of the prompt here, and nothing else.
     let tools: Vec<Value> = fields.list("tools")?.unwrap_or_default();
     fields.refuse_unsupported()?;
-    let input = conversation(&mut fields, limits)?.with_tools(tools);
+    let mut input = conversation(&mut fields, limits)?.with_tools(tools);
     let name = fields.text("model")?;
-    let _permit = shared.permit(&caller, 1)?;
-    let (lease, name) = shared.model(name).await?;
-    let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
-    let prompt = blocking(move || model.apply_chat_template(&input)).await?;
+    let Ready { model, lease: _lease, permit: _permit, .. } = shared.ready(&caller, name, 1).await?;
+    let prompt = blocking(move || render(&model, &mut input)).await?;
     let prompt = prompt.map_err(|error| shared.fault(error))?;
     Ok(json_response(&json!({"prompt": prompt})))
 }

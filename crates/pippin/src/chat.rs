@@ -43,7 +43,7 @@
 //! to [`ModelContainer::generate_chat`](crate::ModelContainer::generate_chat).
 
 #[doc(inline)]
-pub use pippin_engine::{ChatInput, ChatSession, ResponseEvents, ResponseStream};
+pub use pippin_engine::{ChatInput, ChatSession, GrammarError, ResponseEvents, ResponseStream, check_schema};
 #[doc(inline)]
 pub use pippin_text::{
     Content, ContentPart, FunctionCall, Message, MessageError, OutputEvent, ParsedOutput, Role, ToolCall,

@@ -114,9 +114,12 @@ fn errors_have_the_shape_of_this_api() {
         ("system", json!(7)),
         ("stop_sequences", json!([""])),
         ("temperature", json!(-1)),
-        ("tools", json!([{"name": "f", "input_schema": {}}])),
+        ("tools", json!([{"name": "f"}])),
+        ("tools", json!([{"type": "web_search_20250305", "name": "web_search"}])),
         ("tool_choice", json!({"type": "any"})),
-        ("thinking", json!({"type": "enabled", "budget_tokens": 1024})),
+        ("tool_choice", json!("auto")),
+        ("thinking", json!({"type": "enabled", "budget_tokens": 0})),
+        ("thinking", json!(true)),
     ] {
         let reply = with(field, value);
         assert!(
@@ -128,4 +131,105 @@ fn errors_have_the_shape_of_this_api() {
     // What asks for nothing is fine.
     assert_eq!(with("thinking", json!({"type": "disabled"})).status, 200);
     assert_eq!(with("tools", json!([])).status, 200);
+    assert_eq!(with("thinking", json!({"type": "adaptive"})).status, 200);
+    assert_eq!(with("context_management", json!({"edits": []})).status, 200);
+}
+
+#[test]
+fn thoughts_and_calls_are_blocks() {
+    let server = crate::scripted::saying(
+        "<think>Weather, then.</think>I will look.<tool_call>{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\", \"days\": 2}}</tool_call>",
+    );
+    let mut request = request("How is the weather?");
+    request["model"] = json!("scripted");
+    request["max_tokens"] = json!(200);
+    request["tools"] =
+        json!([{"name": "get_weather", "description": "Weather", "input_schema": {"type": "object"}}]);
+    request["thinking"] = json!({"type": "enabled", "budget_tokens": 1024});
+    let message = server.post(PATH, &request).answer();
+    let content = message["content"].as_array().expect("blocks");
+    let kinds: Vec<&str> = content.iter().map(|block| block["type"].as_str().expect("a kind")).collect();
+    assert_eq!(kinds, ["thinking", "text", "tool_use"]);
+    assert_eq!(
+        (&content[0]["thinking"], &content[1]["text"]),
+        (&json!("Weather, then."), &json!("I will look."))
+    );
+    assert_eq!(content[2]["input"], json!({"city": "Paris", "days": 2}));
+    assert_eq!(message["stop_reason"], "tool_use");
+
+    // Put together as Anthropic's clients do it.
+    request["stream"] = json!(true);
+    let reply = server.post(PATH, &request);
+    let mut blocks: Vec<Value> = Vec::new();
+    let mut open = false;
+    for line in reply.body.lines().filter_map(|line| line.strip_prefix("data: ")) {
+        let event: Value = serde_json::from_str(line).expect("JSON");
+        let index = event["index"].as_u64().map(|index| index as usize);
+        match event["type"].as_str() {
+            Some("content_block_start") => {
+                assert!(!open && index == Some(blocks.len()));
+                open = true;
+                let mut block = event["content_block"].clone();
+                block["json"] = json!("");
+                blocks.push(block);
+            }
+            Some("content_block_delta") => {
+                assert!(open && index == Some(blocks.len() - 1));
+                let block = blocks.last_mut().expect("a block");
+                for (delta, field) in [
+                    ("text", "text"),
+                    ("thinking", "thinking"),
+                    ("partial_json", "json"),
+                    ("signature", "signature"),
+                ] {
+                    if let Some(more) = event["delta"][delta].as_str() {
+                        block[field] = json!(block[field].as_str().expect("a text").to_owned() + more);
+                    }
+                }
+            }
+            Some("content_block_stop") => open = !(open && index == Some(blocks.len() - 1)),
+            Some("message_delta") => assert_eq!(event["delta"]["stop_reason"], "tool_use"),
+            _ => {}
+        }
+    }
+    assert!(!open);
+    for (one, other) in content.iter().zip(&blocks) {
+        match one["type"].as_str() {
+            Some("tool_use") => {
+                let input: Value =
+                    serde_json::from_str(other["json"].as_str().expect("a text")).expect("JSON");
+                assert_eq!((&one["name"], &one["input"]), (&other["name"], &input));
+            }
+            Some(kind) => assert_eq!(one[kind], other[kind]),
+            None => panic!("{one}"),
+        }
+    }
+
+    // The conversation goes on with what the tool says.
+    let mut next = request.clone();
+    next["stream"] = json!(false);
+    let messages = next["messages"].as_array_mut().expect("a list");
+    messages.push(json!({"role": "assistant", "content": content}));
+    messages.push(json!({"role": "user", "content": [
+        {"type": "tool_result", "tool_use_id": content[2]["id"], "content": [{"type": "text", "text": "Sunny."}], "is_error": true},
+        {"type": "text", "text": "Well?"},
+    ]}));
+    assert_eq!(server.post(PATH, &next).status, 200);
+    let seen = server.post("/v1/messages/count_tokens?beta=true", &next).answer()["input_tokens"].as_u64();
+    assert!(seen > server.post("/v1/messages/count_tokens", &request).answer()["input_tokens"].as_u64());
+
+    // Calls can be asked for.
+    for choice in [json!({"type": "any"}), json!({"type": "tool", "name": "get_weather"})] {
+        let mut forced = request.clone();
+        forced["stream"] = json!(false);
+        forced["tools"][0]["input_schema"] = json!({"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"], "additionalProperties": false});
+        forced["tool_choice"] = choice;
+        let message = server.post(PATH, &forced).answer();
+        let call = message["content"].as_array().expect("blocks").last().expect("a block").clone();
+        assert_eq!(
+            (&call["type"], &call["input"]),
+            (&json!("tool_use"), &json!({"city": "Rome"})),
+            "{message}"
+        );
+    }
 }

@@ -62,9 +62,8 @@ fn fields_that_cannot_be_are_named() {
 fn what_is_not_supported_is_named() {
     let server = server();
     for (field, value) in [
-        ("tools", json!([{"type": "function", "function": {"name": "f"}}])),
-        ("tool_choice", json!("required")),
-        ("response_format", json!({"type": "json_object"})),
+        ("functions", json!([{"name": "f"}])),
+        ("audio", json!({"voice": "alloy"})),
         ("top_logprobs", json!(3)),
         ("min_tokens", json!(3)),
     ] {

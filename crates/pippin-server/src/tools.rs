@@ -1,0 +1,193 @@
+//! The tools of a request, and whether they are called.
+
+use pippin::chat::{GrammarError, check_schema};
+use pippin::text::{AnswerForm, Calls};
+use serde_json::{Value, json};
+
+use crate::error::{ApiError, ApiResult};
+use crate::fields::Fields;
+use crate::options::Limits;
+
+/// What a request lets a model call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ToolUse {
+    /// What the model is told of, in the form of the OpenAI API.
+    pub(crate) tools: Vec<Value>,
+    /// Whether it calls.
+    pub(crate) calls: Calls,
+    /// The only one that it may call.
+    only: Option<String>,
+    /// Whether it may make several calls.
+    pub(crate) is_parallel: bool,
+}
+
+impl ToolUse {
+    /// `tools`, `tool_choice` and `parallel_tool_calls`.
+    pub(crate) fn read(fields: &mut Fields, limits: &Limits) -> ApiResult<Self> {
+        let tools = fields.list("tools")?.unwrap_or_default();
+        let tools = tools
+            .into_iter()
+            .enumerate()
+            .map(|(index, tool)| function(tool, index))
+            .collect::<ApiResult<_>>()?;
+        let is_parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
+        let expected = "none, auto, required, or {\"type\": \"function\", \"function\": {\"name\": …}}";
+        let wrong = || ApiError::field("tool_choice", expected);
+        let (calls, only) = match fields.take("tool_choice") {
+            None => (Calls::Optional, None),
+            Some(Value::String(choice)) => match choice.as_str() {
+                "none" => (Calls::Never, None),
+                "auto" => (Calls::Optional, None),
+                "required" | "any" => (Calls::Required, None),
+                _ => return Err(wrong()),
+            },
+            Some(choice) => {
+                // Flat in the responses API.
+                let name = choice["function"]["name"].as_str().or(choice["name"].as_str());
+                match (choice["type"].as_str(), name) {
+                    (Some("function") | None, Some(name)) => (Calls::Required, Some(name.to_owned())),
+                    _ => return Err(wrong()),
+                }
+            }
+        };
+        Self::new(tools, calls, only, is_parallel, limits)
+    }
+
+    pub(crate) fn new(
+        tools: Vec<Value>,
+        calls: Calls,
+        only: Option<String>,
+        is_parallel: bool,
+        limits: &Limits,
+    ) -> ApiResult<Self> {
+        if tools.len() > limits.tools {
+            return Err(ApiError::field("tools", format!("no more than {} tools", limits.tools)));
+        }
+        let mut names: Vec<&str> = tools.iter().map(name_of).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ApiError::invalid(format!("two tools have the name {:?}", pair[0])).at("tools"));
+        }
+        if let Some(only) = only.as_deref().filter(|only| !names.contains(only)) {
+            return Err(ApiError::invalid(format!("tool_choice names {only:?}, which is none of the tools"))
+                .at("tool_choice"));
+        }
+        if calls == Calls::Required && tools.is_empty() {
+            return Err(
+                ApiError::invalid("tool_choice wants a call, and there are no tools").at("tool_choice")
+            );
+        }
+        Ok(Self { tools, calls, only, is_parallel })
+    }
+
+    /// Refuses strict tools with schemas that cannot be followed. This takes time.
+    pub(crate) fn check(&self) -> ApiResult<()> {
+        let strict = self.tools.iter().enumerate().filter(|(_, tool)| is_strict(tool));
+        for (index, tool) in strict {
+            check_schema(parameters(tool)).map_err(|error| of_tool(&error, index))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the model may call anything.
+    pub(crate) fn may_call(&self) -> bool {
+        self.calls != Calls::Never && !self.tools.is_empty()
+    }
+
+    /// What the prompt shows.
+    pub(crate) fn shown(&self) -> Vec<Value> {
+        if self.may_call() { self.tools.clone() } else { Vec::new() }
+    }
+
+    /// Whether answers have to be held to a form for what is asked of calls.
+    pub(crate) fn needs_form(&self) -> bool {
+        self.may_call() && (self.calls == Calls::Required || self.tools.iter().any(is_strict))
+    }
+
+    /// The form of the answers.
+    pub(crate) fn form(&self, schema: Option<Value>) -> AnswerForm {
+        let may_be_called = |tool: &&Value| self.only.as_deref().is_none_or(|only| only == name_of(tool));
+        AnswerForm {
+            tools: self.tools.iter().filter(may_be_called).map(followable).collect(),
+            calls: self.calls,
+            is_parallel: self.is_parallel && self.only.is_none(),
+            schema,
+        }
+    }
+}
+
+/// A tool with a schema that can be followed: what is not strict and cannot be is any object.
+fn followable(tool: &Value) -> Value {
+    let mut tool = tool.clone();
+    if !is_strict(&tool) && !parameters(&tool).is_null() && check_schema(parameters(&tool)).is_err() {
+        tool["function"]["parameters"] = json!({"type": "object"});
+    }
+    tool
+}
+
+fn is_strict(tool: &Value) -> bool {
+    tool["function"]["strict"] == true
+}
+
+fn name_of(tool: &Value) -> &str {
+    tool["function"]["name"].as_str().unwrap_or_default()
+}
+
+fn parameters(tool: &Value) -> &Value {
+    static NONE: Value = Value::Bool(true);
+    match &tool["function"]["parameters"] {
+        Value::Null => &NONE,
+        schema => schema,
+    }
+}
+
+/// A tool in the form of the chat API, from that or from the flat one of the responses API.
+pub(crate) fn function(tool: Value, index: usize) -> ApiResult<Value> {
+    let wrong =
+        |place: &str, expected: &str| Err(ApiError::field(&format!("tools.{index}{place}"), expected));
+    let Value::Object(mut fields) = tool else { return wrong("", "an object") };
+    match fields.get("type").and_then(Value::as_str) {
+        Some("function") | None => {}
+        Some(kind) => {
+            let message = format!("tools of type {kind:?} are not supported by this version of Pippin");
+            let place = format!("tools.{index}.type");
+            return Err(ApiError::invalid(message).at(place));
+        }
+    }
+    if !fields.contains_key("function") {
+        fields.remove("type");
+        fields = [("type".to_owned(), json!("function")), ("function".to_owned(), fields.into())]
+            .into_iter()
+            .collect();
+    }
+    let tool = Value::Object(fields);
+    let function = &tool["function"];
+    if !function.is_object() {
+        return wrong(".function", "an object");
+    }
+    match function["name"].as_str() {
+        Some(name) if is_name(name) => {}
+        _ => return wrong(".function.name", "1 to 256 letters, digits, `_`, `-`, `.`, `:` or `/`"),
+    }
+    if !matches!(function["description"], Value::Null | Value::String(_)) {
+        return wrong(".function.description", "a string");
+    }
+    if !matches!(function["parameters"], Value::Null | Value::Object(_)) {
+        return wrong(".function.parameters", "a JSON schema");
+    }
+    if !matches!(function["strict"], Value::Null | Value::Bool(_)) {
+        return wrong(".function.strict", "true or false");
+    }
+    Ok(tool)
+}
+
+/// Whether a function can have this name: what all dialects can write.
+fn is_name(name: &str) -> bool {
+    let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
+    !name.is_empty() && name.len() <= 256 && name.bytes().all(is_char)
+}
+
+fn of_tool(error: &GrammarError, index: usize) -> ApiError {
+    let place = format!("tools.{index}.function.parameters");
+    ApiError::invalid(format!("{place}: {error}")).at(place)
+}
