@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{BoxStream, SelectAll, select_all, unfold};
 use futures_util::{Stream, StreamExt};
 use pippin::chat::{OutputEvent, ParsedOutput};
+use pippin::generate::TokenLogprob;
 use pippin::text::OutputParser;
 use pippin::{
     CancelHandle, FinishReason, GenerateInfo, GenerateParameters, GenerationEvent, GenerationStream,
@@ -64,9 +65,17 @@ pub(crate) struct Piece {
     /// What it has come to say.
     pub(crate) parts: Vec<OutputEvent>,
     /// The token that came, if one did.
-    pub(crate) token: Option<(u32, Option<f32>)>,
+    pub(crate) token: Option<Token>,
     /// Why it ends, if it does.
     pub(crate) end: Option<End>,
+}
+
+/// A token with its log-probability and those of the likeliest in its place, where they are known.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Token {
+    pub(crate) id: u32,
+    pub(crate) logprob: Option<f32>,
+    pub(crate) top: Vec<TokenLogprob>,
 }
 
 /// Why an answer has ended.
@@ -241,9 +250,9 @@ impl Answers {
         let reader = self.readers.get_mut(index)?;
         let piece = match event {
             Err(error) => return Some(Err(self.shared.fault(error))),
-            Ok(GenerationEvent::Token { id, text, logprob, .. }) => {
+            Ok(GenerationEvent::Token { id, text, logprob, top_logprobs: top }) => {
                 self.usage.reasoning += usize::from(reader.is_thinking());
-                let token = (!reader.is_cut).then_some((id, logprob));
+                let token = (!reader.is_cut).then_some(Token { id, logprob, top });
                 Piece { parts: reader.read(text), token, end: None }
             }
             Ok(GenerationEvent::Chunk(text)) => Piece { parts: reader.read(text), ..Piece::default() },
@@ -411,7 +420,7 @@ fn stream(answers: Answers, mut frames: impl Frames) -> impl Stream<Item = Frame
 #[derive(Debug, Default)]
 pub(crate) struct Whole {
     pub(crate) output: ParsedOutput,
-    pub(crate) tokens: Vec<(u32, Option<f32>)>,
+    pub(crate) tokens: Vec<Token>,
     pub(crate) end: Option<End>,
 }
 

@@ -8,10 +8,10 @@ use axum::extract::State;
 use axum::http::Request;
 use axum::response::Response;
 use pippin::chat::{ChatInput, OutputEvent, ParsedOutput, ToolCall};
-use pippin::{Message, ModelContainer, Role};
+use pippin::{GenerateParameters, Message, ModelContainer, Role};
 use serde_json::{Map, Value, json};
 
-use crate::answers::{self, Chunks, Head, OpenAi, Piece, token_text};
+use crate::answers::{self, Chunks, Head, OpenAi, Piece, Token, token_text};
 use crate::error::{ApiError, ApiResult, json_response};
 use crate::fields::Fields;
 use crate::options::Limits;
@@ -36,6 +36,8 @@ pub(crate) async fn complete(
     let mut parameters = parameters::read(&mut fields, &shared.options.parameters, limits)?;
     parameters.max_tokens = max_tokens.or(parameters.max_tokens);
     parameters.logprobs = fields.boolean("logprobs")?.unwrap_or(false);
+    let most = GenerateParameters::MAX_TOP_LOGPROBS;
+    parameters.top_logprobs = fields.count("top_logprobs", 0, most)?.unwrap_or(0);
     let streaming = Streaming::read(&mut fields)?;
     let has_logprobs = parameters.logprobs;
     let request = ChatRequest {
@@ -60,7 +62,7 @@ pub(crate) async fn complete(
     let all = answers::collect(&mut answers).await?;
     let choices = all.into_iter().enumerate().map(|(index, whole)| {
         let logprobs = has_logprobs.then(|| {
-            let tokens: Vec<Value> = whole.tokens.iter().map(|token| logprob(&model, *token)).collect();
+            let tokens: Vec<Value> = whole.tokens.iter().map(|token| logprob(&model, token)).collect();
             json!({"content": tokens, "refusal": null})
         });
         json!({
@@ -132,12 +134,19 @@ pub(crate) fn conversation(fields: &mut Fields, limits: &Limits) -> ApiResult<Ch
         .with_continue_final_message(continues))
 }
 
-/// A token with its log-probability.
-fn logprob(model: &ModelContainer, (token, logprob): (u32, Option<f32>)) -> Value {
+/// A token with its log-probability and those of others.
+fn logprob(model: &ModelContainer, token: &Token) -> Value {
+    let mut object = token_object(model, token.id, token.logprob);
+    object["top_logprobs"] =
+        token.top.iter().map(|other| token_object(model, other.token, Some(other.logprob))).collect();
+    object
+}
+
+fn token_object(model: &ModelContainer, token: u32, logprob: Option<f32>) -> Value {
     let text = token_text(model, token);
     // Of half a character the bytes are not known.
     let bytes = (!text.contains(char::REPLACEMENT_CHARACTER)).then(|| text.as_bytes().to_vec());
-    json!({"token": text, "logprob": logprob, "bytes": bytes, "top_logprobs": []})
+    json!({"token": text, "logprob": logprob, "bytes": bytes})
 }
 
 struct ChatChunks {
@@ -177,7 +186,7 @@ impl Chunks for ChatChunks {
     }
 
     fn chunks(&mut self, index: usize, piece: Piece) -> Vec<Value> {
-        let mut logprobs = match (&self.model, piece.token) {
+        let mut logprobs = match (&self.model, &piece.token) {
             (Some(model), Some(token)) => json!({"content": [logprob(model, token)], "refusal": null}),
             _ => Value::Null,
         };

@@ -8,10 +8,10 @@ use axum::extract::State;
 use axum::http::Request;
 use axum::response::Response;
 use pippin::chat::ParsedOutput;
-use pippin::{EngineError, ModelContainer};
-use serde_json::{Value, json};
+use pippin::{GenerateParameters, ModelContainer};
+use serde_json::{Map, Value, json};
 
-use crate::answers::{self, Answers, Chunks, End, Head, OpenAi, Piece, Reading, token_text};
+use crate::answers::{self, Answers, Chunks, End, Head, OpenAi, Piece, Reading, Token, token_text};
 use crate::error::{ApiError, ApiResult, json_response};
 use crate::fields::Fields;
 use crate::parameters::{self, Streaming};
@@ -33,7 +33,23 @@ enum Prompt {
 struct Echo {
     text: String,
     /// Its tokens with their log-probabilities, of which the first has none.
-    tokens: Vec<(u32, Option<f32>)>,
+    tokens: Vec<Token>,
+}
+
+impl Echo {
+    /// Computes how likely the prompt's tokens are.
+    async fn score(&mut self, model: &ModelContainer, prompt: &[u32], top: usize) -> pippin::Result<()> {
+        let scores = model.score_tokens(prompt.to_vec(), top)?.await?;
+        let first = prompt.first().map(|id| Token { id: *id, logprob: None, top: Vec::new() });
+        let others = prompt.iter().skip(1).zip(scores);
+        let others = others.map(|(id, score)| Token {
+            id: *id,
+            logprob: Some(score.logprob),
+            top: score.top_logprobs,
+        });
+        self.tokens = first.into_iter().chain(others).collect();
+        Ok(())
+    }
 }
 
 pub(crate) async fn complete(
@@ -44,6 +60,8 @@ pub(crate) async fn complete(
     let limits = &shared.options.limits;
     let mut fields = Fields::read(request, limits).await?;
     fields.refuse_unsupported()?;
+    fields.refuse_unless("tools", |value| value.as_array().is_some_and(Vec::is_empty))?;
+    fields.refuse_unless("top_logprobs", |value| *value == 0)?;
     let max_tokens = fields.count("max_tokens", 0, usize::MAX)?.unwrap_or(MAX_TOKENS);
     let mut parameters = parameters::read(&mut fields, &shared.options.parameters, limits)?;
     parameters.max_tokens = Some(max_tokens);
@@ -52,17 +70,15 @@ pub(crate) async fn complete(
     if let Some(structure) = structure {
         parameters.constraint = Some(structure.constraint);
     }
-    let logprobs = match fields.take("logprobs") {
-        None | Some(Value::Bool(false)) => false,
-        Some(value) if value.as_u64() == Some(0) => true,
-        Some(value) if value.is_u64() => {
-            let message = "logprobs of other tokens than those of the text are not supported by this version of Pippin: \
-                           it must be 0";
-            return Err(ApiError::invalid(message).at("logprobs"));
-        }
-        Some(_) => return Err(ApiError::field("logprobs", "0")),
+    let most = GenerateParameters::MAX_TOP_LOGPROBS;
+    let top = match fields.take("logprobs") {
+        None | Some(Value::Bool(false)) => None,
+        Some(value) => match value.as_u64().and_then(|count| usize::try_from(count).ok()) {
+            Some(count) if count <= most => Some(count),
+            _ => return Err(ApiError::field("logprobs", format!("a whole number from 0 to {most}"))),
+        },
     };
-    parameters.logprobs = logprobs;
+    (parameters.logprobs, parameters.top_logprobs) = (top.is_some(), top.unwrap_or(0));
     let echo = fields.boolean("echo")?.unwrap_or(false);
     let streaming = Streaming::read(&mut fields)?;
     let per_prompt = fields.count("n", 1, limits.choices)?.unwrap_or(1);
@@ -74,17 +90,22 @@ pub(crate) async fn complete(
     }
     let ready = shared.ready(&caller, name, count).await?;
     let (model, name) = (ready.model.clone(), ready.name.clone());
-    let (prompts, echoes) = {
+    let (prompts, mut echoes) = {
         let model = model.clone();
-        let prepared = blocking(move || prepare(&model, prompts, echo, logprobs)).await?;
+        let prepared = blocking(move || prepare(&model, prompts, echo)).await?;
         prepared.map_err(|error| of_prompt(shared.fault(error)))?
     };
+    if let Some(top) = top {
+        for (echo, prompt) in echoes.iter_mut().zip(&prompts) {
+            echo.score(&model, prompt, top).await.map_err(|error| of_prompt(shared.fault(error)))?;
+        }
+    }
     let mut answers = Answers::begin(&shared, ready, prompts, parameters, per_prompt, &Reading::default())
         .await
         .map_err(|error| if error.is_of_constraint() { error.at(field) } else { of_prompt(error) })?;
     let head = Head::new(format!("cmpl-{}", shared.new_id()), "text_completion", name);
     let mut chunks =
-        TextChunks { model: logprobs.then_some(model), echoes, per_prompt, offsets: vec![0; count] };
+        TextChunks { model: top.map(|top| (model, top)), echoes, per_prompt, offsets: vec![0; count] };
     if streaming.is_wanted {
         let includes_usage = streaming.includes_usage;
         return Ok(answers::events(answers, OpenAi { head, chunks, includes_usage }));
@@ -134,22 +155,13 @@ pub(crate) fn token_ids(items: &[Value]) -> Option<Vec<u32>> {
 
 /// The tokens of a text, unless it has more bytes than any context could hold.
 pub(crate) fn encode(model: &ModelContainer, text: &str, adds_special: bool) -> pippin::Result<Vec<u32>> {
-    let (bytes, context) = (text.len(), model.context());
-    match model.tokenizer().least_tokens(bytes) {
-        Some(least) if least >= context => Err(EngineError::PromptTooLarge { bytes, least, context }),
-        _ if adds_special => model.encode(text),
-        _ => Ok(model.tokenizer().encode(text, false)?),
-    }
+    model.check_size(text)?;
+    if adds_special { model.encode(text) } else { Ok(model.tokenizer().encode(text, false)?) }
 }
 
 type Prepared = (Vec<Vec<u32>>, Vec<Echo>);
 
-fn prepare(
-    model: &ModelContainer,
-    prompts: Vec<Prompt>,
-    echo: bool,
-    logprobs: bool,
-) -> pippin::Result<Prepared> {
+fn prepare(model: &ModelContainer, prompts: Vec<Prompt>, echo: bool) -> pippin::Result<Prepared> {
     let (mut all, mut echoes) = (Vec::new(), Vec::new());
     for prompt in prompts {
         let tokens = match &prompt {
@@ -157,18 +169,11 @@ fn prepare(
             Prompt::Tokens(tokens) => tokens.clone(),
         };
         if echo {
-            let scored = if logprobs {
-                let scores = model.score(&tokens)?;
-                let scores = std::iter::once(None).chain(scores.into_iter().map(Some));
-                tokens.iter().copied().zip(scores).collect()
-            } else {
-                Vec::new()
-            };
             let text = match prompt {
                 Prompt::Text(text) => text,
                 Prompt::Tokens(tokens) => model.decode(&tokens)?,
             };
-            echoes.push(Echo { text, tokens: scored });
+            echoes.push(Echo { text, tokens: Vec::new() });
         }
         all.push(tokens);
     }
@@ -176,8 +181,8 @@ fn prepare(
 }
 
 struct TextChunks {
-    /// Where log-probabilities are wanted.
-    model: Option<ModelContainer>,
+    /// Where log-probabilities are wanted, and of how many other tokens.
+    model: Option<(ModelContainer, usize)>,
     /// One for each prompt, or none.
     echoes: Vec<Echo>,
     per_prompt: usize,
@@ -190,16 +195,10 @@ impl TextChunks {
         self.echoes.get(index / self.per_prompt)
     }
 
-    fn choice(
-        &mut self,
-        index: usize,
-        text: String,
-        tokens: &[(u32, Option<f32>)],
-        finish_reason: Option<&str>,
-    ) -> Value {
+    fn choice(&mut self, index: usize, text: String, tokens: &[Token], finish_reason: Option<&str>) -> Value {
         let logprobs = match (&self.model, self.offsets.get_mut(index)) {
-            (Some(model), Some(offset)) => {
-                let texts: Vec<String> = tokens.iter().map(|(token, _)| token_text(model, *token)).collect();
+            (Some((model, top)), Some(offset)) => {
+                let texts: Vec<String> = tokens.iter().map(|token| token_text(model, token.id)).collect();
                 let offsets = texts.iter().map(|text| {
                     let begin = *offset;
                     *offset += text.chars().count();
@@ -208,14 +207,26 @@ impl TextChunks {
                 json!({
                     "text_offset": offsets.collect::<Vec<_>>(),
                     "tokens": texts,
-                    "token_logprobs": tokens.iter().map(|(_, logprob)| *logprob).collect::<Vec<_>>(),
-                    "top_logprobs": null,
+                    "token_logprobs": tokens.iter().map(|token| token.logprob).collect::<Vec<_>>(),
+                    "top_logprobs": (*top > 0).then(|| {
+                        tokens.iter().map(|token| likeliest(model, token)).collect::<Vec<_>>()
+                    }),
                 })
             }
             _ => Value::Null,
         };
         json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason})
     }
+}
+
+/// The likeliest tokens in a token's place and, as OpenAI has it, the token itself. Of tokens with the same text the likeliest counts.
+fn likeliest(model: &ModelContainer, token: &Token) -> Value {
+    let Some(own) = token.logprob else { return Value::Null };
+    let mut all = Map::new();
+    for (id, logprob) in token.top.iter().map(|other| (other.token, other.logprob)).chain([(token.id, own)]) {
+        all.entry(token_text(model, id)).or_insert_with(|| json!(logprob));
+    }
+    all.into()
 }
 
 impl Chunks for TextChunks {

@@ -185,7 +185,6 @@ fn asks_for_nothing(value: &Value) -> bool {
 const UNSUPPORTED: &[&str] = &[
     // OpenAI
     "functions",
-    "top_logprobs",
     "verbosity",
     "audio",
     "prediction",
@@ -193,9 +192,6 @@ const UNSUPPORTED: &[&str] = &[
     "store",
     "suffix",
     // vLLM, SGLang
-    "min_tokens",
-    "ignore_eos",
-    "stop_token_ids",
     "allowed_token_ids",
     "bad_words",
     "prompt_logprobs",
@@ -258,14 +254,13 @@ mod tests {
             (r#"{"functions": [{}]}"#, "functions"),
             (r#"{"best_of": 2}"#, "best_of"),
             (r#"{"store": true}"#, "store"),
-            (r#"{"top_logprobs": 2}"#, "top_logprobs"),
         ] {
             let error = fields(text).refuse_unsupported().expect_err(text);
             assert_eq!(error.param.as_deref(), Some(param));
             assert_eq!(error.status, StatusCode::BAD_REQUEST);
         }
         let nothing = r#"{"functions": [], "store": false,
-            "best_of": 1, "top_logprobs": 0, "modalities": ["text"], "what": "ever"}"#;
+            "best_of": 1, "modalities": ["text"], "what": "ever"}"#;
         fields(nothing).refuse_unsupported().expect("asks for nothing");
     }
 }

@@ -56,6 +56,8 @@ pub struct Limits {
     pub stop: usize,
     /// Bytes of a stop text.
     pub stop_bytes: usize,
+    /// Entries of `stop_token_ids`.
+    pub stop_token_ids: usize,
     /// Entries of `logit_bias`.
     pub logit_bias: usize,
     /// In what time the headers of a request have to be there.
@@ -83,6 +85,7 @@ impl Default for Limits {
             tools: 512,
             stop: 16,
             stop_bytes: 1024,
+            stop_token_ids: 128,
             logit_bias: 1024,
             header_time: Duration::from_secs(30),
             body_time: Duration::from_secs(60),

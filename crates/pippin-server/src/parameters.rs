@@ -52,6 +52,18 @@ pub(crate) fn read(
         }
         parameters.stop = stop;
     }
+    set(&mut parameters.min_tokens, fields.count("min_tokens", 0, usize::MAX)?);
+    set(&mut parameters.ignore_eos, fields.boolean("ignore_eos")?);
+    if let Some(tokens) = fields.list("stop_token_ids")? {
+        let ids: Option<Vec<u32>> = tokens.iter().map(|id| u32::try_from(id.as_u64()?).ok()).collect();
+        match ids {
+            Some(ids) if ids.len() <= limits.stop_token_ids => parameters.stop_token_ids = ids,
+            _ => {
+                let expected = format!("a list of up to {} token ids", limits.stop_token_ids);
+                return Err(ApiError::field("stop_token_ids", expected));
+            }
+        }
+    }
     if let Some(biases) = fields.object("logit_bias")? {
         if biases.len() > limits.logit_bias {
             return Err(ApiError::field("logit_bias", format!("no more than {} tokens", limits.logit_bias)));

@@ -190,3 +190,46 @@ fn many_clients_get_what_each_would_get_alone() {
     });
     assert_eq!(alone, together);
 }
+
+#[test]
+fn the_likeliest_tokens_stand_beside_those_that_were_written() {
+    let server = server();
+    let mut request = question("What is the capital of France?");
+    (request["logprobs"], request["top_logprobs"]) = (json!(true), json!(3));
+    let answer = server.post(CHAT, &request).answer();
+    for token in answer["choices"][0]["logprobs"]["content"].as_array().expect("a list") {
+        let top = token["top_logprobs"].as_array().expect("a list");
+        assert_eq!(top.len(), 3);
+        // Greedy: what was written is the likeliest.
+        assert_eq!((&top[0]["token"], &top[0]["logprob"]), (&token["token"], &token["logprob"]));
+        assert!(top.windows(2).all(|pair| pair[0]["logprob"].as_f64() >= pair[1]["logprob"].as_f64()));
+    }
+}
+
+#[test]
+fn ends_can_be_forbidden_and_chosen() {
+    let server = server();
+    let model = server.cache.get("pippin-nano").expect("loads");
+    let mut request = question("What is 17 plus 25?");
+    request["max_tokens"] = json!(60);
+    let plain = server.post(CHAT, &request).answer();
+    let length = plain["usage"]["completion_tokens"].as_u64().expect("a number");
+    assert_eq!(plain["choices"][0]["finish_reason"], "stop");
+    request["ignore_eos"] = json!(true);
+    let on = server.post(CHAT, &request).answer();
+    assert_eq!(
+        (&on["choices"][0]["finish_reason"], &on["usage"]["completion_tokens"]),
+        (&json!("length"), &json!(60))
+    );
+    request["ignore_eos"] = json!(false);
+    request["min_tokens"] = json!(length + 5);
+    let longer = server.post(CHAT, &request).answer();
+    assert!(longer["usage"]["completion_tokens"].as_u64() >= Some(length + 5));
+    // The second token of the answer ends it.
+    request["min_tokens"] = json!(null);
+    let tokens = model.tokenizer().encode(text_of(&plain), false).expect("tokens");
+    request["stop_token_ids"] = json!([tokens[1]]);
+    let cut = server.post(CHAT, &request).answer();
+    assert_eq!(text_of(&cut), model.decode(&tokens[..1]).expect("text"));
+    assert_eq!(cut["choices"][0]["finish_reason"], "stop");
+}

@@ -94,3 +94,26 @@ fn a_prompt_is_shown_again_with_its_log_probabilities() {
     assert!(answer["choices"][0]["text"].as_str().expect("a text").starts_with("Once upon"));
     assert_eq!(answer["choices"][0]["logprobs"], Value::Null);
 }
+
+#[test]
+fn evaluation_harnesses_find_what_they_need() {
+    // As lm-evaluation-harness asks: the prompt again, with the likeliest token in each place.
+    let server = server();
+    let model = server.cache.get("pippin-nano").expect("loads");
+    let tokens = model.encode("The capital of France is Paris").expect("tokens");
+    let request = json!({"prompt": [tokens], "max_tokens": 1, "logprobs": 1, "echo": true, "temperature": 0, "seed": 1234});
+    let answer = server.post("/v1/completions", &request).answer();
+    let logprobs = &answer["choices"][0]["logprobs"];
+    let list = |field: &str| logprobs[field].as_array().expect("a list").clone();
+    let (texts, own, top) = (list("tokens"), list("token_logprobs"), list("top_logprobs"));
+    assert_eq!((texts.len(), own.len(), top.len()), (tokens.len() + 1, tokens.len() + 1, tokens.len() + 1));
+    assert!(own[0].is_null() && top[0].is_null());
+    let scores = model.score(&tokens).expect("scores");
+    for (index, score) in (1..).zip(scores) {
+        assert!((own[index].as_f64().expect("a number") - f64::from(score)).abs() < 1e-4);
+        let all = top[index].as_object().expect("an object");
+        let best = all.values().map(|one| one.as_f64().expect("a number")).fold(f64::MIN, f64::max);
+        assert!(best >= own[index].as_f64().expect("a number") && all.len() <= 2);
+        assert!(all.contains_key(texts[index].as_str().expect("a text")));
+    }
+}

@@ -31,6 +31,12 @@ fn fields_that_cannot_be_are_named() {
         ("n", json!(0)),
         ("n", json!(65)),
         ("logprobs", json!(1)),
+        ("top_logprobs", json!(3)),
+        ("top_logprobs", json!(21)),
+        ("min_tokens", json!(13)),
+        ("ignore_eos", json!("yes")),
+        ("stop_token_ids", json!([4_000_000_000_u32])),
+        ("stop_token_ids", json!([-1])),
         ("logit_bias", json!({"x": 1})),
         ("logit_bias", json!({"1": 101})),
         ("logit_bias", json!({"4000000000": 1})),
@@ -61,12 +67,7 @@ fn fields_that_cannot_be_are_named() {
 #[test]
 fn what_is_not_supported_is_named() {
     let server = server();
-    for (field, value) in [
-        ("functions", json!([{"name": "f"}])),
-        ("audio", json!({"voice": "alloy"})),
-        ("top_logprobs", json!(3)),
-        ("min_tokens", json!(3)),
-    ] {
+    for (field, value) in [("functions", json!([{"name": "f"}])), ("audio", json!({"voice": "alloy"}))] {
         let mut request = question("Hello!");
         request[field] = value;
         server.post(CHAT, &request).fails(400, Some(field), Some("unsupported_parameter"));
@@ -89,7 +90,11 @@ fn prompts_of_completions_are_checked() {
         server.post("/v1/completions", &json!({"prompt": prompt})).fails(400, Some("prompt"), None);
     }
     server.post("/v1/completions", &json!({"prompt": vec!["x"; 65]})).fails(400, Some("prompt"), None);
-    server.post("/v1/completions", &json!({"prompt": "x", "logprobs": 1})).fails(400, Some("logprobs"), None);
+    server.post("/v1/completions", &json!({"prompt": "x", "logprobs": 21})).fails(
+        400,
+        Some("logprobs"),
+        None,
+    );
     server.post("/v1/completions", &json!({"prompt": "x", "suffix": "y"})).fails(
         400,
         Some("suffix"),
