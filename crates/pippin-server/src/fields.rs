@@ -49,6 +49,14 @@ impl Fields {
         self.0.remove(name)
     }
 
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    pub(crate) fn put(&mut self, name: &str, value: Value) {
+        self.0.insert(name.to_owned(), value);
+    }
+
     /// Gives a field the name that it has elsewhere.
     pub(crate) fn rename(&mut self, name: &str, other: &str) {
         self.0.remove(other);

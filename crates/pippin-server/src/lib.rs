@@ -23,6 +23,7 @@
 //! |---|---|
 //! | `POST /v1/chat/completions` | answers a conversation, whole or as server-sent events |
 //! | `POST /v1/completions` | continues texts or tokens, with log-probabilities of the prompt where asked for |
+//! | `POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}` | the same in OpenAI's newer form, with answers that are kept for the next request |
 //! | `POST /v1/messages`, `/v1/messages/count_tokens` | the same for clients of Anthropic's API |
 //! | `GET /v1/models`, `/v1/models/{id}` | which models there are |
 //! | `POST /tokenize`, `/detokenize`, `/apply-template` | what a model sees |
@@ -57,6 +58,7 @@ mod options;
 mod parameters;
 mod reasoning;
 mod request;
+mod responses;
 mod serve;
 mod shared;
 mod structure;
@@ -96,6 +98,8 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/v1/completions", post(completions::complete))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route("/v1/responses", post(responses::create))
+        .route("/v1/responses/{id}", get(responses::one).delete(responses::delete))
         .route("/v1/models", get(listing::all))
         .route("/v1/models/{*model}", get(listing::one))
         .route("/tokenize", post(text::tokenize))

@@ -60,6 +60,10 @@ pub struct Limits {
     pub stop_token_ids: usize,
     /// Entries of `logit_bias`.
     pub logit_bias: usize,
+    /// Answers of `/v1/responses` that are kept.
+    pub responses: usize,
+    /// Bytes that they may take together.
+    pub response_bytes: usize,
     /// In what time the headers of a request have to be there.
     pub header_time: Duration,
     /// In what time its body has to be there.
@@ -87,6 +91,8 @@ impl Default for Limits {
             stop_bytes: 1024,
             stop_token_ids: 128,
             logit_bias: 1024,
+            responses: 1024,
+            response_bytes: 64 << 20,
             header_time: Duration::from_secs(30),
             body_time: Duration::from_secs(60),
             answer_time: None,

@@ -18,6 +18,7 @@ use tracing::error;
 
 use crate::error::{ApiError, ApiResult};
 use crate::options::ServerOptions;
+use crate::responses::ResponseStore;
 
 /// The most characters of a model's name.
 const MAX_NAME: usize = 256;
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) cache: ModelCache,
     pub(crate) options: ServerOptions,
     pub(crate) started: u64,
+    /// Answers that requests may go on from.
+    pub(crate) responses: ResponseStore,
     /// One for each answer that may be under way.
     permits: Arc<Semaphore>,
     /// The same for each key.
@@ -78,6 +81,7 @@ impl Shared {
         Arc::new(Self {
             cache: cache.clone(),
             started: now(),
+            responses: ResponseStore::new(limits.responses, limits.response_bytes),
             permits: most(limits.requests),
             key_permits: (0..options.keys.len()).map(|_| most(limits.requests_per_key)).collect(),
             is_ready: AtomicBool::new(false),
