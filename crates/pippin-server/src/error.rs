@@ -169,6 +169,10 @@ impl From<EngineError> for ApiError {
                 let message = "the model has died, and is loaded anew for the next request";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("model_died"), message).again_after(1)
             }
+            EngineError::QueueFull { .. } => {
+                let message = "too many requests wait for this model; try again later";
+                Self::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message).again_after(1)
+            }
             EngineError::LoadCancelled { .. } => Self::shutting_down(),
             _ if error.is_out_of_memory() => {
                 let message = "the device has no memory left";

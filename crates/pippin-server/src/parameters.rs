@@ -52,6 +52,17 @@ pub(crate) fn read(
         }
         parameters.stop = stop;
     }
+    if let Some(budget) = fields.count("thinking_token_budget", 0, usize::MAX)? {
+        parameters.thinking_budget = Some(budget);
+    }
+    if let Some(priority) = fields.take("priority") {
+        let priority = priority.as_i64().and_then(|number| i32::try_from(number).ok());
+        parameters.priority = priority.ok_or_else(|| ApiError::field("priority", "a whole number"))?;
+    }
+    // llama.cpp's
+    if let Some(time) = fields.count("t_max_predict_ms", 0, usize::MAX)? {
+        parameters.max_time = (time > 0).then(|| Duration::from_millis(time as u64));
+    }
     set(&mut parameters.min_tokens, fields.count("min_tokens", 0, usize::MAX)?);
     set(&mut parameters.ignore_eos, fields.boolean("ignore_eos")?);
     if let Some(tokens) = fields.list("stop_token_ids")? {

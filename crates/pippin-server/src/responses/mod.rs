@@ -147,6 +147,7 @@ fn chat_request(
         tools: ToolUse::read(fields, limits)?,
         structure,
         reasoning: effort.map(Reasoning::of_effort).unwrap_or_default(),
+        thinking_budget: None,
         count: 1,
         input: ChatInput::from(messages).with_template_kwargs(variables),
         parameters,

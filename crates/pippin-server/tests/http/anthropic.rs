@@ -145,7 +145,7 @@ fn thoughts_and_calls_are_blocks() {
     request["max_tokens"] = json!(200);
     request["tools"] =
         json!([{"name": "get_weather", "description": "Weather", "input_schema": {"type": "object"}}]);
-    request["thinking"] = json!({"type": "enabled", "budget_tokens": 1024});
+    request["thinking"] = json!({"type": "enabled"});
     let message = server.post(PATH, &request).answer();
     let content = message["content"].as_array().expect("blocks");
     let kinds: Vec<&str> = content.iter().map(|block| block["type"].as_str().expect("a kind")).collect();
@@ -217,6 +217,10 @@ fn thoughts_and_calls_are_blocks() {
     assert_eq!(server.post(PATH, &next).status, 200);
     let seen = server.post("/v1/messages/count_tokens?beta=true", &next).answer()["input_tokens"].as_u64();
     assert!(seen > server.post("/v1/messages/count_tokens", &request).answer()["input_tokens"].as_u64());
+
+    let server = crate::scripted::free();
+    request["thinking"]["budget_tokens"] = json!(1024);
+    assert_eq!(server.post(PATH, &request).status, 200);
 
     // Calls can be asked for.
     for choice in [json!({"type": "any"}), json!({"type": "tool", "name": "get_weather"})] {

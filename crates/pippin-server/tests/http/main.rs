@@ -5,6 +5,7 @@ mod chat;
 mod completions;
 mod lifecycle;
 mod refusals;
+mod responses;
 mod scripted;
 mod security;
 mod structure;

@@ -146,6 +146,24 @@ fn a_thought_comes_before_the_form() {
 }
 
 #[test]
+fn a_thought_ends_with_its_budget() {
+    let server = free();
+    let mut asked = request("thinking_token_budget", json!(5));
+    asked["messages"] =
+        json!([{"role": "user", "content": "Tell me a story."}, {"role": "assistant", "content": "<think>"}]);
+    asked["continue_final_message"] = json!(true);
+    (asked["temperature"], asked["max_tokens"], asked["ignore_eos"]) = (json!(0), json!(30), json!(true));
+    let answer = server.post(CHAT, &asked).answer();
+    let message = &answer["choices"][0]["message"];
+    assert!(message["content"].as_str().is_some_and(|text| !text.is_empty()), "{message}");
+    let thought = answer["usage"]["completion_tokens_details"]["reasoning_tokens"].as_u64();
+    assert!((5..20).contains(&thought.expect("a number")), "{answer}");
+    // A model without marks for thoughts says so.
+    asked["thinking_token_budget"] = json!(-1);
+    assert_eq!(server.post(CHAT, &asked).json()["error"]["param"], "thinking_token_budget");
+}
+
+#[test]
 fn templates_are_told_whether_to_think() {
     let server = free();
     let prompt = |field: &str, value: Value| {
