@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{BoxStream, SelectAll, select_all, unfold};
@@ -45,6 +47,9 @@ pub(crate) struct Usage {
     pub(crate) generated: usize,
     /// Those of thoughts.
     pub(crate) reasoning: usize,
+    /// What reading and writing took, all answers together.
+    pub(crate) prompt_time: Duration,
+    pub(crate) generate_time: Duration,
 }
 
 impl Usage {
@@ -269,6 +274,8 @@ impl Answers {
 
     fn add(&mut self, index: usize, info: &GenerateInfo) {
         self.usage.generated += info.generated_tokens;
+        self.usage.prompt_time += info.prompt_time;
+        self.usage.generate_time += info.generate_time;
         if index.is_multiple_of(self.per_prompt) {
             self.usage.prompt += info.prompt_tokens;
             self.usage.cached += info.cached_tokens;
@@ -389,6 +396,15 @@ pub(crate) fn events(answers: Answers, frames: impl Frames) -> Response {
         })
     });
     Sse::new(events).keep_alive(keep_alive).into_response()
+}
+
+/// The answers as lines of JSON.
+pub(crate) fn lines(answers: Answers, frames: impl Frames) -> Response {
+    let lines = stream(answers, frames).map(|frame| Ok::<_, Infallible>(frame.data + "\n"));
+    let mut response = Response::new(Body::from_stream(lines));
+    let kind = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
 
 fn stream(answers: Answers, mut frames: impl Frames) -> impl Stream<Item = Frame> {

@@ -45,6 +45,12 @@ impl Fields {
         }
     }
 
+    /// The fields of an object within a body.
+    pub(crate) fn from_object(mut fields: Map<String, Value>) -> Self {
+        fields.retain(|_, value| !value.is_null());
+        Self(fields)
+    }
+
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name)
     }

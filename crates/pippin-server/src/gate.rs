@@ -9,12 +9,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use tracing::info;
 
-use crate::anthropic;
 use crate::error::{ApiError, ApiResult};
 use crate::options::ServerOptions;
 use crate::shared::{Caller, Shared};
+use crate::{anthropic, ollama};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -41,10 +42,15 @@ pub(crate) async fn pass(
             next.run(request).await
         }
     };
-    if path.starts_with("/v1/messages")
+    let shape: Option<fn(&ApiError) -> Value> = match () {
+        () if path.starts_with("/v1/messages") => Some(anthropic::error_body),
+        () if path.starts_with("/api/") => Some(ollama::error_body),
+        () => None,
+    };
+    if let Some(shape) = shape
         && let Some(error) = response.extensions_mut().remove::<ApiError>()
     {
-        *response.body_mut() = Body::from(anthropic::error_body(&error).to_string());
+        *response.body_mut() = Body::from(shape(&error).to_string());
         // It was that of the other body.
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }

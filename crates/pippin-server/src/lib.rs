@@ -25,6 +25,7 @@
 //! | `POST /v1/completions` | continues texts or tokens, with log-probabilities of the prompt where asked for |
 //! | `POST /v1/responses`, `GET` and `DELETE /v1/responses/{id}` | the same in OpenAI's newer form, with answers that are kept for the next request |
 //! | `POST /v1/messages`, `/v1/messages/count_tokens` | the same for clients of Anthropic's API |
+//! | `POST /api/chat`, `/api/generate`, `/api/show`, `GET /api/tags`, `/api/ps`, `/api/version` | the same for clients of Ollama's API |
 //! | `GET /v1/models`, `/v1/models/{id}` | which models there are |
 //! | `POST /tokenize`, `/detokenize`, `/apply-template` | what a model sees |
 //! | `GET /health` | 200, or 503 while loading or shutting down, or when a model has died |
@@ -54,6 +55,7 @@ mod keys;
 mod listing;
 mod logging;
 mod metrics;
+mod ollama;
 mod options;
 mod parameters;
 mod reasoning;
@@ -102,6 +104,14 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/v1/responses/{id}", get(responses::one).delete(responses::delete))
         .route("/v1/models", get(listing::all))
         .route("/v1/models/{*model}", get(listing::one))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/ps", get(ollama::loaded))
+        .route("/api/show", post(ollama::show))
+        .route("/api/version", get(ollama::version))
+        .route("/api/embed", post(ollama::embed))
+        .route("/api/embeddings", post(ollama::embed))
         .route("/tokenize", post(text::tokenize))
         .route("/detokenize", post(text::detokenize))
         .route("/apply-template", post(text::apply_template))

@@ -1,17 +1,18 @@
 //! What all requests of a server share.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use pippin::ModelCache;
 use pippin::cache::ModelLease;
-use pippin::hub::{ModelConfiguration, ModelLocation};
+use pippin::hub::{ModelConfiguration, ModelLocation, Resolver};
 use pippin::loading::ModelOpener;
+use pippin::models::ModelInfo;
 use pippin::{EngineError, ModelContainer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::error;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     permits: Arc<Semaphore>,
     /// The same for each key.
     key_permits: Vec<Arc<Semaphore>>,
+    /// What models are, by their folders.
+    descriptions: Mutex<HashMap<PathBuf, Arc<ModelInfo>>>,
     is_ready: AtomicBool,
     phase: watch::Sender<Phase>,
     ids: AtomicU64,
@@ -84,6 +87,7 @@ impl Shared {
             responses: ResponseStore::new(limits.responses, limits.response_bytes),
             permits: most(limits.requests),
             key_permits: (0..options.keys.len()).map(|_| most(limits.requests_per_key)).collect(),
+            descriptions: Mutex::default(),
             is_ready: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Serving),
             ids: AtomicU64::new(0),
@@ -223,6 +227,38 @@ impl Shared {
         let mut seen = HashSet::new();
         names.retain(|name| seen.insert(name.clone()));
         names
+    }
+
+    /// The name under which requests know a model of the cache.
+    pub(crate) fn name_of(&self, model: &str) -> String {
+        let served = self.options.models.iter().find(|(_, loaded)| {
+            let configuration = self.cache.configuration(loaded);
+            configuration.is_ok_and(|configuration| configuration.name() == model)
+        });
+        served.map_or_else(|| model.to_owned(), |(name, _)| name.clone())
+    }
+
+    /// The folder of a model that a request may name.
+    pub(crate) fn directory(&self, name: &str) -> Option<PathBuf> {
+        let configuration = self.configuration(name).ok()?;
+        match &configuration.location {
+            ModelLocation::Directory(folder) => Some(folder.clone()),
+            _ => {
+                let resolver = Resolver { cache: self.options.local_models.clone(), ..Resolver::from_env() };
+                resolver.locate(&configuration).ok().map(|found| found.directory)
+            }
+        }
+    }
+
+    /// What the model in a folder is. `None`: it cannot be read.
+    pub(crate) fn description(&self, directory: &Path) -> Option<Arc<ModelInfo>> {
+        let lock = || self.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(directory) {
+            return Some(Arc::clone(known));
+        }
+        let info = Arc::new(pippin::models::describe(directory).ok()?);
+        lock().insert(directory.to_owned(), Arc::clone(&info));
+        Some(info)
     }
 
     /// Whether a request may name this model.
