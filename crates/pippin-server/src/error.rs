@@ -80,7 +80,7 @@ pub(crate) struct ApiError {
     pub(crate) param: Option<String>,
     pub(crate) code: Option<&'static str>,
     /// After how many seconds it may be tried again.
-    retry_after: Option<u32>,
+    pub(crate) retry_after: Option<u32>,
 }
 
 pub(crate) type ApiResult<T> = Result<T, ApiError>;

@@ -41,9 +41,9 @@ use std::time::{Duration, Instant};
 use pippin_models::{LanguageModel, SlotEdit};
 use pippin_tensor::StepLimits;
 
+use crate::Result;
 use crate::kv::Store;
 use crate::measure::Workload;
-use crate::{FinishReason, Result};
 use flight::Flight;
 pub(crate) use plan::MAX_SCORE_LOGITS;
 use sequence::Sequence;

@@ -4,6 +4,7 @@ mod anthropic;
 mod chat;
 mod completions;
 mod lifecycle;
+mod ollama;
 mod refusals;
 mod responses;
 mod scripted;
