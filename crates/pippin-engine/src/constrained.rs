@@ -177,7 +177,7 @@ impl Constraints {
 /// the model think.
 fn start(processor: &TextProcessor, prompt: &[u32]) -> Start {
     let tokenizer = &processor.tokenizer;
-    let Some([open, close]) = tokenizer.thought_markers() else { return Start::Now };
+    let Some([open, close]) = markers(processor) else { return Start::Now };
     let thinks =
         processor.chat_template.as_ref().is_some_and(|template| template.source(false).contains(close));
     let is_space = |token: &u32| tokenizer.decode(&[*token], false).is_ok_and(|text| text.trim().is_empty());
@@ -192,6 +192,14 @@ fn start(processor: &TextProcessor, prompt: &[u32]) -> Start {
     }
 }
 
+/// The markers around a thought, where each of them is a token that is no text.
+fn markers(processor: &TextProcessor) -> Option<[&str; 2]> {
+    let TextProcessor { tokenizer, output_format, .. } = processor;
+    let is_marker = |mark: &&str| tokenizer.token_to_id(mark).is_some_and(|id| tokenizer.is_marker(id));
+    let others = || output_format.reasoning_marks().map(|(open, close)| [open, close]);
+    tokenizer.thought_markers().or_else(|| others().filter(|marks| marks.iter().all(is_marker)))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -200,9 +208,9 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn only_the_end_of_a_prompt_tells_whether_the_model_thinks() {
-        let words = ["a", "<think>", "</think>", "[UNK]"];
+    /// A letter, and the markers around a thought.
+    fn tokenizer(open: &str, close: &str) -> Tokenizer {
+        let words = ["a", open, close, "[UNK]"];
         let vocab: serde_json::Map<_, _> =
             words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
         let json = json!({
@@ -210,9 +218,26 @@ mod tests {
             "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null,
             "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" }
         });
-        let config = json!({"additional_special_tokens": ["<think>", "</think>"]});
-        let tokenizer =
-            Tokenizer::from_json(&json.to_string(), config.as_object().expect("an object")).expect("valid");
+        let config = json!({"additional_special_tokens": [open, close]});
+        Tokenizer::from_json(&json.to_string(), config.as_object().expect("an object")).expect("valid")
+    }
+
+    #[test]
+    fn the_marks_of_every_family_are_known() {
+        for (open, close) in [("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>")] {
+            let template =
+                ChatTemplate::from_source("test", format!("{open}{close}")).expect("a valid template");
+            let processor = TextProcessor::new(tokenizer(open, close), Some(template), StopTokens::default());
+            let (open, close) = (open.to_owned(), close.to_owned());
+            assert_eq!(start(&processor, &[0, 1]), Start::After(close.clone()));
+            assert_eq!(start(&processor, &[1, 0, 2]), Start::Now);
+            assert_eq!(start(&processor, &[0]), Start::Thought { open, close });
+        }
+    }
+
+    #[test]
+    fn only_the_end_of_a_prompt_tells_whether_the_model_thinks() {
+        let tokenizer = tokenizer("<think>", "</think>");
         let processor = |template: &str| {
             let template = ChatTemplate::from_source("test", template).expect("a valid template");
             TextProcessor::new(tokenizer.clone(), Some(template), StopTokens::default())
