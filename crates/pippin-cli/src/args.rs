@@ -208,6 +208,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, help_heading = "Server", conflicts_with = "server.keys_file")]
     pub(crate) no_key: bool,
 
+    /// Let all who may use the server load, unload, download and delete models.
+    #[arg(long, help_heading = "Server", conflicts_with = "server.manage_keys_file")]
+    pub(crate) manage: bool,
+
     #[command(flatten)]
     pub(crate) settings: SettingFlags<All>,
 

@@ -158,6 +158,8 @@ pub(crate) struct ServeSettings {
     /// Other models are not to be had.
     pub(crate) only: bool,
     pub(crate) no_key: bool,
+    /// Who may use the server may manage its models.
+    pub(crate) manage: bool,
     pub(crate) config: EngineConfig,
     /// Download the models without asking.
     pub(crate) yes: bool,
@@ -170,7 +172,7 @@ impl ServeSettings {
     ///
     /// The configuration makes no sense, or two models would have one name.
     pub(crate) fn new(args: ServeArgs, surroundings: &Surroundings) -> Result<Self> {
-        let ServeArgs { models, only, no_key, settings, yes } = args;
+        let ServeArgs { models, only, no_key, manage, settings, yes } = args;
         let config = surroundings.configured(|inputs| settings.add_to(inputs))?;
         let mut pinned = models;
         if pinned.is_empty() && config.preload.is_empty() {
@@ -191,7 +193,7 @@ impl ServeSettings {
                 }
             }
         }
-        Ok(Self { models, pinned, only, no_key, config, yes })
+        Ok(Self { models, pinned, only, no_key, manage, config, yes })
     }
 }
 

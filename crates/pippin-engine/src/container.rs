@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use pippin_text::{StopStrings, StopTokens, Tokenizer};
 use crate::constrained::{Constraints, PreparedConstraint};
 use crate::estimate::{MemoryPlan, ModelMemory};
 use crate::monitor::{ModelPerformance, Record};
-use crate::places::Places;
+use crate::places::{Occupancy, Places};
 use crate::processor::{ChatInput, TextProcessor};
 use crate::scheduler::{Command, Job, Request, Scheduler, Worker};
 use crate::steering::Steering;
@@ -32,6 +33,7 @@ pub struct ModelContainer {
 pub(crate) struct Inner {
     pub(crate) worker: Worker,
     pub(crate) places: Places,
+    cache_use: Arc<AtomicU64>,
     pub(crate) processor: TextProcessor,
     configuration: ModelConfiguration,
     directory: Option<PathBuf>,
@@ -60,6 +62,7 @@ struct Built {
     device: String,
     memory: ModelMemory,
     places: Places,
+    cache_use: Arc<AtomicU64>,
 }
 
 impl ModelContainer {
@@ -142,12 +145,13 @@ impl ModelContainer {
         }
         let stop = Arc::new(processor.stop_tokens.clone());
         let protected = processor.protected()?;
-        let Built { info, device, memory, places } = built;
+        let Built { info, device, memory, places, cache_use } = built;
         let record = Mutex::default();
         let in_use = directory.as_deref().and_then(HubCache::use_lock);
         let inner = Inner {
             worker,
             places,
+            cache_use,
             processor,
             configuration,
             directory,
@@ -202,6 +206,13 @@ impl ModelContainer {
     /// The memory that it takes: weights and KV cache as they were allocated, and an estimate of what else it needs.
     pub fn memory(&self) -> ModelMemory {
         self.inner.memory
+    }
+
+    /// How busy the model is now.
+    pub fn occupancy(&self) -> Occupancy {
+        let (running, waiting) = self.inner.places.taken();
+        let cache_use = f64::from_bits(self.inner.cache_use.load(Ordering::Relaxed));
+        Occupancy { running, waiting, cache_use }
     }
 
     /// The numbers of its requests so far: rates, times, tokens. Each stream counts when it ends.
@@ -515,6 +526,8 @@ fn start(
         let MemoryPlan { limits, caches, memory, .. } = MemoryPlan::new(&info, &options)?;
         model.allocate(&caches)?;
         let places = Places::new(limits.sequences, options.max_waiting);
-        Ok((Scheduler::new(model, limits), Built { info, device, memory, places }))
+        let scheduler = Scheduler::new(model, limits);
+        let cache_use = scheduler.cache_use();
+        Ok((scheduler, Built { info, device, memory, places, cache_use }))
     })
 }

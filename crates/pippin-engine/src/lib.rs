@@ -99,6 +99,7 @@ pub use pippin_models::{LanguageModel, ModelInfo};
 pub use pippin_sampling::{Constraint, GenerateParameters, TokenLogprob, TokenScore};
 pub use pippin_tensor::{KvFormat, Numerics};
 pub use pippin_text::{Message, Role};
+pub use places::Occupancy;
 pub use processor::{ChatInput, TextProcessor};
 pub use run_state::{RunState, RunningModel, RunningProcess, run_folder, running, running_in};
 pub use score::ScoreTask;

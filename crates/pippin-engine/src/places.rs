@@ -3,7 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde::Serialize;
+
 use crate::{EngineError, Result};
+
+/// How busy a model is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Occupancy {
+    /// Requests that are computed.
+    pub running: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// How much of the cache of keys and values is in use, from 0 to 1, as of the last step. What ended requests have left there
+    /// does not count: it makes room.
+    pub cache_use: f64,
+}
 
 /// The places of a model's requests: those that are computed, and those that wait.
 #[derive(Debug)]
@@ -17,6 +32,12 @@ impl Places {
     /// Places for so many that are computed together, and so many that wait.
     pub(crate) fn new(computed: usize, waiting: usize) -> Self {
         Self { taken: Arc::default(), computed, waiting }
+    }
+
+    /// How many requests are computed, and how many wait, as far as their number says.
+    pub(crate) fn taken(&self) -> (usize, usize) {
+        let taken = self.taken.load(Ordering::Acquire);
+        (taken.min(self.computed), taken.saturating_sub(self.computed))
     }
 
     /// Takes one.

@@ -372,6 +372,9 @@ fn a_full_queue_refuses_more() {
     let second = container.generate(vec![2], &greedy(3)).expect("accepted");
     let error = container.generate(vec![3], &greedy(1)).expect_err("refused");
     assert!(matches!(error, EngineError::QueueFull { waiting: 1 }), "{error}");
+    let busy = container.occupancy();
+    assert_eq!((busy.running, busy.waiting), (1, 1));
+    assert!(busy.cache_use > 0.0 && busy.cache_use <= 1.0, "{busy:?}");
     assert!(error.hint().expect("a hint").contains("max_waiting"));
     assert!(matches!(container.score(&[1, 2]), Err(EngineError::QueueFull { .. })));
     // Who has heard of the end of one can ask anew.
@@ -382,6 +385,8 @@ fn a_full_queue_refuses_more() {
         assert_eq!(stream.collect_text().expect("no error").0, words(&continuation(&[prompt], 3)));
     }
     assert_eq!(container.score(&[1, 2]).expect("scored").len(), 1);
+    let idle = container.occupancy();
+    assert_eq!((idle.running, idle.waiting), (0, 0));
 }
 
 #[test]

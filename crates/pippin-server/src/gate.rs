@@ -13,7 +13,7 @@ use serde_json::Value;
 use tracing::info;
 
 use crate::error::{ApiError, ApiResult};
-use crate::options::ServerOptions;
+use crate::options::{Management, ServerOptions};
 use crate::shared::{Caller, Shared};
 use crate::{anthropic, ollama};
 
@@ -102,16 +102,23 @@ fn admit(options: &ServerOptions, request: &Request<Body>) -> ApiResult<Caller> 
     }
     // A preflight request carries no key.
     let is_preflight = request.method() == Method::OPTIONS && headers.contains_key(header::ORIGIN);
-    if options.keys.is_empty() || is_health || is_preflight {
-        return Ok(Caller { key: None });
-    }
     let bearer = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).and_then(|value| {
         let (scheme, key) = value.split_at_checked("Bearer ".len())?;
         scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
     });
     let shown = bearer.or_else(|| headers.get(API_KEY).map(HeaderValue::as_bytes));
+    let is_open_to_all = matches!(options.management, Management::Everyone);
+    if let (Management::Keys(keys), Some(shown)) = (&options.management, shown)
+        && let Some(key) = keys.find(shown)
+    {
+        // Numbered behind the others.
+        return Ok(Caller { key: Some(options.keys.len() + key), may_manage: true });
+    }
+    if options.keys.is_empty() || is_health || is_preflight {
+        return Ok(Caller { key: None, may_manage: is_open_to_all && options.keys.is_empty() });
+    }
     match shown.and_then(|key| options.keys.find(key)) {
-        Some(key) => Ok(Caller { key: Some(key) }),
+        Some(key) => Ok(Caller { key: Some(key), may_manage: is_open_to_all }),
         None => {
             let message = "a valid key is needed, as Authorization: Bearer KEY or x-api-key: KEY";
             Err(ApiError::new(StatusCode::UNAUTHORIZED, Some("invalid_api_key"), message))
@@ -255,6 +262,17 @@ mod tests {
             assert_eq!(with("authorization", value), 401, "{value}");
         }
         assert_eq!(status(&options, &[]), 401);
+        // Who manages may do everything else as well.
+        let managed =
+            options.clone().with_management(Management::Keys(Keys::new(["manager-key"]).expect("keys")));
+        let caller =
+            |key: &str| admit(&managed, &request(&[("host", "x"), ("x-api-key", key)])).expect("admitted");
+        assert!(caller("manager-key").may_manage && !caller("first-key").may_manage);
+        assert_ne!(caller("manager-key").key, caller("first-key").key);
+        let all = options.clone().with_management(Management::Everyone);
+        assert!(
+            admit(&all, &request(&[("host", "x"), ("x-api-key", "first-key")])).expect("admitted").may_manage
+        );
         let health =
             Request::builder().uri("/health").header("host", "x").body(Body::empty()).expect("a request");
         assert!(admit(&options, &health).is_ok());

@@ -27,6 +27,7 @@
 //! | `POST /v1/messages`, `/v1/messages/count_tokens` | the same for clients of Anthropic's API |
 //! | `POST /api/chat`, `/api/generate`, `/api/show`, `GET /api/tags`, `/api/ps`, `/api/version` | the same for clients of Ollama's API |
 //! | `GET /v1/models`, `/v1/models/{id}` | which models there are |
+//! | `POST /models/load`, `/models/unload`, `/api/pull`, `DELETE /api/delete` | which models are loaded, and on this machine ([`Management`]) |
 //! | `POST /tokenize`, `/detokenize`, `/apply-template` | what a model sees |
 //! | `GET /health` | 200, or 503 while loading or shutting down, or when a model has died |
 //! | `GET /metrics` | numbers for Prometheus |
@@ -37,7 +38,7 @@
 //!   Nothing that is accepted is without effect.
 //! - A client that goes away cancels its request within a step of the model.
 //! - A request may name the models that the server was given and, where [`ServerOptions::local_models`] says so, those
-//!   of the hub that are on this machine. It never names a folder, and nothing is downloaded.
+//!   of the hub that are on this machine. It never names a folder. Nothing is downloaded but by those who may ([`ServerOptions::management`]).
 //! - Every route but `/health` needs a key where there are keys. Without keys a request must come by a name that is this
 //!   machine's ([`ServerOptions::allowed_hosts`]), and never from a page of another origin, so that no web page can talk to the models through
 //!   its reader's browser.
@@ -54,6 +55,7 @@ mod health;
 mod keys;
 mod listing;
 mod logging;
+mod manage;
 mod metrics;
 mod ollama;
 mod options;
@@ -76,7 +78,7 @@ use pippin::ModelCache;
 pub use error::ServerError;
 pub use keys::Keys;
 pub use logging::log_to_stderr;
-pub use options::{Limits, ServerOptions};
+pub use options::{Limits, Management, ServerOptions};
 pub use serve::{RunningServer, Server};
 
 use self::shared::Shared;
@@ -110,6 +112,10 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/api/ps", get(ollama::loaded))
         .route("/api/show", post(ollama::show))
         .route("/api/version", get(ollama::version))
+        .route("/api/pull", post(manage::pull))
+        .route("/api/delete", axum::routing::delete(manage::delete))
+        .route("/models/load", post(manage::load))
+        .route("/models/unload", post(manage::unload))
         .route("/api/embed", post(ollama::embed))
         .route("/api/embeddings", post(ollama::embed))
         .route("/tokenize", post(text::tokenize))

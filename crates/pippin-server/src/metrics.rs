@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use pippin::cache::Occupancy;
 use pippin::monitor::{Distribution, ModelPerformance};
 
 use crate::error::ApiResult;
@@ -51,6 +52,16 @@ fn page(shared: &Shared) -> String {
                 if let Some(value) = value {
                     page.value(name, &[("model", &model.model), ("quantile", quantile)], value);
                 }
+            }
+        }
+    }
+    // Gateways of Kubernetes (inference extension) read these by the names that vLLM has.
+    let loaded = shared.cache.models();
+    for (name, help, value) in VLLM_GAUGES {
+        page.metric(name, "gauge", help);
+        for model in &loaded {
+            if let Some(occupancy) = &model.occupancy {
+                page.value(name, &[("model_name", &shared.name_of(&model.model))], value(occupancy));
             }
         }
     }
@@ -118,6 +129,16 @@ const MODEL_METRICS: [(&str, &str, &str, OfModel); 4] = [
         |model| model.tokens.cached,
     ),
     ("pippin_generated_tokens_total", "counter", "Tokens of answers.", |model| model.tokens.generated),
+];
+
+type OfOccupancy = fn(&Occupancy) -> f64;
+
+const VLLM_GAUGES: [(&str, &str, OfOccupancy); 3] = [
+    ("vllm:num_requests_running", "Requests that are computed.", |now| now.running as f64),
+    ("vllm:num_requests_waiting", "Requests that wait.", |now| now.waiting as f64),
+    ("vllm:kv_cache_usage_perc", "How much of the cache of keys and values is in use, from 0 to 1.", |now| {
+        now.cache_use
+    }),
 ];
 
 type DistributionOf = fn(&ModelPerformance) -> &Distribution;

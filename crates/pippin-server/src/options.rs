@@ -2,7 +2,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use pippin::GenerateParameters;
-use pippin::hub::HubCache;
+use pippin::hub::{HubCache, HubOptions};
 
 use crate::{Keys, ServerError};
 
@@ -27,10 +27,26 @@ pub struct ServerOptions {
     /// Where there are models of the hub that requests may also name, by id or alias. `None`: they may not. It has to be the place
     /// where the model cache looks for them.
     pub local_models: Option<HubCache>,
+    /// Who may load, unload, download and delete models.
+    pub management: Management,
+    /// Where models are downloaded from. `None`: from where the environment says.
+    pub hub: Option<HubOptions>,
     /// What holds where a request says nothing else.
     pub parameters: GenerateParameters,
     /// What a request may ask for.
     pub limits: Limits,
+}
+
+/// Who may load, unload, download and delete models.
+#[derive(Clone, Debug, Default)]
+pub enum Management {
+    /// Nobody: only what answers need happens by itself.
+    #[default]
+    Nobody,
+    /// Those who show one of these keys, which are for everything else as well.
+    Keys(Keys),
+    /// All who may use the server.
+    Everyone,
 }
 
 /// What a request may ask for, and how much at a time.
@@ -112,6 +128,8 @@ impl Default for ServerOptions {
             allowed_origins: Vec::new(),
             models: Vec::new(),
             local_models: None,
+            management: Management::Nobody,
+            hub: None,
             parameters: GenerateParameters::default(),
             limits: Limits::default(),
         }
@@ -165,6 +183,20 @@ impl ServerOptions {
     #[must_use]
     pub fn with_local_models(mut self, local_models: impl Into<Option<HubCache>>) -> Self {
         self.local_models = local_models.into();
+        self
+    }
+
+    /// Lets these load, unload, download and delete models.
+    #[must_use]
+    pub fn with_management(mut self, management: Management) -> Self {
+        self.management = management;
+        self
+    }
+
+    /// Downloads models from there.
+    #[must_use]
+    pub fn with_hub(mut self, hub: impl Into<Option<HubOptions>>) -> Self {
+        self.hub = hub.into();
         self
     }
 

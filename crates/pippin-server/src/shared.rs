@@ -75,6 +75,8 @@ pub(crate) struct Ready {
 pub(crate) struct Caller {
     /// The number of the key that was shown.
     pub(crate) key: Option<usize>,
+    /// Whether he may load, unload, download and delete models.
+    pub(crate) may_manage: bool,
 }
 
 impl Shared {
@@ -357,6 +359,6 @@ mod tests {
         shared.advance(Phase::Ending);
         shared.advance(Phase::Draining);
         assert_eq!(shared.phase(), Phase::Ending);
-        assert!(shared.permit(&Caller { key: None }, 1).is_err());
+        assert!(shared.permit(&Caller { key: None, may_manage: false }, 1).is_err());
     }
 }

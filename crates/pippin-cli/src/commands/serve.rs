@@ -7,7 +7,7 @@ use pippin::cache::LoadRequest;
 use pippin::loading::LoadProgress;
 use pippin::monitor::RunState;
 use pippin::{EngineConfig, ModelCache};
-use pippin_server::{Keys, Limits, Server, ServerOptions, log_to_stderr};
+use pippin_server::{Keys, Limits, Management, Server, ServerOptions, log_to_stderr};
 use serde_json::json;
 
 use crate::error::{CliError, Result};
@@ -17,8 +17,9 @@ use crate::settings::ServeSettings;
 
 /// Serves until a signal comes.
 pub(super) fn run(settings: ServeSettings, is_verbose: bool) -> Result<()> {
-    let ServeSettings { models, pinned, only, no_key, config, yes } = settings;
-    let options = options(&config, &models, only, no_key)?;
+    let ServeSettings { models, pinned, only, no_key, manage, config, yes } = settings;
+    let management = management(&config, manage)?;
+    let options = options(&config, &models, only, no_key)?.with_management(management);
     let is_open = options.keys.is_empty();
     // Names are looked up, and questions asked, before anything listens.
     let download = if yes { Download::Agreed } else { Download::Ask };
@@ -86,8 +87,18 @@ fn options(
         .with_allowed_origins(settings.allowed_origins.iter().cloned())
         // Without a cache there is nothing to name.
         .with_local_models(config.hub_cache().ok().filter(|_| !only))
+        .with_hub(config.hub_options().ok())
         .with_limits(limits);
     Ok(models.iter().fold(options, |options, (name, model)| options.with_model(name, model)))
+}
+
+/// Who may load, unload, download and delete models.
+fn management(config: &EngineConfig, everyone: bool) -> Result<Management> {
+    Ok(match &config.server.manage_keys_file {
+        _ if everyone => Management::Everyone,
+        Some(path) => Management::Keys(Keys::from_file(path)?),
+        None => Management::Nobody,
+    })
 }
 
 /// What is shown when all is ready.

@@ -96,6 +96,8 @@ pub struct LoadedModel {
     pub device: Option<String>,
     /// The longest sequence in tokens. `None` while it is being loaded.
     pub context: Option<usize>,
+    /// How busy it is. `None` while it is being loaded.
+    pub occupancy: Option<crate::Occupancy>,
     /// Whether it is pinned.
     pub is_pinned: bool,
     /// Whether somebody uses it: a lease, a stream or another handle exists.

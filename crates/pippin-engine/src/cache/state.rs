@@ -101,6 +101,7 @@ impl Entry {
             memory: ready.map(|ready| ready.memory),
             device: ready.map(|ready| ready.container.device().to_owned()),
             context: ready.map(|ready| ready.container.context()),
+            occupancy: ready.map(|ready| ready.container.occupancy()),
             is_pinned,
             is_in_use: !self.is_idle(),
             loaded_at: ready.map(|ready| ready.loaded_at),

@@ -128,6 +128,8 @@ pub struct ServerSettings {
     pub port: u16,
     /// The file of the keys that clients may show. `None`: no key is needed.
     pub keys_file: Option<PathBuf>,
+    /// The file of the keys of those who may load, unload, download and delete models. `None`: nobody has one.
+    pub manage_keys_file: Option<PathBuf>,
     /// Names by which it may be asked, besides `localhost` and addresses.
     pub allowed_hosts: Vec<String>,
     /// Origins whose web pages may ask it.
@@ -142,6 +144,7 @@ impl Default for ServerSettings {
             host: "127.0.0.1".to_owned(),
             port: 8080,
             keys_file: None,
+            manage_keys_file: None,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             max_requests: 256,

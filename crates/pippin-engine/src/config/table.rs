@@ -298,6 +298,19 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| json!(config.server.keys_file),
     },
     Setting {
+        key: "server.manage_keys_file",
+        variables: &[variable("PIPPIN_MANAGE_KEYS_FILE")],
+        flag: server("--manage-keys-file", "FILE"),
+        purpose: "the keys of those who may also load, unload, download and delete models, one in each line",
+        unset: Some("nobody may, but with --manage"),
+        expected: "a file",
+        kind: SettingKind::Text,
+        set: |config, raw| {
+            raw.text().map(|value| config.server.manage_keys_file = Some(pippin_hub::expand_path(value)))
+        },
+        show: |config| json!(config.server.manage_keys_file),
+    },
+    Setting {
         key: "server.allowed_hosts",
         variables: &[variable("PIPPIN_ALLOWED_HOSTS")],
         flag: server("--allowed-hosts", "NAME"),

@@ -31,7 +31,7 @@ fn every_setting_can_stand_in_the_file() {
         "model = 'qwen3-4b'\ndevice = 'cpu'\nthreads = 4\ncontext = 8192\nexact = true\nkv_cache = 'int8'\nmax_sequences = 8\n\
          max_waiting = 100\nprefill_step_size = 256\nmemory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
          [hub]\ncache_dir = '/data/hub'\nendpoint = 'https://mirror.example/'\noffline = true\n\
-         [server]\nhost = 'localhost'\nport = 80\nkeys_file = '/data/keys'\nallowed_hosts = ['box.lan']\nallowed_origins = ['*']\n\
+         [server]\nhost = 'localhost'\nport = 80\nkeys_file = '/data/keys'\nmanage_keys_file = '/data/managers'\nallowed_hosts = ['box.lan']\nallowed_origins = ['*']\n\
          max_requests = 7\n\
          [models.'qwen3-4b']\nkeep_alive = 'forever'\ncontext = 100\n",
     );

@@ -33,7 +33,6 @@ impl PagePool {
     }
 
     /// The number of pages, free or not.
-    #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.users.len()
     }

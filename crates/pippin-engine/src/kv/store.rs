@@ -310,6 +310,15 @@ impl Store {
         }
     }
 
+    /// How much of the fullest group's pages is in use, from 0 to 1. What is only remembered does not count.
+    pub(crate) fn use_share(&self) -> f64 {
+        let share = |pool: &PagePool| {
+            let capacity = pool.capacity().max(1);
+            (capacity - pool.available().min(capacity)) as f64 / capacity as f64
+        };
+        self.pools.iter().map(share).fold(0.0, f64::max)
+    }
+
     /// The pages of a group.
     #[cfg(test)]
     pub(crate) fn pool(&self, group: usize) -> &PagePool {

@@ -35,6 +35,8 @@ mod tests;
 mod worker;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -84,6 +86,8 @@ pub(crate) struct Scheduler {
     running: Vec<Sequence>,
     /// Steps that were handed to the device, oldest first: two at most.
     flights: VecDeque<Flight>,
+    /// How much of the cache is in use, for whoever looks from outside: the bits of a share from 0 to 1.
+    cache_use: Arc<AtomicU64>,
 }
 
 impl Scheduler {
@@ -102,7 +106,13 @@ impl Scheduler {
             waiting: VecDeque::new(),
             running: Vec::new(),
             flights: VecDeque::new(),
+            cache_use: Arc::default(),
         }
+    }
+
+    /// Where it says how much of the cache is in use: the bits of a share from 0 to 1, as of the last step.
+    pub(crate) fn cache_use(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.cache_use)
     }
 
     /// Puts a request in the queue. Its tokens have been checked against vocabulary and context.
@@ -151,6 +161,7 @@ impl Scheduler {
         if !is_first {
             self.finish();
         }
+        self.cache_use.store(self.store.use_share().to_bits(), Ordering::Relaxed);
     }
 
     /// Ends requests whose stream is gone, or whose time is up.

@@ -1,7 +1,7 @@
 //! `POST /api/chat` and `/api/generate`.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Extension;
 use axum::body::Body;
@@ -10,6 +10,7 @@ use axum::http::Request;
 use axum::response::Response;
 use pippin::Message;
 use pippin::chat::{ChatInput, ToolCall};
+use pippin::config::KeepAlive;
 use serde_json::{Value, json};
 
 use super::answer::{Head, Lines};
@@ -17,6 +18,7 @@ use super::{format, model, options, think, time};
 use crate::answers::{self, Answers, Reading};
 use crate::error::{ApiError, ApiResult, json_response};
 use crate::fields::Fields;
+use crate::manage::keep_alive;
 use crate::options::Limits;
 use crate::request::{Begun, ChatRequest};
 use crate::shared::{Caller, Shared, blocking};
@@ -32,10 +34,11 @@ pub(crate) async fn chat(
     let mut fields = Fields::read(request, limits).await?;
     let name = model(&mut fields, &shared)?;
     let is_streamed = fields.boolean("stream")?.unwrap_or(true);
+    let keep_alive = keep_alive(&mut fields)?;
     let parameters = options::read(&mut fields, &shared.options.parameters, limits)?;
     let messages = fields.list("messages")?.unwrap_or_default();
     if messages.is_empty() {
-        return load(&shared, &caller, name, true).await;
+        return load(&shared, &caller, name, keep_alive, true).await;
     }
     let request = ChatRequest {
         model: Some(name),
@@ -69,13 +72,14 @@ pub(crate) async fn generate(
     let mut fields = Fields::read(request, limits).await?;
     let name = model(&mut fields, &shared)?;
     let is_streamed = fields.boolean("stream")?.unwrap_or(true);
+    let keep_alive = keep_alive(&mut fields)?;
     for field in ["suffix", "images", "template", "context"] {
         fields.refuse_unless(field, |value| *value == "" || value.as_array().is_some_and(Vec::is_empty))?;
     }
     let mut parameters = options::read(&mut fields, &shared.options.parameters, limits)?;
     let prompt = fields.text("prompt")?.unwrap_or_default();
     if prompt.is_empty() {
-        return load(&shared, &caller, name, false).await;
+        return load(&shared, &caller, name, keep_alive, false).await;
     }
     let structure = format(&mut fields)?;
     let has_logprobs = parameters.logprobs;
@@ -128,14 +132,28 @@ async fn respond(mut answers: Answers, head: Head, is_streamed: bool) -> ApiResu
     Ok(json_response(&head.whole(whole, answers.usage())))
 }
 
-/// A request without a text loads the model.
-async fn load(shared: &Arc<Shared>, caller: &Caller, name: String, is_chat: bool) -> ApiResult<Response> {
-    let ready = shared.ready(caller, Some(name), 1).await?;
+/// A request without a text loads the model, or unloads it.
+async fn load(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    name: String,
+    keep_alive: Option<KeepAlive>,
+    is_chat: bool,
+) -> ApiResult<Response> {
+    let reason = if keep_alive == Some(KeepAlive::For(Duration::ZERO)) {
+        caller.check_management()?;
+        shared.unload(&name).await?;
+        "unload"
+    } else {
+        shared.ready(caller, Some(name.clone()), 1).await?;
+        shared.keep(caller, &name, keep_alive).await?;
+        "load"
+    };
     let mut answer = json!({
-        "model": ready.name,
+        "model": name,
         "created_at": time(SystemTime::now()),
         "done": true,
-        "done_reason": "load",
+        "done_reason": reason,
     });
     match is_chat {
         true => answer["message"] = json!({"role": "assistant", "content": ""}),

@@ -30,7 +30,7 @@ pub(crate) fn error_body(error: &ApiError) -> Value {
 }
 
 /// The model of a request, under the names that clients make of those that they are given.
-fn model(fields: &mut Fields, shared: &Shared) -> ApiResult<String> {
+pub(crate) fn model(fields: &mut Fields, shared: &Shared) -> ApiResult<String> {
     let old = fields.text("name")?;
     let Some(name) = fields.text("model")?.or(old).filter(|name| !name.is_empty()) else {
         return Err(ApiError::field("model", "the name of a model: see /api/tags"));

@@ -116,7 +116,8 @@ mod tests {
         let store = ResponseStore::new(2, 100);
         let stored =
             |bytes| Stored { key: Some(1), response: Value::Null, items: vec![Value::from(bytes)], bytes };
-        let (own, other) = (Caller { key: Some(1) }, Caller { key: None });
+        let (own, other) =
+            (Caller { key: Some(1), may_manage: false }, Caller { key: None, may_manage: true });
         for (id, bytes) in [("a", 10), ("b", 20), ("c", 30)] {
             store.keep(id.to_owned(), stored(bytes));
         }

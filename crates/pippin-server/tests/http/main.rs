@@ -3,7 +3,10 @@
 mod anthropic;
 mod chat;
 mod completions;
+#[path = "../../../pippin-hub/tests/support/mod.rs"]
+mod hub;
 mod lifecycle;
+mod manage;
 mod ollama;
 mod refusals;
 mod responses;

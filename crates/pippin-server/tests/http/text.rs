@@ -59,6 +59,8 @@ fn numbers_are_there_for_prometheus() {
     assert!(value("pippin_generated_tokens_total{model=\"pippin-nano\"}") > 0.0);
     assert!(value("pippin_models_loaded") >= 1.0);
     assert_eq!(value("pippin_answers_under_way"), 0.0);
+    assert_eq!(value("vllm:num_requests_waiting{model_name=\"pippin-nano\"}"), 0.0);
+    assert!((0.0..=1.0).contains(&value("vllm:kv_cache_usage_perc{model_name=\"pippin-nano\"}")));
     // Every value is of a metric that has been introduced.
     for line in reply.body.lines().filter(|line| !line.starts_with('#')) {
         let name = line.split(['{', ' ']).next().expect("a name");
