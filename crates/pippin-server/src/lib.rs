@@ -30,6 +30,7 @@
 //! | `POST /models/load`, `/models/unload`, `/api/pull`, `DELETE /api/delete` | which models are loaded, and on this machine ([`Management`]) |
 //! | `POST /tokenize`, `/detokenize`, `/apply-template` | what a model sees |
 //! | `GET /health` | 200, or 503 while loading or shutting down, or when a model has died |
+//! | `GET /openapi.json` | this, for programs |
 //! | `GET /metrics` | numbers for Prometheus |
 //!
 //! # Rules
@@ -58,6 +59,7 @@ mod logging;
 mod manage;
 mod metrics;
 mod ollama;
+mod openapi;
 mod options;
 mod parameters;
 mod reasoning;
@@ -123,6 +125,7 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/apply-template", post(text::apply_template))
         .route("/health", get(health::health))
         .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::document))
         .method_not_allowed_fallback(error::wrong_method)
         .fallback(error::no_route)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(shared), gate::pass))
