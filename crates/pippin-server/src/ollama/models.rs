@@ -72,7 +72,7 @@ pub(crate) async fn show(State(shared): State<Arc<Shared>>, request: Request<Bod
 /// There are no encoders yet.
 pub(crate) async fn embed() -> ApiError {
     let message = "embeddings are not supported by this version of Pippin";
-    ApiError::new(StatusCode::NOT_IMPLEMENTED, Some("not_supported"), message)
+    ApiError::new(StatusCode::BAD_REQUEST, Some("not_supported"), message)
 }
 
 /// Where a model is.

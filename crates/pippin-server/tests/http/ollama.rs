@@ -196,7 +196,7 @@ fn errors_have_the_shape_of_this_api() {
         ),
         ("/api/generate", json!({"model": "pippin-nano", "prompt": "x", "suffix": "y"}), 400),
         ("/api/show", json!({"model": "nobody"}), 404),
-        ("/api/embed", json!({"model": "pippin-nano", "input": "x"}), 501),
+        ("/api/embed", json!({"model": "pippin-nano", "input": "x"}), 400),
         ("/api/create", json!({}), 404),
     ] {
         let reply = server.post(path, &body);
