@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -9,6 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::Response;
 use futures_util::stream::unfold;
+use pippin::EngineError;
 use pippin::config::KeepAlive;
 use pippin::hub::{HubCache, HubClient, HubError, ModelLocation, PullEvent, PullOptions, PullPlan};
 use serde_json::{Value, json};
@@ -49,7 +51,7 @@ pub(crate) async fn load(
     Ok(json_response(&json!({"success": true, "model": ready.name, "context": ready.model.context()})))
 }
 
-/// `POST /models/unload`: no request finds the model loaded after that. Running answers keep it until they end.
+/// `POST /models/unload`: at once, or when the answers that use the model have ended.
 pub(crate) async fn unload(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
@@ -238,7 +240,14 @@ impl Shared {
         let (shared, name) = (Arc::clone(self), name.to_owned());
         let work = move || {
             let model = shared.configuration(&name)?.name();
-            shared.cache.unload(&model).map_err(|error| shared.fault(error))
+            match shared.cache.unload(&model) {
+                Err(EngineError::ModelInUse { .. }) => {
+                    let at_once = KeepAlive::For(Duration::ZERO);
+                    shared.cache.set_keep_alive(&model, at_once).map(|()| true)
+                }
+                outcome => outcome,
+            }
+            .map_err(|error| shared.fault(error))
         };
         blocking(work).await?
     }
@@ -272,7 +281,7 @@ pub(crate) fn keep_alive(fields: &mut Fields) -> ApiResult<Option<KeepAlive>> {
     Ok(Some(match seconds < 0.0 {
         true => KeepAlive::Forever,
         // A century is as good as for ever.
-        false => KeepAlive::For(std::time::Duration::from_secs_f64(seconds.min(100.0 * 365.0 * 86_400.0))),
+        false => KeepAlive::For(Duration::from_secs_f64(seconds.min(100.0 * 365.0 * 86_400.0))),
     }))
 }
 

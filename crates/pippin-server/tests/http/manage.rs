@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::hub::{FakeHub, Model};
-use crate::support::{Connection, Reply, TestServer, cache, server, server_with};
+use crate::support::{Connection, Reply, TestServer, cache, endless, server, server_with};
 
 const NANO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pippin-nano-4bit");
 
@@ -114,6 +114,21 @@ fn models_are_loaded_and_unloaded_on_request() {
     assert_eq!(server.post("/models/unload", &json!({"model": "pippin-nano"})).answer()["was_loaded"], true);
     assert_eq!(loaded(), 0);
     assert_eq!(server.post("/models/unload", &json!({"model": "pippin-nano"})).answer()["was_loaded"], false);
+    // One that is in use goes when its answers have ended.
+    server.post("/models/load", &json!({"model": "pippin-nano"})).answer();
+    let mut stream = {
+        let body = endless(&server.cache).to_string();
+        Connection::open(server.address(), "POST", "/v1/chat/completions", &[], body.as_bytes())
+    };
+    stream.read_until("\"content\":\"");
+    assert_eq!(server.post("/models/unload", &json!({"model": "pippin-nano"})).answer()["was_loaded"], true);
+    assert_eq!(loaded(), 1);
+    drop(stream);
+    let begin = Instant::now();
+    while loaded() > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(20));
+    }
     server.post("/models/load", &json!({"model": "nobody/nothing"})).fails(
         404,
         Some("model"),
