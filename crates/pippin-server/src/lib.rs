@@ -53,6 +53,7 @@ mod error;
 mod fields;
 mod gate;
 mod health;
+mod impatient;
 mod keys;
 mod listing;
 mod logging;

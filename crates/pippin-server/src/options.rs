@@ -84,6 +84,8 @@ pub struct Limits {
     pub header_time: Duration,
     /// In what time its body has to be there.
     pub body_time: Duration,
+    /// How long a client may read nothing of what is sent to it; then its connection ends, and its answer with it.
+    pub write_time: Duration,
     /// In what time an answer has to be finished. `None`: in any.
     pub answer_time: Option<Duration>,
     /// How long running answers may go on when the server shuts down.
@@ -111,6 +113,7 @@ impl Default for Limits {
             response_bytes: 64 << 20,
             header_time: Duration::from_secs(30),
             body_time: Duration::from_secs(60),
+            write_time: Duration::from_secs(60),
             answer_time: None,
             shutdown_time: Duration::from_secs(30),
             keep_alive: Duration::from_secs(15),

@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
+use crate::impatient::Impatient;
 use crate::shared::{Phase, Shared};
 use crate::{ServerError, ServerOptions, routes};
 
@@ -177,7 +178,8 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         // Each piece of an answer is to leave at once.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(routes.clone());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(Impatient::new(stream, limits.write_time));
+        let connection = graceful.watch(http.serve_connection(stream, service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!("a connection has ended: {error}");

@@ -35,6 +35,33 @@ fn a_client_that_goes_away_cancels_its_request() {
 }
 
 #[test]
+fn a_client_that_stops_reading_is_given_up() {
+    let server = alone(Limits { write_time: Duration::from_millis(300), ..Limits::default() });
+    // What an answer repeats of its request is more than a connection holds: nobody reads it.
+    let request = json!({
+        "input": "x", "max_output_tokens": 1, "instructions": "x", "metadata": {"x": "y".repeat(3 << 20)}, "stream": true,
+    });
+    let body = request.to_string();
+    let connection = Connection::open(server.address(), "POST", "/v1/responses", &[], body.as_bytes());
+    let begin = Instant::now();
+    loop {
+        let reply = server.get("/metrics");
+        if reply.body.contains("pippin_answers_under_way 0") && begin.elapsed() > Duration::from_millis(200) {
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(60), "{}", reply.body);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // It cannot be read to its end any more.
+    let body = connection.rest();
+    assert!(
+        !body.contains("response.completed") && !body.contains("response.incomplete"),
+        "{} bytes",
+        body.len()
+    );
+}
+
+#[test]
 fn shutting_down_finishes_what_has_begun() {
     let server = alone(Limits { shutdown_time: Duration::from_secs(600), ..Limits::default() });
     let mut request = question("Tell me a story.");

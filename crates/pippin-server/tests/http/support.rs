@@ -154,6 +154,14 @@ impl Connection {
         }
     }
 
+    /// All that comes until the connection ends, as it comes.
+    pub(crate) fn rest(mut self) -> String {
+        let mut bytes = Vec::new();
+        // It may end in any way.
+        let _ = self.0.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Reads to the end.
     pub(crate) fn reply(mut self) -> Reply {
         let status = self.line();
