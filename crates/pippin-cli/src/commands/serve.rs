@@ -78,7 +78,12 @@ fn options(
         _ => Keys::default(),
     };
     let requests = settings.max_requests;
-    let limits = Limits { requests, requests_per_key: requests, ..Limits::default() };
+    let limits = Limits {
+        requests,
+        requests_per_key: settings.max_requests_per_key.unwrap_or(requests),
+        answer_time: settings.max_answer_time,
+        ..Limits::default()
+    };
     let options = ServerOptions::default()
         .with_address(address)
         .with_keys(keys)

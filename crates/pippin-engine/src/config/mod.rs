@@ -11,6 +11,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pippin_hub::{HubCache, HubError, HubOptions, ModelRegistry, Resolver};
 use pippin_tensor::{KvFormat, Numerics};
@@ -136,6 +137,10 @@ pub struct ServerSettings {
     pub allowed_origins: Vec<String>,
     /// Answers that are under way at a time, waiting ones included.
     pub max_requests: usize,
+    /// The same for each key. `None`: as many as that.
+    pub max_requests_per_key: Option<usize>,
+    /// In what time an answer has to be finished. `None`: in any.
+    pub max_answer_time: Option<Duration>,
 }
 
 impl Default for ServerSettings {
@@ -148,6 +153,8 @@ impl Default for ServerSettings {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             max_requests: 256,
+            max_requests_per_key: None,
+            max_answer_time: None,
         }
     }
 }

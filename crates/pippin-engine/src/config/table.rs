@@ -1,10 +1,13 @@
 //! The list of the settings. A new one stands here, and has its field in [`EngineConfig`](super::EngineConfig).
 
+use std::time::Duration;
+
 use pippin_tensor::{KvFormat, Numerics};
 use serde_json::json;
 
 use super::ConfigInputs;
 use super::setting::{Setting, SettingFlag, SettingKind, SettingVariable};
+use super::values::KeepAlive;
 use crate::Device;
 use crate::device::MAX_STEP;
 
@@ -342,5 +345,33 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: SettingKind::Integer(1, 100_000),
         set: |config, raw| raw.integer(1, 100_000).map(|value| config.server.max_requests = value),
         show: |config| json!(config.server.max_requests),
+    },
+    Setting {
+        key: "server.max_requests_per_key",
+        variables: &[variable("PIPPIN_MAX_REQUESTS_PER_KEY")],
+        flag: server("--max-requests-per-key", "N"),
+        purpose: "the same for each key",
+        unset: Some("as many as the server has"),
+        expected: "a number from 1 to 100000",
+        kind: SettingKind::Integer(1, 100_000),
+        set: |config, raw| {
+            raw.integer(1, 100_000).map(|value| config.server.max_requests_per_key = Some(value))
+        },
+        show: |config| json!(config.server.max_requests_per_key),
+    },
+    Setting {
+        key: "server.max_answer_time",
+        variables: &[variable("PIPPIN_MAX_ANSWER_TIME")],
+        flag: server("--max-answer-time", "TIME"),
+        purpose: "in what time an answer has to be finished; what takes longer is an error",
+        unset: Some("in any"),
+        expected: "a time such as 30s or 10m, or -1 for any",
+        kind: SettingKind::Time,
+        set: |config, raw| {
+            let value = raw.keep_alive()?.duration();
+            // In no time there is no answer.
+            (value != Some(Duration::ZERO)).then(|| config.server.max_answer_time = value)
+        },
+        show: |config| json!(config.server.max_answer_time.map(|time| KeepAlive::For(time).to_string())),
     },
 ];

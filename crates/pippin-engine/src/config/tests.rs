@@ -32,7 +32,7 @@ fn every_setting_can_stand_in_the_file() {
          max_waiting = 100\nprefill_step_size = 256\nmemory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
          [hub]\ncache_dir = '/data/hub'\nendpoint = 'https://mirror.example/'\noffline = true\n\
          [server]\nhost = 'localhost'\nport = 80\nkeys_file = '/data/keys'\nmanage_keys_file = '/data/managers'\nallowed_hosts = ['box.lan']\nallowed_origins = ['*']\n\
-         max_requests = 7\n\
+         max_requests = 7\nmax_requests_per_key = 3\nmax_answer_time = '10m'\n\
          [models.'qwen3-4b']\nkeep_alive = 'forever'\ncontext = 100\n",
     );
     let config = EngineConfig::resolve(&inputs).expect("valid");
@@ -58,6 +58,10 @@ fn every_setting_can_stand_in_the_file() {
     assert_eq!(config.load_options("other").prefill_step_size, 256);
     let server = &config.server;
     assert_eq!((server.host.as_str(), server.port, server.max_requests), ("localhost", 80, 7));
+    assert_eq!(
+        (server.max_requests_per_key, server.max_answer_time),
+        (Some(3), Some(Duration::from_secs(600)))
+    );
     let options = config.hub_options().expect("valid");
     assert!(options.is_offline && options.endpoint == "https://mirror.example");
 }
