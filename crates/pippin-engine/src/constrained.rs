@@ -1,5 +1,6 @@
 //! An answer that is held to a form.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 #[cfg(test)]
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pippin_grammar::{Constraint, GrammarError, Guide, Limits, Start, Vocabulary, compile};
 use pippin_sampling::TokenMask;
-use serde_json::Value;
+use pippin_text::{AnswerForm, Calls, Dialect};
+use serde_json::{Value, json};
 
 /// Looks at a JSON schema without compiling it: whether answers can be held to what it says.
 ///
@@ -104,6 +106,7 @@ impl Constraints {
         vocab: usize,
     ) -> Result<Option<PreparedConstraint>, GrammarError> {
         let Some(constraint) = &parameters.constraint else { return Ok(None) };
+        let constraint = &in_channels(constraint, prompt, processor);
         let key = Key::new(constraint, parameters, prompt, processor);
         if let Some(known) = self.find(&key) {
             return Ok(Some(known));
@@ -131,7 +134,8 @@ impl Constraints {
         processor: &TextProcessor,
     ) -> Result<Option<Box<Constrained>>> {
         let own = self.vocabulary.get().and_then(|vocabulary| vocabulary.as_ref().ok());
-        match (&parameters.constraint, prepared) {
+        let wanted = parameters.constraint.as_ref().map(|wanted| in_channels(wanted, prompt, processor));
+        match (&wanted, prepared) {
             (None, None) => Ok(None),
             (Some(constraint), Some(prepared))
                 if own.is_some_and(|own| Arc::ptr_eq(own, &prepared.vocabulary))
@@ -172,6 +176,33 @@ impl Constraints {
     }
 }
 
+/// The constraint of an answer whose model writes thoughts and answers as messages with headers (gpt-oss): there, a document is what
+/// the last message says.
+fn in_channels<'a>(
+    constraint: &'a Constraint,
+    prompt: &[u32],
+    processor: &TextProcessor,
+) -> Cow<'a, Constraint> {
+    let TextProcessor { tokenizer, output_format, .. } = processor;
+    let schema = match constraint {
+        Constraint::JsonSchema(schema) => schema.clone(),
+        Constraint::JsonObject => json!({"type": "object"}),
+        _ => return Cow::Borrowed(constraint),
+    };
+    // What a header begins with is a few tokens at most.
+    let end = prompt.get(prompt.len().saturating_sub(4)..).unwrap_or_default();
+    let begins_in_header = output_format.dialect() == Some(Dialect::Harmony)
+        && tokenizer.decode(end, false).is_ok_and(|end| end.trim_end().ends_with("<|start|>assistant"));
+    if !begins_in_header {
+        return Cow::Borrowed(constraint);
+    }
+    let form = AnswerForm { calls: Calls::Never, schema: Some(schema), ..AnswerForm::default() };
+    match form.grammar(output_format, tokenizer) {
+        Some((grammar, _)) => Cow::Owned(Constraint::grammar(grammar)),
+        None => Cow::Borrowed(constraint),
+    }
+}
+
 /// Where an answer begins that may be preceded by a thought. A model thinks if its template knows of thoughts: tokens for them are
 /// in many vocabularies. Only the prompt's end tells whether one has begun: whoever writes its marker into a message has not made
 /// the model think.
@@ -202,8 +233,6 @@ fn markers(processor: &TextProcessor) -> Option<[&str; 2]> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use pippin_text::{ChatTemplate, StopTokens, Tokenizer};
 
     use super::*;
@@ -233,6 +262,34 @@ mod tests {
             assert_eq!(start(&processor, &[1, 0, 2]), Start::Now);
             assert_eq!(start(&processor, &[0]), Start::Thought { open, close });
         }
+    }
+
+    #[test]
+    fn a_document_is_what_the_last_message_of_an_answer_says() {
+        let words = ["<|start|>", "assistant", "<|channel|>", "<|message|>", "<|end|>", "a", "[UNK]"];
+        let vocab: serde_json::Map<_, _> =
+            words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
+        let json = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": { "type": "Fuse" },
+            "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" }
+        });
+        let config = json!({"additional_special_tokens": words[..5]});
+        let config = config.as_object().expect("an object");
+        let tokenizer = Tokenizer::from_json(&json.to_string(), config).expect("valid");
+        let template =
+            ChatTemplate::from_source("test", "<|start|>assistant<|channel|>").expect("a template");
+        let processor = TextProcessor::new(tokenizer, Some(template), StopTokens::default());
+        let object = Constraint::JsonObject;
+        let Constraint::Grammar(grammar) = in_channels(&object, &[5, 0, 1], &processor).into_owned() else {
+            panic!("no grammar");
+        };
+        assert!(grammar.contains("final: <[2]> \"final\" <[3]> answer"), "{grammar}");
+        // A text that is only continued has no messages, and other forms are left as they are.
+        assert_eq!(*in_channels(&object, &[5, 5], &processor), object);
+        let choice = Constraint::choice(["a"]);
+        assert_eq!(*in_channels(&choice, &[5, 0, 1], &processor), choice);
+        assert_eq!(*in_channels(&object, &[5, 0, 1], &crate::testing::processor()), object);
     }
 
     #[test]
