@@ -119,6 +119,11 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) load: SettingFlags<Loading>,
 
+    /// Folder, hub id or alias of a smaller model with the same vocabulary, which guesses tokens ahead: the same answer, sooner where it
+    /// guesses well.
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::DirPath, help_heading = "Loading")]
+    pub(crate) draft_model: Option<String>,
+
     /// Print the numbers of the answers to standard error: tokens, times, memory.
     #[arg(long, help_heading = "Output")]
     pub(crate) stats: bool,

@@ -95,6 +95,7 @@ impl From<&EngineError> for Exit {
             | EngineError::TokenOutOfRange { .. }
             | EngineError::NoChatTemplate { .. }
             | EngineError::Grammar(_) => Self::BadInput,
+            EngineError::Draft { .. } => Self::ModelInvalid,
             EngineError::DeviceUnavailable(_) => Self::DeviceUnavailable,
             _ => Self::Failure,
         }

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use pippin::cache::{CacheOptions, LocalLoader, ModelLease};
-use pippin::hub::{HubError, ModelConfiguration, PullPlan};
+use pippin::hub::{HubError, ModelConfiguration, PullPlan, ResolvedModel};
 use pippin::loading::ModelOpener;
 use pippin::monitor::RunState;
 use pippin::{EngineConfig, EngineError, LoadOptions, LoadProgress, ModelCache, ModelContainer};
@@ -41,6 +41,11 @@ pub(crate) enum Download {
 
 /// Finds a model by any of its names, and makes sure that it is there: before prompts are read, which may take long.
 pub(crate) fn find(model: &str, config: &EngineConfig, download: Download) -> Result<ModelConfiguration> {
+    Ok(locate(model, config, download)?.configuration)
+}
+
+/// The same, with the folder where it is.
+pub(crate) fn locate(model: &str, config: &EngineConfig, download: Download) -> Result<ResolvedModel> {
     let can_ask = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let mut display: Option<Display> = None;
     let (mut asked, mut is_again) = (Ok(()), false);
@@ -69,7 +74,7 @@ pub(crate) fn find(model: &str, config: &EngineConfig, download: Download) -> Re
     }
     asked?;
     match found {
-        Ok(found) => Ok(found.configuration),
+        Ok(found) => Ok(found),
         Err(error) => {
             let is_absent =
                 matches!(error, EngineError::Hub(HubError::NotCached { .. } | HubError::Incomplete { .. }));

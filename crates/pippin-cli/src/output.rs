@@ -202,6 +202,10 @@ pub(crate) fn statistics(info: &GenerateInfo) -> String {
     let _ = writeln!(text, "  prompt         {} tokens{cached}{}", info.prompt_tokens, rate(prompt_rate));
     let _ =
         writeln!(text, "  answer         {} tokens{}", info.generated_tokens, rate(info.tokens_per_second()));
+    if info.drafted_tokens > 0 {
+        let _ =
+            writeln!(text, "  guessed        {} tokens, {} right", info.drafted_tokens, info.accepted_tokens);
+    }
     if let Some(time) = info.time_to_first_token {
         let _ = writeln!(text, "  first token    after {:.3} s", time.as_secs_f64());
     }
@@ -228,8 +232,11 @@ pub(crate) fn performance(numbers: &ModelPerformance) -> String {
         .map(|(kind, count)| format!(", {count} {kind}"))
         .collect();
     let _ = writeln!(text, "  requests       {}{kinds}", requests.total);
-    let TokenCounts { prompt, cached, generated, .. } = numbers.tokens;
+    let TokenCounts { prompt, cached, generated, drafted, accepted, .. } = numbers.tokens;
     let _ = writeln!(text, "  tokens         {prompt} read, {cached} of them cached; {generated} written");
+    if drafted > 0 {
+        let _ = writeln!(text, "  guessed        {drafted} tokens, {accepted} right");
+    }
     let spread = |distribution: &Distribution, unit: &str, digits: usize| match distribution {
         Distribution { mean: Some(mean), p50: Some(p50), p95: Some(p95), .. } if requests.total > 1 => {
             format!(

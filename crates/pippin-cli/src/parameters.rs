@@ -32,6 +32,8 @@ enum Set {
     Number(fn(&mut GenerateParameters, f32)),
     /// `None`: another one every time.
     Seed(fn(&mut GenerateParameters, Option<u64>)),
+    /// With a value that the flag alone stands for.
+    Guesses(fn(&mut GenerateParameters, usize), &'static str),
     /// May be given several times.
     Bias(fn(&mut GenerateParameters, (u32, f32))),
     /// May be given several times.
@@ -51,6 +53,7 @@ impl Set {
             Self::Count(_) => "a whole number, or -1 for no limit",
             Self::Seed(_) => "a whole number, or -1 for another one every time",
             Self::Number(_) => "a number",
+            Self::Guesses(..) => "a whole number from 0 to 32",
             Self::Text(_) => "a text, or a list of texts",
             Self::Bias(_) => "an object of token ids and numbers",
             Self::Token(_) => "a token id, or a list of them",
@@ -242,6 +245,23 @@ pub(crate) const PARAMETERS: &[Parameter] = &[
         help: "End the answer after this time, with what there is [default: {}]",
         set: Set::Seconds(|parameters, value| parameters.max_time = value),
     },
+    Parameter {
+        name: "prompt_lookup",
+        flag: "prompt-lookup",
+        variable: None,
+        value_name: "N",
+        help: "Guess up to N tokens ahead from what prompt and answer repeat: the same answer, faster where it repeats much \
+               [default: {}, off; 8 without N]",
+        set: Set::Guesses(|parameters, value| parameters.prompt_lookup = value, "8"),
+    },
+    Parameter {
+        name: "draft_tokens",
+        flag: "draft-tokens",
+        variable: None,
+        value_name: "N",
+        help: "Guess up to N tokens ahead with the model of --draft-model; 0: none [default: {}]",
+        set: Set::Guesses(|parameters, value| parameters.draft_tokens = value, "4"),
+    },
 ];
 
 impl Parameter {
@@ -269,6 +289,11 @@ impl Parameter {
             Set::Seed(_) => argument
                 .value_parser(move |text: &str| or_minus_one::<u64>(text, expected))
                 .allow_negative_numbers(true),
+            Set::Guesses(_, alone) => argument
+                .value_parser(value_parser!(usize))
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value(alone),
             Set::Bias(_) => argument.value_parser(logit_bias).action(ArgAction::Append),
             Set::Text(_) => argument.action(ArgAction::Append),
             Set::Token(_) => argument.value_parser(value_parser!(u32)).action(ArgAction::Append),
@@ -290,6 +315,7 @@ impl Parameter {
             Set::Count(set) => each(matches, self.name, |value| set(parameters, value)),
             Set::Number(set) => each(matches, self.name, |value| set(parameters, value)),
             Set::Seed(set) => each(matches, self.name, |value| set(parameters, value)),
+            Set::Guesses(set, _) => each(matches, self.name, |value| set(parameters, value)),
             Set::Bias(set) => each(matches, self.name, |value| set(parameters, value)),
             Set::Text(set) => each(matches, self.name, |value| set(parameters, value)),
             Set::Token(set) => each(matches, self.name, |value| set(parameters, value)),
@@ -406,7 +432,7 @@ pub(crate) fn set(
             Value::Array(vec![value])
         }
         // Python's and JavaScript's programs write whole numbers with a fraction.
-        (Some(Set::Count(_) | Set::Seed(_)), value) if value.is_f64() => {
+        (Some(Set::Count(_) | Set::Seed(_) | Set::Guesses(..)), value) if value.is_f64() => {
             pippin::weights::json::unsigned(&value).map_or(value, Value::from)
         }
         (_, value) => value,
@@ -533,6 +559,8 @@ mod tests {
             ("seed", "-2", "seed"),
             ("max_tokens", "99999999999999999999999", "max_tokens"),
             ("stop", "\"\"", "stop"),
+            ("prompt_lookup", "33", "prompt_lookup"),
+            ("prompt_lookup", "-1", "prompt_lookup"),
             ("logit_bias", "[]", "logit_bias"),
             ("logprobs", "true", "logprobs"),
             ("stop_token_ids", "x", "a token id"),
@@ -585,6 +613,18 @@ mod tests {
                 let is_meant = name == parameter.name;
                 assert_eq!(value != defaults[&name], is_meant, "--{} and {name}", parameter.flag);
             }
+        }
+    }
+
+    #[test]
+    fn a_flag_alone_guesses_some_tokens_ahead() {
+        let command = || ParameterFlags::augment_args(Command::new("test").arg(Arg::new("prompt")));
+        for (flag, expected) in [("--prompt-lookup", 8), ("--prompt-lookup=3", 3)] {
+            // What follows is not taken for the number.
+            let matches = command().try_get_matches_from(["test", flag, "12"]).expect(flag);
+            let flags = ParameterFlags::from_arg_matches(&matches).expect(flag);
+            assert_eq!(flags.0.prompt_lookup, expected);
+            assert_eq!(matches.get_one::<String>("prompt").map(String::as_str), Some("12"));
         }
     }
 

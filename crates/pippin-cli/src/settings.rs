@@ -108,6 +108,7 @@ impl FormArgs {
 #[derive(Debug)]
 pub(crate) struct RunSettings {
     pub(crate) model: String,
+    pub(crate) draft_model: Option<String>,
     pub(crate) load: LoadOptions,
     pub(crate) parameters: GenerateParameters,
     pub(crate) chat: ChatSettings,
@@ -341,6 +342,7 @@ impl RunSettings {
             batch,
             parameters,
             load,
+            draft_model,
             stats,
             json,
             tokens,
@@ -402,6 +404,7 @@ impl RunSettings {
         }
         Ok(Self {
             model: choice.model,
+            draft_model,
             load,
             parameters,
             chat,

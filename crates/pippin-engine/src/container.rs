@@ -14,6 +14,7 @@ use crate::monitor::{ModelPerformance, Record};
 use crate::places::{Occupancy, Places};
 use crate::processor::{ChatInput, TextProcessor};
 use crate::scheduler::{Command, Job, Request, Scheduler, Worker};
+use crate::speculation::{DraftModel, PromptLookup};
 use crate::steering::Steering;
 use crate::stream::{CancelHandle, GenerationStream, TokenStream};
 use crate::thought::Thought;
@@ -95,7 +96,8 @@ impl ModelContainer {
         });
         let (worker, built) = started?;
         let processor = processor.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let container = Self::assemble(worker, built, processor, configuration.clone(), Some(folder))?;
+        let draft = options.draft_model.as_deref();
+        let container = Self::assemble(worker, built, processor, draft, configuration.clone(), Some(folder))?;
         container.record().loaded(begin.elapsed());
         Ok(container)
     }
@@ -114,7 +116,8 @@ impl ModelContainer {
     ) -> Result<Self> {
         let begin = Instant::now();
         let (worker, built) = start(move || Ok((model()?, "custom".to_owned())), options)?;
-        let container = Self::assemble(worker, built, processor, configuration, None)?;
+        let draft = options.draft_model.as_deref();
+        let container = Self::assemble(worker, built, processor, draft, configuration, None)?;
         container.record().loaded(begin.elapsed());
         Ok(container)
     }
@@ -123,9 +126,15 @@ impl ModelContainer {
         worker: Worker,
         built: Built,
         processor: TextProcessor,
+        draft: Option<&Path>,
         configuration: ModelConfiguration,
         directory: Option<PathBuf>,
     ) -> Result<Self> {
+        if let Some(draft) = draft {
+            let own = TextProcessor::from_dir(draft, &ModelConfiguration::directory(draft))?;
+            same_vocabulary(&processor.tokenizer, &own.tokenizer)
+                .map_err(|problem| EngineError::Draft { draft: draft.to_owned(), problem })?;
+        }
         let vocab = built.info.vocab_size;
         let mut warnings = built.info.warnings.clone();
         warnings.extend(processor.warnings.iter().cloned());
@@ -425,6 +434,8 @@ impl ModelContainer {
         let (stop, protected) = self.stop_tokens(parameters);
         let steering = Box::new(Steering::new(parameters, constrained, thought, &stop, vocab));
         let submitted = Instant::now();
+        let lookup =
+            PromptLookup::of(parameters, parameters.constraint.is_some(), &inner.info.cache, &prompt);
         let (events, receiver) = crate::channel::channel();
         let cancel = CancelHandle::default();
         let request = Request {
@@ -433,6 +444,7 @@ impl ModelContainer {
             steering,
             stop: Arc::clone(&stop),
             protected,
+            lookup,
             events,
             cancelled: Arc::clone(&cancel.0),
             deadline: parameters.max_time.and_then(|time| submitted.checked_add(time)),
@@ -523,11 +535,49 @@ fn start(
     Worker::start(move || {
         let (mut model, device) = build()?;
         let info = model.info().clone();
-        let MemoryPlan { limits, caches, memory, .. } = MemoryPlan::new(&info, &options)?;
+        let draft = load_draft(&info, &options)?;
+        let plan = MemoryPlan::new(&info, draft.as_ref().map(|draft| draft.info()), &options)?;
+        let MemoryPlan { limits, caches, memory, .. } = plan;
         model.allocate(&caches)?;
         let places = Places::new(limits.sequences, options.max_waiting);
-        let scheduler = Scheduler::new(model, limits);
+        let draft = match (draft, plan.draft) {
+            (Some(draft), Some(caches)) => {
+                Some(DraftModel::new(draft, &caches, info.vocab_size, limits.step)?)
+            }
+            _ => None,
+        };
+        let scheduler = Scheduler::new(model, limits).with_draft(draft);
         let cache_use = scheduler.cache_use();
         Ok((scheduler, Built { info, device, memory, places, cache_use }))
     })
+}
+
+/// Loads the draft model that the options name, if it can guess for a model.
+fn load_draft(info: &ModelInfo, options: &LoadOptions) -> Result<Option<Box<dyn LanguageModel>>> {
+    let Some(folder) = &options.draft_model else { return Ok(None) };
+    let refused = |problem: &str| EngineError::Draft { draft: folder.clone(), problem: problem.to_owned() };
+    if !info.cache.can_rewind() {
+        return Err(refused(
+            "the model that it should guess for keeps recurrent state, which cannot be cut back",
+        ));
+    }
+    let (draft, _) = device::load(folder, options)?;
+    if !draft.info().cache.can_rewind() {
+        return Err(refused("it keeps recurrent state, which cannot be cut back when a guess is wrong"));
+    }
+    Ok(Some(draft))
+}
+
+/// Checks that two tokenizers have the same tokens, and says where not.
+fn same_vocabulary(own: &Tokenizer, other: &Tokenizer) -> Result<(), String> {
+    let count = own.vocab_size().max(other.vocab_size()) as u32;
+    let tokens = |id: u32| (own.id_to_token(id), other.id_to_token(id));
+    match (0..count).map(|id| (id, tokens(id))).find(|(_, (own, other))| own != other) {
+        None => Ok(()),
+        Some((id, (own, other))) => {
+            let shown =
+                |token: Option<String>| token.map_or("nothing".to_owned(), |token| format!("{token:?}"));
+            Err(format!("its vocabulary is another one: token {id} is {}, not {}", shown(other), shown(own)))
+        }
+    }
 }

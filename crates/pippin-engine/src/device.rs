@@ -1,4 +1,5 @@
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -103,6 +104,10 @@ pub struct LoadOptions {
     pub memory_budget: Option<u64>,
     /// Threads of the CPU backend. `None`: as many as the machine runs at once.
     pub threads: Option<usize>,
+    /// The folder of a smaller model with the same vocabulary, which guesses what comes next
+    /// ([`GenerateParameters::draft_tokens`](crate::GenerateParameters::draft_tokens)). Answers are the same without it, but may
+    /// take longer.
+    pub draft_model: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -119,6 +124,7 @@ impl Default for LoadOptions {
             snapshots: None,
             memory_budget: None,
             threads: None,
+            draft_model: None,
         }
     }
 }
@@ -226,6 +232,13 @@ impl LoadOptions {
         self
     }
 
+    /// With a draft model from this folder.
+    #[must_use]
+    pub fn with_draft_model(mut self, folder: impl Into<Option<PathBuf>>) -> Self {
+        self.draft_model = folder.into();
+        self
+    }
+
     /// With so many threads of the CPU.
     #[must_use]
     pub fn with_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
@@ -318,7 +331,8 @@ mod tests {
             .with_threads(4)
             .with_prefill_step_size(5)
             .with_snapshots(6)
-            .with_memory_budget(7);
+            .with_memory_budget(7)
+            .with_draft_model(PathBuf::from("8"));
         let expected = LoadOptions {
             device: Device::Cpu,
             numerics: Numerics::Exact,
@@ -331,6 +345,7 @@ mod tests {
             prefill_step_size: 5,
             snapshots: Some(6),
             memory_budget: Some(7),
+            draft_model: Some(PathBuf::from("8")),
         };
         assert_eq!(set, expected);
         assert_eq!(set.with_context(None).context, None);

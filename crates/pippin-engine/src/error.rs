@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pippin_grammar::GrammarError;
@@ -85,6 +86,14 @@ pub enum EngineError {
     /// A name that is no device.
     #[error("there is no device {0:?}")]
     UnknownDevice(String),
+    /// A model that cannot guess for another.
+    #[error("{} cannot be the draft model: {problem}", draft.display())]
+    Draft {
+        /// The folder of the draft model.
+        draft: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// A device that this build of Pippin cannot use.
     #[error("this build of Pippin has no {0} backend")]
     DeviceUnavailable(Device),
@@ -245,6 +254,10 @@ impl EngineError {
             Self::TooManyToolRounds { .. } => "allow more with ChatSession::with_max_tool_rounds".to_owned(),
             Self::EmptyPrompt => "give at least one token of text".to_owned(),
             Self::UnknownDevice(_) => format!("devices are {}", Device::NAMES.join(", ")),
+            Self::Draft { .. } => {
+                "give a smaller model of the same family without recurrent layers, or none; --prompt-lookup needs no second model"
+                    .to_owned()
+            }
             Self::DeviceUnavailable(_) => "use --device cpu, or auto".to_owned(),
             Self::NoChatTemplate { .. } => {
                 "use the raw mode, which takes the prompt as it stands (--raw; generate_text in the library)".to_owned()

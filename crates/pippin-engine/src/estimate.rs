@@ -1,6 +1,7 @@
 //! What a model takes, and what its caches are given: the one place where memory is planned.
 
 use std::fmt;
+use std::path::Path;
 
 use pippin_models::{CacheGroup, CacheLayout, CachePlan, ModelInfo};
 use pippin_tensor::KvFormat;
@@ -58,7 +59,7 @@ impl ModelMemory {
     /// more than a quarter of `budget` and no more than weights and working memory leave of it, but 4096 tokens in any
     /// case.
     pub fn estimate(info: &ModelInfo, options: &LoadOptions, budget: u64) -> Self {
-        MemoryPlan::fitting(info, options, budget).memory
+        MemoryPlan::fitting(info, None, options, budget).memory
     }
 
     /// All of it.
@@ -86,51 +87,82 @@ impl fmt::Display for ModelMemory {
 pub(crate) struct MemoryPlan {
     pub(crate) limits: Limits,
     pub(crate) caches: CachePlan,
+    /// The caches of the draft model, if there is one.
+    pub(crate) draft: Option<CachePlan>,
     pub(crate) memory: ModelMemory,
     /// What it was planned for, in bytes.
     pub(crate) budget: u64,
 }
 
 impl MemoryPlan {
+    /// A plan for the model of a folder, and the draft model that the options name.
+    ///
+    /// # Errors
+    ///
+    /// A model cannot be described, and as for [`new`](Self::new).
+    pub(crate) fn of_folder(folder: &Path, options: &LoadOptions) -> Result<Self> {
+        let draft = options.draft_model.as_deref().map(pippin_models::describe).transpose()?;
+        Self::new(&pippin_models::describe(folder)?, draft.as_ref(), options)
+    }
+
     /// A plan for the options' budget.
     ///
     /// # Errors
     ///
     /// The options are out of their range, or ask for more context than the model was made for.
-    pub(crate) fn new(info: &ModelInfo, options: &LoadOptions) -> Result<Self> {
+    pub(crate) fn new(info: &ModelInfo, draft: Option<&ModelInfo>, options: &LoadOptions) -> Result<Self> {
         options.validate()?;
         match options.context {
             Some(requested) if requested > info.context_length => {
                 Err(EngineError::ContextTooLong { requested, maximum: info.context_length })
             }
-            _ => Ok(Self::fitting(info, options, options.memory_budget.unwrap_or_else(memory::budget))),
+            _ => {
+                Ok(Self::fitting(info, draft, options, options.memory_budget.unwrap_or_else(memory::budget)))
+            }
         }
     }
 
     /// The plan that makes the most of a budget. Where even the least is too much, that is what it plans.
-    fn fitting(info: &ModelInfo, options: &LoadOptions, budget: u64) -> Self {
+    fn fitting(info: &ModelInfo, draft: Option<&ModelInfo>, options: &LoadOptions, budget: u64) -> Self {
         let (layout, format) = (&info.cache, options.kv_format_of(info.dtype));
-        let working = working(info, options);
-        let rest = budget.saturating_sub(info.weight_bytes).saturating_sub(working);
+        let beside = draft.map_or(0, |draft| working(draft, options));
+        let working = working(info, options).saturating_add(beside);
+        let weights = info.weight_bytes.saturating_add(draft.map_or(0, |draft| draft.weight_bytes));
+        let rest = budget.saturating_sub(weights).saturating_sub(working);
         let rest = rest.min(budget / 4);
         let (sequences, snapshots) = states(layout, options, rest);
         let states = layout.state_bytes.saturating_mul((sequences + snapshots) as u64);
         let rest = rest.saturating_sub(states);
 
-        let pages = |tokens| cache_pages(layout, tokens, sequences, options.prefill_step_size);
+        let pages_of =
+            |layout: &CacheLayout, tokens| cache_pages(layout, tokens, sequences, options.prefill_step_size);
+        let bytes = |tokens| {
+            let of_draft = draft.map_or(0, |draft| {
+                let pages = pages_of(&draft.cache, tokens);
+                cache_bytes(&draft.cache, &pages, options.kv_format_of(draft.dtype))
+            });
+            cache_bytes(layout, &pages_of(layout, tokens), format).saturating_add(of_draft)
+        };
         let context = options.context.unwrap_or_else(|| {
             // Whole pages: a part of one would be allocated and not used.
-            let fits =
-                |count: usize| cache_bytes(layout, &pages(count.saturating_mul(PAGE_SIZE)), format) <= rest;
+            let fits = |count: usize| bytes(count.saturating_mul(PAGE_SIZE)) <= rest;
             let affordable = most(pages_for(info.context_length), fits).saturating_mul(PAGE_SIZE);
             info.context_length.min(affordable.max(MIN_CONTEXT))
         });
-        let pages = pages(context.max(options.cache_tokens.unwrap_or(0)));
-        let kv_cache = cache_bytes(layout, &pages, format).saturating_add(states);
+        let tokens = context.max(options.cache_tokens.unwrap_or(0));
+        let kv_cache = bytes(tokens).saturating_add(states);
+        let pages = pages_of(layout, tokens);
+        let draft = draft.map(|draft| CachePlan {
+            page_size: PAGE_SIZE,
+            format: options.kv_format_of(draft.dtype),
+            pages: pages_of(&draft.cache, tokens),
+            slots: sequences,
+        });
         Self {
+            draft,
             limits: Limits { context, sequences, step: options.prefill_step_size },
             caches: CachePlan { page_size: PAGE_SIZE, format, pages, slots: sequences + snapshots },
-            memory: ModelMemory { weights: info.weight_bytes, kv_cache, working, context },
+            memory: ModelMemory { weights, kv_cache, working, context },
             budget,
         }
     }
@@ -252,8 +284,28 @@ mod tests {
         assert!((MIN_CONTEXT..8192).contains(&tight) && tight.is_multiple_of(PAGE_SIZE), "{tight}");
         assert_eq!(context(0, options.clone()), MIN_CONTEXT);
         let most = LoadOptions { context: Some((1 << 20) + 1), ..options };
-        let error = MemoryPlan::new(&info(), &most).expect_err("too long").to_string();
+        let error = MemoryPlan::new(&info(), None, &most).expect_err("too long").to_string();
         assert!(error.contains("1048577") && error.contains("1048576"), "{error}");
+    }
+
+    #[test]
+    fn a_draft_model_counts_too() {
+        let mut small = info();
+        (small.weight_bytes, small.cache.groups[0].layers) = (1 << 30, 4);
+        let options = LoadOptions { context: Some(8192), ..LoadOptions::default() };
+        let alone = MemoryPlan::fitting(&info(), None, &options, 16 << 30);
+        let both = MemoryPlan::fitting(&info(), Some(&small), &options, 16 << 30);
+        assert_eq!((&both.limits, &both.caches), (&alone.limits, &alone.caches));
+        assert_eq!(both.memory.weights, alone.memory.weights + (1 << 30));
+        // It has a quarter of the layers, and as many tokens.
+        assert_eq!(both.memory.kv_cache, alone.memory.kv_cache / 4 * 5);
+        let caches = both.draft.expect("planned");
+        assert_eq!((&caches.pages, caches.slots), (&alone.caches.pages, alone.limits.sequences));
+        assert!(both.memory.working > alone.memory.working && alone.draft.is_none());
+        // Where memory is short, contexts are shorter.
+        let open = LoadOptions::default();
+        let context = |draft| MemoryPlan::fitting(&info(), draft, &open, 16 << 30).memory.context;
+        assert!(context(Some(&small)) < context(None));
     }
 
     #[test]
@@ -282,14 +334,14 @@ mod tests {
         let mut windowed = info();
         windowed.cache.groups = vec![group(Reach::All), group(Reach::Window(1024))];
         let options = LoadOptions { context: Some(100_000), max_sequences: 4, ..LoadOptions::default() };
-        let plan = MemoryPlan::fitting(&windowed, &options, 0);
+        let plan = MemoryPlan::fitting(&windowed, None, &options, 0);
         // A hundred thousand tokens in one group; in the other, four windows and a little.
         assert_eq!(plan.caches.pages, [3125, 4 * (32 + 3) + 32]);
         let page = 64 << 15;
         assert_eq!(plan.memory.kv_cache, (3125 + 172) * page);
         // A context that is shorter than that needs no more than itself.
         let short = LoadOptions { context: Some(1000), ..options.clone() };
-        assert_eq!(MemoryPlan::fitting(&windowed, &short, 0).caches.pages, [32, 32]);
+        assert_eq!(MemoryPlan::fitting(&windowed, None, &short, 0).caches.pages, [32, 32]);
         // A budget goes further.
         let open = LoadOptions { context: None, ..options };
         let context = |info: &ModelInfo| ModelMemory::estimate(info, &open, 16 << 30).context;
@@ -307,18 +359,18 @@ mod tests {
         recurrent.cache = CacheLayout { groups: vec![], state_bytes: 64 << 20 };
         let options = LoadOptions::default();
         // Of 4 GiB for caches, 32 states take half; of the other, 16 copies a half.
-        let plan = MemoryPlan::fitting(&recurrent, &options, 16 << 30);
+        let plan = MemoryPlan::fitting(&recurrent, None, &options, 16 << 30);
         assert_eq!((plan.limits.sequences, plan.caches.slots), (32, 48));
         assert_eq!(plan.memory.kv_cache, 48 * (64 << 20));
         assert_eq!(plan.memory.context, 1 << 20);
         // Of 1 GiB there are fewer.
-        let plan = MemoryPlan::fitting(&recurrent, &options, 4 << 30);
+        let plan = MemoryPlan::fitting(&recurrent, None, &options, 4 << 30);
         assert_eq!((plan.limits.sequences, plan.caches.slots), (8, 12));
         let none = LoadOptions { snapshots: Some(0), ..options.clone() };
-        assert_eq!(MemoryPlan::fitting(&recurrent, &none, 0).caches.slots, 1);
+        assert_eq!(MemoryPlan::fitting(&recurrent, None, &none, 0).caches.slots, 1);
         // The plan's options lead to the same plan, whatever is available then.
         let again = plan.options(&options);
-        assert_eq!(MemoryPlan::new(&recurrent, &again).expect("valid"), plan);
+        assert_eq!(MemoryPlan::new(&recurrent, None, &again).expect("valid"), plan);
     }
 
     #[test]

@@ -63,6 +63,7 @@ mod run_state;
 mod scheduler;
 mod score;
 mod session;
+mod speculation;
 mod steering;
 mod stream;
 #[cfg(test)]

@@ -151,6 +151,12 @@ pub struct TokenCounts {
     pub cached: u64,
     /// Tokens generated.
     pub generated: u64,
+    /// Tokens that were guessed ahead and computed, right or wrong.
+    #[serde(default)]
+    pub drafted: u64,
+    /// How many of them were right.
+    #[serde(default)]
+    pub accepted: u64,
 }
 
 /// A quantity over the last 256 requests that had one. Everything is `None` when none had.
@@ -280,6 +286,8 @@ impl Record {
         numbers.tokens.prompt += info.prompt_tokens as u64;
         numbers.tokens.cached += info.cached_tokens as u64;
         numbers.tokens.generated += info.generated_tokens as u64;
+        numbers.tokens.drafted += info.drafted_tokens as u64;
+        numbers.tokens.accepted += info.accepted_tokens as u64;
         if let Some(time) = info.time_to_first_token {
             numbers.first_token.push(time.as_secs_f64());
         }
@@ -431,6 +439,8 @@ mod tests {
             prompt_tokens: 10,
             cached_tokens: 4,
             generated_tokens: generated,
+            drafted_tokens: 6,
+            accepted_tokens: 5,
             time_to_first_token: Some(Duration::from_millis(250)),
             prompt_time: Duration::from_millis(100),
             generate_time: Duration::from_secs(1),
@@ -472,7 +482,10 @@ mod tests {
         let numbers = record.snapshot("m");
         let expected = RequestCounts { total: 4, stop: 2, length: 0, cancelled: 1, failed: 1, running: 1 };
         assert_eq!(numbers.requests, expected);
-        assert_eq!(numbers.tokens, TokenCounts { prompt: 30, cached: 12, generated: 33 });
+        assert_eq!(
+            numbers.tokens,
+            TokenCounts { prompt: 30, cached: 12, generated: 33, drafted: 18, accepted: 15 }
+        );
         assert_eq!(numbers.time_to_first_token_s.p95, Some(0.25));
         assert_eq!(numbers.prefill_tokens_per_second.mean, Some(60.0));
         // One token has no rate.

@@ -188,7 +188,7 @@ impl<'a> ModelOpener<'a> {
         let found = self.find()?;
         let options = self.options();
         self.report(LoadProgress::Found(found.directory.clone()));
-        let plan = MemoryPlan::new(&pippin_models::describe(&found.directory)?, &options)?;
+        let plan = MemoryPlan::of_folder(&found.directory, &options)?;
         if plan.memory.total() > plan.budget {
             return Err(EngineError::OverBudget {
                 model: found.configuration.name(),

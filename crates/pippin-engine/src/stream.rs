@@ -109,6 +109,10 @@ pub struct GenerateInfo {
     pub cached_tokens: usize,
     /// Tokens generated, a stop token included.
     pub generated_tokens: usize,
+    /// Tokens that were guessed ahead and computed, right or wrong.
+    pub drafted_tokens: usize,
+    /// How many of them were right, and needed no step of their own.
+    pub accepted_tokens: usize,
     /// From the request to the first token, waiting for others included.
     pub time_to_first_token: Option<Duration>,
     /// From the first step to the first token.
@@ -196,6 +200,8 @@ pub struct TokenStream {
     prompt_tokens: usize,
     cached_tokens: usize,
     generated_tokens: usize,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
     is_done: bool,
 }
 
@@ -223,6 +229,8 @@ impl TokenStream {
             prompt_tokens,
             cached_tokens: 0,
             generated_tokens: 0,
+            drafted_tokens: 0,
+            accepted_tokens: 0,
             is_done: false,
         }
     }
@@ -238,6 +246,10 @@ impl TokenStream {
                 Some(Event::Started { cached, at }) => {
                     self.cached_tokens = cached;
                     self.started = Some(at);
+                }
+                Some(Event::Guessed { tokens, right }) => {
+                    self.drafted_tokens += tokens;
+                    self.accepted_tokens += right;
                 }
                 Some(Event::Token { token: id, logprob, top_logprobs, at }) => {
                     self.generated_tokens += 1;
@@ -291,6 +303,9 @@ impl TokenStream {
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,
             generated_tokens: self.generated_tokens,
+            drafted_tokens: self.drafted_tokens,
+            // What was right beyond a stop string is no part of the answer.
+            accepted_tokens: self.accepted_tokens.min(self.generated_tokens),
             time_to_first_token: self.first.map(|first| first.saturating_duration_since(self.submitted)),
             prompt_time: since(self.started, self.first.unwrap_or(end)),
             generate_time: since(self.first, self.last.unwrap_or(end)),

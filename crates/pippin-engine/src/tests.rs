@@ -461,6 +461,24 @@ fn options_must_fit_the_model() {
 }
 
 #[test]
+fn a_draft_model_that_cannot_guess_is_refused_when_it_is_loaded() {
+    let nano = pippin_hub::resolve("pippin-nano").expect("it ships with the repository").directory;
+    let load = |kind: Kind, draft: &str| {
+        let (model, _) = FakeModel::new(kind, 64);
+        let options = LoadOptions::default().with_draft_model(std::path::PathBuf::from(draft));
+        let configuration = ModelConfiguration::directory("fake");
+        let loaded = ModelContainer::from_parts(|| Ok(Box::new(model)), processor(), configuration, &options);
+        loaded.expect_err("refused").to_string()
+    };
+    let nano = nano.to_str().expect("a path");
+    let error = load(Kind::full(), nano);
+    assert!(error.contains(nano) && error.contains("vocabulary is another one"), "{error}");
+    let error = load(Kind { has_state: true, ..Kind::full() }, nano);
+    assert!(error.contains(nano) && error.contains("recurrent state"), "{error}");
+    assert!(load(Kind::full(), "no/such/folder").contains("no/such/folder"));
+}
+
+#[test]
 fn dropping_a_stream_frees_the_model_for_others() {
     let (container, control) = container(100_000);
     lock(&control).delay = Duration::from_millis(1);

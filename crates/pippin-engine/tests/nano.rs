@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use pippin_engine::{
-    ChatInput, ChatSession, Constraint, Device, FinishReason, GenerateParameters, LoadOptions, LoadProgress,
-    Message, ModelContainer, Numerics, TokenEvent, TokenLogprob, Workload,
+    ChatInput, ChatSession, Constraint, Device, FinishReason, GenerateParameters, GenerationEvent,
+    LoadOptions, LoadProgress, Message, ModelContainer, Numerics, TokenEvent, TokenLogprob, Workload,
 };
 
 fn nano() -> ModelContainer {
@@ -112,6 +112,89 @@ fn greedy_tokens_depend_on_nothing_but_the_prompt() {
             }
         });
     }
+}
+
+#[test]
+fn guessing_ahead_changes_no_answer() {
+    let story = "Once upon a time there was a fox who lived near a river. The fox looked for a key. ";
+    for numerics in [Numerics::Fast, Numerics::Exact] {
+        let model = load(&LoadOptions { numerics, prefill_step_size: 48, ..LoadOptions::default() });
+        let mut prompts = prompts(&model);
+        prompts.truncate(1);
+        prompts.push(model.encode(&format!("{}Once upon", story.repeat(3))).expect("encoded"));
+        let sampled = GenerateParameters { seed: Some(3), max_tokens: Some(20), ..Default::default() };
+        let parameters = [
+            greedy(30),
+            GenerateParameters { stop: vec!["river".to_owned(), "42".to_owned()], ..greedy(30) },
+            GenerateParameters { logprobs: true, ..sampled.clone() },
+            GenerateParameters {
+                repetition_penalty: Some(1.2),
+                temperature: 1.0,
+                top_p: 0.9,
+                ..sampled.clone()
+            },
+            GenerateParameters { frequency_penalty: Some(0.3), xtc_probability: 0.2, ..sampled },
+        ];
+        let read = |prompt: &[u32], parameters: &GenerateParameters| {
+            let mut events: Vec<GenerationEvent> = model
+                .generate(prompt.to_vec(), parameters)
+                .expect("accepted")
+                .collect::<Result<_, _>>()
+                .expect("no error");
+            let Some(GenerationEvent::Info(info)) = events.pop() else { panic!("no end") };
+            (events, info)
+        };
+        let (mut drafted, mut accepted) = (0, 0);
+        for prompt in &prompts {
+            for parameters in &parameters {
+                let (expected, plain) = read(prompt, parameters);
+                assert_eq!((plain.drafted_tokens, plain.accepted_tokens), (0, 0));
+                // Afresh, and from the cache.
+                model.clear_cache().expect("alive");
+                for _ in 0..2 {
+                    let (events, info) = read(prompt, &parameters.clone().with_prompt_lookup(6));
+                    assert_eq!(events, expected);
+                    assert_eq!(info.finish_reason, plain.finish_reason);
+                    assert_eq!(info.generated_tokens, plain.generated_tokens);
+                    assert!(info.accepted_tokens <= info.drafted_tokens.min(info.generated_tokens));
+                    drafted += info.drafted_tokens as u64;
+                    accepted += info.accepted_tokens as u64;
+                }
+            }
+        }
+        let counted = model.performance().tokens;
+        assert_eq!((counted.drafted, counted.accepted), (drafted, accepted));
+    }
+    // With itself for a draft model, every guess of a greedy answer is right.
+    let draft = nano().directory().map(std::path::Path::to_path_buf);
+    let drafting = load(&LoadOptions::default().with_draft_model(draft));
+    for prompt in prompts(&drafting) {
+        let mut info = None;
+        let answer: Vec<u32> = drafting
+            .generate_tokens(prompt.clone(), &greedy(40))
+            .expect("accepted")
+            .filter_map(|event| match event.expect("no error") {
+                TokenEvent::Token { id, .. } => Some(id),
+                TokenEvent::Info(numbers) => {
+                    info = Some(numbers);
+                    None
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(answer, tokens(&nano(), &prompt, &greedy(40)).0);
+        let info = info.expect("numbers");
+        assert_eq!(info.accepted_tokens, info.drafted_tokens);
+    }
+    // What is held to a form is not guessed.
+    let model = nano();
+    let parameters =
+        GenerateParameters::greedy().with_constraint(Constraint::regex("(ab){20}")).with_prompt_lookup(8);
+    let prompt = model.encode("ababab").expect("encoded");
+    let (text, info) =
+        model.generate(prompt, &parameters).and_then(|stream| stream.collect_text()).expect("an answer");
+    assert_eq!(text, "ab".repeat(20));
+    assert_eq!(info.expect("numbers").drafted_tokens, 0);
 }
 
 #[test]

@@ -82,6 +82,12 @@ impl CacheLayout {
     pub fn has_state(&self) -> bool {
         self.state_bytes > 0
     }
+
+    /// Whether a sequence can be cut back to fewer tokens, as guesses that turn out wrong require. Keys and values can;
+    /// state that has taken a token in cannot forget it.
+    pub fn can_rewind(&self) -> bool {
+        !self.has_state()
+    }
 }
 
 /// How much of the caches to allocate.

@@ -62,6 +62,8 @@ struct Pending<B: Backend> {
     wants: Vec<Want>,
     /// Rows of each sequence.
     rows: Vec<usize>,
+    /// The guesses of the sequences that have some to be checked, one after another.
+    guesses: Vec<u32>,
     results: Results<B>,
     hidden: Option<B::Tensor>,
 }
@@ -308,7 +310,8 @@ impl<B: Backend> Decoder<B> {
             return Err(ModelError::Step { problem });
         }
         for (slot, want) in batch.slots().iter().zip(batch.wants()) {
-            if *want == Want::Sample && self.slots[*slot as usize].sampler.is_none() {
+            let draws = matches!(want, Want::Sample | Want::Verify);
+            if draws && self.slots[*slot as usize].sampler.is_none() {
                 return Err(ModelError::Step { problem: format!("slot {slot} has no sampler") });
             }
         }
@@ -343,7 +346,8 @@ impl<B: Backend> Decoder<B> {
                     samplers.extend(by_slot[*slot as usize].take());
                     slots.push(*slot);
                 }
-                Want::Logits(_) => return Ok(None),
+                // How many tokens guesses give is for the host to see.
+                Want::Verify | Want::Logits(_) => return Ok(None),
                 _ => {}
             }
         }
@@ -366,6 +370,26 @@ impl<B: Backend> Decoder<B> {
         let sampled = slot.sampler.as_mut()?.sample(logits, scratch)?;
         slot.last = sampled.token;
         Some(sampled)
+    }
+
+    /// Draws tokens on the host, one after each row, as long as they are those that were guessed.
+    fn verify(
+        slot: &mut Slot,
+        guesses: &[u32],
+        logits: &mut [f32],
+        vocab: usize,
+        scratch: &mut Scratch,
+    ) -> Vec<Option<Sampled>> {
+        let mut drawn = Vec::with_capacity(guesses.len() + 1);
+        for (row, logits) in logits.chunks_exact_mut(vocab.max(1)).enumerate() {
+            let sampled = Self::draw_from(slot, logits, scratch);
+            let token = sampled.as_ref().map(|sampled| sampled.token);
+            drawn.push(sampled);
+            if token.is_none() || token != guesses.get(row).copied() {
+                break;
+            }
+        }
+        drawn
     }
 
     fn slot(&mut self, slot: usize) -> Result<&mut Slot> {
@@ -466,6 +490,13 @@ fn run_block<'p, B: Backend>(
         Some(scale) => backend.mul(&y, scale)?,
         None => y,
     }))
+}
+
+/// The guesses in a batch, sequence by sequence.
+fn guesses(batch: &Batch) -> Vec<u32> {
+    let rows = batch.query_starts().windows(2).zip(batch.wants());
+    let verified = rows.filter(|(_, want)| **want == Want::Verify).map(|(rows, _)| rows);
+    verified.flat_map(|rows| &batch.tokens()[rows[0] as usize + 1..rows[1] as usize]).copied().collect()
 }
 
 impl<B: Backend> LanguageModel for Decoder<B> {
@@ -573,6 +604,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
                 .map(|slot| (slot, self.slots[slot].epoch))
                 .collect(),
             wants: batch.wants().to_vec(),
+            guesses: guesses(&batch),
             rows: batch.query_starts().windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect(),
             results,
             hidden,
@@ -587,7 +619,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             let problem = format!("{id:?} is to be finished, the oldest step is {oldest:?}");
             return Err(ModelError::Step { problem });
         };
-        let Pending { slots, wants, rows, results, hidden, .. } = step;
+        let Pending { slots, wants, rows, guesses, results, hidden, .. } = step;
         let width = self.spec.hidden_size;
         let hidden = hidden.map(|hidden| self.backend.read(&hidden)).transpose()?.unwrap_or_default();
         let mut hidden = hidden.as_slice();
@@ -597,7 +629,9 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             Output::Hidden(own.to_vec())
         };
         let count = |want: &Want, rows: usize| match want {
-            Want::Logits(pippin_tensor::LogitRows::All) | Want::Hidden(pippin_tensor::LogitRows::All) => rows,
+            Want::Verify
+            | Want::Logits(pippin_tensor::LogitRows::All)
+            | Want::Hidden(pippin_tensor::LogitRows::All) => rows,
             _ => 1,
         };
         match results {
@@ -633,6 +667,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             Results::Logits(logits) => {
                 let vocab = self.spec.vocab_size;
                 let backend = Arc::clone(&self.backend);
+                let mut guesses = guesses.as_slice();
                 let mut split = |mut values: &mut [f32]| {
                     let outputs = slots.iter().zip(&wants).zip(&rows).map(|(((slot, _), want), rows)| {
                         let rows = count(want, *rows);
@@ -646,6 +681,12 @@ impl<B: Backend> LanguageModel for Decoder<B> {
                             Want::Sample => {
                                 let slot = &mut self.slots[*slot];
                                 Output::Sampled(Self::draw_from(slot, take(), &mut self.scratch))
+                            }
+                            Want::Verify => {
+                                let (own, rest) = guesses.split_at((rows - 1).min(guesses.len()));
+                                guesses = rest;
+                                let slot = &mut self.slots[*slot];
+                                Output::Verified(Self::verify(slot, own, take(), vocab, &mut self.scratch))
                             }
                             Want::Logits(_) => {
                                 Output::Logits(Logits { rows, vocab, values: take().to_vec() })

@@ -120,7 +120,8 @@ pub struct Submitted {
     /// What [`LanguageModel::finish`] is asked for.
     pub id: StepId,
     /// Whether a step may follow that begins with the tokens drawn in this one
-    /// ([`Input::Sampled`](pippin_tensor::Input::Sampled)) before this one is finished.
+    /// ([`Input::Sampled`](pippin_tensor::Input::Sampled)) before this one is finished. Never where it has guesses to
+    /// check ([`Want::Verify`](pippin_tensor::Want::Verify)).
     pub feeds: bool,
 }
 
@@ -131,6 +132,9 @@ pub enum Output {
     Nothing,
     /// The drawn token; `None` when the logits held a NaN or no finite maximum.
     Sampled(Option<Sampled>),
+    /// The tokens drawn after each row, as far as the rows were the right ones: one at least. `None` comes last, where the
+    /// logits held a NaN or no finite maximum.
+    Verified(Vec<Option<Sampled>>),
     /// Logits of the last row, or of all.
     Logits(Logits),
     /// The representation of the last row, or of all: `hidden_size` numbers for each.

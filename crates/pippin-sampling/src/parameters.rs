@@ -24,6 +24,9 @@ impl ParameterError {
     }
 }
 
+/// The most tokens that may be guessed ahead at once: more are hardly ever right.
+const MAX_GUESSES: usize = 32;
+
 type Result<T> = std::result::Result<T, ParameterError>;
 
 /// How to generate: sampling, penalties, limits.
@@ -94,6 +97,13 @@ pub struct GenerateParameters {
     pub logprobs: bool,
     /// Reports so many of the likeliest tokens for each token, with their log-probabilities; at most 20. It needs `logprobs`.
     pub top_logprobs: usize,
+    /// The most tokens that are guessed ahead at once from what the prompt and the answer so far repeat; at most 32. The answer
+    /// is the same, and comes faster where it repeats much: engines compute guesses only where that has been worth
+    /// it. 0 is off.
+    pub prompt_lookup: usize,
+    /// The most tokens that a draft model guesses ahead at once, where the model was loaded with one; at most 32, and 0 is off.
+    /// The answer is the same.
+    pub draft_tokens: usize,
     /// What the answer must look like. It ends where that is complete.
     pub constraint: Option<Constraint>,
     /// A marker of special tokens after which the constraint holds; what comes before is free. An empty text: it holds at once.
@@ -172,6 +182,8 @@ impl Default for GenerateParameters {
             min_tokens: 0,
             logprobs: false,
             top_logprobs: 0,
+            prompt_lookup: 0,
+            draft_tokens: 4,
             constraint: None,
             constraint_after: None,
             thinking_budget: None,
@@ -218,6 +230,11 @@ impl GenerateParameters {
         }
         if self.min_tokens_to_keep == 0 {
             return Err(ParameterError::new("min_tokens_to_keep", 0, "1 or more"));
+        }
+        for (field, tokens) in [("prompt_lookup", self.prompt_lookup), ("draft_tokens", self.draft_tokens)] {
+            if tokens > MAX_GUESSES {
+                return Err(ParameterError::new(field, tokens, "between 0 and 32"));
+            }
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(ParameterError::new("stop", "\"\"", "a text that is not empty"));
@@ -401,6 +418,20 @@ impl GenerateParameters {
         self
     }
 
+    /// Guesses up to so many tokens ahead from what repeats; 0: none.
+    #[must_use]
+    pub fn with_prompt_lookup(mut self, prompt_lookup: usize) -> Self {
+        self.prompt_lookup = prompt_lookup;
+        self
+    }
+
+    /// Has a draft model guess up to so many tokens ahead; 0: none.
+    #[must_use]
+    pub fn with_draft_tokens(mut self, draft_tokens: usize) -> Self {
+        self.draft_tokens = draft_tokens;
+        self
+    }
+
     /// With a constraint on what the answer looks like.
     #[must_use]
     pub fn with_constraint(mut self, constraint: impl Into<Option<Constraint>>) -> Self {
@@ -466,6 +497,8 @@ mod tests {
             ("frequency_penalty", |p| p.frequency_penalty = Some(f32::NAN)),
             ("logit_bias", |p| p.logit_bias = BTreeMap::from([(3, f32::NAN)])),
             ("min_tokens_to_keep", |p| p.min_tokens_to_keep = 0),
+            ("prompt_lookup", |p| p.prompt_lookup = 33),
+            ("draft_tokens", |p| p.draft_tokens = 33),
             ("stop", |p| p.stop = vec!["ok".into(), String::new()]),
             ("min_tokens", |p| (p.max_tokens, p.min_tokens) = (Some(4), 5)),
             ("top_logprobs", |p| p.top_logprobs = 1),
@@ -537,6 +570,8 @@ mod tests {
             .with_min_tokens(11)
             .with_logprobs(true)
             .with_top_logprobs(12)
+            .with_prompt_lookup(10)
+            .with_draft_tokens(11)
             .with_constraint(Constraint::JsonObject)
             .with_constraint_after("</think>")
             .with_thinking_budget(13)
@@ -566,6 +601,8 @@ mod tests {
             min_tokens: 11,
             logprobs: true,
             top_logprobs: 12,
+            prompt_lookup: 10,
+            draft_tokens: 11,
             constraint: Some(Constraint::JsonObject),
             constraint_after: Some("</think>".to_owned()),
             thinking_budget: Some(13),

@@ -119,7 +119,7 @@ fn page(shared: &Shared) -> String {
 
 type OfModel = fn(&ModelPerformance) -> u64;
 
-const MODEL_METRICS: [(&str, &str, &str, OfModel); 4] = [
+const MODEL_METRICS: [(&str, &str, &str, OfModel); 6] = [
     ("pippin_requests_running", "gauge", "Answers that have not ended.", |model| model.requests.running),
     ("pippin_prompt_tokens_total", "counter", "Tokens of prompts.", |model| model.tokens.prompt),
     (
@@ -129,6 +129,15 @@ const MODEL_METRICS: [(&str, &str, &str, OfModel); 4] = [
         |model| model.tokens.cached,
     ),
     ("pippin_generated_tokens_total", "counter", "Tokens of answers.", |model| model.tokens.generated),
+    (
+        "pippin_drafted_tokens_total",
+        "counter",
+        "Tokens that were guessed ahead and computed, right or wrong.",
+        |model| model.tokens.drafted,
+    ),
+    ("pippin_accepted_tokens_total", "counter", "Tokens that were guessed ahead and right.", |model| {
+        model.tokens.accepted
+    }),
 ];
 
 type OfOccupancy = fn(&Occupancy) -> f64;

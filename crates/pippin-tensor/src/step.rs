@@ -21,6 +21,10 @@ pub enum Want {
     Nothing,
     /// The next token, drawn by the sampler of its slot.
     Sample,
+    /// The tokens after the first row, which are guesses, checked: after each row, in order, the sampler of the slot draws
+    /// a token, until one is not the token of the next row. What is drawn is what it would be one row at a time; the rows
+    /// after the last draw hold tokens that the sequence does not have.
+    Verify,
     /// Logits.
     Logits(LogitRows),
     /// What the last layer's norm returns: the representation of a text.
@@ -204,7 +208,7 @@ impl Batch {
         match sequence.want {
             Want::Nothing => {}
             Want::Sample | Want::Logits(LogitRows::Last) => self.head_rows.extend(last),
-            Want::Logits(LogitRows::All) => self.head_rows.extend(all),
+            Want::Verify | Want::Logits(LogitRows::All) => self.head_rows.extend(all),
             Want::Hidden(LogitRows::Last) => self.hidden_rows.extend(last),
             Want::Hidden(LogitRows::All) => self.hidden_rows.extend(all),
         }

@@ -19,14 +19,17 @@ use crate::settings::{ChatSettings, Mode, RunSettings, with_system};
 
 /// Runs in the mode that was decided on.
 pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt) -> Result<()> {
-    let RunSettings { model, load, mut parameters, chat, form, mode, stats, detail, hint, config, yes } =
-        settings;
+    let RunSettings { model, draft_model, mut load, mut parameters, chat, form, mode, stats, .. } = settings;
+    let RunSettings { detail, hint, config, yes, .. } = settings;
     if let Some(hint) = hint {
         output::hint(&hint);
     }
     // Inputs are read before the model is loaded: whoever mistyped a file name should not wait for that.
     let download = if yes { Download::Agreed } else { Download::Ask };
     let model = model::find(&model, &config, download)?;
+    if let Some(draft) = draft_model {
+        load.draft_model = Some(model::locate(&draft, &config, download)?.directory);
+    }
     let chat = Conversation::read(chat)?;
     parameters.constraint = form.read()?;
     match mode {
@@ -37,11 +40,13 @@ pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt
             if let Request::Chat(input) = &request {
                 tell_of_tools(input, loaded.container.processor(), &loaded.container.name());
             }
+            tell_of_guesses(&parameters, &loaded.container);
             let parameters = detail.ask(&parameters);
             once(&loaded, &request, &parameters, json.then_some(detail), stats, interrupt)
         }
         Mode::Interactive { history } => {
             let loaded = model::keep(&model, &load, &config, is_verbose)?;
+            tell_of_guesses(&parameters, &loaded.container);
             interrupt.set_interactive();
             repl::run(loaded.container, chat, parameters, stats, history, interrupt)
         }
@@ -49,6 +54,7 @@ pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt
             let lines = source.open()?;
             let concurrency = load.max_sequences;
             let loaded = model::keep(&model, &load, &config, is_verbose)?;
+            tell_of_guesses(&parameters, &loaded.container);
             batch::run(&loaded.container, &chat, &detail.ask(&parameters), lines, concurrency, detail, stats)
         }
     }
@@ -194,6 +200,16 @@ pub(super) fn tell_of_tools(input: &ChatInput, processor: &TextProcessor, model:
     }
 }
 
+/// Says so when guesses were asked for and the model cannot take one back.
+fn tell_of_guesses(parameters: &GenerateParameters, model: &ModelContainer) {
+    if parameters.prompt_lookup > 0 && !model.info().cache.can_rewind() {
+        output::warning(&format!(
+            "{} keeps recurrent state, which cannot be cut back: --prompt-lookup has no effect",
+            model.name()
+        ));
+    }
+}
+
 /// Answers a request on standard output.
 fn once(
     loaded: &Loaded,
@@ -272,6 +288,8 @@ struct Usage {
     prompt_tokens: usize,
     cached_tokens: usize,
     generated_tokens: usize,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
 }
 
 #[derive(Serialize)]
@@ -302,6 +320,8 @@ impl Answer {
                 prompt_tokens: info.prompt_tokens,
                 cached_tokens: info.cached_tokens,
                 generated_tokens: info.generated_tokens,
+                drafted_tokens: info.drafted_tokens,
+                accepted_tokens: info.accepted_tokens,
             },
             timings: Timings {
                 load_s: loaded.time.as_secs_f64(),

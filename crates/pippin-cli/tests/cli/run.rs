@@ -284,3 +284,25 @@ fn an_answer_has_the_form_that_is_asked_for() {
     let outcome = pippin(&["run", "x", "--json-object", "--regex", "a"]);
     assert_eq!(outcome.code, Some(2), "{outcome:?}");
 }
+
+#[test]
+fn guesses_change_no_answer() {
+    let text = "Once upon a time there was a fox who lived near a river. ".repeat(4);
+    let ask = |flags: &[&str]| {
+        let base = ["run", "--raw", "--temp", "0", "--max-tokens", "40", "--json", "pippin-nano", &text];
+        pippin(&[&base[..], flags].concat()).json()
+    };
+    let expected = ask(&[]);
+    assert_eq!(expected["usage"]["drafted_tokens"], 0);
+    for flags in [&["--prompt-lookup"][..], &["--prompt-lookup=3"], &["--draft-model", "pippin-nano"]] {
+        let answer = ask(flags);
+        assert_eq!(answer["text"], expected["text"], "{flags:?}");
+        assert!(answer["usage"]["drafted_tokens"].as_u64() > Some(0), "{flags:?}");
+        assert!(answer["usage"]["accepted_tokens"].as_u64() <= answer["usage"]["drafted_tokens"].as_u64());
+    }
+    // What cannot guess is refused before anything is asked.
+    let other = TinyModel::new();
+    pippin(&["run", "--draft-model", other.write(), "pippin-nano", "Hello!"])
+        .fails(4, &["cannot be the draft model", "its vocabulary is another one"])
+        .hints("--prompt-lookup");
+}

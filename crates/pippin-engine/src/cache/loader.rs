@@ -146,7 +146,7 @@ impl ModelLoader for LocalLoader {
     ) -> Result<LoadPlan> {
         let folder = self.resolver().locate(configuration)?.directory;
         let options = LoadOptions { memory_budget: Some(budget), ..options.clone() };
-        let plan = MemoryPlan::new(&pippin_models::describe(&folder)?, &options)?;
+        let plan = MemoryPlan::of_folder(&folder, &options)?;
         Ok(LoadPlan { directory: Some(folder), options: plan.options(&options), estimate: plan.memory })
     }
 

@@ -87,6 +87,9 @@ impl Scheduler {
         let (computed, slot) = (sequence.computed, sequence.slot);
         let snapshot = self.last_snapshot(sequence);
         let pages = sequence.suspended();
+        if let Some(draft) = &mut self.draft {
+            draft.leave(slot, true);
+        }
         if sequence.is_score() {
             self.store.release(pages);
         } else {
@@ -104,6 +107,9 @@ impl Scheduler {
                 if sequence.has_failed() {
                     // Nobody should go on where something has gone wrong.
                     let computed = sequence.computed;
+                    if let Some(draft) = &mut self.draft {
+                        draft.leave(sequence.slot, false);
+                    }
                     self.store.release_slot(sequence.slot);
                     self.store.release(sequence.suspended());
                     self.store.forget(&sequence.tokens[..computed]);

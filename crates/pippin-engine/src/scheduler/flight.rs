@@ -1,5 +1,7 @@
 //! Steps on their way: handed to the device, and not finished yet.
 
+use std::time::Instant;
+
 use pippin_models::{ModelError, Output, SlotEdit, StepId};
 use pippin_tensor::{Batch, LogitRows, SequenceRows, TensorError, Want};
 
@@ -15,6 +17,15 @@ pub(super) struct Flight {
     /// Whether the next step may begin with the tokens drawn in this one before they are known.
     pub(super) feeds: bool,
     pub(super) parts: Vec<Part>,
+    begun: Instant,
+}
+
+impl Flight {
+    /// The rows of a step that only goes on with answers, `None` where prompts are read or scored.
+    fn decoding_rows(&self) -> Option<usize> {
+        let decodes = |part: &Part| part.want == Want::Verify || (part.want, part.rows) == (Want::Sample, 1);
+        self.parts.iter().all(decodes).then(|| self.parts.iter().map(|part| part.rows).sum())
+    }
 }
 
 impl Scheduler {
@@ -53,6 +64,7 @@ impl Scheduler {
     }
 
     fn hand_over(&mut self, parts: &[Part]) -> Result<Flight, ModelError> {
+        let begun = Instant::now();
         let places = self.places();
         let mut batch = Batch::new(&self.step_limits);
         for part in parts {
@@ -63,11 +75,13 @@ impl Scheduler {
         }
         let submitted = self.model.submit(batch)?;
         for part in parts {
-            self.running[places[part.slot]].launched(part.rows);
+            self.running[places[part.slot]].launched(part.rows, part.want);
             let snapshot = part.snapshot.map(|to| SlotEdit::Copy { from: part.slot, to });
             self.edits.extend(snapshot);
         }
-        Ok(Flight { id: submitted.id, feeds: submitted.feeds, parts: parts.to_vec() })
+        // How long a sequence with guesses is by then is not known before they are checked.
+        let feeds = submitted.feeds && parts.iter().all(|part| part.want != Want::Verify);
+        Ok(Flight { id: submitted.id, feeds, parts: parts.to_vec(), begun })
     }
 
     /// Waits for the oldest step on its way, if there is one, and takes what it has computed.
@@ -75,6 +89,12 @@ impl Scheduler {
         let Some(flight) = self.flights.pop_front() else { return };
         match self.outputs(&flight) {
             Ok(outputs) => {
+                let now = Instant::now();
+                let last = self.finished.replace(now);
+                if let Some(rows) = flight.decoding_rows() {
+                    let begun = last.map_or(flight.begun, |last| last.max(flight.begun));
+                    self.times.record(rows, now.saturating_duration_since(begun));
+                }
                 let places = self.places();
                 for (part, output) in flight.parts.into_iter().zip(outputs) {
                     self.land(places[part.slot], part, output);
@@ -105,6 +125,7 @@ impl Scheduler {
         let outputs = self.model.finish(flight.id)?;
         let is_wanted = |(part, output): (&Part, &Output)| match (part.want, output) {
             (Want::Nothing, Output::Nothing) | (Want::Sample, Output::Sampled(_)) => true,
+            (Want::Verify, Output::Verified(drawn)) => (1..=part.rows).contains(&drawn.len()),
             (Want::Logits(LogitRows::All), Output::Logits(logits)) => logits.rows == part.rows,
             _ => false,
         };
@@ -118,10 +139,14 @@ impl Scheduler {
     /// Takes what a step has computed for one of its sequences.
     fn land(&mut self, index: usize, part: Part, output: Output) {
         let sequence = &mut self.running[index];
-        sequence.landed(part.rows);
+        match &output {
+            Output::Verified(drawn) => sequence.landed(drawn.len()),
+            _ => sequence.landed(part.rows),
+        }
         match output {
             Output::Nothing | Output::Hidden(_) => {}
             Output::Sampled(sampled) => self.edits.extend(sequence.advance(sampled)),
+            Output::Verified(drawn) => self.edits.extend(sequence.verified(drawn)),
             Output::Logits(logits) => sequence.scored(&logits),
         }
         let computed = sequence.computed;

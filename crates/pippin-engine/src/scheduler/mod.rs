@@ -20,6 +20,11 @@
 //! either, the youngest running sequence of the lowest priority makes way and is resumed later. Since a row's result depends neither on its
 //! neighbours nor on how a prompt was cut, none of this shows in the output.
 //!
+//! # Guesses
+//!
+//! Where it pays, the row of a sequence is followed by rows with what may come next, and one step gives as many tokens as were
+//! guessed right ([`speculate`]). What was guessed wrong is as if it had never been computed.
+//!
 //! # Failures
 //!
 //! When a step fails, its sequences are tried again one by one, and the one at fault fails alone ([`recover`]).
@@ -30,6 +35,7 @@ mod measure;
 mod plan;
 mod recover;
 mod sequence;
+mod speculate;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -46,6 +52,7 @@ use pippin_tensor::StepLimits;
 use crate::Result;
 use crate::kv::Store;
 use crate::measure::Workload;
+use crate::speculation::{DraftModel, StepTimes};
 use flight::Flight;
 pub(crate) use plan::MAX_SCORE_LOGITS;
 use sequence::Sequence;
@@ -88,6 +95,11 @@ pub(crate) struct Scheduler {
     flights: VecDeque<Flight>,
     /// How much of the cache is in use, for whoever looks from outside: the bits of a share from 0 to 1.
     cache_use: Arc<AtomicU64>,
+    /// When the last of them was finished.
+    finished: Option<Instant>,
+    times: StepTimes,
+    /// What guesses tokens where a request wants it, if there is one.
+    draft: Option<DraftModel>,
 }
 
 impl Scheduler {
@@ -107,7 +119,16 @@ impl Scheduler {
             running: Vec::new(),
             flights: VecDeque::new(),
             cache_use: Arc::default(),
+            finished: None,
+            times: StepTimes::default(),
+            draft: None,
         }
+    }
+
+    /// With a draft model, whose caches have slots for all running sequences.
+    pub(crate) fn with_draft(mut self, draft: Option<DraftModel>) -> Self {
+        self.draft = draft;
+        self
     }
 
     /// Where it says how much of the cache is in use: the bits of a share from 0 to 1, as of the last step.
@@ -117,7 +138,8 @@ impl Scheduler {
 
     /// Puts a request in the queue. Its tokens have been checked against vocabulary and context.
     pub(crate) fn submit(&mut self, request: Request) {
-        self.queue(Sequence::answer(request, self.limits.context));
+        let can_draft = self.draft.is_some() && self.model.info().cache.can_rewind();
+        self.queue(Sequence::answer(request, self.limits.context, can_draft));
     }
 
     /// Puts a job in the queue.
@@ -135,6 +157,7 @@ impl Scheduler {
     /// Gives up what finished sequences have left behind.
     pub(crate) fn clear_cache(&mut self) {
         self.store.clear();
+        self.draft.iter_mut().for_each(DraftModel::clear);
     }
 
     /// Whether there is nothing to do.

@@ -2,7 +2,8 @@
 //!
 //! One row of everyone who is writing, and of prompts as many rows as the engine's budget allows. The prompt with the
 //! least left goes first among those of the highest priority, so that a short one does not wait for a long one; but none is
-//! passed over more than [`PATIENCE`] times in a row, whatever the others' priority, so that none is put off for ever.
+//! passed over more than [`PATIENCE`] times in a row, whatever the others' priority, so that none is put off for ever. Guesses
+//! come last: they have what nobody else wants.
 
 use pippin_tensor::Want;
 
@@ -67,6 +68,7 @@ impl Scheduler {
                     sequence.waited = if is_served { 0 } else { sequence.waited + 1 };
                 }
                 if !parts.is_empty() {
+                    self.speculate(&mut parts);
                     return parts;
                 }
             }

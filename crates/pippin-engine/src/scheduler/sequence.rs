@@ -10,8 +10,15 @@ use pippin_text::StopTokens;
 use crate::channel::Sender;
 use crate::kv::Pages;
 use crate::places::Place;
+use crate::speculation::{Drafted, PromptLookup};
 use crate::steering::{Next, Steering};
 use crate::{EngineError, FinishReason, GenerateParameters, Result};
+
+/// The most guesses that a request may ask for.
+const MAX_GUESSES: usize = 32;
+
+/// For how many steps guesses that were not worth it are not waited for.
+const PATIENCE: usize = 32;
 
 /// A request as the scheduler takes it.
 #[derive(Debug)]
@@ -21,6 +28,8 @@ pub(crate) struct Request {
     pub(crate) parameters: Arc<GenerateParameters>,
     /// What decides beside the model which tokens come.
     pub(crate) steering: Box<Steering>,
+    /// What guesses tokens ahead.
+    pub(crate) lookup: Option<Box<PromptLookup>>,
     pub(crate) stop: Arc<StopTokens>,
     /// Tokens that XTC never removes.
     pub(crate) protected: Arc<[u32]>,
@@ -44,7 +53,8 @@ pub(crate) struct ScoreRequest {
     pub(crate) place: Place,
 }
 
-/// What a request hears back, in this order: `Started`, any number of `Token`s, and `Finished` or `Failed`.
+/// What a request hears back, in this order: `Started`, any number of `Token`s, with `Guessed` before those of a step that had
+/// guesses to check, and `Finished` or `Failed`.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The first step is about to run.
@@ -59,6 +69,11 @@ pub(crate) enum Event {
         logprob: Option<f32>,
         top_logprobs: Vec<TokenLogprob>,
         at: Instant,
+    },
+    /// So many tokens were guessed ahead, of which so many are right.
+    Guessed {
+        tokens: usize,
+        right: usize,
     },
     Finished {
         reason: FinishReason,
@@ -82,6 +97,8 @@ pub(super) struct Sequence {
     drawn: usize,
     /// Steps on their way that it is part of.
     pub(super) flying: usize,
+    /// The last token and what may follow it, while that is checked; otherwise nothing.
+    guessed: Vec<u32>,
     pub(super) pages: Pages,
     /// Its place on the device, while it runs.
     pub(super) slot: usize,
@@ -118,6 +135,11 @@ struct Answer {
     /// With a seed, so that it can be resumed.
     parameters: Arc<GenerateParameters>,
     steering: Box<Steering>,
+    lookup: Option<Box<PromptLookup>>,
+    /// The most tokens that a draft model guesses ahead.
+    draft: usize,
+    /// Steps in which guesses are not waited for, because they were not worth it.
+    patience: usize,
     protected: Arc<[u32]>,
     /// The length at which it ends.
     limit: usize,
@@ -136,6 +158,12 @@ struct Score {
 }
 
 impl Answer {
+    /// Whether the token on its way is waited for, because what follows it can probably be guessed.
+    fn waits_for_guesses(&self) -> bool {
+        let is_confident = self.lookup.as_ref().is_some_and(|lookup| lookup.is_confident());
+        self.patience == 0 && (is_confident || self.draft > 0)
+    }
+
     fn send(&self, event: Event) {
         if self.events.send(event).is_err() {
             self.cancelled.store(true, Ordering::Relaxed);
@@ -145,17 +173,28 @@ impl Answer {
 
 impl Sequence {
     /// A prompt to be answered.
-    pub(super) fn answer(request: Request, context: usize) -> Self {
-        let Request { tokens, mut parameters, steering, stop, protected, events, cancelled, deadline, place } =
-            request;
+    pub(super) fn answer(request: Request, context: usize, can_draft: bool) -> Self {
+        let Request { tokens, mut parameters, steering, lookup, stop, protected, .. } = request;
+        let Request { events, cancelled, deadline, place, .. } = request;
         let priority = parameters.priority;
         if parameters.seed.is_none() {
             Arc::make_mut(&mut parameters).seed = Some(random_seed());
         }
         let limit =
             parameters.max_tokens.map_or(context, |max| tokens.len().saturating_add(max).min(context));
-        let answer =
-            Answer { parameters, steering, protected, limit, stop, events, cancelled, has_started: false };
+        let answer = Answer {
+            draft: if can_draft { parameters.draft_tokens } else { 0 },
+            parameters,
+            steering,
+            lookup,
+            patience: 0,
+            protected,
+            limit,
+            stop,
+            events,
+            cancelled,
+            has_started: false,
+        };
         Self { priority, deadline, ..Self::new(tokens, place, Work::Answer(answer)) }
     }
 
@@ -180,6 +219,7 @@ impl Sequence {
             submitted: 0,
             drawn: 0,
             flying: 0,
+            guessed: Vec::new(),
             pages: Pages::new(),
             slot: usize::MAX,
             published: 0,
@@ -212,6 +252,7 @@ impl Sequence {
     /// Gives up its place; what was computed is no longer its own.
     pub(super) fn suspended(&mut self) -> Pages {
         (self.computed, self.submitted, self.drawn, self.slot) = (0, 0, 0, usize::MAX);
+        self.guessed.clear();
         if let Work::Score(score) = &mut self.work {
             score.scores.clear();
         }
@@ -233,6 +274,8 @@ impl Sequence {
             Work::Answer(answer) if self.tokens.len() + self.drawn >= answer.limit => return 0,
             // Which tokens may come next is known when the last one is.
             Work::Answer(answer) if !answer.steering.is_known(self.drawn) => return 0,
+            // So is what may follow it.
+            Work::Answer(answer) if self.drawn > 0 && answer.waits_for_guesses() => return 0,
             Work::Answer(_) => self.tokens.len() + self.drawn,
         };
         length.saturating_sub(self.submitted)
@@ -240,6 +283,9 @@ impl Sequence {
 
     /// The next tokens to compute, so many of the missing ones.
     pub(super) fn input(&self, rows: usize) -> Input<'_> {
+        if !self.guessed.is_empty() {
+            return Input::Tokens(&self.guessed);
+        }
         match self.tokens.get(self.submitted..self.submitted + rows) {
             Some(tokens) => Input::Tokens(tokens),
             None => Input::Sampled,
@@ -258,14 +304,56 @@ impl Sequence {
         }
     }
 
+    /// What may follow the last token, with the chance of each to be right. Nothing where that token is not known yet.
+    pub(super) fn guess(&self) -> Option<impl Iterator<Item = (u32, f32)>> {
+        let Work::Answer(Answer { lookup: Some(lookup), .. }) = &self.work else { return None };
+        Some(lookup.guess(&self.tokens, self.room_for_guesses()?))
+    }
+
+    /// What a draft model is asked to go on with, unless what repeats promises more.
+    pub(super) fn drafted(&self) -> Option<Drafted<'_>> {
+        let Work::Answer(answer) = &self.work else { return None };
+        let is_confident = answer.lookup.as_ref().is_some_and(|lookup| lookup.is_confident());
+        let most = self.room_for_guesses()?.min(answer.draft);
+        (most > 0 && !is_confident).then_some(Drafted { slot: self.slot, tokens: &self.tokens, most })
+    }
+
+    /// How many guesses can follow the last token, if that is known: after the last guess a token is drawn, and the same tokens
+    /// must be allowed after each.
+    fn room_for_guesses(&self) -> Option<usize> {
+        let Work::Answer(answer) = &self.work else { return None };
+        if self.drawn > 0 || self.submitted + 1 != self.tokens.len() {
+            return None;
+        }
+        let most = answer.limit.saturating_sub(self.tokens.len() + 1).min(MAX_GUESSES);
+        (0..=most).rev().find(|guesses| answer.steering.is_known(*guesses))
+    }
+
+    /// Decides what of it is computed with the last token: nothing, if it was not worth it.
+    pub(super) fn set_guess(&mut self, guess: impl Iterator<Item = u32>) {
+        self.guessed.clear();
+        self.guessed.extend(self.tokens.last());
+        self.guessed.extend(guess);
+        let is_worth_it = self.guessed.len() > 1;
+        if !is_worth_it {
+            self.guessed.clear();
+        }
+        if let Work::Answer(answer) = &mut self.work {
+            answer.patience = if is_worth_it { 0 } else { PATIENCE };
+        }
+    }
+
     /// The next tokens are on their way.
-    pub(super) fn launched(&mut self, rows: usize) {
-        self.drawn += usize::from(self.want(rows) == Want::Sample);
+    pub(super) fn launched(&mut self, rows: usize, want: Want) {
+        self.drawn += usize::from(matches!(want, Want::Sample | Want::Verify));
+        if let Work::Answer(answer) = &mut self.work {
+            answer.patience = answer.patience.saturating_sub(1);
+        }
         self.submitted += rows;
         self.flying += 1;
     }
 
-    /// A step with so many of its tokens is finished; what was wanted of it follows.
+    /// A step is finished, in which so many of its tokens were computed; what was wanted of it follows.
     pub(super) fn landed(&mut self, rows: usize) {
         self.computed += rows;
         self.flying -= 1;
@@ -279,13 +367,34 @@ impl Sequence {
 
     /// Takes the token that was drawn after what is computed. Returns the change to its slot before the next one can be drawn.
     pub(super) fn advance(&mut self, sampled: Option<Sampled>) -> Option<SlotEdit> {
+        self.drawn -= 1;
         let has_changed = self.take(sampled);
+        if has_changed && !self.has_ended { self.mask() } else { None }
+    }
+
+    /// Takes the tokens that were drawn after the last one and the guesses that were right. What was computed beyond them
+    /// is forgotten. Returns the change to its slot before the next one can be drawn.
+    pub(super) fn verified(&mut self, drawn: Vec<Option<Sampled>>) -> Option<SlotEdit> {
+        self.drawn -= 1;
+        if let (Work::Answer(answer), false) = (&self.work, self.has_ended) {
+            let (tokens, right) = (self.guessed.len().saturating_sub(1), drawn.len().saturating_sub(1));
+            answer.send(Event::Guessed { tokens, right });
+        }
+        let mut has_changed = false;
+        for sampled in drawn {
+            has_changed |= self.take(sampled);
+            if self.has_ended {
+                break;
+            }
+        }
+        self.computed = self.computed.min(self.tokens.len());
+        self.submitted = self.computed;
+        self.guessed.clear();
         if has_changed && !self.has_ended { self.mask() } else { None }
     }
 
     /// Returns whether other tokens may come next than might have come in its place.
     fn take(&mut self, sampled: Option<Sampled>) -> bool {
-        self.drawn -= 1;
         let Work::Answer(answer) = &mut self.work else { return false };
         let Some(Sampled { token, logprob, top_logprobs }) = sampled else {
             self.fail(EngineError::NonFiniteLogits { tokens: self.tokens.len() });
@@ -295,6 +404,9 @@ impl Sequence {
         self.tokens.push(token);
         if self.has_ended {
             return false;
+        }
+        if let Some(lookup) = &mut answer.lookup {
+            lookup.push(&self.tokens);
         }
         answer.send(Event::Token { token, logprob, top_logprobs, at: Instant::now() });
         let is_last = self.tokens.len() >= answer.limit;
@@ -337,6 +449,7 @@ impl Sequence {
     /// What was on its way is lost. Returns the edit that puts the slot's sampler back to where it was.
     pub(super) fn rolled_back(&mut self) -> Option<SlotEdit> {
         (self.submitted, self.drawn, self.flying) = (self.computed, 0, 0);
+        self.guessed.clear();
         self.has_sound_state = false;
         self.sampler()
     }

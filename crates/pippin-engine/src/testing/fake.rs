@@ -30,12 +30,14 @@ const NO_STATE: u32 = 0x811c_9dc5;
 pub(crate) struct Kind {
     pub(crate) groups: Vec<Reach>,
     pub(crate) has_state: bool,
+    /// How many of the last tokens that it sees the next one depends on. With few, it repeats itself.
+    pub(crate) recall: usize,
 }
 
 impl Kind {
     /// Keys and values of all tokens.
     pub(crate) fn full() -> Self {
-        Self { groups: vec![Reach::All], has_state: false }
+        Self { groups: vec![Reach::All], has_state: false, recall: usize::MAX }
     }
 
     /// All sorts of them.
@@ -49,7 +51,7 @@ impl Kind {
         ];
         let recurrent: [&[Reach]; 4] =
             [&[], &[Reach::All], &[Reach::Window(40), Reach::All], &[Reach::Window(20)]];
-        let kind = |groups: &&[Reach], has_state| Self { groups: groups.to_vec(), has_state };
+        let kind = |groups: &&[Reach], has_state| Self { groups: groups.to_vec(), has_state, ..Self::full() };
         let recurrent = recurrent.iter().map(|groups| kind(groups, true));
         stateless.iter().map(|groups| kind(groups, false)).chain(recurrent).collect()
     }
@@ -70,8 +72,13 @@ impl Kind {
     /// above.
     pub(crate) fn next_token(&self, tokens: &[u32]) -> u32 {
         let index = tokens.len() - 1;
-        let seen = self.groups.iter().map(|reach| hash(&tokens[reach.first(index)..]));
+        let seen = self.groups.iter().map(|reach| self.recalled(&tokens[reach.first(index)..]));
         choose(seen, self.has_state.then(|| hash(tokens)))
+    }
+
+    /// A hash of what it makes of the tokens that it sees.
+    fn recalled(&self, seen: &[u32]) -> u32 {
+        hash(&seen[seen.len().saturating_sub(self.recall)..])
     }
 
     /// The logits after a sequence.
@@ -151,6 +158,8 @@ pub(crate) struct Control {
     pub(crate) feeds: Feeds,
     /// A step that fails is handed over all the same, and fails when it is finished.
     pub(crate) fails_late: bool,
+    /// Every step fails.
+    pub(crate) fails_steps: bool,
     /// The next edits fail.
     pub(crate) fails_edits: bool,
     /// For each group, the token and its index in each row of the cache.
@@ -228,7 +237,8 @@ impl FakeModel {
                 let state = &mut self.slots[slot].state;
                 *state = mix(*state, token);
                 let is_last = row + 1 == starts[sequence + 1];
-                if !matches!(want, Want::Logits(LogitRows::All)) && (*want == Want::Nothing || !is_last) {
+                let is_each = matches!(want, Want::Verify | Want::Logits(LogitRows::All));
+                if !is_each && (*want == Want::Nothing || !is_last) {
                     continue;
                 }
                 let seen = self.kind.groups.iter().enumerate().map(|(group, reach)| {
@@ -243,7 +253,7 @@ impl FakeModel {
                             token
                         })
                         .collect();
-                    hash(&seen)
+                    self.kind.recalled(&seen)
                 });
                 let next = choose(seen, self.kind.has_state.then_some(*state));
                 logits.values.extend(logits_of(next, token == NAN));
@@ -257,6 +267,22 @@ impl FakeModel {
                     let sampled = sampler.sample(&mut logits.values, &mut self.scratch);
                     *last = sampled.as_ref().map_or(0, |sampled| sampled.token);
                     Output::Sampled(sampled)
+                }
+                Want::Verify => {
+                    let rows = starts[sequence] as usize..starts[sequence + 1] as usize;
+                    let guesses = &batch.tokens()[rows.start + 1..rows.end];
+                    let Slot { sampler, last, .. } = &mut self.slots[slot];
+                    let sampler = sampler.as_mut().expect("checked");
+                    let mut drawn = Vec::new();
+                    for (row, logits) in logits.values.chunks_exact_mut(VOCAB).enumerate() {
+                        let sampled = sampler.sample(logits, &mut self.scratch);
+                        *last = sampled.as_ref().map_or(0, |sampled| sampled.token);
+                        drawn.push(sampled);
+                        if guesses.get(row) != Some(last) {
+                            break;
+                        }
+                    }
+                    Output::Verified(drawn)
                 }
                 _ => Output::Logits(logits),
             });
@@ -314,13 +340,18 @@ impl LanguageModel for FakeModel {
         assert!(control.panic_at != Some(control.steps.len()), "the fake model panics as told");
         batch.resolve(|slot| self.slots[slot].last);
         let (slots, wants) = (batch.slots(), batch.wants());
-        for (slot, _) in slots.iter().zip(wants).filter(|(_, want)| **want == Want::Sample) {
+        let draws = |want: &Want| matches!(want, Want::Sample | Want::Verify);
+        for (slot, _) in slots.iter().zip(wants).filter(|(_, want)| draws(want)) {
             // After a failed step on its way there may be none: nobody will look at the result.
             if self.slots[*slot as usize].sampler.is_none()
                 && self.flights.iter().all(|(_, result)| result.is_ok())
             {
                 return Err(TensorError::shape("fake", "a sampler", "none").into());
             }
+        }
+        let verifies = wants.contains(&Want::Verify);
+        if control.fails_steps {
+            return Err(TensorError::shape("fake", "no step", "one").into());
         }
         let is_poisoned = batch.tokens().contains(&POISON) && !control.ignores_poison;
         let follows_failure = self.flights.iter().any(|(_, result)| result.is_err());
@@ -339,6 +370,7 @@ impl LanguageModel for FakeModel {
             Feeds::Always => true,
             Feeds::Sometimes => !self.count.is_multiple_of(3),
         };
+        let feeds = feeds && !verifies;
         let submitted = Submitted { id: StepId(self.count), feeds };
         self.flights.push_back((submitted, result));
         Ok(submitted)

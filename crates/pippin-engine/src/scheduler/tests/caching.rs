@@ -120,7 +120,7 @@ fn who_waits_takes_nothing() {
 #[test]
 fn states_are_found_where_they_are_kept() {
     let kind = Kind { has_state: true, ..Kind::full() };
-    for kind in [kind, Kind { groups: vec![], has_state: true }] {
+    for kind in [kind.clone(), Kind { groups: vec![], ..kind.clone() }] {
         let mut rig = Setup { snapshots: 32, ..Setup::of(&kind, 4096, 256, 4) }.build();
         let base = prompt(25, 2000);
         rig.ask(&base, greedy(1)).finished(FinishReason::Length);
@@ -144,7 +144,7 @@ fn states_are_found_where_they_are_kept() {
 /// A model with windows remembers what a continuation sees, although its pool is much smaller than its context.
 #[test]
 fn windows_need_few_pages() {
-    let kind = Kind { groups: vec![Reach::All, Reach::Window(64)], has_state: false };
+    let kind = Kind { groups: vec![Reach::All, Reach::Window(64)], ..Kind::full() };
     let mut rig = Setup { step: 128, ..Setup::of(&kind, 4096, 128, 1) }.build();
     assert_eq!(rig.scheduler.store.pool(1).capacity(), 2 + 3 + 8);
     let first = prompt(26, 3000);
@@ -163,7 +163,7 @@ fn windows_need_few_pages() {
 /// Snapshots are few: the least recently used one makes way, and what depends on it is computed again.
 #[test]
 fn snapshots_are_bounded() {
-    let kind = Kind { groups: vec![Reach::All], has_state: true };
+    let kind = Kind { has_state: true, ..Kind::full() };
     let mut rig = Setup { snapshots: 3, ..Setup::of(&kind, 1024, 256, 4) }.build();
     for round in 0..3 {
         for seed in 30..36 {

@@ -4,13 +4,14 @@ mod failures;
 mod fairness;
 mod families;
 mod property;
+mod speculation;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use pippin_sampling::{Sampler, Scratch, TokenMask, TokenScore};
-use pippin_tensor::KvFormat;
+use pippin_tensor::{KvFormat, Reach};
 use pippin_text::StopTokens;
 
 use super::*;
@@ -18,6 +19,7 @@ use crate::channel::{self, Receiver};
 use crate::estimate::cache_pages;
 use crate::kv::PAGE_SIZE;
 use crate::places::Place;
+use crate::speculation::{DraftModel, PromptLookup, StepTimes};
 use crate::steering::Steering;
 use crate::testing::{Control, FakeModel, Feeds, Kind, STOP, VOCAB, lock};
 use crate::{FinishReason, GenerateParameters};
@@ -57,6 +59,19 @@ impl Setup {
         let scheduler = Scheduler::new(Box::new(model), Limits { context, sequences, step });
         Rig { scheduler, control, setup: self.clone() }
     }
+}
+
+/// Gives a scheduler a draft model of this kind, which has pages for so many tokens.
+fn with_draft(rig: &mut Rig, kind: &Kind, tokens: usize) -> Arc<Mutex<Control>> {
+    let Setup { context, sequences, step, .. } = rig.setup;
+    let (model, control) = FakeModel::new(kind.clone(), context);
+    let pages = cache_pages(&kind.layout(), tokens, sequences, step);
+    let plan =
+        pippin_models::CachePlan { page_size: PAGE_SIZE, format: KvFormat::F32, pages, slots: sequences };
+    let vocab = crate::testing::VOCAB;
+    let draft = DraftModel::new(Box::new(model), &plan, vocab, step).expect("allocated");
+    rig.scheduler.draft = Some(draft.with_times(StepTimes::fixed(|_| 0.01)));
+    control
 }
 
 /// A scheduler with a fake model.
@@ -131,7 +146,10 @@ struct Client {
     events: Option<Receiver<Event>>,
     cancelled: Arc<AtomicBool>,
     cached: Option<usize>,
+    /// Tokens that were guessed, and how many of them were right.
+    guessed: (usize, usize),
     tokens: Vec<u32>,
+    logprobs: Vec<Option<f32>>,
     end: Option<Result<FinishReason, String>>,
 }
 
@@ -146,12 +164,14 @@ impl Client {
         parameters: GenerateParameters,
         stop: &[u32],
     ) -> Self {
+        let lookup = PromptLookup::of(&parameters, false, &scheduler.model.info().cache, prompt);
         let (events, receiver) = channel::channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         let stop = Arc::new(StopTokens::from_iter(stop.iter().copied()));
         scheduler.submit(Request {
             tokens: prompt.to_vec(),
             steering: Box::new(Steering::new(&parameters, None, None, &stop, VOCAB)),
+            lookup,
             parameters: Arc::new(parameters),
             stop,
             protected: Arc::default(),
@@ -160,7 +180,15 @@ impl Client {
             deadline: None,
             place: Place::default(),
         });
-        Self { events: Some(receiver), cancelled, cached: None, tokens: Vec::new(), end: None }
+        Self {
+            events: Some(receiver),
+            cancelled,
+            cached: None,
+            guessed: (0, 0),
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            end: None,
+        }
     }
 
     /// Takes what has arrived.
@@ -172,7 +200,15 @@ impl Client {
                     assert_eq!(self.cached, None, "started twice");
                     self.cached = Some(cached);
                 }
-                Event::Token { token, .. } => self.tokens.push(token),
+                Event::Token { token, logprob, .. } => {
+                    self.tokens.push(token);
+                    self.logprobs.push(logprob);
+                }
+                Event::Guessed { tokens, right } => {
+                    assert!(tokens > 0 && right <= tokens);
+                    self.guessed.0 += tokens;
+                    self.guessed.1 += right;
+                }
                 Event::Finished { reason, .. } => self.end = Some(Ok(reason)),
                 Event::Failed(error) => self.end = Some(Err(error.to_string())),
             }

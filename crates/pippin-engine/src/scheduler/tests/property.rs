@@ -21,6 +21,8 @@ struct Arrival {
     /// A token that the model does not bear.
     bad: Option<(u32, usize)>,
     is_score: bool,
+    /// How many tokens are guessed ahead.
+    prompt_lookup: usize,
 }
 
 impl Arrival {
@@ -57,6 +59,7 @@ impl Arrival {
             temperature,
             repetition_penalty,
             seed,
+            prompt_lookup: self.prompt_lookup,
             ..GenerateParameters::default()
         }
     }
@@ -70,10 +73,11 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
         prop::option::weighted(0.1, bad),
         prop::bool::weighted(0.1),
         prop::option::weighted(0.2, 1usize..28),
+        0usize..8,
     );
     let arrival = (0usize..60, content, 0usize..28, any::<bool>(), fate);
-    let arrival =
-        arrival.prop_map(|(at, content, max_tokens, is_sampled, (cancel_at, bad, is_score, least))| {
+    let arrival = arrival.prop_map(
+        |(at, content, max_tokens, is_sampled, (cancel_at, bad, is_score, least, prompt_lookup))| {
             let (seed, length, fork, is_second_turn) = content;
             let min_tokens = least.unwrap_or(0).min(max_tokens);
             Arrival {
@@ -88,13 +92,16 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
                 cancel_at,
                 bad,
                 is_score,
+                prompt_lookup,
             }
-        });
+        },
+    );
     prop::collection::vec(arrival, 1..14)
 }
 
 fn setups() -> impl Strategy<Value = (Setup, bool)> {
-    let kind = prop::sample::select(Kind::all());
+    let kinds = Kind::all().into_iter().flat_map(|kind| [Kind { recall: 2, ..kind.clone() }, kind]);
+    let kind = prop::sample::select(kinds.collect::<Vec<_>>());
     let feeds = prop::sample::select(vec![Feeds::Never, Feeds::Always, Feeds::Sometimes]);
     let setup = (kind, 6usize..24, 1usize..6, 1usize..80, 0usize..8, feeds, any::<bool>());
     setup.prop_map(|(kind, pages, sequences, step, snapshots, feeds, fails_late)| {
@@ -115,6 +122,8 @@ fn check(
     clear_at: usize,
 ) -> Result<(), TestCaseError> {
     let mut rig = setup.build();
+    // Whatever is guessed is computed.
+    rig.scheduler.times = crate::speculation::StepTimes::fixed(|_| 1.0);
     let kind = &setup.kind;
     lock(&rig.control).fails_late = fails_late;
     let mut clients: Vec<Option<Waiting>> = arrivals.iter().map(|_| None).collect();
