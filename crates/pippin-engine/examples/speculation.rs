@@ -60,10 +60,12 @@ fn main() -> Result<(), Error> {
     }
     let model = ModelContainer::load(&name, &LoadOptions::default())?;
     let copied = format!("{}{}", PARAGRAPH.repeat(3), &PARAGRAPH[..60]);
+    let sentence = "The owl was very happy and gave the fox a lantern. ".repeat(24);
     let greedy = GenerateParameters::greedy();
     let sampled = GenerateParameters::default().with_seed(1);
     let wild = GenerateParameters::default().with_temperature(1.2).with_seed(1);
     let cases = [
+        ("one sentence again and again, greedy", &sentence, &greedy),
         ("copies, greedy", &copied, &greedy),
         ("copies, temperature 0.6", &copied, &sampled),
         ("story, greedy", &PARAGRAPH[..60].to_owned(), &greedy),
