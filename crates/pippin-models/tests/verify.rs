@@ -100,7 +100,9 @@ fn guesses_change_nothing_but_the_number_of_steps() {
         ..Default::default()
     };
     let greedy = GenerateParameters { logprobs: true, ..GenerateParameters::greedy() };
-    for family in ["llama", "qwen3_moe", "gear", "gemma3", "gemma3n", "gemma4_text", "gpt_oss", "llama4"] {
+    for family in
+        ["llama", "qwen3_moe", "gemma3", "gemma3n", "gemma4_text", "gpt_oss", "llama4", "deepseek_v3"]
+    {
         for numerics in [Numerics::Exact, Numerics::Fast] {
             for parameters in [&greedy, &sampled] {
                 for late in [false, true] {
