@@ -198,6 +198,7 @@ pub(crate) struct ChatArgs {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(after_long_help = "Examples:
   pippin serve
+  pippin serve qwen3-4b --open
   pippin serve qwen3-4b --port 8000
   pippin serve ./my-model --host 0.0.0.0 --keys-file keys.txt")]
 pub(crate) struct ServeArgs {
@@ -216,6 +217,14 @@ pub(crate) struct ServeArgs {
     /// Let all who may use the server load, unload, download and delete models.
     #[arg(long, help_heading = "Server", conflicts_with = "server.manage_keys_file")]
     pub(crate) manage: bool,
+
+    /// Open the web page in the browser when all is ready.
+    #[arg(long, help_heading = "Server", conflicts_with = "no_page")]
+    pub(crate) open: bool,
+
+    /// Serve no web page at /.
+    #[arg(long, help_heading = "Server")]
+    pub(crate) no_page: bool,
 
     #[command(flatten)]
     pub(crate) settings: SettingFlags<All>,

@@ -10,6 +10,7 @@
 //! code of its kind ([`exit`]).
 
 mod args;
+mod browser;
 mod commands;
 mod env;
 mod error;

@@ -161,6 +161,10 @@ pub(crate) struct ServeSettings {
     pub(crate) no_key: bool,
     /// Who may use the server may manage its models.
     pub(crate) manage: bool,
+    /// Open the web page.
+    pub(crate) open: bool,
+    /// There is no web page.
+    pub(crate) no_page: bool,
     pub(crate) config: EngineConfig,
     /// Download the models without asking.
     pub(crate) yes: bool,
@@ -173,7 +177,7 @@ impl ServeSettings {
     ///
     /// The configuration makes no sense, or two models would have one name.
     pub(crate) fn new(args: ServeArgs, surroundings: &Surroundings) -> Result<Self> {
-        let ServeArgs { models, only, no_key, manage, settings, yes } = args;
+        let ServeArgs { models, only, no_key, manage, open, no_page, settings, yes } = args;
         let config = surroundings.configured(|inputs| settings.add_to(inputs))?;
         let mut pinned = models;
         if pinned.is_empty() && config.preload.is_empty() {
@@ -194,7 +198,7 @@ impl ServeSettings {
                 }
             }
         }
-        Ok(Self { models, pinned, only, no_key, manage, config, yes })
+        Ok(Self { models, pinned, only, no_key, manage, open, no_page, config, yes })
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::info;
 
 use crate::error::{ApiError, ApiResult};
 use crate::options::{Management, ServerOptions};
+use crate::page;
 use crate::shared::{Caller, Shared};
 use crate::{anthropic, ollama};
 
@@ -87,7 +88,8 @@ fn admit(options: &ServerOptions, request: &Request<Body>) -> ApiResult<Caller> 
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Err(ApiError::new(status, Some("headers_too_large"), "the headers are too long"));
     }
-    let is_health = request.uri().path() == "/health";
+    let path = request.uri().path();
+    let is_free = path == "/health" || (options.page && page::is_part(request.method(), path));
     let host = check_host(options, request)?;
     if let Some(origin) = headers.get(header::ORIGIN) {
         // A page that this server itself has sent is not foreign.
@@ -114,7 +116,7 @@ fn admit(options: &ServerOptions, request: &Request<Body>) -> ApiResult<Caller> 
         // Numbered behind the others.
         return Ok(Caller { key: Some(options.keys.len() + key), may_manage: true });
     }
-    if options.keys.is_empty() || is_health || is_preflight {
+    if options.keys.is_empty() || is_free || is_preflight {
         return Ok(Caller { key: None, may_manage: is_open_to_all && options.keys.is_empty() });
     }
     match shown.and_then(|key| options.keys.find(key)) {

@@ -32,6 +32,7 @@
 //! | `GET /health` | 200, or 503 while loading or shutting down, or when a model has died |
 //! | `GET /openapi.json` | this, for programs |
 //! | `GET /metrics` | numbers for Prometheus |
+//! | `GET /`, `/assets/…` | a web page to chat with the models, where [`ServerOptions::page`] says so |
 //!
 //! # Rules
 //!
@@ -40,7 +41,7 @@
 //! - A client that goes away cancels its request within a step of the model.
 //! - A request may name the models that the server was given and, where [`ServerOptions::local_models`] says so, those
 //!   of the hub that are on this machine. It never names a folder. Nothing is downloaded but by those who may ([`ServerOptions::management`]).
-//! - Every route but `/health` needs a key where there are keys. Without keys a request must come by a name that is this
+//! - Every route but `/health` needs a key where there are keys; the page itself can be had without one, and asks for it. Without keys a request must come by a name that is this
 //!   machine's ([`ServerOptions::allowed_hosts`]), and never from a page of another origin, so that no web page can talk to the models through
 //!   its reader's browser.
 //! - Logs (`tracing`) hold no text of prompts or answers.
@@ -62,6 +63,7 @@ mod metrics;
 mod ollama;
 mod openapi;
 mod options;
+mod page;
 mod parameters;
 mod reasoning;
 mod request;
@@ -100,6 +102,11 @@ pub fn router(cache: &ModelCache, options: ServerOptions) -> Result<Router, Serv
 }
 
 fn routes(shared: &Arc<Shared>) -> Router {
+    let page = if shared.options.page {
+        Router::new().route("/", get(page::page)).route("/assets/{name}", get(page::asset))
+    } else {
+        Router::new()
+    };
     Router::new()
         .route("/v1/chat/completions", post(chat::complete))
         .route("/v1/completions", post(completions::complete))
@@ -128,6 +135,7 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/health", get(health::health))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::document))
+        .merge(page)
         .method_not_allowed_fallback(error::wrong_method)
         .fallback(error::no_route)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(shared), gate::pass))

@@ -31,6 +31,8 @@ pub struct ServerOptions {
     pub management: Management,
     /// Where models are downloaded from. `None`: from where the environment says.
     pub hub: Option<HubOptions>,
+    /// Whether there is a web page at `/`.
+    pub page: bool,
     /// What holds where a request says nothing else.
     pub parameters: GenerateParameters,
     /// What a request may ask for.
@@ -133,6 +135,7 @@ impl Default for ServerOptions {
             local_models: None,
             management: Management::Nobody,
             hub: None,
+            page: true,
             parameters: GenerateParameters::default(),
             limits: Limits::default(),
         }
@@ -200,6 +203,13 @@ impl ServerOptions {
     #[must_use]
     pub fn with_hub(mut self, hub: impl Into<Option<HubOptions>>) -> Self {
         self.hub = hub.into();
+        self
+    }
+
+    /// With or without the web page.
+    #[must_use]
+    pub fn with_page(mut self, page: bool) -> Self {
+        self.page = page;
         self
     }
 

@@ -10,6 +10,7 @@ use pippin::{EngineConfig, ModelCache};
 use pippin_server::{Keys, Limits, Management, Server, ServerOptions, log_to_stderr};
 use serde_json::json;
 
+use crate::browser;
 use crate::error::{CliError, Result};
 use crate::model::{self, Download};
 use crate::output;
@@ -17,9 +18,9 @@ use crate::settings::ServeSettings;
 
 /// Serves until a signal comes.
 pub(super) fn run(settings: ServeSettings, is_verbose: bool) -> Result<()> {
-    let ServeSettings { models, pinned, only, no_key, manage, config, yes } = settings;
+    let ServeSettings { models, pinned, only, no_key, manage, open, no_page, config, yes } = settings;
     let management = management(&config, manage)?;
-    let options = options(&config, &models, only, no_key)?.with_management(management);
+    let options = options(&config, &models, only, no_key)?.with_management(management).with_page(!no_page);
     let is_open = options.keys.is_empty();
     // Names are looked up, and questions asked, before anything listens.
     let download = if yes { Download::Agreed } else { Download::Ask };
@@ -53,9 +54,15 @@ pub(super) fn run(settings: ServeSettings, is_verbose: bool) -> Result<()> {
     drop(leases);
     server.set_ready();
     let first = models.first().map_or("", |(name, _)| name.as_str());
-    output::lines(&screen(server.address(), &lines, &cache, first, is_open));
+    let base = base(server.address());
+    let page = (!no_page).then(|| format!("{base}/"));
+    output::lines(&screen(&base, page.as_deref(), &lines, &cache, first, is_open));
     if is_open && !server.address().ip().is_loopback() {
         output::warning("everyone who reaches this address may use the models, for no key is needed");
+    }
+    if let Some(page) = page.filter(|_| open) {
+        let hint = format!("no browser could be opened; the page is at {page}");
+        browser::open(&page, move || output::hint(&hint));
     }
     server.wait_for_signal_with(|| output::note("finishing running answers; Ctrl-C again cuts them"));
     Ok(())
@@ -106,9 +113,8 @@ fn management(config: &EngineConfig, everyone: bool) -> Result<Management> {
     })
 }
 
-/// What is shown when all is ready.
-fn screen(address: SocketAddr, models: &str, cache: &ModelCache, model: &str, is_open: bool) -> String {
-    let usage = cache.usage();
+/// Where the server can be asked from this machine.
+fn base(address: SocketAddr) -> String {
     // An address that means all of them is none that can be asked.
     let host = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
@@ -116,13 +122,26 @@ fn screen(address: SocketAddr, models: &str, cache: &ModelCache, model: &str, is
         IpAddr::V6(ip) => format!("[{ip}]"),
         ip => ip.to_string(),
     };
-    let base = format!("http://{host}:{}", address.port());
+    format!("http://{host}:{}", address.port())
+}
+
+/// What is shown when all is ready.
+fn screen(
+    base: &str,
+    page: Option<&str>,
+    models: &str,
+    cache: &ModelCache,
+    model: &str,
+    is_open: bool,
+) -> String {
+    let usage = cache.usage();
+    let page = page.map(|page| format!("web page at {page}\n")).unwrap_or_default();
     let body = json!({"model": model, "messages": [{"role": "user", "content": "What is 17 plus 25?"}]});
     // Inside the quotes of a shell.
     let body = body.to_string().replace('\'', "'\\''");
     let key = if is_open { "" } else { " -H \"Authorization: Bearer $KEY\"" };
     format!(
-        "serving at {base}/v1\n{models}memory: {} of {}\n\ntry:\n  curl {base}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n",
+        "serving at {base}/v1\n{page}{models}memory: {} of {}\n\ntry:\n  curl {base}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n",
         output::bytes(usage.used),
         output::bytes(usage.budget),
     )

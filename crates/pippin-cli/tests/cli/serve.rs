@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, ChildStderr, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,7 +18,12 @@ struct Serving {
 
 impl Serving {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, |_| {})
+    }
+
+    fn start_with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let mut command = program();
+        change(&mut command);
         command.args(["serve", "--port", "0"]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("starts");
@@ -92,6 +97,67 @@ fn keys_are_asked_for() {
     let (code, _, log) = serving.end(Signal::SIGTERM);
     assert_eq!(code, Some(0));
     assert!(!log.contains("a-long-enough-key"), "{log}");
+}
+
+/// A folder in the place of `PATH`, with a browser that writes down what it is to open.
+#[cfg(not(any(target_os = "macos", windows)))]
+fn folder_with_browser(exit: i32) -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = folder.path().join("xdg-open");
+    let text = format!(
+        "#!/bin/sh\necho \"$1\" > {}/opened.part\n/bin/mv {0}/opened.part {0}/opened\nexit {exit}\n",
+        folder.path().display()
+    );
+    std::fs::write(&script, text).expect("written");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("set");
+    folder
+}
+
+#[test]
+#[cfg(not(any(target_os = "macos", windows)))]
+fn the_page_opens_in_the_browser() {
+    let model = TinyModel::new();
+    let folder = folder_with_browser(0);
+    let serving = Serving::start_with(&[model.write(), "--open"], |command| {
+        command.env("PATH", folder.path());
+    });
+    let address = format!("http://{}/", serving.address());
+    assert!(serving.screen.contains(&format!("web page at {address}\n")), "{}", serving.screen);
+    let opened = folder.path().join("opened");
+    while !opened.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(std::fs::read_to_string(opened).expect("read").trim(), address);
+    assert_eq!(serving.end(Signal::SIGTERM).0, Some(0));
+}
+
+#[test]
+#[cfg(not(any(target_os = "macos", windows)))]
+fn without_a_browser_there_is_a_hint() {
+    let model = TinyModel::new();
+    let (empty, broken) = (tempfile::tempdir().expect("a folder"), folder_with_browser(3));
+    for folder in [&empty, &broken] {
+        let mut serving = Serving::start_with(&[model.write(), "--open"], |command| {
+            command.env("PATH", folder.path());
+        });
+        let hint = format!("no browser could be opened; the page is at http://{}/", serving.address());
+        let mut log = String::new();
+        while !log.contains(&hint) {
+            assert_ne!(serving.stderr.read_line(&mut log).expect("read"), 0, "{log}");
+        }
+        assert!(serving.curl("").starts_with("HTTP/1.1 200 "));
+        assert_eq!(serving.end(Signal::SIGTERM).0, Some(0));
+    }
+}
+
+#[test]
+fn a_server_without_a_page_names_none() {
+    let model = TinyModel::new();
+    let serving = Serving::start(&[model.write(), "--no-page"]);
+    assert!(!serving.screen.contains("page"), "{}", serving.screen);
+    assert_eq!(serving.end(Signal::SIGTERM).0, Some(0));
+    pippin(&["serve", model.write(), "--no-page", "--open"]).fails(2, &["--no-page", "--open"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod hub;
 mod lifecycle;
 mod manage;
 mod ollama;
+mod page;
 mod refusals;
 mod responses;
 mod scripted;

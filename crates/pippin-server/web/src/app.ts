@@ -1,0 +1,430 @@
+// The state of the page, and what can be done to it. Components read it, and are told when it changes.
+
+import { useEffect, useReducer } from "preact/hooks";
+
+import { Answer } from "./answer";
+import * as api from "./api";
+import { remember, remembered, Store } from "./store";
+import { exportText, importText } from "./transfer";
+import { add, choose, type Conversation, type Message, newConversation, newId, type Setup, shown, titleOf } from "./tree";
+
+export type Theme = "system" | "light" | "dark";
+export type Dialog = "none" | "setup" | "key";
+
+export interface Toast {
+  text: string;
+  action?: { label: string; run: () => void };
+}
+
+const EMPTY: Setup = { system: "", parameters: {}, tools: "" };
+const TOAST_TIME = 8000;
+const SAVE_TIME = 1000;
+
+class App {
+  store!: Store;
+  conversations: Conversation[] = [];
+  current!: Conversation;
+  models: api.Model[] = [];
+  /** Tokens of a context, by model. */
+  contexts = new Map<string, number>();
+  /** Why there are no models; `null`: there are, or they have been asked for. */
+  problem: string | null = null;
+  /** A model that was chosen and is being loaded. */
+  loading: { model: string; begin: number; controller: AbortController } | null = null;
+  answers = new Map<string, Answer>();
+  theme: Theme = "system";
+  search = "";
+  isDrawerOpen = false;
+  dialog: Dialog = "none";
+  toast: Toast | null = null;
+  /** What is read to those who do not see the page. */
+  announcement = "";
+  private toastTimer = 0;
+  private readonly watchers = new Set<() => void>();
+  private readonly liveWatchers = new Map<string, Set<() => void>>();
+  private readonly unsaved = new Map<string, number>();
+  private retry: (() => void) | null = null;
+
+  // Who is told.
+
+  watch(watcher: () => void): () => void {
+    this.watchers.add(watcher);
+    return () => this.watchers.delete(watcher);
+  }
+
+  changed(): void {
+    for (const watcher of this.watchers) watcher();
+  }
+
+  /** The same for the answer that is being written, which changes with each token. */
+  watchLive(id: string, watcher: () => void): () => void {
+    const watchers = this.liveWatchers.get(id) ?? new Set();
+    this.liveWatchers.set(id, watchers.add(watcher));
+    return () => watchers.delete(watcher);
+  }
+
+  private live(id: string): void {
+    for (const watcher of this.liveWatchers.get(id) ?? []) watcher();
+  }
+
+  say(text: string, action?: Toast["action"]): void {
+    this.toast = action ? { text, action } : { text };
+    clearTimeout(this.toastTimer);
+    this.toastTimer = setTimeout(() => this.dismiss(), TOAST_TIME);
+    this.changed();
+  }
+
+  dismiss(): void {
+    this.toast = null;
+    this.changed();
+  }
+
+  // The beginning.
+
+  async start(): Promise<void> {
+    const theme = remembered("theme");
+    this.theme = theme === "light" || theme === "dark" ? theme : "system";
+    this.store = await Store.open();
+    this.conversations = await this.store.all().catch(() => []);
+    this.sort();
+    this.current = newConversation("", this.defaults());
+    this.openFromAddress();
+    addEventListener("hashchange", () => this.openFromAddress());
+    addEventListener("pagehide", () => this.saveAll());
+    void this.findModels();
+  }
+
+  /** Asks which models there are, and again for as long as the server is not ready. */
+  async findModels(): Promise<void> {
+    try {
+      this.models = await api.models();
+      this.problem = this.models.length > 0 ? null : "The server has no models.";
+      for (const model of this.models) if (model.max_model_len) this.contexts.set(model.id, model.max_model_len);
+      const known = (id: string | null) => this.models.some((model) => model.id === id);
+      if (!this.current.model) {
+        const last = remembered("model");
+        this.current.model = (known(last) ? last : this.models[0]?.id) ?? "";
+      }
+      const health = await api.health();
+      if (health === "loading") {
+        this.problem = "The server is still loading its models.";
+        setTimeout(() => void this.findModels(), 1500);
+      }
+    } catch (error) {
+      this.problem = error instanceof Error ? error.message : String(error);
+      this.askForKey(error, () => void this.findModels());
+    }
+    this.changed();
+  }
+
+  /** Opens the dialog for the key where an error says that one is needed. */
+  private askForKey(error: unknown, retry: () => void): void {
+    if (!(error instanceof api.ApiError) || error.status !== 401) return;
+    this.retry = retry;
+    this.dialog = "key";
+    this.changed();
+  }
+
+  giveKey(key: string, isKept: boolean): void {
+    api.setKey(key, isKept);
+    const retry = this.retry ?? (() => void this.findModels());
+    this.retry = null;
+    this.show("none");
+    if (this.models.length === 0) void this.findModels();
+    retry();
+  }
+
+  // Which conversation.
+
+  private openFromAddress(): void {
+    const id = location.hash.match(/^#c=([\w-]+)$/)?.[1];
+    const found = this.conversations.find((conversation) => conversation.id === id);
+    if (found && found !== this.current) this.open(found);
+    else if (!id && this.current.messages.size > 0) this.begin();
+  }
+
+  open(conversation: Conversation): void {
+    this.current = conversation;
+    this.isDrawerOpen = false;
+    this.address();
+    this.changed();
+  }
+
+  /** A new conversation; it is kept once something has been said. */
+  begin(): void {
+    const model = this.current.model;
+    this.current = newConversation(model, this.defaults());
+    this.isDrawerOpen = false;
+    this.address();
+    this.changed();
+  }
+
+  private address(): void {
+    const isKept = this.current.messages.size > 0;
+    const wanted = isKept ? `#c=${this.current.id}` : "";
+    if (location.hash !== wanted) history.pushState(null, "", wanted || location.pathname + location.search);
+    document.title = titleOf(this.current) ? `${titleOf(this.current)} · Pippin` : "Pippin";
+  }
+
+  rename(conversation: Conversation, title: string): void {
+    conversation.title = title.trim();
+    conversation.named = conversation.title !== "";
+    if (!conversation.named) conversation.title = titleOf(conversation);
+    this.save(conversation);
+    this.address();
+    this.changed();
+  }
+
+  remove(conversation: Conversation): void {
+    this.answers.get(conversation.id)?.stop();
+    this.conversations = this.conversations.filter((other) => other !== conversation);
+    this.forget(conversation.id);
+    void this.store.remove(conversation.id).catch(() => {});
+    if (conversation === this.current) this.begin();
+    const undo = () => {
+      this.keep(conversation);
+      this.dismiss();
+    };
+    this.say("Conversation deleted", { label: "Undo", run: undo });
+  }
+
+  // Keeping.
+
+  private sort(): void {
+    this.conversations.sort((a, b) => b.updated - a.updated);
+  }
+
+  private keep(conversation: Conversation): void {
+    if (!this.conversations.includes(conversation)) this.conversations.unshift(conversation);
+    this.sort();
+    this.save(conversation);
+  }
+
+  /** Keeps a conversation as it is in a moment: while an answer is written, that is often enough. */
+  save(conversation: Conversation): void {
+    if (!this.conversations.includes(conversation) || this.unsaved.has(conversation.id)) return;
+    const write = () => {
+      this.unsaved.delete(conversation.id);
+      this.store.put(conversation).catch(() => this.say("This browser has no room left to keep conversations."));
+    };
+    this.unsaved.set(conversation.id, setTimeout(write, SAVE_TIME));
+  }
+
+  private forget(id: string): void {
+    clearTimeout(this.unsaved.get(id));
+    this.unsaved.delete(id);
+  }
+
+  private saveAll(): void {
+    for (const conversation of this.conversations) {
+      if (!this.unsaved.has(conversation.id)) continue;
+      this.forget(conversation.id);
+      void this.store.put(conversation).catch(() => {});
+    }
+  }
+
+  export(conversations: Conversation[]): void {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([exportText(conversations)], { type: "application/json" }));
+    link.download = `pippin-conversations-${new Date().toISOString().slice(0, 10)}.json`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
+  async import(file: File): Promise<void> {
+    try {
+      const found = importText(await file.text());
+      let added = 0;
+      for (const conversation of found) {
+        const known = this.conversations.find((other) => other.id === conversation.id);
+        if (known && known.updated === conversation.updated) continue;
+        if (known) conversation.id = newId();
+        this.keep(conversation);
+        added += 1;
+      }
+      const there = found.length - added;
+      const rest = there > 0 ? `, ${there} were here already` : "";
+      this.say(`${added} ${added === 1 ? "conversation" : "conversations"} imported${rest}`);
+    } catch (error) {
+      this.say(`Nothing was imported: ${error instanceof Error ? error.message : error}.`);
+    }
+  }
+
+  // What is set.
+
+  defaults(): Setup {
+    try {
+      return { ...EMPTY, ...(JSON.parse(remembered("setup") ?? "{}") as Partial<Setup>) };
+    } catch {
+      return EMPTY;
+    }
+  }
+
+  makeDefault(): void {
+    const { system, parameters, tools, thinking } = this.current;
+    remember("setup", JSON.stringify({ system, parameters, tools, thinking }));
+    this.say("New chats begin like this one");
+  }
+
+  setUp(change: Partial<Setup>): void {
+    Object.assign(this.current, change);
+    this.save(this.current);
+    this.changed();
+  }
+
+  setTheme(theme: Theme): void {
+    this.theme = theme;
+    remember("theme", theme === "system" ? null : theme);
+    if (theme === "system") delete document.documentElement.dataset["theme"];
+    else document.documentElement.dataset["theme"] = theme;
+    this.changed();
+  }
+
+  show(dialog: Dialog): void {
+    this.dialog = dialog;
+    this.changed();
+  }
+
+  /** Answers with another model from now on, which is loaded at once: the choice says that it will be needed. */
+  async choose(model: string): Promise<void> {
+    this.current.model = model;
+    remember("model", model);
+    this.save(this.current);
+    this.loading?.controller.abort();
+    const loading = { model, begin: performance.now(), controller: new AbortController() };
+    this.loading = loading;
+    this.changed();
+    try {
+      const context = await api.load(model, loading.controller.signal);
+      if (context) this.contexts.set(model, context);
+    } catch (error) {
+      if (!loading.controller.signal.aborted) {
+        this.say(error instanceof Error ? error.message : String(error));
+        this.askForKey(error, () => void this.choose(model));
+      }
+    }
+    if (this.loading === loading) this.loading = null;
+    this.changed();
+  }
+
+  // Talking.
+
+  get answer(): Answer | undefined {
+    return this.answers.get(this.current.id);
+  }
+
+  stop(): void {
+    this.answer?.stop();
+  }
+
+  send(text: string): void {
+    const parent = shown(this.current).at(-1)?.id ?? null;
+    this.ask(add(this.current, parent, { role: "user", content: text }));
+  }
+
+  /** Another text in the place of one's own, as a branch of its own. */
+  editQuestion(message: Message, text: string): void {
+    this.ask(add(this.current, message.parent, { role: "user", content: text }));
+  }
+
+  /** Another text in the place of an answer; the old one stays as a branch. */
+  editAnswer(message: Message, text: string): void {
+    const { model, reasoning, thinking, toolCalls } = message;
+    const copy: Partial<Message> = { edited: true };
+    if (model) copy.model = model;
+    if (reasoning) Object.assign(copy, { reasoning, thinking });
+    if (toolCalls) copy.toolCalls = toolCalls;
+    add(this.current, message.parent, { role: "assistant", content: text, ...copy });
+    this.touch(this.current);
+  }
+
+  /** The results of an answer's calls, and what the model says to them. */
+  giveResults(message: Message, results: string[]): void {
+    let parent = message.id;
+    (message.toolCalls ?? []).forEach((call, index) => {
+      const content = results[index] ?? "";
+      parent = add(this.current, parent, { role: "tool", content, toolCallId: call.id }).id;
+    });
+    this.ask(this.current.messages.get(parent)!);
+  }
+
+  regenerate(message: Message): void {
+    this.write(add(this.current, message.parent, { role: "assistant", content: "", model: this.current.model }), false);
+  }
+
+  /** Goes on with an answer that was cut short. */
+  resume(message: Message): void {
+    delete message.error;
+    delete message.finish;
+    message.model = this.current.model;
+    this.write(message, true);
+  }
+
+  switchTo(id: string): void {
+    choose(this.current, id);
+    this.save(this.current);
+    this.changed();
+  }
+
+  private ask(question: Message): void {
+    this.write(add(this.current, question.id, { role: "assistant", content: "", model: this.current.model }), false);
+  }
+
+  private touch(conversation: Conversation): void {
+    conversation.updated = Date.now();
+    conversation.title = titleOf(conversation);
+    this.keep(conversation);
+    if (conversation === this.current) this.address();
+    this.changed();
+  }
+
+  private write(message: Message, continues: boolean): void {
+    const conversation = this.current;
+    // There is one answer at a time in a conversation.
+    this.answers.get(conversation.id)?.stop();
+    const answer = new Answer(conversation, message, () => {
+      this.save(conversation);
+      this.live(message.id);
+    });
+    this.answers.set(conversation.id, answer);
+    this.announcement = "The answer is being written.";
+    this.touch(conversation);
+    void answer.run(continues).then((error) => this.ended(answer, error));
+  }
+
+  private ended(answer: Answer, error: api.ApiError | undefined): void {
+    const { conversation, message } = answer;
+    if (this.answers.get(conversation.id) === answer) this.answers.delete(conversation.id);
+    this.announcement = error ? `There was an error: ${error.message}` : "The answer is finished.";
+    if (error) this.askForKey(error, () => this.again(conversation, message));
+    this.save(conversation);
+    this.live(message.id);
+    this.changed();
+    if (!error && !this.contexts.has(conversation.model)) void this.findContext(conversation.model);
+  }
+
+  /** Asks once more for an answer that failed before it began, or begins another beside it. */
+  again(conversation: Conversation, message: Message): void {
+    if (conversation !== this.current) return;
+    if (message.content || message.reasoning || message.children.length > 0) return this.regenerate(message);
+    delete message.error;
+    message.model = conversation.model;
+    this.write(message, false);
+  }
+
+  private async findContext(model: string): Promise<void> {
+    // It has just answered, so this loads nothing.
+    const context = await api.load(model).catch(() => undefined);
+    if (context) this.contexts.set(model, context);
+    this.changed();
+  }
+}
+
+export const app = new App();
+
+/** Renders a component anew when the state changes. */
+export function useApp(): App {
+  const [, render] = useReducer((count: number) => count + 1, 0);
+  useEffect(() => app.watch(() => render(undefined)), []);
+  return app;
+}
