@@ -46,6 +46,23 @@ fn models_are_listed() {
 }
 
 #[test]
+fn the_list_says_which_models_are_loaded() {
+    let server = server_with(pippin::ModelCache::new(crate::support::options()), |options| options);
+    for path in ["/v1/models/pippin-nano", "/v1/models"] {
+        let before = server.get(path).answer();
+        let model = if before["data"].is_array() { &before["data"][0] } else { &before };
+        assert_eq!((&model["status"]["value"], &model["max_model_len"]), (&json!("unloaded"), &json!(null)));
+    }
+    let lease = server.cache.get("pippin-nano").expect("loads");
+    for path in ["/v1/models/pippin-nano", "/v1/models"] {
+        let after = server.get(path).answer();
+        let model = if after["data"].is_array() { &after["data"][0] } else { &after };
+        assert_eq!(model["status"]["value"], "loaded");
+        assert_eq!(model["max_model_len"], lease.context());
+    }
+}
+
+#[test]
 fn numbers_are_there_for_prometheus() {
     let server = server();
     server.post("/v1/chat/completions", &question("Hello!")).answer();

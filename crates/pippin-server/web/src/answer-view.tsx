@@ -4,7 +4,7 @@ import { useEffect, useReducer, useRef, useState } from "preact/hooks";
 
 import type { Answer } from "./answer";
 import { app } from "./app";
-import { count, speed, time } from "./format";
+import { count, speed, time, tokens } from "./format";
 import { Icon } from "./icons";
 import { MarkdownText } from "./markdown-text";
 import type { Message, ToolCall } from "./tree";
@@ -62,15 +62,15 @@ function Waiting({ message, answer }: { message: Message; answer: Answer }) {
   const { phase } = answer;
   if (phase === "writing" || phase === "thinking") return null;
   const waited = performance.now() - answer.begin;
-  const isLong = waited > 700;
-  const text = phase === "reading" ? "Reading the conversation" : isLong ? `Loading ${message.model}` : "Waiting";
+  const isLoading = phase === "loading" && waited > 700 && !app.isLoaded(message.model ?? "");
+  const text = phase === "reading" ? "Reading the conversation" : isLoading ? `Loading ${message.model}` : "Waiting";
   return (
     <div class="waiting">
       <span class="pulse" aria-hidden="true" />
       <span>
         {text}…{waited > 3000 ? ` ${time(waited)}` : ""}
       </span>
-      {phase === "loading" && isLong ? <div class="bar" aria-hidden="true" /> : null}
+      {isLoading ? <div class="bar" aria-hidden="true" /> : null}
     </div>
   );
 }
@@ -147,7 +147,7 @@ function Numbers({ message }: { message: Message }) {
   const { stats, finish } = message;
   const parts: string[] = [];
   if (stats?.completionTokens) {
-    parts.push(`${stats.estimated ? "about " : ""}${count(stats.completionTokens)} tokens`);
+    parts.push(`${stats.estimated ? "about " : ""}${tokens(stats.completionTokens)}`);
     // The first token was there before the clock began.
     const seconds = (stats.writing ?? 0) / 1000;
     if (seconds > 0 && stats.completionTokens > 1) parts.push(speed((stats.completionTokens - 1) / seconds));
@@ -157,7 +157,7 @@ function Numbers({ message }: { message: Message }) {
   if (finish === "stopped") parts.push("stopped");
   if (message.edited) parts.push("edited");
   const title = stats?.promptTokens
-    ? `${count(stats.promptTokens)} tokens were read, ${count(stats.cachedTokens ?? 0)} of them remembered from before`
+    ? `${tokens(stats.promptTokens)} read, ${count(stats.cachedTokens ?? 0)} of them remembered from before`
     : undefined;
   return parts.length > 0 ? (
     <p class="numbers" title={title}>

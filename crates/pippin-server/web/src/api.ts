@@ -9,8 +9,6 @@ export class ApiError extends Error {
     message: string,
     /** The HTTP status; 0 where there was no answer at all. */
     readonly status: number,
-    /** After how many seconds it may be tried again. */
-    readonly retryAfter?: number,
   ) {
     super(message);
   }
@@ -20,6 +18,7 @@ export interface Model {
   id: string;
   /** Tokens of the context, where the server says. */
   max_model_len?: number;
+  /** `loaded`, `loading` or `unloaded`, where the server says. */
   status?: { value?: string };
 }
 
@@ -91,11 +90,9 @@ async function send(path: string, body?: unknown, signal?: AbortSignal): Promise
   }
   if (response.ok) return response;
   const after = Number(response.headers.get("retry-after") ?? Number.NaN);
-  throw new ApiError(
-    messageOf(await response.json().catch(() => null)) ?? `The server answered with ${response.status}.`,
-    response.status,
-    Number.isFinite(after) ? after : undefined,
-  );
+  const message = messageOf(await response.json().catch(() => null)) ?? `The server answered with ${response.status}.`;
+  const advice = after > 0 ? ` Try again in ${after} s.` : "";
+  throw new ApiError(message + advice, response.status);
 }
 
 /** The message of an error's body, as a sentence. */

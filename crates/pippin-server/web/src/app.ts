@@ -19,6 +19,7 @@ export interface Toast {
 const EMPTY: Setup = { system: "", parameters: {}, tools: "" };
 const TOAST_TIME = 8000;
 const SAVE_TIME = 1000;
+const MODELS_TIME = 1500;
 
 class App {
   store!: Store;
@@ -40,6 +41,7 @@ class App {
   /** What is read to those who do not see the page. */
   announcement = "";
   private toastTimer = 0;
+  private modelsTimer = 0;
   private readonly watchers = new Set<() => void>();
   private readonly liveWatchers = new Map<string, Set<() => void>>();
   private readonly unsaved = new Map<string, number>();
@@ -108,30 +110,38 @@ class App {
       const health = await api.health();
       if (health === "loading") {
         this.problem = "The server is still loading its models.";
-        setTimeout(() => void this.findModels(), 1500);
+        clearTimeout(this.modelsTimer);
+        this.modelsTimer = setTimeout(() => void this.findModels(), MODELS_TIME);
       }
     } catch (error) {
       this.problem = error instanceof Error ? error.message : String(error);
-      this.askForKey(error, () => void this.findModels());
+      this.askForKey(error, null);
     }
     this.changed();
   }
 
+  /** Whether a model is loaded, as far as the page knows. */
+  isLoaded(model: string): boolean {
+    return this.models.some((known) => known.id === model && known.status?.value === "loaded");
+  }
+
   /** Opens the dialog for the key where an error says that one is needed. */
-  private askForKey(error: unknown, retry: () => void): void {
+  private askForKey(error: unknown, retry: (() => void) | null): void {
     if (!(error instanceof api.ApiError) || error.status !== 401) return;
-    this.retry = retry;
+    this.retry ??= retry;
     this.dialog = "key";
     this.changed();
   }
 
   giveKey(key: string, isKept: boolean): void {
     api.setKey(key, isKept);
-    const retry = this.retry ?? (() => void this.findModels());
-    this.retry = null;
     this.show("none");
-    if (this.models.length === 0) void this.findModels();
-    retry();
+    void this.findModels().then(() => {
+      // The key may be wrong again; then it waits for the next.
+      if (this.dialog === "key") return;
+      this.retry?.();
+      this.retry = null;
+    });
   }
 
   // Which conversation.
@@ -304,7 +314,7 @@ class App {
       }
     }
     if (this.loading === loading) this.loading = null;
-    this.changed();
+    void this.findModels();
   }
 
   // Talking.
@@ -400,7 +410,8 @@ class App {
     this.save(conversation);
     this.live(message.id);
     this.changed();
-    if (!error && !this.contexts.has(conversation.model)) void this.findContext(conversation.model);
+    // Which models are loaded may have changed.
+    if (!error) void this.findModels().then(() => this.findContext(conversation.model));
   }
 
   /** Asks once more for an answer that failed before it began, or begins another beside it. */
@@ -413,6 +424,7 @@ class App {
   }
 
   private async findContext(model: string): Promise<void> {
+    if (this.contexts.has(model)) return;
     // It has just answered, so this loads nothing.
     const context = await api.load(model).catch(() => undefined);
     if (context) this.contexts.set(model, context);

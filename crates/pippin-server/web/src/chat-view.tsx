@@ -2,6 +2,7 @@
 
 import { useEffect, useLayoutEffect, useReducer, useRef, useState } from "preact/hooks";
 
+import type { Model } from "./api";
 import { app, useApp } from "./app";
 import { Composer } from "./composer";
 import { count, time } from "./format";
@@ -63,17 +64,27 @@ function Head() {
       <div class="model">
         <select aria-label="Model" value={current.model} disabled={models.length === 0} onChange={(event) => void app.choose(event.currentTarget.value)}>
           {isKnown || !current.model ? null : <option value={current.model}>{current.model} (not here)</option>}
-          {models.map((model) => (
-            <option key={model.id} value={model.id}>
-              {model.id}
-            </option>
-          ))}
+          <Models label="Loaded" models={models.filter((model) => app.isLoaded(model.id))} />
+          <Models label="On the server" models={models.filter((model) => !app.isLoaded(model.id))} />
         </select>
         {loading ? <Loading begin={loading.begin} /> : null}
       </div>
       <ContextUse />
       <IconButton icon="setup" label="Settings" onClick={() => app.show("setup")} />
     </header>
+  );
+}
+
+function Models({ label, models }: { label: string; models: Model[] }) {
+  if (models.length === 0) return null;
+  return (
+    <optgroup label={label}>
+      {models.map((model) => (
+        <option key={model.id} value={model.id}>
+          {model.id}
+        </option>
+      ))}
+    </optgroup>
   );
 }
 
@@ -102,7 +113,11 @@ function ContextUse() {
   const share = length ? Math.min(used / length, 1) : 0;
   return (
     <span class={`context ${share > 0.85 ? "is-full" : ""}`} title={`${text} tokens of the context are used`}>
-      {length ? <meter aria-label="Context in use" min={0} max={1} value={share} /> : null}
+      {length ? (
+        <span class="gauge" role="meter" aria-label="Context in use" aria-valuemin={0} aria-valuemax={length} aria-valuenow={used}>
+          <span style={{ width: `${share * 100}%` }} />
+        </span>
+      ) : null}
       <span>{text}</span>
     </span>
   );
@@ -115,7 +130,7 @@ function Empty() {
       {app.problem === null ? (
         <>
           <h1>What can I do for you?</h1>
-          <p>{app.current.model ? `${app.current.model} answers.` : ""} Conversations are kept in this browser.</p>
+          <p>Conversations are kept in this browser, and nowhere else.</p>
         </>
       ) : (
         <div class="failure" role="alert">

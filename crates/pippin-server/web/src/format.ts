@@ -12,7 +12,9 @@ export function time(milliseconds: number): string {
 }
 
 export const speed = (tokensPerSecond: number): string =>
-  `${tokensPerSecond < 10 ? tokensPerSecond.toFixed(1) : Math.round(tokensPerSecond)} tokens/s`;
+  `${tokensPerSecond < 10 ? tokensPerSecond.toFixed(1) : count(Math.round(tokensPerSecond))} tokens/s`;
+
+export const tokens = (value: number): string => `${count(value)} ${value === 1 ? "token" : "tokens"}`;
 
 /** The part of the list of conversations where a time belongs. */
 export function period(then: number, now: number): string {

@@ -24,7 +24,7 @@ export function KeyDialog() {
         </p>
         <label class="wide">
           Key
-          <input type="password" autocomplete="off" value={key} onInput={(event) => setKey(event.currentTarget.value)} />
+          <input type="password" autofocus autocomplete="off" value={key} onInput={(event) => setKey(event.currentTarget.value)} />
         </label>
         <label class="check">
           <input type="checkbox" checked={isKept} onChange={(event) => setKept(event.currentTarget.checked)} />

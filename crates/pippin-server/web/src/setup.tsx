@@ -25,7 +25,7 @@ const FIELDS: Field[] = [
   { name: "top_k", label: "Top k", low: 0, step: 1, otherwise: "off" },
   { name: "min_p", label: "Min p", low: 0, high: 1, step: 0.01, otherwise: "off" },
   { name: "repetition_penalty", label: "Repetition penalty", low: 0, step: 0.05, otherwise: "off" },
-  { name: "max_tokens", label: "Most tokens", low: 1, step: 1, otherwise: "no limit" },
+  { name: "max_tokens", label: "Max tokens", low: 1, step: 1, otherwise: "no limit" },
   { name: "seed", label: "Seed", low: 0, high: Number.MAX_SAFE_INTEGER, step: 1, otherwise: "random" },
 ];
 
@@ -84,7 +84,7 @@ export function SetupDialog() {
           <label>
             Thinking
             <select value={thinking} onChange={(event) => setThinking(event.currentTarget.value)}>
-              <option value="auto">as the model likes</option>
+              <option value="auto">default</option>
               <option value="on">on</option>
               <option value="off">off</option>
             </select>
@@ -154,7 +154,7 @@ function NumberField({ field, value, onValue }: { field: Field; value: number | 
   );
 }
 
-/** Texts that end an answer, one in each line; `\n` in one is the end of a line. */
+/** Sequences that end an answer, one per line; `\n` in one is the end of a line. */
 function StopField({ value, onValue }: { value: string[] | undefined; onValue: (value: string[] | undefined) => void }) {
   const [text, setText] = useState((value ?? []).map((stop) => stop.replaceAll("\n", "\\n")).join("\n"));
   useEffect(() => {
@@ -168,7 +168,7 @@ function StopField({ value, onValue }: { value: string[] | undefined; onValue: (
   };
   return (
     <label class="wide">
-      Stop texts, one in each line
+      Stop sequences, one per line
       <textarea rows={2} value={text} onInput={(event) => read(event.currentTarget.value)} />
     </label>
   );

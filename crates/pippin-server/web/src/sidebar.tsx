@@ -50,7 +50,7 @@ export function Sidebar() {
             </ul>
           </section>
         ))}
-        {found.length === 0 ? <p class="hint">{app.search ? "Nothing found." : "Conversations are kept in this browser."}</p> : null}
+        {found.length === 0 ? <p class="hint">{app.search ? "Nothing found." : "No conversations yet."}</p> : null}
       </div>
       <Footer />
     </nav>
