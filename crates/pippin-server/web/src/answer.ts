@@ -7,6 +7,9 @@ import type { Conversation, Message, ToolCall } from "./tree";
 /** How far an answer is: the model is being loaded, it reads, it thinks, or it writes. */
 export type Phase = "loading" | "reading" | "thinking" | "writing";
 
+/** More calls of one answer are a mistake. */
+const MAX_CALLS = 128;
+
 export class Answer {
   phase: Phase = "loading";
   readonly begin = performance.now();
@@ -87,6 +90,7 @@ export class Answer {
       this.phase = "writing";
     }
     for (const part of calls ?? []) {
+      if (!(part.index >= 0 && part.index < MAX_CALLS)) continue;
       // Parts of a call come by its number, its name and id with the first of them.
       const all = (this.message.toolCalls ??= []);
       const call: ToolCall = (all[part.index] ??= { id: "", name: "", arguments: "" });

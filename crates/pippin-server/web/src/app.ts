@@ -4,9 +4,9 @@ import { useEffect, useReducer } from "preact/hooks";
 
 import { Answer } from "./answer";
 import * as api from "./api";
-import { remember, remembered, Store } from "./store";
-import { exportText, importText } from "./transfer";
-import { add, choose, type Conversation, type Message, newConversation, newId, type Setup, shown, titleOf } from "./tree";
+import { Library } from "./library";
+import { remember, remembered } from "./store";
+import { add, choose, type Conversation, type Message, newConversation, type Setup, shown, titleOf } from "./tree";
 
 export type Theme = "system" | "light" | "dark";
 export type Dialog = "none" | "setup" | "key";
@@ -18,12 +18,10 @@ export interface Toast {
 
 const EMPTY: Setup = { system: "", parameters: {}, tools: "" };
 const TOAST_TIME = 8000;
-const SAVE_TIME = 1000;
 const MODELS_TIME = 1500;
 
 class App {
-  store!: Store;
-  conversations: Conversation[] = [];
+  readonly library = new Library((text) => this.say(text));
   current!: Conversation;
   models: api.Model[] = [];
   /** Tokens of a context, by model. */
@@ -44,7 +42,6 @@ class App {
   private modelsTimer = 0;
   private readonly watchers = new Set<() => void>();
   private readonly liveWatchers = new Map<string, Set<() => void>>();
-  private readonly unsaved = new Map<string, number>();
   private retry: (() => void) | null = null;
 
   // Who is told.
@@ -86,14 +83,21 @@ class App {
   async start(): Promise<void> {
     const theme = remembered("theme");
     this.theme = theme === "light" || theme === "dark" ? theme : "system";
-    this.store = await Store.open();
-    this.conversations = await this.store.all().catch(() => []);
-    this.sort();
+    await this.library.open();
     this.current = newConversation("", this.defaults());
     this.openFromAddress();
     addEventListener("hashchange", () => this.openFromAddress());
-    addEventListener("pagehide", () => this.saveAll());
+    addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "visible") void this.readAgain();
+    });
     void this.findModels();
+  }
+
+  /** Takes what other tabs have changed. */
+  private async readAgain(): Promise<void> {
+    await this.library.readAgain((id) => this.answers.has(id));
+    this.current = this.library.find(this.current.id) ?? this.current;
+    this.changed();
   }
 
   /** Asks which models there are, and again for as long as the server is not ready. */
@@ -148,7 +152,7 @@ class App {
 
   private openFromAddress(): void {
     const id = location.hash.match(/^#c=([\w-]+)$/)?.[1];
-    const found = this.conversations.find((conversation) => conversation.id === id);
+    const found = this.library.find(id);
     if (found && found !== this.current) this.open(found);
     else if (!id && this.current.messages.size > 0) this.begin();
   }
@@ -180,84 +184,20 @@ class App {
     conversation.title = title.trim();
     conversation.named = conversation.title !== "";
     if (!conversation.named) conversation.title = titleOf(conversation);
-    this.save(conversation);
+    this.library.save(conversation);
     this.address();
     this.changed();
   }
 
   remove(conversation: Conversation): void {
     this.answers.get(conversation.id)?.stop();
-    this.conversations = this.conversations.filter((other) => other !== conversation);
-    this.forget(conversation.id);
-    void this.store.remove(conversation.id).catch(() => {});
+    this.library.remove(conversation);
     if (conversation === this.current) this.begin();
     const undo = () => {
-      this.keep(conversation);
+      this.library.keep(conversation);
       this.dismiss();
     };
     this.say("Conversation deleted", { label: "Undo", run: undo });
-  }
-
-  // Keeping.
-
-  private sort(): void {
-    this.conversations.sort((a, b) => b.updated - a.updated);
-  }
-
-  private keep(conversation: Conversation): void {
-    if (!this.conversations.includes(conversation)) this.conversations.unshift(conversation);
-    this.sort();
-    this.save(conversation);
-  }
-
-  /** Keeps a conversation as it is in a moment: while an answer is written, that is often enough. */
-  save(conversation: Conversation): void {
-    if (!this.conversations.includes(conversation) || this.unsaved.has(conversation.id)) return;
-    const write = () => {
-      this.unsaved.delete(conversation.id);
-      this.store.put(conversation).catch(() => this.say("This browser has no room left to keep conversations."));
-    };
-    this.unsaved.set(conversation.id, setTimeout(write, SAVE_TIME));
-  }
-
-  private forget(id: string): void {
-    clearTimeout(this.unsaved.get(id));
-    this.unsaved.delete(id);
-  }
-
-  private saveAll(): void {
-    for (const conversation of this.conversations) {
-      if (!this.unsaved.has(conversation.id)) continue;
-      this.forget(conversation.id);
-      void this.store.put(conversation).catch(() => {});
-    }
-  }
-
-  export(conversations: Conversation[]): void {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([exportText(conversations)], { type: "application/json" }));
-    link.download = `pippin-conversations-${new Date().toISOString().slice(0, 10)}.json`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-  }
-
-  async import(file: File): Promise<void> {
-    try {
-      const found = importText(await file.text());
-      let added = 0;
-      for (const conversation of found) {
-        const known = this.conversations.find((other) => other.id === conversation.id);
-        if (known && known.updated === conversation.updated) continue;
-        if (known) conversation.id = newId();
-        this.keep(conversation);
-        added += 1;
-      }
-      const there = found.length - added;
-      const rest = there > 0 ? `, ${there} were here already` : "";
-      this.say(`${added} ${added === 1 ? "conversation" : "conversations"} imported${rest}`);
-    } catch (error) {
-      this.say(`Nothing was imported: ${error instanceof Error ? error.message : error}.`);
-    }
   }
 
   // What is set.
@@ -278,7 +218,7 @@ class App {
 
   setUp(change: Partial<Setup>): void {
     Object.assign(this.current, change);
-    this.save(this.current);
+    this.library.save(this.current);
     this.changed();
   }
 
@@ -287,6 +227,19 @@ class App {
     remember("theme", theme === "system" ? null : theme);
     if (theme === "system") delete document.documentElement.dataset["theme"];
     else document.documentElement.dataset["theme"] = theme;
+    this.changed();
+  }
+
+  /** Shows the list where it lies over the page, and goes to a part of it. */
+  openDrawer(part: string): void {
+    this.isDrawerOpen = true;
+    this.changed();
+    // Once it is drawn.
+    requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById(part)?.focus()));
+  }
+
+  closeDrawer(): void {
+    this.isDrawerOpen = false;
     this.changed();
   }
 
@@ -299,7 +252,7 @@ class App {
   async choose(model: string): Promise<void> {
     this.current.model = model;
     remember("model", model);
-    this.save(this.current);
+    this.library.save(this.current);
     this.loading?.controller.abort();
     const loading = { model, begin: performance.now(), controller: new AbortController() };
     this.loading = loading;
@@ -372,7 +325,7 @@ class App {
 
   switchTo(id: string): void {
     choose(this.current, id);
-    this.save(this.current);
+    this.library.save(this.current);
     this.changed();
   }
 
@@ -383,7 +336,7 @@ class App {
   private touch(conversation: Conversation): void {
     conversation.updated = Date.now();
     conversation.title = titleOf(conversation);
-    this.keep(conversation);
+    this.library.keep(conversation);
     if (conversation === this.current) this.address();
     this.changed();
   }
@@ -393,7 +346,7 @@ class App {
     // There is one answer at a time in a conversation.
     this.answers.get(conversation.id)?.stop();
     const answer = new Answer(conversation, message, () => {
-      this.save(conversation);
+      this.library.save(conversation);
       this.live(message.id);
     });
     this.answers.set(conversation.id, answer);
@@ -407,7 +360,7 @@ class App {
     if (this.answers.get(conversation.id) === answer) this.answers.delete(conversation.id);
     this.announcement = error ? `There was an error: ${error.message}` : "The answer is finished.";
     if (error) this.askForKey(error, () => this.again(conversation, message));
-    this.save(conversation);
+    this.library.save(conversation);
     this.live(message.id);
     this.changed();
     // Which models are loaded may have changed.

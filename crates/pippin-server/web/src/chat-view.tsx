@@ -56,10 +56,7 @@ function Head() {
         label="Conversations"
         class="only-phone"
         expanded={app.isDrawerOpen}
-        onClick={() => {
-          app.isDrawerOpen = !app.isDrawerOpen;
-          app.changed();
-        }}
+        onClick={() => app.openDrawer("new-chat")}
       />
       <div class="model">
         <select aria-label="Model" value={current.model} disabled={models.length === 0} onChange={(event) => void app.choose(event.currentTarget.value)}>

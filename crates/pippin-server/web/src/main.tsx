@@ -29,7 +29,7 @@ function Page() {
         Skip to the message box
       </a>
       <Sidebar />
-      <div class="shade" onClick={closeDrawer} />
+      <div class="shade" onClick={() => app.closeDrawer()} />
       <ChatView />
       {app.dialog === "setup" ? <SetupDialog /> : null}
       {app.dialog === "key" ? <KeyDialog /> : null}
@@ -52,21 +52,14 @@ function Page() {
   );
 }
 
-function closeDrawer(): void {
-  app.isDrawerOpen = false;
-  app.changed();
-}
-
 function onKeyDown(event: KeyboardEvent): void {
   const isCommand = event.ctrlKey || event.metaKey;
   if (event.key === "Escape" && !event.isComposing) {
-    if (app.isDrawerOpen) closeDrawer();
+    if (app.isDrawerOpen) app.closeDrawer();
     else app.stop();
   } else if (isCommand && !event.shiftKey && event.key.toLowerCase() === "k") {
     event.preventDefault();
-    app.isDrawerOpen = true;
-    app.changed();
-    document.getElementById("search")?.focus();
+    app.openDrawer("search");
   } else if (isCommand && event.shiftKey && event.key.toLowerCase() === "o") {
     event.preventDefault();
     app.begin();

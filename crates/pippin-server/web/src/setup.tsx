@@ -32,16 +32,22 @@ const FIELDS: Field[] = [
 /** A dialog of the browser's own, which keeps the focus and closes with Escape. */
 export function Modal({ title, onClose, children }: { title: string; onClose: () => void; children: ComponentChildren }) {
   const dialog = useRef<HTMLDialogElement>(null);
+  const isGone = useRef(false);
   useEffect(() => {
-    const { current } = dialog;
-    current?.showModal();
-    return () => current?.close();
+    dialog.current?.showModal();
+    return () => {
+      isGone.current = true;
+    };
   }, []);
+  // A dialog that is taken away closes, too; what stands in its place then is not meant.
+  const close = () => {
+    if (!isGone.current) onClose();
+  };
   const onClick = (event: MouseEvent) => {
     if (event.target === dialog.current) onClose();
   };
   return (
-    <dialog ref={dialog} aria-label={title} onClose={onClose} onClick={onClick} onKeyDown={(event) => event.stopPropagation()}>
+    <dialog ref={dialog} aria-label={title} onClose={close} onClick={onClick} onKeyDown={(event) => event.stopPropagation()}>
       <header>
         <h2>{title}</h2>
         <IconButton icon="close" label="Close" onClick={onClose} />
@@ -121,7 +127,7 @@ export function SetupDialog() {
             Key…
           </button>
         </div>
-        {app.store.isLasting ? null : <p class="hint">This browser keeps no conversations: they are gone when the page is closed.</p>}
+        {app.library.isLasting ? null : <p class="hint">This browser keeps no conversations: they are gone when the page is closed.</p>}
         <p class="hint">
           <kbd>Enter</kbd> sends, <kbd>Shift Enter</kbd> begins a line, <kbd>Esc</kbd> stops, <kbd>↑</kbd> edits your last message, <kbd>Ctrl K</kbd> searches,{" "}
           <kbd>Ctrl Shift O</kbd> begins a chat. The <a href="assets/LICENCES.txt" target="_blank" rel="noopener">licences</a> of what this page is made with.

@@ -9,7 +9,7 @@ import type { Conversation } from "./tree";
 
 export function Sidebar() {
   useApp();
-  const found = app.conversations.filter((conversation) => matches(conversation, app.search));
+  const found = app.library.conversations.filter((conversation) => matches(conversation, app.search));
   const now = Date.now();
   const groups = Map.groupBy(found, (conversation) => period(conversation.updated, now));
   return (
@@ -17,9 +17,9 @@ export function Sidebar() {
       <header>
         <Logo />
         <span class="name">Pippin</span>
-        <IconButton icon="close" label="Close the list" class="only-phone" onClick={() => close()} />
+        <IconButton icon="close" label="Close the list" class="only-phone" onClick={() => app.closeDrawer()} />
       </header>
-      <button type="button" class="new" onClick={() => app.begin()}>
+      <button type="button" id="new-chat" class="new" onClick={() => app.begin()}>
         <Icon name="add" /> New chat
       </button>
       <label class="search">
@@ -56,11 +56,6 @@ export function Sidebar() {
     </nav>
   );
 }
-
-const close = () => {
-  app.isDrawerOpen = false;
-  app.changed();
-};
 
 function matches(conversation: Conversation, search: string): boolean {
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
@@ -112,7 +107,7 @@ function Item({ conversation }: { conversation: Conversation }) {
           <button type="button" onClick={act(() => setNamed(true))}>
             <Icon name="edit" /> Rename
           </button>
-          <button type="button" onClick={act(() => app.export([conversation]))}>
+          <button type="button" onClick={act(() => app.library.export([conversation]))}>
             <Icon name="export" /> Export
           </button>
           <button type="button" class="danger" onClick={act(() => app.remove(conversation))}>
@@ -150,13 +145,13 @@ function Footer() {
   const picker = useRef<HTMLInputElement>(null);
   const take = () => {
     const file = picker.current?.files?.[0];
-    if (file) void app.import(file);
+    if (file) void app.library.import(file).then((text) => app.say(text));
     // The same file may be taken again.
     if (picker.current) picker.current.value = "";
   };
   return (
     <footer>
-      <button type="button" disabled={app.conversations.length === 0} onClick={() => app.export(app.conversations)}>
+      <button type="button" disabled={app.library.conversations.length === 0} onClick={() => app.library.export(app.library.conversations)}>
         <Icon name="export" /> Export
       </button>
       <button type="button" onClick={() => picker.current?.click()}>

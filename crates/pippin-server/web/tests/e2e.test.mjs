@@ -578,6 +578,20 @@ check("the page can be used by keyboard alone", async (t) => {
   assert.deepEqual(nameless, []);
 });
 
+check("two tabs know of each other's conversations", async (t) => {
+  const page = await openPage(t);
+  const other = await page.context().newPage();
+  await other.goto(server.address);
+  await answerWith(page, [{ content: "Yes." }]);
+  await send(page, "Are you there?");
+  await finished(page);
+  await page.waitForTimeout(1500);
+  // A tab that comes to the front is told so; headless ones never leave it.
+  await other.evaluate(() => dispatchEvent(new Event("visibilitychange")));
+  await other.getByRole("navigation").getByText("Are you there?").click();
+  await other.getByText("Yes.").waitFor();
+});
+
 check("a server with keys is asked with one", async (t) => {
   const keys = join(folder, "keys");
   writeFileSync(keys, "the-only-key\n");
@@ -597,6 +611,13 @@ check("a server with keys is asked with one", async (t) => {
   await send(page, "What is 17 plus 25?");
   await finished(page);
   assert.match(await textOf(page), /42/);
+  await button(page, "Settings").click();
+  await button(page, "Key…").click();
+  await page.getByRole("dialog", { name: "Key" }).getByRole("button", { name: "Forget the key" }).waitFor();
+  await page.waitForTimeout(300);
+  assert.equal(await page.getByRole("dialog").getAttribute("aria-label"), "Key");
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
   // It is forgotten with the tab, unless it was to be kept.
   const kept = await page.evaluate(() => [sessionStorage.getItem("pippin.key"), localStorage.getItem("pippin.key")]);
   assert.deepEqual(kept, ["the-only-key", null]);
