@@ -107,7 +107,7 @@ function Editor(props: { text: string; label: string; onSave: (text: string) => 
   };
   return (
     <div class="editor">
-      <textarea ref={area} aria-label="Text" value={text} onInput={(event) => setText(event.currentTarget.value)} onKeyDown={onKeyDown} />
+      <textarea ref={area} rows={1} aria-label="Text" value={text} onInput={(event) => setText(event.currentTarget.value)} onKeyDown={onKeyDown} />
       <div class="buttons">
         <button type="button" onClick={props.onClose}>
           Cancel
