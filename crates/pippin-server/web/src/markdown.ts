@@ -1,5 +1,5 @@
 // Markdown that grows. A text is cut into blocks; while it is being written only those are made anew that have changed, and only
-// the last one is read again, so that a long answer costs no more per word than a short one.
+// the last ones are read again, so that a long answer costs no more per word than a short one.
 
 import type { Token } from "marked";
 import { blockNodes, blocksOf, safeNodes } from "./markup";
@@ -54,13 +54,13 @@ export class MarkdownView {
     this.blocks[index] = { type: token.type, raw: token.raw, nodes };
   }
 
-  /** What stands before the last block stays as it is. */
+  /** What stands before the last two blocks stays as it is. The last may still join the one before: "2" after a list becomes its item. */
   private settle(tokens: Token[], visible: Token[], tail: string): void {
-    const last = visible.at(-1);
-    if (!last) return;
-    const length = tokens.slice(0, tokens.indexOf(last)).reduce((sum, token) => sum + token.raw.length, 0);
-    if (!tail.startsWith(last.raw, length)) return;
-    this.settled += visible.length - 1;
+    const open = visible.at(-2);
+    if (!open) return;
+    const length = tokens.slice(0, tokens.indexOf(open)).reduce((sum, token) => sum + token.raw.length, 0);
+    if (!tail.startsWith(open.raw, length)) return;
+    this.settled += visible.length - 2;
     this.settledText += tail.slice(0, length);
   }
 }

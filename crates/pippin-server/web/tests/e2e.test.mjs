@@ -347,6 +347,15 @@ check("markdown that grows looks like markdown that came whole", async (t) => {
     await show(text.length);
     const whole = await show(text.length);
     const found = whole.includes("katex") && whole.includes("hljs-keyword") ? [] : [whole];
+    // On the way, too: what is shown of a beginning is what would be shown of it alone, but for links that are defined later.
+    const root = document.createElement("div");
+    const view = new markdown.MarkdownView(root);
+    for (let length = 1; length < text.indexOf("\n\n[1]:"); length++) {
+      const alone = document.createElement("div");
+      new markdown.MarkdownView(alone).show(text.slice(0, length), false);
+      view.show(text.slice(0, length), false);
+      if (root.innerHTML !== alone.innerHTML) found.push(`of ${length} characters: ${root.innerHTML}\n\n${alone.innerHTML}`);
+    }
     for (const step of [1, 2, 7, 50]) {
       const grown = await show(step);
       if (grown !== whole) found.push(`in steps of ${step}: ${grown}`);
