@@ -29,6 +29,7 @@ export function ChatView() {
         <Empty />
       ) : (
         <Scroller key={app.current.id}>
+          <h1 class="off-screen">{app.current.title}</h1>
           {messages.map((message) => (
             <MessageView
               key={message.id}

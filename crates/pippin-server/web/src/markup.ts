@@ -71,6 +71,9 @@ const marked = new Marked({
       if (IMAGE.test(href)) return `<img src="${escape(href)}" alt="${escape(text)}">`;
       return `<a href="${escape(href)}">${escape(text || href)}</a>`;
     },
+    checkbox({ checked }: Tokens.Checkbox) {
+      return `<input type="checkbox" disabled ${checked ? 'checked aria-label="done"' : 'aria-label="to do"'}> `;
+    },
     code({ text, lang }: Tokens.Code) {
       const language = lang?.match(/^[\w+#.-]{1,30}/)?.[0] ?? "";
       return `<pre data-language="${escape(language)}"><code>${escape(text)}\n</code></pre>`;
@@ -86,7 +89,7 @@ purify.addHook("afterSanitizeAttributes", (node) => {
 });
 
 /** Attributes that hold no address. */
-const PLAIN = ["start", "align", "type", "checked", "disabled", "alt", "title", "class", "data-formula", "data-language"];
+const PLAIN = ["start", "align", "type", "checked", "disabled", "alt", "title", "class", "aria-label", "data-formula", "data-language"];
 
 const ALLOWED: Config & { RETURN_DOM_FRAGMENT: true } = {
   ALLOWED_TAGS: [

@@ -306,7 +306,7 @@ check("what a model writes is shown and never obeyed", async (t) => {
   assert.equal(await answer.locator(".katex").count(), 3);
   assert.match(await answer.innerText(), /Costs \$5 or \$10/);
   assert.equal(await answer.locator("td").first().getAttribute("align"), "right");
-  assert.equal(await answer.locator("input[type=checkbox][checked][disabled]").count(), 1);
+  assert.equal(await answer.getByRole("checkbox", { name: "done", checked: true, disabled: true }).count(), 1);
   await button(answer, "Copy").click();
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), "fn main() {} // </code><script>");
   assert.notEqual(await page.title(), "owned");
