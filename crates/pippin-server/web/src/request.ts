@@ -15,9 +15,9 @@ export function requestFor(conversation: Conversation, answer: Message, continue
     body["continue_final_message"] = true;
     body["add_generation_prompt"] = false;
   }
-  if (conversation.thinking !== undefined) {
-    body["chat_template_kwargs"] = { enable_thinking: conversation.thinking };
-  }
+  const { thinking } = conversation;
+  if (thinking === "on") body["chat_template_kwargs"] = { enable_thinking: true };
+  else if (thinking) body["reasoning_effort"] = thinking === "off" ? "none" : thinking;
   const tools = readTools(conversation.tools);
   if (tools.length > 0) body["tools"] = tools;
   return body;

@@ -7,7 +7,7 @@ import { currentKey } from "./api";
 import { app, type Theme, useApp } from "./app";
 import { IconButton } from "./icons";
 import { readTools } from "./request";
-import type { Parameters } from "./tree";
+import { type Parameters, THINKING } from "./tree";
 
 interface Field {
   name: Exclude<keyof Parameters, "stop">;
@@ -66,14 +66,10 @@ export function SetupDialog() {
     else parameters[name] = value;
     app.setUp({ parameters });
   };
-  const thinking = current.thinking === undefined ? "auto" : current.thinking ? "on" : "off";
   const setThinking = (value: string) => {
-    if (value === "auto") {
-      delete current.thinking;
-      app.setUp({});
-    } else {
-      app.setUp({ thinking: value === "on" });
-    }
+    const thinking = THINKING.find((word) => word === value);
+    if (!thinking) delete current.thinking;
+    app.setUp(thinking ? { thinking } : {});
   };
   return (
     <Modal title="Settings" onClose={() => app.show("none")}>
@@ -89,10 +85,13 @@ export function SetupDialog() {
           ))}
           <label>
             Thinking
-            <select value={thinking} onChange={(event) => setThinking(event.currentTarget.value)}>
-              <option value="auto">default</option>
-              <option value="on">on</option>
-              <option value="off">off</option>
+            <select value={current.thinking ?? ""} onChange={(event) => setThinking(event.currentTarget.value)}>
+              <option value="">default</option>
+              {THINKING.map((word) => (
+                <option key={word} value={word}>
+                  {word}
+                </option>
+              ))}
             </select>
           </label>
         </div>

@@ -1,6 +1,6 @@
 // Conversations as a file. What comes from a file is checked field by field: it may come from anywhere.
 
-import type { Conversation, Message, Parameters, Role, Stats, ToolCall } from "./tree";
+import { type Conversation, type Message, type Parameters, type Role, type Stats, THINKING, type Thinking, type ToolCall } from "./tree";
 
 const FORMAT = "pippin-conversations";
 const VERSION = 1;
@@ -51,7 +51,7 @@ function conversation(value: unknown, at: string): Conversation {
     children: [],
     chosen: null,
   };
-  set(result, "thinking", optional(fields["thinking"], `${at}.thinking`, boolean));
+  set(result, "thinking", optional(fields["thinking"], `${at}.thinking`, effort));
   list(fields["messages"], `${at}.messages`).forEach((value, index) => {
     const where = `${at}.messages[${index}]`;
     const read = message(value, where);
@@ -165,6 +165,12 @@ function id(value: unknown, at: string): string {
     throw new ImportError(`${at} must be up to 64 letters and digits`);
   }
   return value;
+}
+
+function effort(value: unknown, at: string): Thinking {
+  const known = THINKING.find((word) => word === value);
+  if (!known) throw new ImportError(`${at} must be one of ${THINKING.join(", ")}`);
+  return known;
 }
 
 function role(value: unknown, at: string): Role {

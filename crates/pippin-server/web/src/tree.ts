@@ -58,12 +58,15 @@ export interface Parameters {
   stop?: string[];
 }
 
+export const THINKING = ["off", "on", "low", "medium", "high"] as const;
+export type Thinking = (typeof THINKING)[number];
+
 /** What a conversation is answered with. */
 export interface Setup {
   system: string;
   parameters: Parameters;
-  /** Passed to the template as `enable_thinking`; absent: as the model likes. */
-  thinking?: boolean;
+  /** Whether the model is to think first, or how much; absent: as it likes. */
+  thinking?: Thinking;
   /** Tools in the form of the OpenAI API, as JSON text. */
   tools: string;
 }

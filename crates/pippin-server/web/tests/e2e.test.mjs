@@ -153,6 +153,9 @@ check("a question is answered, and the answer says how fast", async (t) => {
   const page = await openPage(t);
   await picture(page, "empty");
   await setUp(page, { Temperature: "0" });
+  await button(page, "Settings").click();
+  await page.getByLabel("Thinking", { exact: true }).selectOption("off");
+  await page.keyboard.press("Escape");
   await page.getByRole("textbox", { name: "Message" }).fill("What is 17 plus 25?");
   await page.keyboard.press("Enter");
   await button(page, "Stop").waitFor();
@@ -495,6 +498,9 @@ check("what is set is sent, and what cannot be is said", async (t) => {
     Seed: "7",
     "Stop sequences, one per line": "END\n\\n\\n",
   });
+  await button(page, "Settings").click();
+  await page.getByLabel("Thinking", { exact: true }).selectOption("high");
+  await page.keyboard.press("Escape");
   await send(page, "Really?");
   await finished(page);
   assert.deepEqual(bodies[0], {
@@ -507,6 +513,7 @@ check("what is set is sent, and what cannot be is said", async (t) => {
     repetition_penalty: 1.1,
     max_tokens: 100,
     seed: 7,
+    reasoning_effort: "high",
     stop: ["END", "\n\n"],
     stream: true,
     stream_options: { include_usage: true },

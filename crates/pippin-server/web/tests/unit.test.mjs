@@ -66,7 +66,7 @@ test("what is exported can be imported", () => {
   const { conversation, first, second } = talk();
   Object.assign(second, { reasoning: "17 and 25", thinking: 12, stats: { promptTokens: 4, estimated: true }, finish: "stop" });
   Object.assign(first, { toolCalls: [{ id: "a", name: "add", arguments: "{}" }], error: "broke off" });
-  conversation.thinking = false;
+  conversation.thinking = "low";
   conversation.parameters = { temperature: 0.2, stop: ["\n"] };
   tree.choose(conversation, first.id);
   assert.deepEqual(importText(exportText([conversation])), [conversation]);
@@ -89,6 +89,7 @@ test("what cannot be imported is named", () => {
     [changed((_, one) => (one.messages = {})), /conversations\[0\]\.messages must be a list/],
     [changed((_, one) => (one.parameters.temperature = "hot")), /parameters\.temperature must be a number/],
     [changed((_, one) => (one.parameters.stop = [1])), /parameters\.stop\[0\] must be a text/],
+    [changed((_, one) => (one.thinking = true)), /conversations\[0\]\.thinking must be one of off, on/],
     [changed((_, one) => (one.id = "__proto__")), /conversations\[0\]\.id/],
     [changed((_, __, all) => (all[1].role = "system")), /messages\[1\]\.role must be user/],
     [changed((_, __, all) => (all[0].parent = messages[1].id)), /messages\[0\]\.parent is no message before it/],
@@ -111,7 +112,7 @@ test("a request holds what stands before the answer", () => {
   const call = tree.add(conversation, next.id, { role: "assistant", content: "", reasoning: "I add", toolCalls: calls });
   const result = tree.add(conversation, call.id, { role: "tool", content: "42", toolCallId: "c1" });
   const answer = tree.add(conversation, result.id, { role: "assistant", content: "Yes" });
-  Object.assign(conversation, { system: "Be short.", thinking: true, tools: '[{"type": "function"}]', parameters: { seed: 1 } });
+  Object.assign(conversation, { system: "Be short.", thinking: "on", tools: '[{"type": "function"}]', parameters: { seed: 1 } });
   const body = requestFor(conversation, answer, false);
   assert.deepEqual(body, {
     model: "quince",
@@ -132,6 +133,8 @@ test("a request holds what stands before the answer", () => {
       { role: "tool", tool_call_id: "c1", content: "42" },
     ],
   });
+  conversation.thinking = "off";
+  assert.equal(requestFor(conversation, answer, false).reasoning_effort, "none");
   const more = requestFor(conversation, answer, true);
   assert.deepEqual(more.messages.at(-1), { role: "assistant", content: "Yes" });
   assert.deepEqual([more.continue_final_message, more.add_generation_prompt], [true, false]);
