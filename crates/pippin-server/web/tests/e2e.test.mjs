@@ -80,6 +80,18 @@ async function finished(page) {
   await button(page, "Send").waitFor();
 }
 
+/** Waits until the browser keeps so many conversations, with all their answers finished. */
+function kept(page, count) {
+  return page.waitForFunction(async (count) => {
+    const done = (request) => new Promise((resolve, reject) => ((request.onsuccess = () => resolve(request.result)), (request.onerror = reject)));
+    const database = await done(indexedDB.open("pippin"));
+    const all = await done(database.transaction("conversations").objectStore("conversations").getAll());
+    database.close();
+    const isFinished = (message) => message.role !== "assistant" || message.finish;
+    return all.length === count && all.every(({ messages }) => [...messages.values()].every(isFinished));
+  }, count);
+}
+
 async function picture(page, name) {
   if (process.env.SCREENSHOTS) await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name}.png`) });
 }
@@ -154,7 +166,7 @@ check("a question is answered, and the answer says how fast", async (t) => {
   await picture(page, "empty");
   await setUp(page, { Temperature: "0" });
   await button(page, "Settings").click();
-  await page.getByLabel("Thinking", { exact: true }).selectOption("off");
+  await page.getByRole("combobox", { name: /^Thinking/ }).selectOption("off");
   await page.keyboard.press("Escape");
   await page.getByRole("textbox", { name: "Message" }).fill("What is 17 plus 25?");
   await page.keyboard.press("Enter");
@@ -270,7 +282,7 @@ check("conversations are kept, searched, renamed, exported, deleted and imported
   await page.getByLabel("File of conversations").setInputFiles(path);
   await page.getByText("1 conversation imported, 1 were here already").waitFor();
   // They are there when the page comes back.
-  await page.waitForTimeout(1500);
+  await kept(page, 2);
   await page.reload();
   await list.getByText("About France").click();
   await page.locator(".bubble", { hasText: "Where is Paris?" }).waitFor();
@@ -499,7 +511,7 @@ check("what is set is sent, and what cannot be is said", async (t) => {
     "Stop sequences, one per line": "END\n\\n\\n",
   });
   await button(page, "Settings").click();
-  await page.getByLabel("Thinking", { exact: true }).selectOption("high");
+  await page.getByRole("combobox", { name: /^Thinking/ }).selectOption("high");
   await page.keyboard.press("Escape");
   await send(page, "Really?");
   await finished(page);
@@ -601,7 +613,7 @@ check("two tabs know of each other's conversations", async (t) => {
   await answerWith(page, [{ content: "Yes." }]);
   await send(page, "Are you there?");
   await finished(page);
-  await page.waitForTimeout(1500);
+  await kept(page, 1);
   // A tab that comes to the front is told so; headless ones never leave it.
   await other.evaluate(() => dispatchEvent(new Event("visibilitychange")));
   await other.getByRole("navigation").getByText("Are you there?").click();
