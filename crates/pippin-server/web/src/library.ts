@@ -4,7 +4,7 @@ import { Store } from "./store";
 import { exportText, importText } from "./transfer";
 import { type Conversation, newId } from "./tree";
 
-const SAVE_TIME = 1000;
+const SAVE_TIME = 300;
 
 export class Library {
   conversations: Conversation[] = [];
@@ -21,7 +21,11 @@ export class Library {
     this.store = await Store.open();
     this.conversations = await this.store.all().catch(() => []);
     this.sort();
+    // What is begun when the page goes may come too late; a page is mostly hidden before.
     addEventListener("pagehide", () => this.saveAll());
+    addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "hidden") this.saveAll();
+    });
   }
 
   /** Whether anything is kept when the page is closed. */

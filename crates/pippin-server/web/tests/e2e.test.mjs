@@ -81,15 +81,20 @@ async function finished(page) {
 }
 
 /** Waits until the browser keeps so many conversations, with all their answers finished. */
-function kept(page, count) {
-  return page.waitForFunction(async (count) => {
+async function kept(page, count) {
+  const isKept = async (count) => {
     const done = (request) => new Promise((resolve, reject) => ((request.onsuccess = () => resolve(request.result)), (request.onerror = reject)));
     const database = await done(indexedDB.open("pippin"));
     const all = await done(database.transaction("conversations").objectStore("conversations").getAll());
     database.close();
     const isFinished = (message) => message.role !== "assistant" || message.finish;
     return all.length === count && all.every(({ messages }) => [...messages.values()].every(isFinished));
-  }, count);
+  };
+  const begin = Date.now();
+  while (!(await page.evaluate(isKept, count))) {
+    assert.ok(Date.now() - begin < WAIT, `${count} conversations are not kept`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
 }
 
 async function picture(page, name) {
@@ -610,6 +615,7 @@ check("two tabs know of each other's conversations", async (t) => {
   const page = await openPage(t);
   const other = await page.context().newPage();
   await other.goto(server.address);
+  await other.getByRole("textbox", { name: "Message" }).waitFor();
   await answerWith(page, [{ content: "Yes." }]);
   await send(page, "Are you there?");
   await finished(page);
