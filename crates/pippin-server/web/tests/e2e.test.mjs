@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { isDeepStrictEqual } from "node:util";
 
 import { build } from "esbuild";
 import { chromium } from "playwright-core";
@@ -72,7 +73,9 @@ const textOf = (page) => answers(page).last().locator(".markdown").last().innerT
 
 async function send(page, text) {
   await page.getByRole("textbox", { name: "Message" }).fill(text);
+  const before = await page.locator(".bubble").count();
   await button(page, "Send").click();
+  await becomes(async () => (await page.locator(".bubble").count()) > before, true);
 }
 
 async function finished(page) {
@@ -94,6 +97,17 @@ async function kept(page, count) {
   while (!(await page.evaluate(isKept, count))) {
     assert.ok(Date.now() - begin < WAIT, `${count} conversations are not kept`);
     await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+/** Waits until what is read is this: the page draws a moment after it was told. */
+async function becomes(read, expected) {
+  const begin = Date.now();
+  for (;;) {
+    const actual = await read();
+    if (isDeepStrictEqual(actual, expected)) return;
+    if (Date.now() - begin > WAIT) assert.deepEqual(actual, expected);
+    await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 
@@ -181,7 +195,7 @@ check("a question is answered, and the answer says how fast", async (t) => {
   assert.match(await answers(page).locator(".numbers").innerText(), /^[\d,]+ tokens · [\d.]+ tokens\/s · first after /);
   // Context in use, of the model's.
   await page.getByRole("meter", { name: "Context in use" }).waitFor();
-  assert.match(await page.locator(".context").innerText(), /^[\d,]+ of [\d,]+$/);
+  await page.locator(".context", { hasText: /^[\d,]+ of [\d,]+$/ }).waitFor();
   await answers(page).hover();
   await button(answers(page), "Copy").click();
   assert.equal(await page.evaluate(() => navigator.clipboard.readText()), await textOf(page));
@@ -225,18 +239,18 @@ check("answers and questions have branches", async (t) => {
   await page.getByText("What is 20 plus 30?").first().waitFor();
   await finished(page);
   const own = page.locator(".own");
-  assert.equal(await own.locator(".branches span").innerText(), "2/2");
-  assert.equal(await answers(page).locator(".branches").count(), 0);
+  await becomes(() => own.locator(".branches span").innerText(), "2/2");
+  await becomes(() => answers(page).locator(".branches").count(), 0);
   await button(own, "Previous branch").click();
   await page.locator(".bubble", { hasText: "17 plus 25" }).waitFor();
-  assert.equal(await answers(page).locator(".branches span").innerText(), "1/2");
+  await becomes(() => answers(page).locator(".branches span").innerText(), "1/2");
 
   // So is another text of an answer; what was said stays.
   await button(answers(page), "Edit answer").click();
   await page.getByRole("textbox", { name: "Text" }).fill("It is **43**.");
   await button(page.locator(".editor"), "Save").click();
   await page.getByText("3/3", { exact: true }).waitFor();
-  assert.equal(await answers(page).locator("strong").innerText(), "43");
+  await becomes(() => answers(page).locator("strong").innerText(), "43");
   assert.match(await answers(page).locator(".numbers").innerText(), /edited/);
   await picture(page, "branches");
 });
@@ -252,18 +266,18 @@ check("conversations are kept, searched, renamed, exported, deleted and imported
   await finished(page);
   const list = page.getByRole("navigation", { name: "Conversations" });
   const titles = () => list.locator(".title").allInnerTexts();
-  assert.deepEqual(await titles(), ["Where is Paris?", "What is 17 plus 25?"]);
+  await becomes(titles, ["Where is Paris?", "What is 17 plus 25?"]);
 
   await list.getByRole("listitem").first().hover();
   await button(list.getByRole("listitem").first(), "More").click();
   await button(list, "Rename").click();
   await list.getByRole("textbox", { name: "Name" }).fill("About France");
   await page.keyboard.press("Enter");
-  assert.deepEqual(await titles(), ["About France", "What is 17 plus 25?"]);
+  await becomes(titles, ["About France", "What is 17 plus 25?"]);
 
   await page.keyboard.press("Control+k");
   await page.keyboard.type("plus 17");
-  assert.deepEqual(await titles(), ["What is 17 plus 25?"]);
+  await becomes(titles, ["What is 17 plus 25?"]);
   await page.keyboard.press("Enter");
   await page.locator(".bubble", { hasText: "17 plus 25" }).waitFor();
   await page.getByRole("searchbox").fill("");
@@ -279,10 +293,10 @@ check("conversations are kept, searched, renamed, exported, deleted and imported
     await list.getByRole("listitem").first().hover();
     await button(list.getByRole("listitem").first(), "More").click();
     await button(list, "Delete").click();
-    assert.equal((await titles()).length, left - 1);
+    await becomes(async () => (await titles()).length, left - 1);
   }
   await button(page, "Undo").click();
-  assert.deepEqual(await titles(), ["What is 17 plus 25?"]);
+  await becomes(titles, ["What is 17 plus 25?"]);
 
   await page.getByLabel("File of conversations").setInputFiles(path);
   await page.getByText("1 conversation imported, 1 were here already").waitFor();
@@ -291,7 +305,7 @@ check("conversations are kept, searched, renamed, exported, deleted and imported
   await page.reload();
   await list.getByText("About France").click();
   await page.locator(".bubble", { hasText: "Where is Paris?" }).waitFor();
-  assert.deepEqual((await titles()).sort(), ["About France", "What is 17 plus 25?"]);
+  await becomes(async () => (await titles()).sort(), ["About France", "What is 17 plus 25?"]);
 
   const broken = join(folder, "broken.json");
   file.conversations[0].messages[0].role = "nobody";
@@ -428,7 +442,7 @@ check("a model that is chosen is loaded, and that is told of", async (t) => {
   await finished(page);
   assert.equal(bodies[0].model, "other-model");
   assert.equal(await answers(page).locator(".author").innerText(), "other-model");
-  assert.equal(await page.locator(".context").innerText(), "31 of 64");
+  await becomes(() => page.locator(".context").innerText(), "31 of 64");
 });
 
 check("thoughts are folded, calls are shown, and results go back", async (t) => {
@@ -554,13 +568,13 @@ check("colours follow the system, and can be set", async (t) => {
   await picture(page, "dark");
   await button(page, "Settings").click();
   await page.getByRole("radio", { name: "Light" }).check();
-  assert.equal(await isDark(), false);
+  await becomes(isDark, false);
   await page.reload();
   await page.getByRole("textbox", { name: "Message" }).waitFor();
   assert.equal(await isDark(), false);
   await button(page, "Settings").click();
   await page.getByRole("radio", { name: "System" }).check();
-  assert.equal(await isDark(), true);
+  await becomes(isDark, true);
 });
 
 check("on a phone the list is a drawer, and nothing is wider than the screen", async (t) => {
@@ -585,7 +599,7 @@ check("on a phone the list is a drawer, and nothing is wider than the screen", a
   // Enter is for lines where there are no other keys for them.
   await page.getByRole("textbox", { name: "Message" }).fill("one");
   await page.keyboard.press("Enter");
-  assert.equal(await page.getByRole("textbox", { name: "Message" }).inputValue(), "one\n");
+  await becomes(() => page.getByRole("textbox", { name: "Message" }).inputValue(), "one\n");
 });
 
 check("the page can be used by keyboard alone", async (t) => {
