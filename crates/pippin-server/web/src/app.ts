@@ -234,8 +234,10 @@ class App {
   openDrawer(part: string): void {
     this.isDrawerOpen = true;
     this.changed();
-    // Once it is drawn.
-    requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById(part)?.focus()));
+    const focus = () => document.getElementById(part)?.focus();
+    focus();
+    // A list that was hidden takes the focus once it is drawn.
+    if (document.activeElement?.id !== part) requestAnimationFrame(() => requestAnimationFrame(focus));
   }
 
   closeDrawer(): void {
