@@ -496,6 +496,7 @@ impl ResponseEvents {
                         self.end(true);
                     }
                 }
+                Some(Ok(GenerationEvent::Prompt { .. })) => {}
                 Some(Ok(GenerationEvent::Token { text, .. } | GenerationEvent::Chunk(text))) => {
                     self.pending.extend(self.parser.push(&text));
                 }

@@ -162,6 +162,13 @@ impl CancelHandle {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum TokenEvent {
+    /// How much of the prompt has been read, where the parameters ask for it.
+    Prompt {
+        /// Tokens that are computed, those included that needed no computing.
+        read: usize,
+        /// Tokens of the prompt.
+        total: usize,
+    },
     /// The next token. Stop tokens are counted, but not shown.
     Token {
         /// Its id.
@@ -247,6 +254,10 @@ impl TokenStream {
                     self.cached_tokens = cached;
                     self.started = Some(at);
                 }
+                Some(Event::Read(read)) => {
+                    let total = self.prompt_tokens;
+                    return Poll::Ready(Some(Ok(TokenEvent::Prompt { read, total })));
+                }
                 Some(Event::Guessed { tokens, right }) => {
                     self.drafted_tokens += tokens;
                     self.accepted_tokens += right;
@@ -330,6 +341,13 @@ impl Drop for TokenStream {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum GenerationEvent {
+    /// How much of the prompt has been read, where the parameters ask for it.
+    Prompt {
+        /// Tokens that are computed, those included that needed no computing.
+        read: usize,
+        /// Tokens of the prompt.
+        total: usize,
+    },
     /// The next token, with the text that is final now. The text may be empty, while a character is incomplete or might
     /// begin a stop string, and may include that of earlier tokens.
     Token {
@@ -353,7 +371,7 @@ impl GenerationEvent {
     pub fn text(&self) -> &str {
         match self {
             Self::Token { text, .. } | Self::Chunk(text) => text,
-            Self::Info(_) => "",
+            Self::Prompt { .. } | Self::Info(_) => "",
         }
     }
 }
@@ -422,6 +440,7 @@ impl GenerationStream {
         }
         let event = ready!(self.tokens.receive(wait)).map(|event| match event? {
             TokenEvent::Token { id, logprob, top_logprobs } => self.token(id, logprob, top_logprobs),
+            TokenEvent::Prompt { read, total } => Ok(GenerationEvent::Prompt { read, total }),
             TokenEvent::Info(info) => self.end(info),
         });
         // After an error of the decoder, the tokens that follow have no text to stand in.

@@ -43,6 +43,7 @@ fn tokens(
         match event.expect("no error") {
             TokenEvent::Token { id, .. } => tokens.push(id),
             TokenEvent::Info(info) => return (tokens, info),
+            TokenEvent::Prompt { .. } => panic!("not asked for"),
         }
     }
     panic!("no end")
@@ -77,7 +78,7 @@ fn streams_tokens_text_and_numbers() {
                 assert!(logprob.expect("asked for") < 0.0);
                 count += 1;
             }
-            GenerationEvent::Chunk(_) => {}
+            GenerationEvent::Chunk(_) | GenerationEvent::Prompt { .. } => {}
             GenerationEvent::Info(info) => assert_eq!(info.generated_tokens, 10),
         }
     }
@@ -999,7 +1000,7 @@ fn a_constraint_holds_whatever_the_device_does() {
             let found: Vec<u32> = stream
                 .filter_map(|event| match event.expect("no error") {
                     TokenEvent::Token { id, .. } => Some(id),
-                    TokenEvent::Info(_) => None,
+                    TokenEvent::Info(_) | TokenEvent::Prompt { .. } => None,
                 })
                 .collect();
             assert_eq!(found, continuation(prompt, 40));

@@ -97,6 +97,8 @@ pub struct GenerateParameters {
     pub logprobs: bool,
     /// Reports so many of the likeliest tokens for each token, with their log-probabilities; at most 20. It needs `logprobs`.
     pub top_logprobs: usize,
+    /// Reports how much of the prompt has been read, after each step.
+    pub prompt_progress: bool,
     /// The most tokens that are guessed ahead at once from what the prompt and the answer so far repeat; at most 32. The answer
     /// is the same, and comes faster where it repeats much: engines compute guesses only where that has been worth
     /// it. 0 is off.
@@ -182,6 +184,7 @@ impl Default for GenerateParameters {
             min_tokens: 0,
             logprobs: false,
             top_logprobs: 0,
+            prompt_progress: false,
             prompt_lookup: 0,
             draft_tokens: 4,
             constraint: None,
@@ -418,6 +421,13 @@ impl GenerateParameters {
         self
     }
 
+    /// Reports how much of the prompt has been read, or does not.
+    #[must_use]
+    pub fn with_prompt_progress(mut self, prompt_progress: bool) -> Self {
+        self.prompt_progress = prompt_progress;
+        self
+    }
+
     /// Guesses up to so many tokens ahead from what repeats; 0: none.
     #[must_use]
     pub fn with_prompt_lookup(mut self, prompt_lookup: usize) -> Self {
@@ -570,6 +580,7 @@ mod tests {
             .with_min_tokens(11)
             .with_logprobs(true)
             .with_top_logprobs(12)
+            .with_prompt_progress(true)
             .with_prompt_lookup(10)
             .with_draft_tokens(11)
             .with_constraint(Constraint::JsonObject)
@@ -601,6 +612,7 @@ mod tests {
             min_tokens: 11,
             logprobs: true,
             top_logprobs: 12,
+            prompt_progress: true,
             prompt_lookup: 10,
             draft_tokens: 11,
             constraint: Some(Constraint::JsonObject),

@@ -71,6 +71,8 @@ pub(crate) struct Piece {
     pub(crate) parts: Vec<OutputEvent>,
     /// The token that came, if one did.
     pub(crate) token: Option<Token>,
+    /// How much of its prompt has been read, if that is news: so many tokens of so many.
+    pub(crate) progress: Option<(usize, usize)>,
     /// Why it ends, if it does.
     pub(crate) end: Option<End>,
 }
@@ -258,14 +260,17 @@ impl Answers {
             Ok(GenerationEvent::Token { id, text, logprob, top_logprobs: top }) => {
                 self.usage.reasoning += usize::from(reader.is_thinking());
                 let token = (!reader.is_cut).then_some(Token { id, logprob, top });
-                Piece { parts: reader.read(text), token, end: None }
+                Piece { parts: reader.read(text), token, ..Piece::default() }
             }
             Ok(GenerationEvent::Chunk(text)) => Piece { parts: reader.read(text), ..Piece::default() },
             Ok(GenerationEvent::Info(info)) => {
                 let parts = reader.finish();
                 let end = Some(reader.end(info.finish_reason.clone()));
                 self.add(index, &info);
-                Piece { parts, token: None, end }
+                Piece { parts, end, ..Piece::default() }
+            }
+            Ok(GenerationEvent::Prompt { read, total }) => {
+                Piece { progress: Some((read, total)), ..Piece::default() }
             }
             Ok(_) => Piece::default(),
         };
@@ -353,6 +358,12 @@ impl<C: Chunks> Frames for OpenAi<C> {
     }
 
     fn piece(&mut self, index: usize, piece: Piece) -> Vec<Frame> {
+        if let Some((read, total)) = piece.progress {
+            // As llama.cpp's server has it.
+            let mut chunk = self.head.with(Vec::new(), None);
+            chunk["prompt_progress"] = json!({"processed": read, "total": total, "index": index});
+            return vec![Frame { event: None, data: chunk.to_string() }];
+        }
         let choices = self.chunks.chunks(index, piece);
         choices.into_iter().map(|choice| self.frame(vec![choice], None)).collect()
     }

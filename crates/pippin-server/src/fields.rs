@@ -218,7 +218,6 @@ const UNSUPPORTED: &[&str] = &[
     "mirostat",
     "top_n_sigma",
     "lora",
-    "return_progress",
     // mlx-lm
     "adapters",
     "draft_model",

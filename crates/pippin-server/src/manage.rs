@@ -291,7 +291,9 @@ fn duration(text: &str) -> Option<f64> {
         Some(rest) => (-1.0, rest),
         None => (1.0, text),
     };
-    if let Ok(seconds) = rest.parse::<f64>() {
+    if rest.starts_with(|c: char| c.is_ascii_digit())
+        && let Ok(seconds) = rest.parse::<f64>()
+    {
         return seconds.is_finite().then_some(sign * seconds);
     }
     let mut sum = 0.0;

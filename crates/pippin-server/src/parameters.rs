@@ -65,6 +65,7 @@ pub(crate) fn read(
         parameters.max_time = (time > 0).then(|| Duration::from_millis(time as u64));
     }
     set(&mut parameters.min_tokens, fields.count("min_tokens", 0, usize::MAX)?);
+    set(&mut parameters.prompt_progress, fields.boolean("return_progress")?);
     set(&mut parameters.ignore_eos, fields.boolean("ignore_eos")?);
     if let Some(tokens) = fields.list("stop_token_ids")? {
         let ids: Option<Vec<u32>> = tokens.iter().map(|id| u32::try_from(id.as_u64()?).ok()).collect();

@@ -63,6 +63,8 @@ pub(crate) enum Event {
         cached: usize,
         at: Instant,
     },
+    /// So many tokens of the prompt are computed. Only where that is asked for.
+    Read(usize),
     /// A token, the stop token included.
     Token {
         token: u32,
@@ -246,6 +248,7 @@ impl Sequence {
         {
             answer.has_started = true;
             answer.send(Event::Started { cached: computed, at: Instant::now() });
+            self.tell_progress();
         }
     }
 
@@ -357,11 +360,22 @@ impl Sequence {
     pub(super) fn landed(&mut self, rows: usize) {
         self.computed += rows;
         self.flying -= 1;
+        self.tell_progress();
         if let Work::Answer(answer) = &self.work
             && answer.limit == self.prompt
             && self.computed == self.prompt
         {
             self.end(FinishReason::Length);
+        }
+    }
+
+    /// Tells how much of the prompt is computed, where that is asked for.
+    fn tell_progress(&self) {
+        if let Work::Answer(answer) = &self.work
+            && answer.parameters.prompt_progress
+            && self.tokens.len() == self.prompt
+        {
+            answer.send(Event::Read(self.computed.min(self.prompt)));
         }
     }
 

@@ -233,3 +233,26 @@ fn ends_can_be_forbidden_and_chosen() {
     assert_eq!(text_of(&cut), model.decode(&tokens[..1]).expect("text"));
     assert_eq!(cut["choices"][0]["finish_reason"], "stop");
 }
+
+#[test]
+fn a_stream_can_tell_how_much_of_the_prompt_has_been_read() {
+    let server =
+        crate::support::server_with(pippin::ModelCache::new(crate::support::options()), |options| options);
+    let mut request = question(&"One two three four five six seven. ".repeat(120));
+    (request["stream"], request["return_progress"]) = (json!(true), json!(true));
+    let events = server.events(CHAT, &request);
+    let told: Vec<(u64, u64)> = events
+        .iter()
+        .filter_map(|event| {
+            let progress = event.get("prompt_progress")?;
+            Some((progress["processed"].as_u64()?, progress["total"].as_u64()?))
+        })
+        .collect();
+    let total = told.first().expect("progress").1;
+    assert!(total > 600 && told.iter().all(|(_, all)| *all == total), "{told:?}");
+    assert!(told.windows(2).all(|pair| pair[0].0 < pair[1].0), "{told:?}");
+    assert_eq!((told[0].0, told.last().expect("progress").0), (0, total));
+    // Without being asked, it says nothing.
+    request["return_progress"] = json!(false);
+    assert!(server.events(CHAT, &request).iter().all(|event| event.get("prompt_progress").is_none()));
+}

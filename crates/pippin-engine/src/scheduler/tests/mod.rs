@@ -200,6 +200,7 @@ impl Client {
                     assert_eq!(self.cached, None, "started twice");
                     self.cached = Some(cached);
                 }
+                Event::Read(_) => {}
                 Event::Token { token, logprob, .. } => {
                     self.tokens.push(token);
                     self.logprobs.push(logprob);
