@@ -86,6 +86,7 @@ impl From<&EngineError> for Exit {
             EngineError::LoadCancelled { .. } => Self::Interrupted,
             EngineError::Text(error) => error.into(),
             EngineError::Parameter { .. }
+            | EngineError::PrefixCache { .. }
             | EngineError::ContextTooLong { .. }
             | EngineError::UnknownDevice(_)
             | EngineError::Config(_) => Self::Usage,

@@ -87,6 +87,28 @@ impl Backend for CpuBackend {
         state.copy(from, to)
     }
 
+    fn kept_as(&self) -> Option<String> {
+        // Threads change no bit; instruction sets add in other orders. Numbers lie in the order of the machine's bytes.
+        let order = if cfg!(target_endian = "little") { "little" } else { "big" };
+        Some(format!("cpu, {}, {:?}, {order} endian", self.set.name(), self.numerics))
+    }
+
+    fn read_page(&self, cache: &CpuKvCache, page: usize, to: &mut Vec<u8>) -> Result<()> {
+        cache.read_page(page, to)
+    }
+
+    fn write_page(&self, cache: &mut CpuKvCache, page: usize, bytes: &[u8]) -> Result<()> {
+        cache.write_page(page, bytes)
+    }
+
+    fn read_state(&self, state: &CpuState, slot: usize, to: &mut Vec<u8>) -> Result<()> {
+        state.read(slot, to)
+    }
+
+    fn write_state(&self, state: &mut CpuState, slot: usize, bytes: &[u8]) -> Result<()> {
+        state.write(slot, bytes)
+    }
+
     fn shape(&self, tensor: &CpuTensor) -> [usize; 2] {
         [tensor.rows, tensor.columns]
     }

@@ -102,6 +102,51 @@ impl CpuKvCache {
         self.spec.pages
     }
 
+    /// Bytes of a page's keys, and of its values. Both lie in one piece.
+    fn page_bytes(&self) -> (usize, usize) {
+        let KvCacheSpec { page_size, kv_heads, key_dim, values, format, .. } = self.spec;
+        let bytes = |dim| page_size * kv_heads * format.row_bytes(dim);
+        let values = match values {
+            ValueStore::Own(dim) => bytes(dim),
+            ValueStore::InKeys(_) => 0,
+        };
+        (bytes(key_dim), values)
+    }
+
+    fn check_page(&self, operation: &'static str, page: usize) -> Result<()> {
+        if page < self.spec.pages {
+            return Ok(());
+        }
+        Err(TensorError::Index { operation, index: page as u64, limit: self.spec.pages as u64 })
+    }
+
+    pub(crate) fn read_page(&self, page: usize, to: &mut Vec<u8>) -> Result<()> {
+        self.check_page("read_page", page)?;
+        let (keys, values) = self.page_bytes();
+        for (all, bytes) in [(&self.keys, keys), (&self.values, values)] {
+            // SAFETY: the page lies in the cache, whose bytes are initialised, and which nobody writes to while it is
+            // borrowed.
+            to.extend_from_slice(unsafe { std::slice::from_raw_parts(all.bytes.add(page * bytes), bytes) });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_page(&mut self, page: usize, bytes: &[u8]) -> Result<()> {
+        self.check_page("write_page", page)?;
+        let (keys, values) = self.page_bytes();
+        if bytes.len() != keys + values {
+            return Err(TensorError::shape("write_page", format!("{} bytes", keys + values), bytes.len()));
+        }
+        let (own_keys, own_values) = bytes.split_at(keys);
+        for (all, bytes) in [(&self.keys, own_keys), (&self.values, own_values)] {
+            // SAFETY: the page lies in the cache, which is mutably borrowed; all bytes make numbers.
+            unsafe {
+                all.bytes.add(page * bytes.len()).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+            };
+        }
+        Ok(())
+    }
+
     pub(crate) fn view(&self) -> KvView {
         let (values, value_stride) = match self.spec.values {
             ValueStore::Own(dim) => (self.values.bytes, dim),

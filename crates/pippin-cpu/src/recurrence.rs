@@ -46,6 +46,25 @@ impl CpuState {
         Ok(())
     }
 
+    pub(crate) fn read(&self, slot: usize, to: &mut Vec<u8>) -> Result<()> {
+        let at = self.at(slot)?;
+        to.extend(self.values[at..at + self.spec.columns].iter().flat_map(|value| value.to_ne_bytes()));
+        Ok(())
+    }
+
+    pub(crate) fn write(&mut self, slot: usize, bytes: &[u8]) -> Result<()> {
+        let at = self.at(slot)?;
+        let (values, rest) = bytes.as_chunks();
+        if values.len() != self.spec.columns || !rest.is_empty() {
+            let expected = format!("{} bytes", 4 * self.spec.columns);
+            return Err(TensorError::shape("write_state", expected, bytes.len()));
+        }
+        for (to, value) in self.values[at..at + self.spec.columns].iter_mut().zip(values) {
+            *to = f32::from_ne_bytes(*value);
+        }
+        Ok(())
+    }
+
     /// Checks that each sequence of a step has a slot of its own, and that slots hold what the operation keeps.
     fn check(&self, operation: &'static str, columns: usize, step: &StepInputs<CpuBackend>) -> Result<()> {
         if self.spec.columns != columns {

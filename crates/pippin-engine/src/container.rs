@@ -9,11 +9,13 @@ use pippin_models::{LanguageModel, ModelInfo};
 use pippin_text::{StopStrings, StopTokens, Tokenizer};
 
 use crate::constrained::{Constraints, PreparedConstraint};
+use crate::disk::{Bundle, Disk, Identified, Shape};
 use crate::estimate::{MemoryPlan, ModelMemory};
+use crate::kv::Namespace;
 use crate::monitor::{ModelPerformance, Record};
 use crate::places::{Occupancy, Places};
 use crate::processor::{ChatInput, TextProcessor};
-use crate::scheduler::{Command, Job, Request, Scheduler, Worker};
+use crate::scheduler::{Command, ExportRequest, Job, Request, Scheduler, Worker};
 use crate::speculation::{DraftModel, PromptLookup};
 use crate::steering::Steering;
 use crate::stream::{CancelHandle, GenerationStream, TokenStream};
@@ -44,6 +46,8 @@ pub(crate) struct Inner {
     stop: Arc<StopTokens>,
     protected: Arc<[u32]>,
     warnings: Vec<String>,
+    /// What its prefixes look like outside of its caches, where they can be kept there.
+    outside: Option<(Shape, Arc<Identified>)>,
     pub(crate) constraints: Constraints,
     /// Where requests are counted. A monitor may replace it by the one that it keeps for the model.
     record: Mutex<Arc<Record>>,
@@ -64,6 +68,8 @@ struct Built {
     memory: ModelMemory,
     places: Places,
     cache_use: Arc<AtomicU64>,
+    outside: Option<(Shape, Arc<Identified>)>,
+    warnings: Vec<String>,
 }
 
 impl ModelContainer {
@@ -91,7 +97,7 @@ impl ModelContainer {
         // Large tokenizers take as long to read as weights do to map.
         let (processor, started) = std::thread::scope(|scope| {
             let processor = scope.spawn(|| TextProcessor::from_dir(&folder, configuration));
-            let started = start(build, options);
+            let started = start(build, Some(&folder), options);
             (processor.join(), started)
         });
         let (worker, built) = started?;
@@ -115,7 +121,7 @@ impl ModelContainer {
         options: &LoadOptions,
     ) -> Result<Self> {
         let begin = Instant::now();
-        let (worker, built) = start(move || Ok((model()?, "custom".to_owned())), options)?;
+        let (worker, built) = start(move || Ok((model()?, "custom".to_owned())), None, options)?;
         let draft = options.draft_model.as_deref();
         let container = Self::assemble(worker, built, processor, draft, configuration, None)?;
         container.record().loaded(begin.elapsed());
@@ -137,6 +143,7 @@ impl ModelContainer {
         }
         let vocab = built.info.vocab_size;
         let mut warnings = built.info.warnings.clone();
+        warnings.extend(built.warnings.iter().cloned());
         warnings.extend(processor.warnings.iter().cloned());
         let known = processor.tokenizer.vocab_size();
         if known > vocab {
@@ -154,7 +161,7 @@ impl ModelContainer {
         }
         let stop = Arc::new(processor.stop_tokens.clone());
         let protected = processor.protected()?;
-        let Built { info, device, memory, places, cache_use } = built;
+        let Built { info, device, memory, places, cache_use, outside, .. } = built;
         let record = Mutex::default();
         let in_use = directory.as_deref().and_then(HubCache::use_lock);
         let inner = Inner {
@@ -170,6 +177,7 @@ impl ModelContainer {
             stop,
             protected,
             warnings,
+            outside,
             constraints: Constraints::default(),
             record,
             _in_use: in_use,
@@ -361,13 +369,52 @@ impl ModelContainer {
         parameters: &GenerateParameters,
         constraint: Option<PreparedConstraint>,
     ) -> Result<GenerationStream> {
+        self.generate_with(prompt, parameters, constraint, None)
+    }
+
+    /// [`generate_prepared`](Self::generate_prepared) from what was kept of an earlier request.
+    pub(crate) fn generate_with(
+        &self,
+        prompt: Vec<u32>,
+        parameters: &GenerateParameters,
+        constraint: Option<PreparedConstraint>,
+        bundle: Option<Arc<Bundle>>,
+    ) -> Result<GenerationStream> {
         let mut strings = parameters.stop.clone();
         if !parameters.ignore_eos {
             strings.extend(self.inner.processor.stop_strings.iter().cloned());
         }
         let stop = StopStrings::new(&strings)?;
-        let tokens = self.submit(prompt, parameters, constraint)?;
+        let tokens = self.submit(prompt, parameters, constraint, bundle)?;
         Ok(GenerationStream::new(tokens, stop, strings, parameters.min_tokens))
+    }
+
+    /// Writes what the caches hold of a prefix to a file. Returns whether there was anything; if not, nothing is written.
+    pub(crate) fn export(
+        &self,
+        namespace: Option<&str>,
+        tokens: Vec<u32>,
+        path: &Path,
+        failed: impl FnOnce(std::io::Error) -> EngineError,
+    ) -> Result<bool> {
+        let Some((_, identified)) = &self.inner.outside else { return Ok(false) };
+        let (reply, answer) = channel();
+        let request = ExportRequest { namespace: Namespace::new(namespace), tokens, reply };
+        self.inner.worker.send(Command::Job(Job::Export(request)))?;
+        let parts = answer.recv().map_err(|_| self.inner.worker.death())?;
+        match identified.get().filter(|_| !parts.is_empty()) {
+            Some(identity) => Bundle::write(path, &identity, &parts).map(|()| true).map_err(failed),
+            None => Ok(false),
+        }
+    }
+
+    /// Reads what [`export`](Self::export) has written, if it can be used.
+    pub(crate) fn import(&self, path: &Path) -> Option<Bundle> {
+        let (shape, identified) = self.inner.outside.as_ref()?;
+        if !path.is_file() {
+            return None;
+        }
+        Bundle::read(path, &identified.get()?, shape)
     }
 
     /// Continues a text as it stands, without the chat template.
@@ -400,7 +447,7 @@ impl ModelContainer {
     /// As for [`generate`](Self::generate).
     pub fn generate_tokens(&self, prompt: Vec<u32>, parameters: &GenerateParameters) -> Result<TokenStream> {
         let constraint = self.prepare_constraint(&prompt, parameters)?;
-        self.submit(prompt, parameters, constraint)
+        self.submit(prompt, parameters, constraint, None)
     }
 
     fn submit(
@@ -408,6 +455,7 @@ impl ModelContainer {
         prompt: Vec<u32>,
         parameters: &GenerateParameters,
         constraint: Option<PreparedConstraint>,
+        bundle: Option<Arc<Bundle>>,
     ) -> Result<TokenStream> {
         parameters.validate()?;
         let vocab = self.inner.info.vocab_size;
@@ -449,6 +497,7 @@ impl ModelContainer {
             cancelled: Arc::clone(&cancel.0),
             deadline: parameters.max_time.and_then(|time| submitted.checked_add(time)),
             place: inner.places.take()?,
+            bundle,
         };
         self.inner.worker.send(Command::Generate(request))?;
         Ok(TokenStream::new(receiver, cancel, Arc::clone(&self.inner), stop, submitted, prompt_tokens))
@@ -528,10 +577,11 @@ impl ModelContainer {
 /// Starts a model's thread: builds the model there and allocates its caches.
 fn start(
     build: impl FnOnce() -> Result<device::Loaded> + Send + 'static,
+    path: Option<&Path>,
     options: &LoadOptions,
 ) -> Result<(Worker, Built)> {
     options.validate()?;
-    let options = options.clone();
+    let (options, path) = (options.clone(), path.map(Path::to_owned));
     Worker::start(move || {
         let (mut model, device) = build()?;
         let info = model.info().clone();
@@ -546,9 +596,25 @@ fn start(
             }
             _ => None,
         };
-        let scheduler = Scheduler::new(model, limits).with_draft(draft);
+        let identity = |(shape, path)| {
+            let kept_as = model.kept_as()?;
+            Some((shape, Arc::new(Identified::new(path, kept_as))))
+        };
+        let outside = Shape::of(&*model).zip(path).and_then(identity);
+        let mut warnings = Vec::new();
+        let mut scheduler = Scheduler::new(model, limits).with_draft(draft);
         let cache_use = scheduler.cache_use();
-        Ok((scheduler, Built { info, device, memory, places, cache_use }))
+        match (options.prefix_cache, &outside) {
+            (Some(folder), Some((shape, identified))) => {
+                let identified = Arc::clone(identified);
+                scheduler.set_disk(Disk::open(folder, options.prefix_cache_size, shape.clone(), identified)?);
+            }
+            (Some(_), None) => warnings.push(
+                "prefixes are not kept on disk: the model is not from files, or its device does not give them".to_owned(),
+            ),
+            (None, _) => {}
+        }
+        Ok((scheduler, Built { info, device, memory, places, cache_use, outside, warnings }))
     })
 }
 

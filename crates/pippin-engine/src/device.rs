@@ -61,6 +61,9 @@ pub(crate) const DEFAULT_STEP: usize = 512;
 /// More prompt tokens in one step than this are refused: they take memory and gain nothing.
 pub(crate) const MAX_STEP: usize = 1 << 14;
 
+/// Bytes of the prefixes on disk where nobody says otherwise.
+pub(crate) const DEFAULT_PREFIX_CACHE: u64 = 10_000_000_000;
+
 const MAX_SNAPSHOTS: usize = 1 << 16;
 
 /// How to load a model.
@@ -108,6 +111,12 @@ pub struct LoadOptions {
     /// ([`GenerateParameters::draft_tokens`](crate::GenerateParameters::draft_tokens)). Answers are the same without it, but may
     /// take longer.
     pub draft_model: Option<PathBuf>,
+    /// The folder where prefixes of requests that have ended are kept on disk, for later requests that begin alike, also of other
+    /// processes. It holds what users have said, in a form that only this model reads, so only its owner may look into what is made there.
+    /// `None`: they are kept in memory only.
+    pub prefix_cache: Option<PathBuf>,
+    /// Bytes that this folder may have, over all models; what was used least recently goes.
+    pub prefix_cache_size: u64,
 }
 
 impl Default for LoadOptions {
@@ -125,6 +134,8 @@ impl Default for LoadOptions {
             memory_budget: None,
             threads: None,
             draft_model: None,
+            prefix_cache: None,
+            prefix_cache_size: DEFAULT_PREFIX_CACHE,
         }
     }
 }
@@ -239,6 +250,20 @@ impl LoadOptions {
         self
     }
 
+    /// Keeps prefixes on disk, in this folder.
+    #[must_use]
+    pub fn with_prefix_cache(mut self, folder: impl Into<Option<PathBuf>>) -> Self {
+        self.prefix_cache = folder.into();
+        self
+    }
+
+    /// Lets the folder of prefixes have so many bytes.
+    #[must_use]
+    pub fn with_prefix_cache_size(mut self, bytes: u64) -> Self {
+        self.prefix_cache_size = bytes;
+        self
+    }
+
     /// With so many threads of the CPU.
     #[must_use]
     pub fn with_threads(mut self, threads: impl Into<Option<usize>>) -> Self {
@@ -332,7 +357,9 @@ mod tests {
             .with_prefill_step_size(5)
             .with_snapshots(6)
             .with_memory_budget(7)
-            .with_draft_model(PathBuf::from("8"));
+            .with_draft_model(PathBuf::from("8"))
+            .with_prefix_cache(PathBuf::from("kept"))
+            .with_prefix_cache_size(9);
         let expected = LoadOptions {
             device: Device::Cpu,
             numerics: Numerics::Exact,
@@ -346,6 +373,8 @@ mod tests {
             snapshots: Some(6),
             memory_budget: Some(7),
             draft_model: Some(PathBuf::from("8")),
+            prefix_cache: Some(PathBuf::from("kept")),
+            prefix_cache_size: 9,
         };
         assert_eq!(set, expected);
         assert_eq!(set.with_context(None).context, None);

@@ -167,6 +167,32 @@ pub enum EngineError {
         /// How many may wait.
         waiting: usize,
     },
+    /// The folder of the prefixes on disk cannot be used.
+    #[error("cannot keep prefixes in {}: {source}", path.display())]
+    PrefixCache {
+        /// The folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The file of a conversation cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    SessionFile {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A file that holds no conversation, or one of a form that this version does not know.
+    #[error("{}: {problem}", path.display())]
+    NoSession {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
     /// Scoring was cancelled before it was done.
     #[error("scoring was cancelled")]
     ScoreCancelled,
@@ -251,6 +277,10 @@ impl EngineError {
             Self::SessionBusy => {
                 "read the answer's stream to its end or drop it; clone the session for a second answer beside it".to_owned()
             }
+            Self::PrefixCache { .. } => {
+                "name a folder that can be written to (--prefix-cache, prefix_cache), or none".to_owned()
+            }
+            Self::SessionFile { .. } | Self::NoSession { .. } => return None,
             Self::TooManyToolRounds { .. } => "allow more with ChatSession::with_max_tool_rounds".to_owned(),
             Self::EmptyPrompt => "give at least one token of text".to_owned(),
             Self::UnknownDevice(_) => format!("devices are {}", Device::NAMES.join(", ")),

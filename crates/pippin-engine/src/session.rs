@@ -7,6 +7,7 @@ use pippin_text::{Content, Message, OutputEvent, OutputParser, ParsedOutput, Too
 use serde_json::{Map, Value};
 
 use crate::channel::Wait;
+use crate::disk::Bundle;
 use crate::processor::ChatInput;
 use crate::stream::{CancelHandle, FinishReason, GenerateInfo, GenerationEvent, GenerationStream, readable};
 use crate::{EngineError, GenerateParameters, ModelContainer, Result};
@@ -88,6 +89,10 @@ struct Conversation {
     running: Option<u64>,
     turns: u64,
     last_info: Option<GenerateInfo>,
+    /// The tokens of the last turn: what the model has computed of the conversation begins with most of them.
+    computed: Vec<u32>,
+    /// What was computed of it before it was loaded from a file.
+    prefix: Option<Arc<Bundle>>,
 }
 
 impl Conversation {
@@ -276,13 +281,19 @@ impl ChatSession {
             .with_template_kwargs(self.template_kwargs.clone());
         let prompt = self.container.apply_chat_template(&input)?;
         let parser = self.container.processor().output_parser(&self.tools, &prompt);
-        let events = self.container.generate(self.container.prompt_tokens(&prompt)?, &self.parameters)?;
+        let tokens = self.container.prompt_tokens(&prompt)?;
+        let constraint = self.container.prepare_constraint(&tokens, &self.parameters)?;
+        let prefix = lock(&self.conversation).prefix.clone();
+        let events = self.container.generate_with(tokens.clone(), &self.parameters, constraint, prefix)?;
         let mut conversation = lock(&self.conversation);
+        // From now on the model's caches have it.
+        conversation.prefix = None;
         conversation.turns += 1;
         conversation.running = Some(conversation.turns);
         let events = ResponseEvents {
             conversation: Arc::clone(&self.conversation),
             turn: conversation.turns,
+            tokens,
             events,
             parser,
             pending: VecDeque::new(),
@@ -344,6 +355,25 @@ impl ChatSession {
         &mut self.parameters
     }
 
+    pub(crate) fn max_tool_rounds(&self) -> usize {
+        self.max_tool_rounds
+    }
+
+    /// The tokens of the last turn.
+    pub(crate) fn computed(&self) -> Vec<u32> {
+        lock(&self.conversation).computed.clone()
+    }
+
+    /// What was computed of the conversation before it was loaded, until a turn has used it.
+    pub(crate) fn prefix(&self) -> Option<Arc<Bundle>> {
+        lock(&self.conversation).prefix.clone()
+    }
+
+    /// What was computed of the conversation before.
+    pub(crate) fn set_prefix(&mut self, prefix: Option<Arc<Bundle>>) {
+        lock(&self.conversation).prefix = prefix;
+    }
+
     /// The tools that the model may call.
     pub fn tools(&self) -> &[Value] {
         &self.tools
@@ -368,8 +398,14 @@ impl ChatSession {
 impl Clone for ChatSession {
     fn clone(&self) -> Self {
         let conversation = {
-            let Conversation { history, last_info, .. } = &*lock(&self.conversation);
-            Conversation { history: history.clone(), last_info: last_info.clone(), ..Conversation::default() }
+            let Conversation { history, last_info, computed, prefix, .. } = &*lock(&self.conversation);
+            Conversation {
+                history: history.clone(),
+                last_info: last_info.clone(),
+                computed: computed.clone(),
+                prefix: prefix.clone(),
+                ..Conversation::default()
+            }
         };
         Self {
             container: self.container.clone(),
@@ -445,6 +481,8 @@ readable!(ResponseStream, String);
 pub struct ResponseEvents {
     conversation: Arc<Mutex<Conversation>>,
     turn: u64,
+    /// Those of the prompt, and those that have come since.
+    tokens: Vec<u32>,
     events: GenerationStream,
     parser: OutputParser,
     /// What has been found and not been read.
@@ -496,9 +534,11 @@ impl ResponseEvents {
                         self.end(true);
                     }
                 }
-                Some(Ok(GenerationEvent::Prompt { .. })) => {}
-                Some(Ok(GenerationEvent::Token { text, .. } | GenerationEvent::Chunk(text))) => {
-                    self.pending.extend(self.parser.push(&text));
+                Some(Ok(event)) => {
+                    if let GenerationEvent::Token { id, .. } = &event {
+                        self.tokens.push(*id);
+                    }
+                    self.pending.extend(self.parser.push(event.text()));
                 }
                 Some(Err(error)) => {
                     self.end(false);
@@ -517,7 +557,11 @@ impl ResponseEvents {
         let is_answer = !output.content.is_empty() || !output.tool_calls.is_empty();
         let is_remembered = is_remembered && (is_answer || is_whole && !output.is_empty());
         let turn = is_remembered.then(|| said.into_iter().chain([output.clone().into_message()]));
-        lock(&self.conversation).end(self.turn, turn.into_iter().flatten(), self.info.clone());
+        let mut conversation = lock(&self.conversation);
+        if conversation.running == Some(self.turn) {
+            conversation.computed = std::mem::take(&mut self.tokens);
+        }
+        conversation.end(self.turn, turn.into_iter().flatten(), self.info.clone());
     }
 }
 

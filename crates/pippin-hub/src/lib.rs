@@ -72,3 +72,4 @@ pub use search::{
     describe_remote, search,
 };
 pub use store::{CachedModel, CachedRevision, FileCheck, FileState, Pruned, Removal};
+pub use verify::{content_hash, is_content_known};

@@ -171,6 +171,45 @@ impl Place {
     }
 }
 
+/// The SHA-256 of a file. It is remembered, in a folder of the user's, and not computed again while size and time of the file are the
+/// same.
+///
+/// # Errors
+///
+/// The file cannot be read.
+pub fn content_hash(path: &Path) -> Result<FileHash> {
+    let failed = |source| HubError::Read { path: path.to_owned(), source };
+    let real = path.canonicalize().map_err(failed)?;
+    let (mut records, key) = contents(&real);
+    let before = real.metadata().map_err(failed)?;
+    if let Some(known) = records.hash(&key).filter(|_| records.holds(&key, &before, None)) {
+        return Ok(known);
+    }
+    let hash = hash_file(&real, &FileHash::Sha256(String::new()))?;
+    // What was written meanwhile is hashed again next time.
+    if real.metadata().is_ok_and(|after| stamp(&after) == stamp(&before)) {
+        records.add(&key, &before, &hash);
+    }
+    Ok(hash)
+}
+
+/// Whether [`content_hash`] need not read this file.
+pub fn is_content_known(path: &Path) -> bool {
+    let known = || {
+        let real = path.canonicalize().ok()?;
+        let (records, key) = contents(&real);
+        Some(records.holds(&key, &real.metadata().ok()?, None))
+    };
+    known().unwrap_or(false)
+}
+
+/// Where the hash of a file is remembered, and under which key.
+fn contents(real: &Path) -> (Records, String) {
+    let name = FileHash::sha256(real.as_os_str().as_encoded_bytes());
+    let place = crate::hardware::user_folder().map(|folder| folder.join("contents").join(name.as_hex()));
+    (Records { places: place.map(Place::read).into_iter().collect() }, name.as_hex().to_owned())
+}
+
 /// The largest header of a safetensors file.
 const MAX_HEADER: u64 = 100 << 20;
 

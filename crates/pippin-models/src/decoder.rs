@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pippin_sampling::{Sampled, Sampler, Scratch};
 use pippin_tensor::{
-    Activation, Backend, Batch, Drawn, Linear, StateSpec, StepInputs, StepLimits, TensorError, Want,
+    Activation, Backend, Batch, Drawn, KvFormat, Linear, StateSpec, StepInputs, StepLimits, TensorError, Want,
 };
 
 use crate::altup::Flow;
@@ -31,6 +31,8 @@ pub struct Decoder<B: Backend> {
     last_mixing: Option<(usize, usize)>,
     last_keeping: Option<(usize, usize)>,
     limits: StepLimits,
+    /// How the caches store their numbers, once there are any.
+    format: Option<KvFormat>,
     caches: Vec<B::KvCache>,
     states: Vec<B::State>,
     slots: Vec<Slot>,
@@ -105,6 +107,7 @@ impl<B: Backend> Decoder<B> {
             weights,
             plan,
             limits,
+            format: None,
             caches: Vec::new(),
             states: Vec::new(),
             slots: Vec::new(),
@@ -392,6 +395,13 @@ impl<B: Backend> Decoder<B> {
         drawn
     }
 
+    /// Bytes of a page of a cache group over all its layers.
+    fn bytes_of_page(&self, group: usize) -> Result<usize> {
+        let limit = self.plan.groups.len() as u64;
+        self.kept_bytes(Some(group))
+            .ok_or_else(|| TensorError::Index { operation: "cache group", index: group as u64, limit }.into())
+    }
+
     fn slot(&mut self, slot: usize) -> Result<&mut Slot> {
         let limit = self.slots.len();
         self.slots.get_mut(slot).ok_or_else(|| {
@@ -537,6 +547,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             self.states.push(self.backend.state(&StateSpec { slots: *slots, columns: *columns })?);
         }
         self.slots = std::iter::repeat_with(Slot::default).take(*slots).collect();
+        self.format = Some(*format);
         self.limits =
             StepLimits { slots: *slots, page_size: *page_size, pages: pages.clone(), ..self.limits.clone() };
         Ok(())
@@ -734,6 +745,89 @@ impl<B: Backend> LanguageModel for Decoder<B> {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn kept_as(&self) -> Option<String> {
+        let StepLimits { page_size, .. } = self.limits;
+        let format = self.format?;
+        Some(format!("{}, pages of {page_size} tokens in {format}", self.backend.kept_as()?))
+    }
+
+    fn kept_bytes(&self, group: Option<usize>) -> Option<usize> {
+        match group {
+            Some(group) => {
+                let bytes = self.plan.groups.get(group)?.page_bytes(self.limits.page_size, self.format?);
+                usize::try_from(bytes).ok()
+            }
+            // The number of tokens of its history, the tokens, and the states.
+            None => Some(4 * (1 + self.plan.history + self.plan.states.iter().sum::<usize>())),
+        }
+    }
+
+    fn read_page(&mut self, group: usize, page: u32) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(self.bytes_of_page(group)?);
+        for (cache, _) in self.caches.iter().zip(&self.plan.caches).filter(|(_, of)| **of == group) {
+            self.backend.read_page(cache, page as usize, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    fn write_page(&mut self, group: usize, page: u32, bytes: &[u8]) -> Result<()> {
+        let expected = self.bytes_of_page(group)?;
+        if bytes.len() != expected {
+            let expected = format!("{expected} bytes");
+            return Err(TensorError::shape("write_page", expected, bytes.len()).into());
+        }
+        let layers = self.plan.groups[group].layers.max(1);
+        let mut parts = bytes.chunks(expected.div_ceil(layers).max(1));
+        for (cache, _) in self.caches.iter_mut().zip(&self.plan.caches).filter(|(_, of)| **of == group) {
+            self.backend.write_page(cache, page as usize, parts.next().unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn read_slot(&mut self, slot: usize) -> Result<Vec<u8>> {
+        let mut words = vec![0; 1 + self.plan.history];
+        let history = &self.slot(slot)?.history;
+        words[0] = history.len() as u32;
+        words[1..=history.len()].copy_from_slice(history);
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        for state in &self.states {
+            self.backend.read_state(state, slot, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    fn write_slot(&mut self, slot: usize, bytes: &[u8]) -> Result<()> {
+        let expected = self.kept_bytes(None).unwrap_or_default();
+        let vocab = self.limits.vocab;
+        let words = |bytes: &[u8]| -> Vec<u32> {
+            bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+        };
+        let refused = |found: String| {
+            let expected = format!("{expected} bytes with tokens of the vocabulary");
+            Err(TensorError::shape("write_slot", expected, found).into())
+        };
+        if bytes.len() != expected {
+            return refused(format!("{} bytes", bytes.len()));
+        }
+        let (history, mut rest) = bytes.split_at(4 * (1 + self.plan.history));
+        let history = words(history);
+        let history = match history.split_first() {
+            Some((length, tokens)) => tokens.get(..*length as usize),
+            None => None,
+        };
+        let Some(history) = history.filter(|tokens| tokens.iter().all(|token| (*token as usize) < vocab))
+        else {
+            return refused("others".to_owned());
+        };
+        self.slot(slot)?.history = history.to_vec();
+        for (state, columns) in self.states.iter_mut().zip(&self.plan.states) {
+            let (own, others) = rest.split_at(4 * columns);
+            self.backend.write_state(state, slot, own)?;
+            rest = others;
         }
         Ok(())
     }

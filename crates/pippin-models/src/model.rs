@@ -4,8 +4,8 @@ use pippin_sampling::{Sampled, Sampler, TokenMask};
 use pippin_tensor::{Batch, Dtype, QuantSpec, StepLimits};
 use serde::Serialize;
 
-use crate::Result;
 use crate::cache::{CacheLayout, CachePlan};
+use crate::{ModelError, Result};
 
 /// What a model is: the facts that `pippin show` prints and that an engine plans with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -223,4 +223,56 @@ pub trait LanguageModel {
     ///
     /// A slot out of range, or a failure of the backend.
     fn edit(&mut self, edits: Vec<SlotEdit>) -> Result<()>;
+
+    /// Names all that decides, beside the model's files and the tokens, which bytes pages and slots hold: device, kernels, numerics,
+    /// format, page size. What a model has read, another of the same files may be given only if both say the same. `None`: nothing can
+    /// be kept, and the four methods below are errors.
+    fn kept_as(&self) -> Option<String> {
+        None
+    }
+
+    /// Bytes of a page of a cache group over all its layers, and, without a group, of a slot. `None`: there is no such group.
+    fn kept_bytes(&self, _group: Option<usize>) -> Option<usize> {
+        None
+    }
+
+    /// The bytes of a page of a cache group over all its layers, after the steps that were submitted; waits for those.
+    ///
+    /// # Errors
+    ///
+    /// A group or a page out of range, a failure of the device, or the device does not support it.
+    fn read_page(&mut self, _group: usize, _page: u32) -> Result<Vec<u8>> {
+        Err(nothing_is_kept())
+    }
+
+    /// Puts the bytes that [`read_page`](Self::read_page) gave into a page that no step on its way uses.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_page`](Self::read_page), or another number of bytes. The page then holds unspecified values.
+    fn write_page(&mut self, _group: usize, _page: u32, _bytes: &[u8]) -> Result<()> {
+        Err(nothing_is_kept())
+    }
+
+    /// The bytes of what a slot holds of its sequence beside the sampler, after the steps and edits so far; waits for those.
+    ///
+    /// # Errors
+    ///
+    /// A slot out of range, a failure of the device, or the device does not support it.
+    fn read_slot(&mut self, _slot: usize) -> Result<Vec<u8>> {
+        Err(nothing_is_kept())
+    }
+
+    /// Puts the bytes that [`read_slot`](Self::read_slot) gave into a slot that no step on its way uses.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_slot`](Self::read_slot), or bytes that no slot gives. The slot must then be reset.
+    fn write_slot(&mut self, _slot: usize, _bytes: &[u8]) -> Result<()> {
+        Err(nothing_is_kept())
+    }
+}
+
+fn nothing_is_kept() -> ModelError {
+    ModelError::Step { problem: "this model keeps neither pages nor slots".to_owned() }
 }

@@ -222,6 +222,51 @@ pub trait Backend: Sized + Debug + 'static {
     /// A slot out of range.
     fn copy_state(&self, state: &mut Self::State, from: usize, to: usize) -> Result<()>;
 
+    // Keeping what a sequence has computed beyond the life of a cache. A backend that does not support it has none of these.
+
+    /// Names all that decides, beside model and inputs, which bits a cache or a state holds: kernels, instruction set,
+    /// numerics, the layout of what [`read_page`](Self::read_page) gives. What one backend has read, another may be
+    /// given only if both say the same. `None`: nothing can be kept.
+    fn kept_as(&self) -> Option<String> {
+        None
+    }
+
+    /// Appends the bytes of one page to `to`, as the steps before have left them; waits for those. The number of bytes is
+    /// [`KvCacheSpec::page_bytes`]. Rows that were never written have bytes that nobody looks at.
+    ///
+    /// # Errors
+    /// A page out of range, the device failed, or the backend does not support it.
+    fn read_page(&self, _cache: &Self::KvCache, _page: usize, _to: &mut Vec<u8>) -> Result<()> {
+        Err(TensorError::Unsupported { backend: self.name(), what: "keeping pages".to_owned() })
+    }
+
+    /// Puts the bytes that [`read_page`](Self::read_page) gave, of a cache with the same spec but for the number of pages,
+    /// into a page of this one: what is computed from it then has the same bits. Any bytes do no harm to memory.
+    ///
+    /// # Errors
+    /// A page out of range or another number of bytes (nothing is written then), the device failed, or the backend does
+    /// not support it.
+    fn write_page(&self, _cache: &mut Self::KvCache, _page: usize, _bytes: &[u8]) -> Result<()> {
+        Err(TensorError::Unsupported { backend: self.name(), what: "keeping pages".to_owned() })
+    }
+
+    /// Appends the bytes of a slot's state to `to`: four for each of [`StateSpec::columns`].
+    ///
+    /// # Errors
+    /// A slot out of range, the device failed, or the backend does not support it.
+    fn read_state(&self, _state: &Self::State, _slot: usize, _to: &mut Vec<u8>) -> Result<()> {
+        Err(TensorError::Unsupported { backend: self.name(), what: "keeping states".to_owned() })
+    }
+
+    /// Puts the bytes that [`read_state`](Self::read_state) gave, of a state with as many columns, into a slot of this one.
+    ///
+    /// # Errors
+    /// A slot out of range or another number of bytes (nothing is written then), the device failed, or the backend does
+    /// not support it.
+    fn write_state(&self, _state: &mut Self::State, _slot: usize, _bytes: &[u8]) -> Result<()> {
+        Err(TensorError::Unsupported { backend: self.name(), what: "keeping states".to_owned() })
+    }
+
     /// A tensor's `[rows, columns]`.
     fn shape(&self, tensor: &Self::Tensor) -> [usize; 2];
 

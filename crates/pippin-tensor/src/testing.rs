@@ -139,6 +139,28 @@ impl<B: Backend> Backend for Late<B> {
         self.inner.copy_state(state, from, to)
     }
 
+    fn kept_as(&self) -> Option<String> {
+        self.inner.kept_as()
+    }
+
+    fn read_page(&self, cache: &B::KvCache, page: usize, to: &mut Vec<u8>) -> Result<()> {
+        self.waits();
+        self.inner.read_page(cache, page, to)
+    }
+
+    fn write_page(&self, cache: &mut B::KvCache, page: usize, bytes: &[u8]) -> Result<()> {
+        self.inner.write_page(cache, page, bytes)
+    }
+
+    fn read_state(&self, state: &B::State, slot: usize, to: &mut Vec<u8>) -> Result<()> {
+        self.waits();
+        self.inner.read_state(state, slot, to)
+    }
+
+    fn write_state(&self, state: &mut B::State, slot: usize, bytes: &[u8]) -> Result<()> {
+        self.inner.write_state(state, slot, bytes)
+    }
+
     fn shape(&self, tensor: &B::Tensor) -> [usize; 2] {
         self.inner.shape(tensor)
     }

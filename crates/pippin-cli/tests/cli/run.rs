@@ -46,6 +46,27 @@ fn piped_input_joins_the_prompt() {
 }
 
 #[test]
+fn a_folder_of_prefixes_outlives_the_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = folder.path().join("kept").display().to_string();
+    let question = "Tell me about a fox, a river and a tree. ".repeat(6);
+    let ask = || {
+        let arguments =
+            ["run", &question, "--temp", "0", "--max-tokens", "8", "--json", "--prefix-cache", &kept];
+        pippin(&arguments).json()
+    };
+    let (first, second) = (ask(), ask());
+    assert_eq!(first["usage"]["cached_tokens"], 0);
+    assert!(second["usage"]["cached_tokens"].as_u64() >= Some(32), "{second}");
+    assert_eq!(first["text"], second["text"]);
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let file = file.display().to_string();
+    pippin(&["run", "Hello", "--prefix-cache", &file]).fails(2, &["cannot keep prefixes in", &file]);
+    pippin(&["run", "Hello", "--prefix-cache-size", "10%"]).fails(2, &["--prefix-cache-size", "20 GB"]);
+}
+
+#[test]
 fn json_holds_text_and_numbers() {
     let answer = pippin(&["run", "What is 17 plus 25?", "--temp", "0", "--json"]).json();
     assert!(answer["text"].as_str().is_some_and(|text| text.contains("42")));

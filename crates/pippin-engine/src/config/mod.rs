@@ -87,6 +87,10 @@ pub struct EngineConfig {
     pub max_waiting: usize,
     /// Prompt tokens of one model that are computed in one step, over all its requests.
     pub prefill_step_size: usize,
+    /// The folder where prefixes of ended requests are kept on disk. `None`: in memory only.
+    pub prefix_cache: Option<PathBuf>,
+    /// Bytes that this folder may have.
+    pub prefix_cache_size: u64,
     /// The memory that all loaded models together may take.
     pub memory_budget: MemoryBudget,
     /// The most models that are loaded at a time.
@@ -211,6 +215,8 @@ impl Default for EngineConfig {
             max_sequences: LoadOptions::default().max_sequences,
             max_waiting: LoadOptions::default().max_waiting,
             prefill_step_size: LoadOptions::default().prefill_step_size,
+            prefix_cache: None,
+            prefix_cache_size: LoadOptions::default().prefix_cache_size,
             memory_budget: MemoryBudget::default(),
             max_loaded_models: 3,
             keep_alive: KeepAlive::default(),
@@ -314,6 +320,8 @@ impl EngineConfig {
             max_waiting: self.max_waiting,
             prefill_step_size: self.prefill_step_size,
             threads: self.threads,
+            prefix_cache: self.prefix_cache.clone(),
+            prefix_cache_size: self.prefix_cache_size,
             ..LoadOptions::default()
         }
     }

@@ -75,6 +75,8 @@ pub enum SettingKind {
     Choice(&'static [&'static str]),
     /// A size or a share: `12 GB`, `80%`.
     Size,
+    /// A size: `12 GB`.
+    Bytes,
     /// A time: `30s`, `5m`, `-1`.
     Time,
     /// Several texts. A variable has commas between them, a flag is given several times.

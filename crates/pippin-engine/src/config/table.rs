@@ -5,9 +5,9 @@ use std::time::Duration;
 use pippin_tensor::{KvFormat, Numerics};
 use serde_json::json;
 
-use super::ConfigInputs;
 use super::setting::{Setting, SettingFlag, SettingKind, SettingVariable};
 use super::values::KeepAlive;
+use super::{ConfigInputs, MemoryBudget};
 use crate::Device;
 use crate::device::MAX_STEP;
 
@@ -159,6 +159,34 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: SettingKind::Integer(1, MAX_STEP as u64),
         set: |config, raw| raw.integer(1, MAX_STEP).map(|value| config.prefill_step_size = value),
         show: |config| json!(config.prefill_step_size),
+    },
+    Setting {
+        key: "prefix_cache",
+        variables: &[variable("PIPPIN_PREFIX_CACHE")],
+        flag: loading("--prefix-cache", "FOLDER"),
+        purpose: "the folder where computed prefixes are kept on disk, for requests that begin alike after a restart",
+        unset: Some("they are kept in memory only"),
+        expected: "a folder",
+        kind: SettingKind::Text,
+        set: |config, raw| raw.text().map(|value| config.prefix_cache = Some(pippin_hub::expand_path(value))),
+        show: |config| json!(config.prefix_cache),
+    },
+    Setting {
+        key: "prefix_cache_size",
+        variables: &[variable("PIPPIN_PREFIX_CACHE_SIZE")],
+        flag: loading("--prefix-cache-size", "SIZE"),
+        purpose: "how large that folder may be, over all models; what was used least recently goes",
+        unset: None,
+        expected: "a size such as \"20 GB\"",
+        kind: SettingKind::Bytes,
+        set: |config, raw| match raw.memory_budget()? {
+            MemoryBudget::Bytes(bytes) => {
+                config.prefix_cache_size = bytes;
+                Some(())
+            }
+            MemoryBudget::Percent(_) => None,
+        },
+        show: |config| json!(MemoryBudget::Bytes(config.prefix_cache_size).to_string()),
     },
     Setting {
         key: "memory_budget",

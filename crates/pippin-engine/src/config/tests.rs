@@ -29,7 +29,7 @@ fn defaults() {
 fn every_setting_can_stand_in_the_file() {
     let (_folder, inputs) = file(
         "model = 'qwen3-4b'\ndevice = 'cpu'\nthreads = 4\ncontext = 8192\nexact = true\nkv_cache = 'int8'\nmax_sequences = 8\n\
-         max_waiting = 100\nprefill_step_size = 256\nmemory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
+         max_waiting = 100\nprefill_step_size = 256\nprefix_cache = '/data/kept'\nprefix_cache_size = '2GB'\nmemory_budget = '12 GB'\nmax_loaded_models = 2\nkeep_alive = '1h'\npreload = ['a', 'b']\npin = ['a']\n\
          [hub]\ncache_dir = '/data/hub'\nendpoint = 'https://mirror.example/'\noffline = true\n\
          [server]\nhost = 'localhost'\nport = 80\nkeys_file = '/data/keys'\nmanage_keys_file = '/data/managers'\nallowed_hosts = ['box.lan']\nallowed_origins = ['*']\n\
          max_requests = 7\nmax_requests_per_key = 3\nmax_answer_time = '10m'\n\
@@ -56,6 +56,9 @@ fn every_setting_can_stand_in_the_file() {
     assert_eq!(config.numerics, Numerics::Exact);
     assert_eq!(config.load_options("other").kv_format, Some(KvFormat::Int8));
     assert_eq!(config.load_options("other").prefill_step_size, 256);
+    let options = config.load_options("other");
+    assert_eq!(options.prefix_cache.as_deref(), Some(Path::new("/data/kept")));
+    assert_eq!(options.prefix_cache_size, 2_000_000_000);
     let server = &config.server;
     assert_eq!((server.host.as_str(), server.port, server.max_requests), ("localhost", 80, 7));
     assert_eq!(
@@ -265,6 +268,7 @@ fn forms_say_what_is_accepted() {
                 (names.iter().map(|name| (*name).to_owned()).collect(), vec![format!("{}x", names[0])])
             }
             SettingKind::Size => (vec!["12 GB".into(), "80%".into()], vec!["30s".into()]),
+            SettingKind::Bytes => (vec!["12 GB".into(), "100".into()], vec!["80%".into(), "0".into()]),
             SettingKind::Time => (vec!["30s".into(), "-1".into()], vec!["80%".into()]),
         };
         for value in good {

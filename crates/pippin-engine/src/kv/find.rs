@@ -4,8 +4,8 @@ use pippin_models::CacheGroup;
 use pippin_tensor::GIVEN_BACK;
 
 use super::store::{Pages, Store};
-use super::tree::{NodeId, ROOT};
-use super::{PAGE_SIZE, pages_for};
+use super::tree::NodeId;
+use super::{PAGE_SIZE, Prefix, pages_for};
 
 /// Where a sequence can go on with what others have left behind.
 #[derive(Debug, Default)]
@@ -20,15 +20,30 @@ pub(crate) struct Found {
     tail: Option<NodeId>,
 }
 
+impl Found {
+    /// The full pages that are shared.
+    pub(crate) fn pages(&self) -> usize {
+        self.path.len()
+    }
+
+    /// The same without a last page that is not full, for who has something better to go on with.
+    #[must_use]
+    pub(crate) fn without_tail(self) -> Self {
+        Self { tokens: self.path.len() * PAGE_SIZE, tail: None, ..self }
+    }
+}
+
 impl Store {
     /// Finds where a sequence of these tokens can go on. The last token is computed again in any case: its logits are
     /// wanted.
-    pub(crate) fn find(&self, tokens: &[u32]) -> Found {
+    pub(crate) fn find<'a>(&self, prefix: impl Into<Prefix<'a>>) -> Found {
+        let Prefix { namespace, tokens } = prefix.into();
         let usable = tokens.len().saturating_sub(1);
         let (mut found, mut path) = (Found::default(), Vec::new());
+        let Some(root) = self.tree.root(namespace) else { return found };
         // For each group, how many pages in a row end here.
         let mut runs = vec![0; self.groups.len()];
-        let (mut at, mut depth) = (ROOT, 0);
+        let (mut at, mut depth) = (root, 0);
         loop {
             let position = path.len() * PAGE_SIZE;
             if position > 0 && self.continues(at, position, &runs, position) {

@@ -6,6 +6,7 @@
 
 mod find;
 mod pool;
+mod prefix;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,8 @@ mod tree;
 
 pub(crate) use find::Found;
 pub(crate) use pool::PagePool;
-pub(crate) use store::{Pages, Store};
+pub(crate) use prefix::{Namespace, Prefix};
+pub(crate) use store::{Kept, Pages, Store};
 
 /// Tokens per page. A page is what is shared between sequences and the least that is allocated: smaller ones waste less
 /// memory at the end of a sequence, larger ones make shorter page tables.

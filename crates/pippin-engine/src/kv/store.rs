@@ -2,10 +2,21 @@ use pippin_models::{CacheGroup, CacheLayout};
 use pippin_tensor::GIVEN_BACK;
 
 use super::tree::{NodeId, ROOT, Tree};
-use super::{PAGE_SIZE, PagePool, pages_for};
+use super::{PAGE_SIZE, PagePool, Prefix, pages_for};
 
 /// A sequence's pages, for each cache group in order.
 pub(crate) type Pages = Vec<Vec<u32>>;
+
+/// What is left of a page's worth of tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// How many tokens: a page's worth, or fewer at the end of a sequence.
+    pub(crate) tokens: usize,
+    /// For each cache group, the page.
+    pub(crate) pages: Vec<Option<u32>>,
+    /// The slot with the state after the tokens.
+    pub(crate) snapshot: Option<usize>,
+}
 
 /// Pages and slots: free, in use, and those that finished sequences have left behind.
 ///
@@ -102,11 +113,12 @@ impl Store {
 
     /// Shares the full pages of computed tokens. Pages that others have with the same content take the place of the
     /// sequence's own, so that whoever has a page has those before it as the tree has them.
-    pub(crate) fn publish(&mut self, tokens: &[u32], pages: &mut Pages) {
-        if self.groups.is_empty() {
+    pub(crate) fn publish<'a>(&mut self, prefix: impl Into<Prefix<'a>>, pages: &mut Pages) {
+        let Prefix { namespace, tokens } = prefix.into();
+        if self.groups.is_empty() || tokens.len() < PAGE_SIZE {
             return;
         }
-        let mut at = ROOT;
+        let mut at = self.tree.root_or_add(namespace);
         for (i, chunk) in tokens.chunks_exact(PAGE_SIZE).enumerate() {
             at = self.tree.child(at, chunk).unwrap_or_else(|| self.tree.add(at, chunk));
             for (group, list) in pages.iter_mut().enumerate() {
@@ -130,14 +142,21 @@ impl Store {
     }
 
     /// Keeps a snapshot of the state after these tokens, which are full pages.
-    pub(crate) fn attach(&mut self, tokens: &[u32], snapshot: usize) {
-        let mut at = ROOT;
+    pub(crate) fn attach<'a>(&mut self, prefix: impl Into<Prefix<'a>>, snapshot: usize) {
+        let Prefix { namespace, tokens } = prefix.into();
+        if tokens.len() < PAGE_SIZE {
+            return self.release_copy(snapshot);
+        }
+        let mut at = self.tree.root_or_add(namespace);
         for chunk in tokens.chunks_exact(PAGE_SIZE) {
             at = match self.tree.child(at, chunk) {
                 Some(id) => id,
                 None if self.groups.is_empty() => self.tree.add(at, chunk),
                 // Its pages were given up in the meantime.
-                None => return self.release_copy(snapshot),
+                None => {
+                    self.prune(at);
+                    return self.release_copy(snapshot);
+                }
             };
         }
         self.set_snapshot(at, snapshot);
@@ -153,20 +172,36 @@ impl Store {
     }
 
     /// Keeps what a sequence leaves behind: the pages of the tokens that were computed, and a snapshot of its state.
-    pub(crate) fn leave(&mut self, tokens: &[u32], mut pages: Pages, snapshot: Option<usize>) {
+    pub(crate) fn leave<'a>(
+        &mut self,
+        prefix: impl Into<Prefix<'a>>,
+        mut pages: Pages,
+        snapshot: Option<usize>,
+    ) {
+        let prefix = prefix.into();
+        let tokens = prefix.tokens;
         let full = tokens.len() / PAGE_SIZE;
         let tail = &tokens[full * PAGE_SIZE..];
-        self.publish(tokens, &mut pages);
+        self.publish(prefix, &mut pages);
         match snapshot {
-            Some(snapshot) if tail.is_empty() => self.attach(tokens, snapshot),
+            Some(snapshot) if tail.is_empty() => self.attach(prefix, snapshot),
             None if tail.is_empty() || self.has_state => {}
-            snapshot => self.leave_tail(&tokens[..full * PAGE_SIZE], tail, &mut pages, snapshot),
+            snapshot => {
+                let before = Prefix { tokens: &tokens[..full * PAGE_SIZE], ..prefix };
+                self.leave_tail(before, tail, &mut pages, snapshot);
+            }
         }
         self.release(pages);
     }
 
-    fn leave_tail(&mut self, before: &[u32], tail: &[u32], pages: &mut Pages, snapshot: Option<usize>) {
-        let mut at = ROOT;
+    fn leave_tail(
+        &mut self,
+        Prefix { namespace, tokens: before }: Prefix<'_>,
+        tail: &[u32],
+        pages: &mut Pages,
+        snapshot: Option<usize>,
+    ) {
+        let mut at = self.tree.root_or_add(namespace);
         for chunk in before.chunks_exact(PAGE_SIZE) {
             at = self.tree.child(at, chunk).unwrap_or_else(|| self.tree.add(at, chunk));
         }
@@ -201,13 +236,43 @@ impl Store {
     }
 
     /// Forgets what these tokens have left behind, as far as nobody else uses it.
-    pub(crate) fn forget(&mut self, tokens: &[u32]) {
-        for id in self.tree.path(tokens).into_iter().rev() {
+    pub(crate) fn forget<'a>(&mut self, prefix: impl Into<Prefix<'a>>) {
+        for id in self.tree.path(prefix.into()).into_iter().rev() {
             if self.tree.has_children(id) || self.is_used(id) {
                 return self.prune(id);
             }
             self.remove(id);
         }
+    }
+
+    /// What is left of these tokens, page by page, as far as it is there; at the end the longest page that they do not fill.
+    pub(crate) fn kept<'a>(&self, prefix: impl Into<Prefix<'a>>) -> Vec<Kept> {
+        let prefix = prefix.into();
+        let path = self.tree.path(prefix);
+        let tail = &prefix.tokens[path.len() * PAGE_SIZE..];
+        let last = path.last().copied().or_else(|| self.tree.root(prefix.namespace));
+        let tail = last.filter(|_| (1..PAGE_SIZE).contains(&tail.len()));
+        let tail = tail.and_then(|at| self.tree.tails(at, &prefix.tokens[path.len() * PAGE_SIZE..]).next());
+        let kept = |id: NodeId| {
+            let node = self.tree.node(id);
+            Kept { tokens: node.tokens.len(), pages: node.pages.clone(), snapshot: node.snapshot }
+        };
+        path.into_iter().chain(tail).map(kept).collect()
+    }
+
+    /// Takes pages for a sequence that goes on after `tokens` tokens which it has not computed, beyond those that it has.
+    /// Pages that no later token sees are left out. Returns whether there were enough.
+    pub(crate) fn take_room(&mut self, pages: &mut Pages, tokens: usize) -> bool {
+        self.give_back(pages, tokens);
+        for (group, list) in pages.iter_mut().enumerate() {
+            let first = self.groups[group].given_back(tokens) / PAGE_SIZE;
+            while list.len() < pages_for(tokens) {
+                let page = if list.len() < first { Some(GIVEN_BACK) } else { self.take_page(group) };
+                let Some(page) = page else { return false };
+                list.push(page);
+            }
+        }
+        true
     }
 
     /// Forgets everything.

@@ -1,6 +1,6 @@
 use std::collections::{BTreeSet, HashMap};
 
-use super::PAGE_SIZE;
+use super::{PAGE_SIZE, Prefix};
 
 pub(super) type NodeId = usize;
 
@@ -61,6 +61,16 @@ impl Tree {
         &self.nodes[id]
     }
 
+    /// Where the paths of a namespace begin, if it has any.
+    pub(super) fn root(&self, namespace: &[u32]) -> Option<NodeId> {
+        if namespace.is_empty() { Some(ROOT) } else { self.child(ROOT, namespace) }
+    }
+
+    /// Where the paths of a namespace begin. What is not added to is to be pruned.
+    pub(super) fn root_or_add(&mut self, namespace: &[u32]) -> NodeId {
+        self.root(namespace).unwrap_or_else(|| self.add(ROOT, namespace))
+    }
+
     /// The child with exactly these tokens.
     pub(super) fn child(&self, parent: NodeId, tokens: &[u32]) -> Option<NodeId> {
         self.nodes[parent].children.get(tokens).copied()
@@ -77,8 +87,8 @@ impl Tree {
     }
 
     /// The nodes of full pages with which a sequence begins.
-    pub(super) fn path(&self, tokens: &[u32]) -> Vec<NodeId> {
-        let mut at = ROOT;
+    pub(super) fn path(&self, Prefix { namespace, tokens }: Prefix<'_>) -> Vec<NodeId> {
+        let Some(mut at) = self.root(namespace) else { return Vec::new() };
         tokens
             .chunks_exact(PAGE_SIZE)
             .map_while(|chunk| {

@@ -3,7 +3,7 @@
 use pippin_models::SlotEdit;
 
 use super::Scheduler;
-use super::sequence::Sequence;
+use super::sequence::{Outside, Sequence};
 use crate::EngineError;
 use crate::kv::Found;
 
@@ -27,10 +27,10 @@ impl Scheduler {
             return;
         }
         while self.running.len() < self.limits.sequences
-            && let Some(next) = self.waiting.front_mut()
+            && let Some(index) = self.next_waiting()
         {
-            // All logits of a sequence that is scored are wanted.
-            let found = if next.is_score() { Found::default() } else { self.store.find(&next.tokens) };
+            let found = self.found(index);
+            let next = &mut self.waiting[index];
             let mut promised = vec![0; self.step_limits.pages.len()];
             for sequence in &self.running {
                 let outstanding = self.store.outstanding(sequence.tokens.len(), &sequence.pages);
@@ -41,24 +41,34 @@ impl Scheduler {
                     // It has all there is. Not reached: there is room for a whole context.
                     let (prompt, context) = (next.tokens.len(), self.limits.context);
                     next.fail(EngineError::PromptTooLong { prompt, context });
-                    self.waiting.pop_front();
+                    self.waiting.remove(index);
                 }
                 return;
             }
-            let (Some(slot), Some(sequence)) = (self.store.take_slot(), self.waiting.pop_front()) else {
+            let (Some(slot), Some(sequence)) = (self.store.take_slot(), self.waiting.remove(index)) else {
                 return;
             };
-            self.begin(sequence, slot, &found);
+            self.begin(sequence, slot, found);
         }
     }
 
-    fn begin(&mut self, mut sequence: Sequence, slot: usize, found: &Found) {
-        let (mut pages, snapshot) = self.store.adopt(found);
-        self.edits.push(SlotEdit::Reset { slot });
-        self.edits.extend(snapshot.map(|from| SlotEdit::Copy { from, to: slot }));
+    fn begin(&mut self, mut sequence: Sequence, slot: usize, found: Found) {
+        let matched = found.matched;
+        let was_kept = matches!(sequence.outside, Outside::Known(Some(_)));
+        let (mut pages, computed) = match self.restore(&mut sequence, slot, &found) {
+            Some(restored) => restored,
+            None => {
+                // What could not be restored was counted on.
+                let found = if was_kept { self.store.find(sequence.whole()) } else { found };
+                let (pages, snapshot) = self.store.adopt(&found);
+                self.edits.push(SlotEdit::Reset { slot });
+                self.edits.extend(snapshot.map(|from| SlotEdit::Copy { from, to: slot }));
+                (pages, found.tokens)
+            }
+        };
         self.store.reserve(&mut pages, sequence.tokens.len());
-        sequence.admitted(slot, pages, found.tokens);
-        sequence.branch = found.matched;
+        sequence.admitted(slot, pages, computed);
+        sequence.branch = matched;
         self.edits.extend(sequence.sampler());
         // At once, so that what the device refuses is this sequence's fault.
         if let Err(error) = self.flush() {
@@ -93,7 +103,7 @@ impl Scheduler {
         if sequence.is_score() {
             self.store.release(pages);
         } else {
-            self.store.leave(&sequence.tokens[..computed], pages, snapshot);
+            self.store.leave(sequence.prefix(computed), pages, snapshot);
         }
         self.store.release_slot(slot);
     }
@@ -112,9 +122,11 @@ impl Scheduler {
                     }
                     self.store.release_slot(sequence.slot);
                     self.store.release(sequence.suspended());
-                    self.store.forget(&sequence.tokens[..computed]);
+                    self.store.forget(sequence.prefix(computed));
                 } else {
+                    let computed = sequence.computed;
                     self.suspend(&mut sequence);
+                    self.keep(&sequence, computed);
                 }
             } else {
                 index += 1;

@@ -8,7 +8,7 @@ use pippin_tensor::{Batch, LogitRows, SequenceRows, TensorError, Want};
 use super::Scheduler;
 use super::plan::Part;
 use super::sequence::Sequence;
-use crate::kv::PAGE_SIZE;
+use crate::kv::{PAGE_SIZE, Prefix};
 
 /// A step that was handed to the device.
 #[derive(Debug)]
@@ -153,11 +153,12 @@ impl Scheduler {
         if !sequence.is_score() && !sequence.has_failed() {
             let full = computed / PAGE_SIZE;
             if full > sequence.published {
-                self.store.publish(&sequence.tokens[..computed], &mut sequence.pages);
+                let prefix = Prefix::new(&sequence.namespace, &sequence.tokens[..computed]);
+                self.store.publish(prefix, &mut sequence.pages);
                 sequence.published = full;
             }
             if let Some(snapshot) = part.snapshot {
-                self.store.attach(&sequence.tokens[..computed], snapshot);
+                self.store.attach(sequence.prefix(computed), snapshot);
             }
         } else if let Some(snapshot) = part.snapshot {
             self.store.release_copy(snapshot);

@@ -25,11 +25,17 @@
 //! Where it pays, the row of a sequence is followed by rows with what may come next, and one step gives as many tokens as were
 //! guessed right ([`speculate`]). What was guessed wrong is as if it had never been computed.
 //!
+//! # Prefixes on disk
+//!
+//! Where they are kept there ([`crate::disk`]), a sequence whose beginning the caches do not have waits for the reader's answer before it is admitted ([`disk`]);
+//! others go before it meanwhile. When it has ended, what is not on disk yet goes to the writer.
+//!
 //! # Failures
 //!
 //! When a step fails, its sequences are tried again one by one, and the one at fault fails alone ([`recover`]).
 
 mod admit;
+mod disk;
 mod flight;
 mod measure;
 mod plan;
@@ -50,7 +56,8 @@ use pippin_models::{LanguageModel, SlotEdit};
 use pippin_tensor::StepLimits;
 
 use crate::Result;
-use crate::kv::Store;
+use crate::disk::{Disk, Part, Place, Shape};
+use crate::kv::{Namespace, Store};
 use crate::measure::Workload;
 use crate::speculation::{DraftModel, StepTimes};
 use flight::Flight;
@@ -77,6 +84,16 @@ pub(crate) enum Job {
     Measure { workload: Workload, repetitions: usize, reply: Sender<Result<Vec<Duration>>> },
     /// How likely each token is after those before it. It runs beside requests.
     Score(ScoreRequest),
+    /// Give what the caches hold of a prefix. It is done at once.
+    Export(ExportRequest),
+}
+
+/// A prefix whose pages and state are wanted, as the scheduler takes it.
+#[derive(Debug)]
+pub(crate) struct ExportRequest {
+    pub(crate) namespace: Namespace,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) reply: Sender<Vec<(Place, Part, Vec<u8>)>>,
 }
 
 pub(crate) struct Scheduler {
@@ -100,12 +117,17 @@ pub(crate) struct Scheduler {
     times: StepTimes,
     /// What guesses tokens where a request wants it, if there is one.
     draft: Option<DraftModel>,
+    /// What is kept of prefixes looks like this, if the device gives it.
+    shape: Option<Shape>,
+    /// Prefixes on disk.
+    disk: Option<Disk>,
 }
 
 impl Scheduler {
     /// A scheduler for a model whose caches have been allocated. The slots beyond `limits.sequences` are for snapshots.
     pub(crate) fn new(model: Box<dyn LanguageModel>, limits: Limits) -> Self {
         let step_limits = model.limits().clone();
+        let shape = Shape::of(&*model);
         let layout = &model.info().cache;
         let store = Store::new(layout, &step_limits.pages, limits.sequences, step_limits.slots);
         Self {
@@ -122,6 +144,8 @@ impl Scheduler {
             finished: None,
             times: StepTimes::default(),
             draft: None,
+            shape,
+            disk: None,
         }
     }
 
@@ -136,6 +160,11 @@ impl Scheduler {
         Arc::clone(&self.cache_use)
     }
 
+    /// Keeps prefixes on disk too.
+    pub(crate) fn set_disk(&mut self, disk: Disk) {
+        self.disk = Some(disk);
+    }
+
     /// Puts a request in the queue. Its tokens have been checked against vocabulary and context.
     pub(crate) fn submit(&mut self, request: Request) {
         let can_draft = self.draft.is_some() && self.model.info().cache.can_rewind();
@@ -146,6 +175,7 @@ impl Scheduler {
     pub(crate) fn submit_job(&mut self, job: Job) {
         match job {
             Job::Measure { .. } => self.measurements.push_back(job),
+            Job::Export(request) => self.export(request),
             Job::Score(request) => {
                 if let Some(sequence) = Sequence::score(request) {
                     self.queue(sequence);

@@ -8,7 +8,8 @@ use pippin_tensor::{Input, LogitRows, Want};
 use pippin_text::StopTokens;
 
 use crate::channel::Sender;
-use crate::kv::Pages;
+use crate::disk::{Bundle, Lookup, Saved};
+use crate::kv::{Namespace, Pages, Prefix};
 use crate::places::Place;
 use crate::speculation::{Drafted, PromptLookup};
 use crate::steering::{Next, Steering};
@@ -39,6 +40,8 @@ pub(crate) struct Request {
     /// When the answer ends with what there is.
     pub(crate) deadline: Option<Instant>,
     pub(crate) place: Place,
+    /// What the caller has kept of an earlier request, which this one may begin with.
+    pub(crate) bundle: Option<Arc<Bundle>>,
 }
 
 /// Tokens to be scored, as the scheduler takes them.
@@ -108,6 +111,10 @@ pub(super) struct Sequence {
     pub(super) published: usize,
     /// Tokens with which another sequence began alike, although one could not go on there.
     pub(super) branch: usize,
+    /// Those with whom it shares prefixes.
+    pub(super) namespace: Namespace,
+    /// What is kept of its beginning outside of the caches.
+    pub(super) outside: Outside,
     /// Steps in which it could have gone on, but had no part.
     pub(super) waited: usize,
     /// Until this many tokens are computed it runs alone: a step with it has failed.
@@ -123,6 +130,19 @@ pub(super) struct Sequence {
     has_ended: bool,
     has_failed: bool,
     work: Work,
+}
+
+/// What is kept of a sequence's beginning outside of the caches.
+#[derive(Debug)]
+pub(super) enum Outside {
+    /// The caller has brought it along.
+    Brought(Arc<Bundle>),
+    /// Nobody has asked the disk yet.
+    Unknown,
+    /// The disk has been asked.
+    Asked(Lookup),
+    /// The answer, which is used once.
+    Known(Option<Saved>),
 }
 
 /// What a sequence is computed for.
@@ -177,7 +197,9 @@ impl Sequence {
     /// A prompt to be answered.
     pub(super) fn answer(request: Request, context: usize, can_draft: bool) -> Self {
         let Request { tokens, mut parameters, steering, lookup, stop, protected, .. } = request;
-        let Request { events, cancelled, deadline, place, .. } = request;
+        let Request { events, cancelled, deadline, place, bundle, .. } = request;
+        let namespace = Namespace::new(parameters.cache_namespace.as_deref());
+        let outside = bundle.map_or(Outside::Unknown, Outside::Brought);
         let priority = parameters.priority;
         if parameters.seed.is_none() {
             Arc::make_mut(&mut parameters).seed = Some(random_seed());
@@ -197,7 +219,7 @@ impl Sequence {
             cancelled,
             has_started: false,
         };
-        Self { priority, deadline, ..Self::new(tokens, place, Work::Answer(answer)) }
+        Self { priority, deadline, namespace, outside, ..Self::new(tokens, place, Work::Answer(answer)) }
     }
 
     /// Tokens to be scored; `None` where there is nothing to compute, which is answered at once.
@@ -226,6 +248,8 @@ impl Sequence {
             slot: usize::MAX,
             published: 0,
             branch: 0,
+            namespace: Namespace::default(),
+            outside: Outside::Unknown,
             waited: 0,
             suspect_until: 0,
             priority: 0,
@@ -260,6 +284,16 @@ impl Sequence {
             score.scores.clear();
         }
         std::mem::take(&mut self.pages)
+    }
+
+    /// All of its tokens, for those who begin alike.
+    pub(super) fn whole(&self) -> Prefix<'_> {
+        self.prefix(self.tokens.len())
+    }
+
+    /// Its first tokens, for those who begin alike.
+    pub(super) fn prefix(&self, tokens: usize) -> Prefix<'_> {
+        Prefix::new(&self.namespace, &self.tokens[..tokens])
     }
 
     /// Whether it is scored rather than continued.

@@ -162,6 +162,8 @@ pub(crate) struct Control {
     pub(crate) fails_steps: bool,
     /// The next edits fail.
     pub(crate) fails_edits: bool,
+    /// Neither pages nor slots can be written.
+    pub(crate) fails_writes: bool,
     /// For each group, the token and its index in each row of the cache.
     rows: Vec<Vec<(u32, u32)>>,
 }
@@ -401,6 +403,52 @@ impl LanguageModel for FakeModel {
                 edit => panic!("unexpected: {edit:?}"),
             }
         }
+        Ok(())
+    }
+
+    fn kept_as(&self) -> Option<String> {
+        Some(format!("fake {:?}", self.kind))
+    }
+
+    fn kept_bytes(&self, group: Option<usize>) -> Option<usize> {
+        match group {
+            Some(group) => (group < self.kind.groups.len()).then_some(8 * self.limits.page_size),
+            None => Some(4),
+        }
+    }
+
+    fn read_page(&mut self, group: usize, page: u32) -> Result<Vec<u8>, ModelError> {
+        let control = lock(&self.control);
+        let rows = &control.rows[group][page as usize * self.limits.page_size..][..self.limits.page_size];
+        Ok(rows
+            .iter()
+            .flat_map(|(token, index)| [token.to_le_bytes(), index.to_le_bytes()].concat())
+            .collect())
+    }
+
+    fn write_page(&mut self, group: usize, page: u32, bytes: &[u8]) -> Result<(), ModelError> {
+        let mut control = lock(&self.control);
+        if control.fails_writes {
+            return Err(TensorError::shape("fake", "no writes", "a write").into());
+        }
+        let size = self.limits.page_size;
+        assert_eq!(bytes.len(), 8 * size, "the engine checks lengths");
+        let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+        for (row, bytes) in control.rows[group][page as usize * size..].iter_mut().zip(bytes.chunks(8)) {
+            *row = (number(&bytes[..4]), number(&bytes[4..]));
+        }
+        Ok(())
+    }
+
+    fn read_slot(&mut self, slot: usize) -> Result<Vec<u8>, ModelError> {
+        Ok(self.slots[slot].state.to_le_bytes().to_vec())
+    }
+
+    fn write_slot(&mut self, slot: usize, bytes: &[u8]) -> Result<(), ModelError> {
+        if lock(&self.control).fails_writes {
+            return Err(TensorError::shape("fake", "no writes", "a write").into());
+        }
+        self.slots[slot].state = u32::from_le_bytes(bytes.try_into().expect("four bytes"));
         Ok(())
     }
 }

@@ -249,6 +249,8 @@ pub(crate) fn independent_of_steps(golden: &Golden, numerics: Numerics, kv: KvFo
         model.model.edit(vec![SlotEdit::Copy { from: 4, to: 0 }]).unwrap();
     }
 
+    kept_elsewhere(golden, &mut model, golden.model(numerics, kv), (&greedy, whole.last().unwrap()));
+
     // Each prompt by itself, then all in one ragged batch, then decoding all at once.
     let prompts: Vec<&[u32]> =
         std::iter::once(&prompt[..]).chain(golden.others.iter().map(|(prompt, _)| &prompt[..])).collect();
@@ -294,6 +296,37 @@ pub(crate) fn independent_of_steps(golden: &Golden, numerics: Numerics, kv: KvFo
     assert!(mixed[..10] == whole[..10] && mixed[10] == greedy[1] && mixed[11] == whole[prompt.len() - 1]);
     let rest = model.step(&[(2, 5, &prompt[5..], ALL), (1, 10, &prompt[10..], ALL)]);
     assert!(rest[..prompt.len() - 5] == whole[5..] && rest[prompt.len() - 5..] == whole[10..]);
+}
+
+/// What pages and a slot hold after the prompt can be read, and written to other pages and another slot of another model,
+/// which then goes on alike.
+fn kept_elsewhere(
+    golden: &Golden,
+    from: &mut Runner,
+    mut to: Runner,
+    (greedy, last): (&[Vec<f32>], &Vec<f32>),
+) {
+    let (prompt, name) = (&golden.prompt, &golden.name);
+    from.prompt(0, prompt, usize::MAX);
+    let (source, target) = (&mut from.model, &mut to.model);
+    assert_eq!(source.kept_as(), target.kept_as(), "{name}");
+    let groups = source.info().cache.groups.clone();
+    for (group, description) in groups.iter().enumerate() {
+        let pages = pages(0).into_iter().zip(pages(2)).skip(description.given_back(prompt.len()) / PAGE_SIZE);
+        for (page, other) in pages.take(prompt.len().div_ceil(PAGE_SIZE)) {
+            let bytes = source.read_page(group, page).unwrap();
+            assert_eq!(Some(bytes.len()), source.kept_bytes(Some(group)), "{name}");
+            target.write_page(group, other, &bytes).unwrap();
+            assert!(target.write_page(group, other, &bytes[1..]).is_err(), "{name}");
+        }
+        assert!(source.read_page(group, u32::MAX).is_err(), "{name}");
+    }
+    let state = source.read_slot(0).unwrap();
+    assert_eq!(Some(state.len()), source.kept_bytes(None), "{name}");
+    target.write_slot(2, &state).unwrap();
+    assert!(target.write_slot(2, &state[1..]).is_err() && target.write_slot(99, &state).is_err(), "{name}");
+    let (again, _) = to.greedy(2, prompt.len(), last, 8);
+    assert!(again == greedy[..8], "{name}: decoding from what was kept");
 }
 
 /// The tests above can fail: with a field changed that a golden file is about, its logits are far off.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     AttentionSpec, Backend, Batch, HeadSpec, Input, KvCacheSpec, KvFormat, Reach, Result, SequenceRows,
-    StepInputs, StepLimits, ValueStore, Want,
+    StepInputs, StepLimits, TensorError, ValueStore, Want,
 };
 
 /// Attention with as many heads of queries as of keys and values.
@@ -270,5 +270,71 @@ pub fn kv_shapes_are_checked<B: Backend>(backend: &B, _tolerance: f64) {
         ] {
             assert!(backend.kv_cache(&wrong).is_err(), "{wrong:?}");
         }
+    }
+}
+
+/// What a page gives has the same bits in another page of another cache, and bytes that are not a page's are refused.
+/// ([`state`](super::state) has the same for slots.)
+pub fn kept_pages<B: Backend>(backend: &B, tolerance: f64) {
+    if backend.kept_as().is_none() {
+        eprintln!("skipped: the {} backend keeps no pages", backend.name());
+        return;
+    }
+    assert_eq!(backend.kept_as(), backend.kept_as());
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(91);
+    for (format, in_keys) in KvFormat::ALL.into_iter().flat_map(|format| [(format, false), (format, true)]) {
+        let spec = spec(3, 20, if in_keys { 12 } else { 24 });
+        let values = if in_keys { ValueStore::InKeys(12) } else { ValueStore::Own(24) };
+        let layout = KvCacheSpec { values, ..cache_spec(&spec, format) };
+        let Some(mut from) = check.supported(&format, backend.kv_cache(&layout)) else { continue };
+        let mut to = backend.kv_cache(&KvCacheSpec { pages: 5, ..layout }).unwrap();
+        let rows = |pages: [u32; 2]| -> Vec<u32> {
+            pages.into_iter().flat_map(|page| 4 * page..4 * page + 4).collect()
+        };
+        let mut fill = |cache: &mut B::KvCache, rows: &[u32]| {
+            let keys = Array::random(random, rows.len(), 3 * 20).upload(backend);
+            let values = Array::random(random, rows.len(), 3 * 24).upload(backend);
+            let values = (!in_keys).then_some(&values);
+            backend.kv_write(cache, &keys, values, &backend.indices(rows).unwrap()).unwrap();
+        };
+        fill(&mut from, &rows([2, 0]));
+        fill(&mut to, &(0..20).collect::<Vec<u32>>());
+        let queries = Array::random(&mut Random::new(92), 1, 3 * 20).upload(backend);
+        let seen = |cache: &B::KvCache, pages: &[u32], index: usize| {
+            let step = step(backend, 1, index, pages);
+            backend.read(&backend.attention(&queries, cache, &step, 0, &spec, None).unwrap()).unwrap()
+        };
+        let expected = seen(&from, &[2, 0], 7);
+        let untouched = seen(&to, &[3, 0], 7);
+        for (page, other) in [(2, 4), (0, 1)] {
+            let mut bytes = vec![7];
+            backend.read_page(&from, page, &mut bytes).unwrap();
+            assert_eq!((bytes[0], bytes.len()), (7, 1 + layout.page_bytes()), "{format}: bytes are appended");
+            backend.write_page(&mut to, other, &bytes[1..]).unwrap();
+            let mut again = Vec::new();
+            backend.read_page(&to, other, &mut again).unwrap();
+            assert!(again == bytes[1..], "{format}: a page gives what it was given");
+        }
+        let what = || format!("{format}, in keys: {in_keys}");
+        assert_same_bits(&expected, &seen(&to, &[4, 1], 7), &what);
+        assert_same_bits(&untouched, &seen(&to, &[3, 0], 7), &what);
+
+        let mut bytes = Vec::new();
+        backend.read_page(&to, 3, &mut bytes).unwrap();
+        for wrong in [&bytes[1..], &[], &[&bytes[..], &[0]].concat()] {
+            assert_refused(what(), backend.write_page(&mut to, 3, wrong));
+        }
+        for beyond in [5, usize::MAX] {
+            let refused = |result: Result<()>| {
+                assert!(matches!(result, Err(TensorError::Index { .. })), "page {beyond}: {result:?}");
+            };
+            refused(backend.read_page(&to, beyond, &mut Vec::new()));
+            refused(backend.write_page(&mut to, beyond, &bytes));
+        }
+        assert_same_bits(&untouched, &seen(&to, &[3, 0], 7), &what);
+        // Whatever the bytes are, a page of them can be read.
+        backend.write_page(&mut to, 3, &vec![0xff; bytes.len()]).unwrap();
+        seen(&to, &[3], 3);
     }
 }

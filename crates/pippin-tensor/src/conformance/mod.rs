@@ -45,7 +45,9 @@ pub use attention::{
     attention, attention_among, attention_beside, attention_over, cache_groups, extreme_scores,
     long_attention, spans_are_checked,
 };
-pub use cache::{duplicated_kv_rows, eight_bit_kv, kv_bounds, kv_shapes_are_checked, non_finite_kv};
+pub use cache::{
+    duplicated_kv_rows, eight_bit_kv, kept_pages, kv_bounds, kv_shapes_are_checked, non_finite_kv,
+};
 pub use convolutions::{convolutions_are_checked, convolve, convolve_image, convolve_transposed};
 pub use drawing::{draws_are_independent, fed_tokens, sample};
 pub use elementwise::{ACTIVATIONS, activate, add_and_mul, gated, gates, scale};
@@ -79,7 +81,7 @@ macro_rules! conformance_suite {
             hadamard rotated_linears rotations_are_checked
             rope_angles position_scale rope
             attention long_attention cache_groups extreme_scores attention_over attention_among attention_beside spans_are_checked nan_scores
-            eight_bit_kv non_finite_kv kv_bounds duplicated_kv_rows kv_shapes_are_checked
+            eight_bit_kv non_finite_kv kv_bounds duplicated_kv_rows kv_shapes_are_checked kept_pages
             write_heads heads_are_checked
             route ties routers_are_checked
             causal_convolution scan recurrences_are_checked state

@@ -2,7 +2,7 @@
 
 use super::{
     array::{Array, Random},
-    check::{Check, assert_same_bits},
+    check::{Check, assert_refused, assert_same_bits},
     recurrence::convolved,
     schedule::{Piece, slot_step},
 };
@@ -90,6 +90,32 @@ fn judge<B: Backend>(backend: &B, mixer: &dyn Mixer<B>, columns: usize) {
     same("a copy to itself", &rest, &run(state, 0, &second));
     same("a copy to a used slot", &rest, &run(state, 3, &second));
 
+    if backend.kept_as().is_some() {
+        let (mut bytes, other) = (vec![7], &mut mixer.state());
+        run(state, 1, &first);
+        backend.reset_state(state, 1).unwrap();
+        run(state, 1, &first);
+        backend.read_state(state, 1, &mut bytes).unwrap();
+        assert_eq!((bytes[0], bytes.len() % 4), (7, 1), "bytes are appended, four for each number");
+        let before = run(other, 2, &first);
+        run(other, 3, &first);
+        backend.write_state(other, 2, &bytes[1..]).unwrap();
+        same("what another state has given", &rest, &run(other, 2, &second));
+        same("beside it", &rest, &run(other, 3, &second));
+        same("what was read", &rest, &run(state, 1, &second));
+        for wrong in [&bytes[2..], &[], &bytes[..]] {
+            assert_refused("bytes of another state", backend.write_state(other, 0, wrong));
+        }
+        same("what was refused is not there", &before, &run(other, 0, &first));
+        for beyond in [SLOTS, usize::MAX] {
+            let refused = |result: Result<()>| {
+                assert!(matches!(result, Err(TensorError::Index { .. })), "slot {beyond}: {result:?}");
+            };
+            refused(backend.read_state(state, beyond, &mut Vec::new()));
+            refused(backend.write_state(state, beyond, &bytes[1..]));
+        }
+    }
+
     for beyond in [SLOTS, usize::MAX] {
         let refused = |result: Result<()>| {
             assert!(matches!(result, Err(TensorError::Index { .. })), "slot {beyond}: {result:?}");
@@ -126,7 +152,7 @@ fn judge<B: Backend>(backend: &B, mixer: &dyn Mixer<B>, columns: usize) {
     }
 }
 
-/// [`Backend::state`], [`Backend::reset_state`] and [`Backend::copy_state`], seen through the operations that keep
+/// [`Backend::state`], [`Backend::reset_state`], [`Backend::copy_state`], and reading and writing a slot's bytes, seen through the operations that keep
 /// something.
 pub fn state<B: Backend>(backend: &B, tolerance: f64) {
     let random = &mut Random::new(63);

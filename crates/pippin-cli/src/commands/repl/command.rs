@@ -6,6 +6,9 @@ pub(super) const HELP: &str = r#"Commands:
   /system [TEXT]         show or set the instructions for the model; `none` removes them
   /set [NAME [VALUE]]    show or set a parameter of generation; `default` resets it
   /clear                 forget the conversation; instructions and parameters stay
+  /save [--prefix] FILE  write the conversation to a file; with --prefix also what was computed of it,
+                         so that it goes on at once
+  /load FILE             go on with a conversation from a file
   /stats [on|off]        the numbers of the last answer; show them after each one or not
   /bye                   end (also /exit, Ctrl-D)
 
@@ -13,7 +16,7 @@ Ctrl-C stops an answer. A line that ends with \ goes on in the next one; """ beg
 message of several lines, which may begin with / too."#;
 
 /// Names, for suggestions.
-const NAMES: &[&str] = &["/help", "/system", "/set", "/clear", "/stats", "/bye", "/exit"];
+const NAMES: &[&str] = &["/help", "/system", "/set", "/clear", "/save", "/load", "/stats", "/bye", "/exit"];
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,11 @@ pub(super) enum Command {
     System(Option<String>),
     Set(Option<(String, Option<String>)>),
     Clear,
+    Save {
+        file: String,
+        has_prefix: bool,
+    },
+    Load(String),
     Stats(Option<bool>),
     Bye,
     /// Something that begins like a command and is none.
@@ -50,6 +58,15 @@ impl Command {
                 Some((name, value)) => (name.to_owned(), Some(value.trim().to_owned())),
                 None => (words, None),
             })),
+            "/save" | "/load" if rest.is_empty() || rest == "--prefix" => Self::Wrong {
+                message: format!("{name} needs the name of a file"),
+                hint: format!("{name} chat.json"),
+            },
+            "/save" => match rest.strip_prefix("--prefix").filter(|rest| rest.starts_with(char::is_whitespace)) {
+                Some(file) => Self::Save { file: file.trim().to_owned(), has_prefix: true },
+                None => Self::Save { file: rest.to_owned(), has_prefix: false },
+            },
+            "/load" => Self::Load(rest.to_owned()),
             "/stats" => match rest {
                 "" => Self::Stats(None),
                 "on" => Self::Stats(Some(true)),
@@ -114,6 +131,9 @@ mod tests {
             ("/stats", Command::Stats(None)),
             ("/stats off", Command::Stats(Some(false))),
             ("/clear", Command::Clear),
+            ("/save my chat.json", Command::Save { file: "my chat.json".to_owned(), has_prefix: false }),
+            ("/save --prefix a.json", Command::Save { file: "a.json".to_owned(), has_prefix: true }),
+            ("/load a.json", Command::Load("a.json".to_owned())),
         ] {
             assert_eq!(Command::parse(line), Some(command), "{line:?}");
         }
@@ -129,6 +149,9 @@ mod tests {
             ("/home/me/file.txt", "\"\"\""),
             ("/", "/help"),
             ("/stats maybe", "/stats"),
+            ("/save", "chat.json"),
+            ("/save --prefix", "chat.json"),
+            ("/load ", "chat.json"),
         ] {
             match Command::parse(line) {
                 Some(Command::Wrong { hint, .. }) => assert!(hint.contains(expected), "{line}: {hint}"),

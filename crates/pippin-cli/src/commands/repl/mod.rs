@@ -161,9 +161,40 @@ impl<'a, W: Write> Repl<'a, W> {
                     "numbers are not shown"
                 });
             }
+            Command::Save { file, has_prefix } => self.save(&file, has_prefix),
+            Command::Load(file) => self.load(&file),
             Command::Wrong { message, hint } => output::error(&message, Some(&hint)),
         }
         Next::Continue
+    }
+
+    fn save(&self, file: &str, has_prefix: bool) {
+        let path = pippin::hub::expand_path(file);
+        let saved = match has_prefix {
+            true => self.session.save_with_prefix(&path),
+            false => self.session.save(&path).map(|()| true),
+        };
+        match saved {
+            Ok(true) => output::note(&format!("saved to {}", path.display())),
+            Ok(false) => output::note(&format!(
+                "saved to {}, without what was computed: there is nothing of it",
+                path.display()
+            )),
+            Err(error) => output::error(&describe(&error), error.hint().as_deref()),
+        }
+    }
+
+    fn load(&mut self, file: &str) {
+        let path = pippin::hub::expand_path(file);
+        match ChatSession::load(self.session.container().clone(), &path) {
+            Ok(session) => {
+                self.session = session;
+                self.last_info = None;
+                let count = self.session.history().len();
+                output::note(&format!("{count} messages from {}", path.display()));
+            }
+            Err(error) => output::error(&describe(&error), error.hint().as_deref()),
+        }
     }
 
     fn show_parameter(&mut self, name: &str) {
@@ -308,6 +339,26 @@ mod tests {
         assert_eq!(repl.session.messages().len(), 3);
         repl.run(&mut Script::new(&["/clear", "/system none"])).expect("runs");
         assert!(repl.session.messages().is_empty());
+    }
+
+    #[test]
+    fn conversations_are_saved_and_loaded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        let interrupt = Interrupt::default();
+        let mut first = repl(&interrupt, false);
+        let save = format!("/save --prefix {}", file("a chat.json"));
+        first.run(&mut Script::new(&["/system Be brief.", "What is 17 plus 25?", &save])).expect("runs");
+        let messages = first.session.messages();
+        assert_eq!(messages.len(), 3);
+
+        let mut second = repl(&interrupt, false);
+        let load = |name: &str| format!("/load {}", file(name));
+        second.run(&mut Script::new(&["Hello", &load("none.json"), &load("a chat.json")])).expect("runs");
+        assert_eq!(second.session.messages(), messages);
+        second.run(&mut Script::new(&["And 3 plus 4?"])).expect("runs");
+        let info = second.last_info.clone().expect("an answer");
+        assert!(info.cached_tokens > 32, "{info:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 mod answers;
 mod caching;
+mod disk;
 mod failures;
 mod fairness;
 mod families;
@@ -179,6 +180,7 @@ impl Client {
             cancelled: Arc::clone(&cancelled),
             deadline: None,
             place: Place::default(),
+            bundle: None,
         });
         Self {
             events: Some(receiver),
