@@ -549,7 +549,7 @@ impl ModelContainer {
         Ok(Measurement { workload, samples })
     }
 
-    /// Forgets the finished requests whose pages are kept in case that another begins alike.
+    /// Forgets the finished requests whose pages are kept in case that another begins alike. What is on disk stays there.
     ///
     /// # Errors
     ///

@@ -31,7 +31,9 @@
 //! that are being read, the shortest first. Requests join and leave between steps. Keys and values lie in pages that are
 //! handed out as sequences grow; those of finished requests stay until their room is needed, and a request that begins like
 //! an earlier one, running or finished, does not compute that beginning again. The same goes for models with sliding windows, which
-//! keep no more than they see, and for those with recurrent state, of which copies are kept.
+//! keep no more than they see, and for those with recurrent state, of which copies are kept. With a folder for them
+//! ([`LoadOptions::prefix_cache`]) they outlive the process, and a conversation can be saved with what was computed of it
+//! ([`ChatSession::save_with_prefix`]).
 //!
 //! A request's result depends on none of this. Which others run beside it, how its prompt was cut, what was found in the
 //! cache, whether it had to make way for a while: the same prompt, parameters and seed give the same tokens.
