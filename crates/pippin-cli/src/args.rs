@@ -214,6 +214,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, help_heading = "Server", conflicts_with = "server.keys_file")]
     pub(crate) no_key: bool,
 
+    /// Let requests with different keys use what was computed of each other's prompts.
+    #[arg(long, help_heading = "Server")]
+    pub(crate) share_prefixes: bool,
+
     /// Let all who may use the server load, unload, download and delete models.
     #[arg(long, help_heading = "Server", conflicts_with = "server.manage_keys_file")]
     pub(crate) manage: bool,

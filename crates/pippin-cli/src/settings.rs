@@ -159,6 +159,8 @@ pub(crate) struct ServeSettings {
     /// Other models are not to be had.
     pub(crate) only: bool,
     pub(crate) no_key: bool,
+    /// All keys share what was computed of prompts.
+    pub(crate) share_prefixes: bool,
     /// Who may use the server may manage its models.
     pub(crate) manage: bool,
     /// Open the web page.
@@ -177,7 +179,7 @@ impl ServeSettings {
     ///
     /// The configuration makes no sense, or two models would have one name.
     pub(crate) fn new(args: ServeArgs, surroundings: &Surroundings) -> Result<Self> {
-        let ServeArgs { models, only, no_key, manage, open, no_page, settings, yes } = args;
+        let ServeArgs { models, only, no_key, manage, share_prefixes, open, no_page, settings, yes } = args;
         let config = surroundings.configured(|inputs| settings.add_to(inputs))?;
         let mut pinned = models;
         if pinned.is_empty() && config.preload.is_empty() {
@@ -198,7 +200,7 @@ impl ServeSettings {
                 }
             }
         }
-        Ok(Self { models, pinned, only, no_key, manage, open, no_page, config, yes })
+        Ok(Self { models, pinned, only, no_key, manage, share_prefixes, open, no_page, config, yes })
     }
 }
 

@@ -187,11 +187,12 @@ impl Answers {
         shared: &Arc<Shared>,
         ready: Ready,
         prompts: Vec<Vec<u32>>,
-        parameters: GenerateParameters,
+        mut parameters: GenerateParameters,
         per_prompt: usize,
         reading: &Reading,
     ) -> ApiResult<Self> {
-        let Ready { model, lease, permit, .. } = ready;
+        let Ready { model, lease, permit, namespace, .. } = ready;
+        parameters.cache_namespace = namespace.or(parameters.cache_namespace);
         let is_constrained = parameters.constraint.is_some();
         let generate = move || {
             let mut streams = Vec::with_capacity(prompts.len() * per_prompt);

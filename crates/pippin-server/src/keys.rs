@@ -60,6 +60,13 @@ impl Keys {
         self.0.len()
     }
 
+    /// A name that says nothing of the key, and is the same in whatever order they are given.
+    pub(crate) fn name(&self, number: usize) -> Option<String> {
+        // Of the hash of its hash: who finds the name on a disk cannot ask with it.
+        let digest = Sha256::digest(self.0.get(number)?);
+        Some(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// The number of this key. Every key is compared whole, whichever fits.
     pub(crate) fn find(&self, key: &[u8]) -> Option<usize> {
         let digest: [u8; 32] = Sha256::digest(key).into();
@@ -92,6 +99,10 @@ mod tests {
             assert_eq!(keys.find(wrong.as_bytes()), None, "{wrong:?}");
         }
         assert_eq!(format!("{keys:?}"), "Keys(2)");
+        let turned = Keys::new(["second-key", "first-key"]).expect("keys");
+        assert_eq!((keys.name(0), keys.name(1)), (turned.name(1), turned.name(0)));
+        assert_ne!(keys.name(0), keys.name(1));
+        assert_eq!(keys.name(2), None);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct ServerOptions {
     /// Where there are models of the hub that requests may also name, by id or alias. `None`: they may not. It has to be the place
     /// where the model cache looks for them.
     pub local_models: Option<HubCache>,
+    /// Lets requests with different keys use what has been computed of each other's prompts. Whether somebody else has asked
+    /// alike can then be told from the time that an answer takes.
+    pub shared_prefixes: bool,
     /// Who may load, unload, download and delete models.
     pub management: Management,
     /// Where models are downloaded from. `None`: from where the environment says.
@@ -133,6 +136,7 @@ impl Default for ServerOptions {
             allowed_origins: Vec::new(),
             models: Vec::new(),
             local_models: None,
+            shared_prefixes: false,
             management: Management::Nobody,
             hub: None,
             page: true,
@@ -189,6 +193,13 @@ impl ServerOptions {
     #[must_use]
     pub fn with_local_models(mut self, local_models: impl Into<Option<HubCache>>) -> Self {
         self.local_models = local_models.into();
+        self
+    }
+
+    /// Remembers the prompts of all keys together, or of each apart.
+    #[must_use]
+    pub fn with_shared_prefixes(mut self, shared_prefixes: bool) -> Self {
+        self.shared_prefixes = shared_prefixes;
         self
     }
 

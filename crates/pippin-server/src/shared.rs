@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::error;
 
 use crate::error::{ApiError, ApiResult};
-use crate::options::ServerOptions;
+use crate::options::{Management, ServerOptions};
 use crate::responses::ResponseStore;
 
 /// The most characters of a model's name.
@@ -68,6 +68,8 @@ pub(crate) struct Ready {
     pub(crate) name: String,
     pub(crate) lease: Lease,
     pub(crate) permit: Permit,
+    /// Those with whom it shares what has been computed of prompts.
+    pub(crate) namespace: Option<String>,
 }
 
 /// Who asks.
@@ -163,7 +165,17 @@ impl Shared {
         let permit = self.permit(caller, answers)?;
         let (lease, name) = self.model(name).await?;
         let Some(model) = lease.container() else { return Err(ApiError::no_model(&name)) };
-        Ok(Ready { model, name, lease, permit })
+        Ok(Ready { model, name, lease, permit, namespace: self.namespace(caller) })
+    }
+
+    /// The name under which a key's prompts are remembered, unless all are remembered together.
+    fn namespace(&self, caller: &Caller) -> Option<String> {
+        let key = caller.key.filter(|_| !self.options.shared_prefixes)?;
+        let own = self.options.keys.len();
+        match (&self.options.management, key.checked_sub(own)) {
+            (Management::Keys(keys), Some(number)) => keys.name(number),
+            _ => self.options.keys.name(key),
+        }
     }
 
     /// The model of a request: at once if it is loaded, else when it has been. Whoever stops waiting cancels the load, unless

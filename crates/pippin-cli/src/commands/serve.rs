@@ -18,9 +18,13 @@ use crate::settings::ServeSettings;
 
 /// Serves until a signal comes.
 pub(super) fn run(settings: ServeSettings, is_verbose: bool) -> Result<()> {
-    let ServeSettings { models, pinned, only, no_key, manage, open, no_page, config, yes } = settings;
+    let ServeSettings { models, pinned, only, no_key, manage, share_prefixes, open, no_page, config, yes } =
+        settings;
     let management = management(&config, manage)?;
-    let options = options(&config, &models, only, no_key)?.with_management(management).with_page(!no_page);
+    let options = options(&config, &models, only, no_key)?
+        .with_management(management)
+        .with_page(!no_page)
+        .with_shared_prefixes(share_prefixes);
     let is_open = options.keys.is_empty();
     // Names are looked up, and questions asked, before anything listens.
     let download = if yes { Download::Agreed } else { Download::Ask };

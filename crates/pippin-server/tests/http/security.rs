@@ -100,3 +100,21 @@ fn requests_have_ids() {
     let odd = server.send("GET", "/health", &[("x-request-id", "a b")], b"");
     assert_ne!(odd.header("x-request-id"), Some("a b"));
 }
+
+#[test]
+fn keys_do_not_learn_of_each_others_prompts() {
+    let keys = || Keys::new(["first-key", "second-key"]).expect("keys");
+    let request = question(&"A prompt of which others are to know nothing. ".repeat(20)).to_string();
+    for is_shared in [false, true] {
+        let cache = pippin::ModelCache::new(crate::support::options());
+        let server = server_with(cache, |options| options.with_keys(keys()).with_shared_prefixes(is_shared));
+        let cached = |key: &str| {
+            let reply = server.send("POST", CHAT, &[("x-api-key", key)], request.as_bytes()).answer();
+            reply["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a number")
+        };
+        assert_eq!(cached("first-key"), 0);
+        assert!(cached("first-key") > 100);
+        assert_eq!(cached("second-key") > 100, is_shared);
+        assert!(cached("second-key") > 100);
+    }
+}
