@@ -6,7 +6,11 @@ mod completions;
 #[path = "../../../pippin-hub/tests/support/mod.rs"]
 mod hub;
 mod lifecycle;
+mod load;
 mod manage;
+#[path = "../../examples/load/mix/mod.rs"]
+mod mix;
+mod mutations;
 mod ollama;
 mod page;
 mod refusals;

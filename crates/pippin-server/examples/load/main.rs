@@ -1,0 +1,47 @@
+//! How a server bears up, and what it costs. It measures, and asserts nothing but that answers are right:
+//!
+//! ```console
+//! $ cargo build --release --bin pippin
+//! $ cargo run --release -p pippin-server --example load -- mixed target/release/pippin 64 120
+//! $ cargo run --release -p pippin-server --example load -- prefix target/release/pippin
+//! $ cargo run --release -p pippin-server --example load -- overhead
+//! $ cargo run --release -p pippin-server --example load -- overhead path/to/model
+//! ```
+//!
+//! `mixed`: so many clients of all kinds for so many seconds. `prefix`: 200 prompts with a long beginning in common. `overhead`: the
+//! engine by itself beside the same through HTTP.
+
+mod mix;
+mod mixed;
+mod overhead;
+mod prefix;
+mod process;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
+        ["mixed", program] => mixed::run(Path::new(program), 64, 120),
+        ["mixed", program, clients, seconds] => match (clients.parse(), seconds.parse()) {
+            (Ok(clients), Ok(seconds)) => mixed::run(Path::new(program), clients, seconds),
+            _ => Err("clients and seconds are whole numbers".into()),
+        },
+        ["prefix", program] => prefix::run(Path::new(program)),
+        ["overhead"] => overhead::run("pippin-nano"),
+        ["overhead", model] => overhead::run(model),
+        _ => Err("load mixed PROGRAM [CLIENTS SECONDS] | prefix PROGRAM | overhead [MODEL]".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
