@@ -28,7 +28,7 @@
 //! | `POST /api/chat`, `/api/generate`, `/api/show`, `GET /api/tags`, `/api/ps`, `/api/version` | the same for clients of Ollama's API |
 //! | `GET /v1/models`, `/v1/models/{id}` | which models there are |
 //! | `POST /models/load`, `/models/unload`, `/api/pull`, `DELETE /api/delete` | which models are loaded, and on this machine ([`Management`]) |
-//! | `POST /tokenize`, `/detokenize`, `/apply-template` | what a model sees |
+//! | `POST /tokenize`, `/detokenize`, `/apply-template`, `GET /tokenizer_info` | what a model sees |
 //! | `GET /health` | 200, or 503 while loading or shutting down, or when a model has died |
 //! | `GET /openapi.json` | this, for programs |
 //! | `GET /metrics` | numbers for Prometheus |
@@ -131,6 +131,7 @@ fn routes(shared: &Arc<Shared>) -> Router {
         .route("/api/embeddings", post(ollama::embed))
         .route("/tokenize", post(text::tokenize))
         .route("/detokenize", post(text::detokenize))
+        .route("/tokenizer_info", get(text::tokenizer_info))
         .route("/apply-template", post(text::apply_template))
         .route("/health", get(health::health))
         .route("/metrics", get(metrics::metrics))

@@ -1,4 +1,4 @@
-//! `POST /tokenize`, `/detokenize` and `/apply-template`: what a model sees.
+//! `POST /tokenize`, `/detokenize` and `/apply-template`, `GET /tokenizer_info`: what a model sees.
 
 use std::sync::Arc;
 
@@ -94,4 +94,20 @@ pub(crate) async fn apply_template(
     let prompt = blocking(move || render(&model, &mut input)).await?;
     let prompt = prompt.map_err(|error| shared.fault(error))?;
     Ok(json_response(&json!({"prompt": prompt})))
+}
+
+/// The first model's special tokens and chat template, as vLLM tells them: lm-evaluation-harness has no tokenizer of its own then.
+pub(crate) async fn tokenizer_info(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+) -> ApiResult<Response> {
+    let Ready { model, lease: _lease, permit: _permit, .. } = shared.ready(&caller, None, 1).await?;
+    let mut info = json!({
+        "chat_template": model.processor().chat_template.as_ref().map(|template| template.source(false)),
+        "model_max_length": model.context(),
+    });
+    for name in ["bos_token", "eos_token", "unk_token", "pad_token"] {
+        info[name] = model.tokenizer().special_tokens().get(name).into();
+    }
+    Ok(json_response(&info))
 }

@@ -36,6 +36,14 @@ fn a_conversation_is_what_its_template_makes_of_it() {
 }
 
 #[test]
+fn special_tokens_and_the_template_are_told() {
+    let info = server().get("/tokenizer_info").answer();
+    assert_eq!((&info["eos_token"], &info["bos_token"]), (&json!("<|im_end|>"), &json!(null)));
+    assert_eq!(info["model_max_length"], 2048);
+    assert!(info["chat_template"].as_str().is_some_and(|text| text.contains("<|im_start|>")));
+}
+
+#[test]
 fn models_are_listed() {
     let server = server();
     let list = server.get("/v1/models").answer();
