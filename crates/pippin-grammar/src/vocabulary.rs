@@ -66,6 +66,8 @@ impl Vocabulary {
             .map_err(|error| refuse(format!("{error:#}")))?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
+        // Objects of a few thousand optional fields.
+        factory.limits_mut().max_items_in_row = 10_000;
         let (trims_first_space, tokenizer) = (bytes.trims_first_space, tokenizer.clone());
         Ok(Self { factory, size, stop, trims_first_space, tokenizer })
     }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use axum::body::Body;
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use pippin::EngineError;
@@ -208,6 +210,13 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(self);
         response
     }
+}
+
+/// A name in a path, unless it is no text.
+pub(crate) type IdResult = Result<Path<String>, PathRejection>;
+
+pub(crate) fn path_name(name: IdResult) -> ApiResult<String> {
+    name.map(|Path(name)| name).map_err(|_| ApiError::invalid("the path is no text"))
 }
 
 /// JSON with its header.

@@ -1,7 +1,9 @@
 //! The fields of a request's body.
 
+use std::error::Error as _;
+
 use axum::body::{Body, to_bytes};
-use axum::http::{Request, StatusCode};
+use axum::http::{Request, StatusCode, header};
 use serde_json::{Map, Value};
 
 use crate::error::{ApiError, ApiResult};
@@ -14,13 +16,26 @@ pub(crate) struct Fields(Map<String, Value>);
 impl Fields {
     /// Reads a body, within its limits.
     pub(crate) async fn read(request: Request<Body>, limits: &Limits) -> ApiResult<Self> {
+        let too_long = || {
+            let message = format!("the body has more than {} bytes", limits.body_bytes);
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("body_too_large"), message)
+        };
+        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        if length
+            .and_then(|length| length.parse::<u64>().ok())
+            .is_some_and(|length| length > limits.body_bytes as u64)
+        {
+            return Err(too_long());
+        }
         let body = to_bytes(request.into_body(), limits.body_bytes);
         let bytes = match tokio::time::timeout(limits.body_time, body).await {
             Ok(Ok(bytes)) => bytes,
-            // Either too long, or the client is gone and reads no answer.
-            Ok(Err(_)) => {
-                let message = format!("the body has more than {} bytes", limits.body_bytes);
-                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Some("body_too_large"), message));
+            Ok(Err(error)) => {
+                let is_too_long =
+                    error.source().is_some_and(|source| source.to_string() == "length limit exceeded");
+                // Or the client is gone, and reads no answer.
+                let broken = || ApiError::invalid("the body cannot be read: it is not sent as HTTP has it");
+                return Err(if is_too_long { too_long() } else { broken() });
             }
             Err(_) => {
                 let message = "the body did not come in time";

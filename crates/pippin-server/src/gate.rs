@@ -97,7 +97,7 @@ fn admit(options: &ServerOptions, request: &Request<Body>) -> ApiResult<Caller> 
             .to_str()
             .ok()
             .and_then(|origin| origin.split_once("://"))
-            .is_some_and(|(_, from)| Some(from) == host);
+            .is_some_and(|(scheme, from)| matches!(scheme, "http" | "https") && Some(from) == host);
         if !is_own && !is_listed_origin(options, origin) {
             return Err(forbidden("pages of this origin may not ask this server (--allowed-origins)"));
         }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use pippin::cache::LoadedModel;
 use serde_json::{Value, json};
 
-use crate::error::{ApiError, ApiResult, json_response};
+use crate::error::{ApiError, ApiResult, IdResult, json_response, path_name};
 use crate::shared::{Shared, blocking};
 
 pub(crate) async fn all(State(shared): State<Arc<Shared>>) -> ApiResult<Response> {
@@ -19,7 +19,8 @@ pub(crate) async fn all(State(shared): State<Arc<Shared>>) -> ApiResult<Response
     Ok(json_response(&json!({"object": "list", "data": models})))
 }
 
-pub(crate) async fn one(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> ApiResult<Response> {
+pub(crate) async fn one(State(shared): State<Arc<Shared>>, name: IdResult) -> ApiResult<Response> {
+    let name = path_name(name)?;
     let find = move || {
         let known = shared.knows(&name);
         if known {

@@ -296,6 +296,9 @@ fn duration(text: &str) -> Option<f64> {
     {
         return seconds.is_finite().then_some(sign * seconds);
     }
+    if rest.is_empty() {
+        return None;
+    }
     let mut sum = 0.0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
@@ -305,7 +308,7 @@ fn duration(text: &str) -> Option<f64> {
         sum += number * seconds;
         rest = &rest[digits + unit.len()..];
     }
-    (!text.is_empty()).then_some(sign * sum)
+    Some(sign * sum)
 }
 
 /// What a client is told of the hub.
@@ -339,7 +342,7 @@ mod tests {
         ] {
             assert_eq!(duration(text), Some(seconds), "{text}");
         }
-        for text in ["", "m", "5x", "5m3", "inf", "NaN", "1h-3m", "--1"] {
+        for text in ["", "-", "m", "5x", "5m3", "inf", "NaN", "1h-3m", "--1"] {
             assert_eq!(duration(text), None, "{text}");
         }
     }

@@ -104,7 +104,7 @@ impl Default for Limits {
         Self {
             body_bytes: 4 << 20,
             header_bytes: 64 << 10,
-            connections: 256,
+            connections: 512,
             requests: 256,
             requests_per_key: 256,
             choices: 64,
@@ -116,7 +116,7 @@ impl Default for Limits {
             logit_bias: 1024,
             responses: 1024,
             response_bytes: 64 << 20,
-            header_time: Duration::from_secs(30),
+            header_time: Duration::from_secs(10),
             body_time: Duration::from_secs(60),
             write_time: Duration::from_secs(60),
             answer_time: None,

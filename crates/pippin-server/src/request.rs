@@ -75,10 +75,20 @@ impl ChatRequest {
     fn prepare(mut self, model: &ModelContainer) -> Result<Prepared, Problem> {
         let prompt = self.render(model)?;
         let tokens = model.prompt_tokens(&prompt)?;
-        let (parser, constraint) = plan(&self.tools, self.structure, model, &prompt)?;
-        self.parameters.constraint = constraint.or(self.parameters.constraint);
+        let (parser, constraint) = plan(&self.tools, self.structure.as_ref(), model, &prompt)?;
+        if let Some(constraint) = constraint {
+            self.parameters.constraint = Some(constraint);
+        }
         if model.processor().output_format.reasoning_marks().is_some() {
             self.parameters.thinking_budget = self.thinking_budget.or(self.parameters.thinking_budget);
+        }
+        if self.tools.needs_form() && self.parameters.constraint.is_some() {
+            // What is not strict need not be followed where it cannot be.
+            let is_followed = model.prepare_constraint(&tokens, &self.parameters).is_ok();
+            if !is_followed && self.tools.loosen() {
+                let (_, constraint) = plan(&self.tools, self.structure.as_ref(), model, &prompt)?;
+                self.parameters.constraint = constraint;
+            }
         }
         let one_call = self.tools.may_call() && !self.tools.is_parallel;
         Ok(Prepared {
@@ -146,7 +156,7 @@ impl From<EngineError> for Problem {
 /// What reads the answers, and what they are held to.
 fn plan(
     tools: &ToolUse,
-    structure: Option<Structure>,
+    structure: Option<&Structure>,
     model: &ModelContainer,
     prompt: &str,
 ) -> Result<(OutputParser, Option<Constraint>), Problem> {
@@ -154,9 +164,9 @@ fn plan(
     let refuse = |field, message: &str| Err(Problem::Api(ApiError::invalid(message).at(field)));
     let (format, tokenizer) = (&model.processor().output_format, model.tokenizer());
     if !tools.may_call() {
-        return Ok((format.text_parser(prompt), structure.map(|structure| structure.constraint)));
+        return Ok((format.text_parser(prompt), structure.map(|structure| structure.constraint.clone())));
     }
-    let schema = match &structure {
+    let schema = match structure {
         // What must be a call is no document.
         Some(_) if tools.calls == Calls::Required => None,
         Some(structure) => match structure.schema() {
@@ -194,8 +204,9 @@ impl ApiError {
             GrammarError::Busy => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("constraints_busy"), message).again_after(1)
             }
+            // The constraint turns out to be more than can be followed.
             GrammarError::Step { .. } => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, Some("constraint_failed"), message)
+                Self::new(StatusCode::BAD_REQUEST, Some("constraint_failed"), message)
             }
             _ => Self::new(StatusCode::BAD_REQUEST, Some(INVALID_CONSTRAINT), message),
         }

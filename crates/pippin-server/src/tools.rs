@@ -104,6 +104,14 @@ impl ToolUse {
         self.may_call() && (self.calls == Calls::Required || self.tools.iter().any(is_strict))
     }
 
+    /// Lets the arguments of all tools that are not strict be any object. Returns whether there are such tools.
+    pub(crate) fn loosen(&mut self) -> bool {
+        let mut loose = self.tools.iter_mut().filter(|tool| !is_strict(tool)).peekable();
+        let has_any = loose.peek().is_some();
+        loose.for_each(|tool| tool["function"]["parameters"] = json!({"type": "object"}));
+        has_any
+    }
+
     /// The form of the answers.
     pub(crate) fn form(&self, schema: Option<Value>) -> AnswerForm {
         let may_be_called = |tool: &&Value| self.only.as_deref().is_none_or(|only| only == name_of(tool));
@@ -172,8 +180,11 @@ pub(crate) fn function(tool: Value, index: usize) -> ApiResult<Value> {
     if !matches!(function["description"], Value::Null | Value::String(_)) {
         return wrong(".function.description", "a string");
     }
-    if !matches!(function["parameters"], Value::Null | Value::Object(_)) {
-        return wrong(".function.parameters", "a JSON schema");
+    match &function["parameters"] {
+        Value::Null => {}
+        // Arguments have names.
+        Value::Object(schema) if schema.get("type").is_none_or(|kind| kind == "object") => {}
+        _ => return wrong(".function.parameters", "the JSON schema of an object"),
     }
     if !matches!(function["strict"], Value::Null | Value::Bool(_)) {
         return wrong(".function.strict", "true or false");

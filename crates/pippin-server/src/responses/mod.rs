@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Request;
 use axum::response::Response;
 use pippin::Message;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use self::answer::{Head, ResponseFrames};
 pub(crate) use self::store::ResponseStore;
 use crate::answers;
-use crate::error::{ApiError, ApiResult, json_response};
+use crate::error::{ApiError, ApiResult, IdResult, json_response, path_name};
 use crate::fields::Fields;
 use crate::parameters;
 use crate::reasoning::Reasoning;
@@ -28,7 +28,8 @@ use crate::structure::Structure;
 use crate::tools::ToolUse;
 
 /// Fields that would change an answer and are not supported, besides those of the older API.
-const UNSUPPORTED: [&str; 5] = ["background", "conversation", "prompt", "max_tool_calls", "top_logprobs"];
+const UNSUPPORTED: [&str; 6] =
+    ["background", "conversation", "prompt", "max_tool_calls", "logprobs", "top_logprobs"];
 
 pub(crate) async fn create(
     State(shared): State<Arc<Shared>>,
@@ -44,6 +45,7 @@ pub(crate) async fn create(
     for name in UNSUPPORTED {
         fields.refuse_unless(name, |value| *value == 0 || *value == false)?;
     }
+    fields.refuse_unless("n", |value| *value == 1)?;
     fields.refuse_unless("truncation", |value| *value == "disabled")?;
     let includes = fields.list("include")?.unwrap_or_default();
     if includes.iter().any(|one| one == "message.output_text.logprobs") {
@@ -81,8 +83,9 @@ pub(crate) async fn create(
 pub(crate) async fn one(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    id: IdResult,
 ) -> ApiResult<Response> {
+    let id = path_name(id)?;
     let response = shared.responses.response(&id, &caller).ok_or_else(|| unknown(&id))?;
     Ok(json_response(&response))
 }
@@ -90,8 +93,9 @@ pub(crate) async fn one(
 pub(crate) async fn delete(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    id: IdResult,
 ) -> ApiResult<Response> {
+    let id = path_name(id)?;
     match shared.responses.delete(&id, &caller) {
         true => Ok(json_response(&json!({"id": id, "object": "response", "deleted": true}))),
         false => Err(unknown(&id)),
