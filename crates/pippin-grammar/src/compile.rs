@@ -65,7 +65,7 @@ pub fn compile(
         // A thought is followed by white space as the model likes; only the beginning of an answer is trimmed.
         let is_trimmed = vocabulary.trims_first_space && !matches!(start, Start::After(_));
         let matcher = source.matcher(&vocabulary, is_trimmed)?;
-        let mut guide = Guide::new(vocabulary, matcher, &start)?;
+        let mut guide = Guide::new(vocabulary, matcher, &start, matches!(source, Source::Schema(_)))?;
         // The first mask is the most work, and shows whether there is anything to begin with.
         guide.warm_up().map_err(|error| match error {
             GrammarError::Step { problem } => source.error(problem),
@@ -188,6 +188,8 @@ fn with_options(mut schema: Value) -> Value {
     let options = JsonCompileOptions {
         whitespace_flexible: true,
         whitespace_pattern: Some(r"( |\n[ ]{0,40})".to_owned()),
+        // Without `u`, so that a text is written in one way only: a name that is taken would be free as `\u0061` again.
+        json_allowed_escapes: Some(r#"nrbtf\""#.to_owned()),
         ..JsonCompileOptions::default()
     };
     // `true` and `false` have no place for it.
@@ -351,6 +353,9 @@ pub(crate) fn one_line(message: &str) -> String {
     let line = message.lines().find(problem).or_else(first).unwrap_or("an unknown problem").trim();
     let line = match line.strip_prefix("error: ").unwrap_or(line) {
         line if line.contains("NoExtensionBias") => "nothing that could follow satisfies it",
+        line if line.starts_with("oneOf constraints are not supported") => {
+            "the alternatives of `oneOf` have to exclude each other visibly, by their types or by a property that all require"
+        }
         line => line,
     };
     let chars = line.chars().count();

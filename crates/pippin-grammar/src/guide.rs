@@ -4,6 +4,7 @@ use std::sync::Arc;
 use llguidance::Matcher;
 use pippin_sampling::TokenMask;
 
+use crate::numbers::{self, Place};
 use crate::{GrammarError, Vocabulary};
 
 /// When a constraint begins to hold.
@@ -37,6 +38,8 @@ pub struct Guide {
     seen: Vec<u32>,
     /// Everything but what would end the answer.
     free: Arc<TokenMask>,
+    /// Where in a document it is, if the answer is one.
+    place: Option<Place>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,7 @@ impl Clone for Guide {
             close: self.close.clone(),
             seen: self.seen.clone(),
             free: Arc::clone(&self.free),
+            place: self.place,
         }
     }
 }
@@ -71,6 +75,7 @@ impl Guide {
         vocabulary: Arc<Vocabulary>,
         matcher: Matcher,
         start: &Start,
+        is_document: bool,
     ) -> Result<Self, GrammarError> {
         let (phase, open, close) = match start {
             Start::Now => (Phase::Bound, None, Vec::new()),
@@ -87,7 +92,8 @@ impl Guide {
         };
         let mut free = TokenMask::from_words(vocabulary.size, &vec![u32::MAX; vocabulary.size.div_ceil(32)]);
         vocabulary.stop.iter().for_each(|token| free.exclude(*token));
-        Ok(Self { vocabulary, matcher, phase, open, close, seen: Vec::new(), free: Arc::new(free) })
+        let place = is_document.then(Place::default);
+        Ok(Self { vocabulary, matcher, phase, open, close, seen: Vec::new(), free: Arc::new(free), place })
     }
 
     /// Computes the first mask of the constraint itself.
@@ -152,6 +158,10 @@ impl Guide {
             self.phase = Phase::Complete;
             return Ok(());
         }
+        if let Some(place) = &mut self.place {
+            let bytes = self.vocabulary.bytes(token);
+            *place = place.after(bytes).ok_or_else(|| step("a number is too large"))?;
+        }
         self.matcher.consume_token(token).map_err(step)?;
         if self.matcher.is_stopped() {
             // For any reason but this one, there is an error.
@@ -176,6 +186,9 @@ impl Guide {
                 // Not left to the parser: what ends an answer does so where it is complete, and nowhere else.
                 let set = if is_accepting { TokenMask::allow } else { TokenMask::exclude };
                 self.vocabulary.stop.iter().for_each(|token| set(&mut mask, *token));
+                if let Some(place) = self.place {
+                    numbers::limit(&mut mask, place, self.vocabulary.trie(), &self.vocabulary.large);
+                }
                 match mask.words().iter().any(|word| *word != 0) {
                     true => Ok(mask),
                     false => Err(step("no token can follow")),

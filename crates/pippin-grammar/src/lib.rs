@@ -35,13 +35,16 @@
 //!
 //! Draft 2020-12 without what cannot be decided while an answer is written: `not`, `if`, `contains`, `uniqueItems`, `propertyNames`,
 //! `dependentRequired` and their kin are errors. `oneOf` needs alternatives that visibly exclude each other. References lead into the
-//! schema itself (`#/…`). Properties come in the schema's order. Between the parts of a document there is one space, or a new line with
+//! schema itself (`#/…`). Properties come in the schema's order. Texts are written in one way: escapes are the short ones, and control
+//! characters without one are left out. Numbers are finite as doubles, and bounds beyond ±9·10^18 hold there. Between the parts of a document there is one space, or a new line with
 //! an indentation, or nothing, so that no answer is lost in white space.
 #![deny(missing_docs)]
 
 mod compile;
 mod error;
 mod guide;
+mod numbers;
+mod rewrite;
 mod schema;
 mod vocabulary;
 

@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 
+use regex_syntax::hir::HirKind;
 use serde_json::{Map, Value};
 
-use crate::GrammarError;
+use crate::{GrammarError, rewrite};
 
 /// Values within values, in all of the schema.
 pub(crate) const DEPTH: usize = 100;
@@ -53,7 +54,7 @@ const UNSUPPORTED: [&str; 22] = [
 /// A schema that was looked at.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// Without what says nothing.
+    /// Put as the parser reads it exactly.
     pub(crate) schema: Value,
     /// The places of all schemas that the first one leads to, innermost first.
     pub(crate) places: Vec<String>,
@@ -70,11 +71,8 @@ pub(crate) fn check(schema: &Value) -> Result<Checked, GrammarError> {
     let places = walk.places;
     let mut schema = schema.clone();
     for place in &places {
-        // Written often, and says nothing.
-        if let Some(Value::Object(fields)) = schema.pointer_mut(&place[1..])
-            && fields.get("uniqueItems") == Some(&Value::Bool(false))
-        {
-            fields.shift_remove("uniqueItems");
+        if let Some(Value::Object(fields)) = schema.pointer_mut(&place[1..]) {
+            rewrite::rewrite(fields);
         }
     }
     Ok(Checked { schema, places })
@@ -90,6 +88,63 @@ pub(crate) fn part(root: &Value, place: &str) -> Option<Value> {
         }
     }
     Some(Value::Object(part))
+}
+
+/// Whether there is a reference anywhere in a value.
+fn has_reference(value: &Value) -> bool {
+    let mut open = vec![value];
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Array(values) => open.extend(values),
+            Value::Object(fields) if fields.contains_key("$ref") => return true,
+            Value::Object(fields) => open.extend(fields.values()),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// A character that answers do not write, because JSON has no short escape for it. The parser would leave it out of a text.
+fn is_unwritten(char: char) -> bool {
+    matches!(char, '\0'..='\x1f' | '\x7f') && !matches!(char, '\x08' | '\t' | '\n' | '\x0c' | '\r')
+}
+
+/// Refuses a pattern with such a character by itself; in a class it does no harm.
+fn check_pattern(pattern: &str, place: &str) -> Result<(), GrammarError> {
+    // The parser says what is wrong with one that cannot be read.
+    let Ok(pattern) = regex_syntax::parse(pattern) else { return Ok(()) };
+    let mut open = vec![&pattern];
+    while let Some(part) = open.pop() {
+        match part.kind() {
+            HirKind::Literal(text) if text.0.iter().any(|byte| is_unwritten(char::from(*byte))) => {
+                return Err(refuse(place, "control characters are not supported"));
+            }
+            HirKind::Repetition(repetition) => open.push(&repetition.sub),
+            HirKind::Capture(capture) => open.push(&capture.sub),
+            HirKind::Concat(parts) | HirKind::Alternation(parts) => open.extend(parts),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Refuses values with control characters, and with integers that are not what they are when they are read as floating-point numbers.
+fn check_values(value: &Value, place: &str) -> Result<(), GrammarError> {
+    let mut open = vec![value];
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Number(number) if !rewrite::is_exact(number) => {
+                return Err(refuse(place, format!("{number} is too large to be followed exactly")));
+            }
+            Value::String(text) if text.contains(is_unwritten) => {
+                return Err(refuse(place, "control characters are not supported"));
+            }
+            Value::Array(values) => open.extend(values),
+            Value::Object(fields) => open.extend(fields.values()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The greatest common divisor.
@@ -144,6 +199,7 @@ impl<'a> Walk<'a> {
         };
         match schema {
             Some(schema) => {
+                self.check_way(reference)?;
                 let depth = self.schema(schema, reference.trim_end_matches('/'), 1)?;
                 self.levels += depth;
                 Ok(())
@@ -168,6 +224,10 @@ impl<'a> Walk<'a> {
             Value::Object(fields) => fields,
             _ => return Err(refuse(path, "a schema is an object, true or false")),
         };
+        if path != "#" && fields.get("$id").is_some_and(Value::is_string) && has_reference(schema) {
+            let problem = "references are not followed within a schema that has an address of its own";
+            return Err(refuse(&format!("{path}/$id"), problem));
+        }
         let mut deepest = 0;
         for (key, value) in fields {
             let place = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
@@ -196,6 +256,11 @@ impl<'a> Walk<'a> {
             "pattern" | "format" if !value.is_string() => {
                 return Err(refuse(place, format!("the value of `{key}` is a text")));
             }
+            "pattern" => check_pattern(value.as_str().unwrap_or_default(), place)?,
+            "const" | "enum" => check_values(value, place)?,
+            "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {
+                rewrite::bound(key, value).map_err(|problem| refuse(place, problem))?;
+            }
             "multipleOf" => self.multiple(value).map_err(|problem| refuse(place, problem))?,
             "uniqueItems" if value == &Value::Bool(false) => {}
             _ if UNSUPPORTED.contains(&key) => {
@@ -207,6 +272,9 @@ impl<'a> Walk<'a> {
                 };
                 for (name, schema) in all {
                     let place = format!("{place}/{}", name.replace('~', "~0").replace('/', "~1"));
+                    if key == "patternProperties" {
+                        check_pattern(name, &place)?;
+                    }
                     deepest = deepest.max(self.schema(schema, &place, level + 1)?);
                 }
             }
@@ -272,7 +340,20 @@ impl<'a> Walk<'a> {
         self.target(reference)
     }
 
-    /// What two keywords say together.
+    /// Refuses a reference that leads through a schema with an address of its own.
+    fn check_way(&self, reference: &str) -> Result<(), GrammarError> {
+        for (at, _) in reference.match_indices('/').skip(1) {
+            if self.root.pointer(&reference[1..at]).is_some_and(|schema| schema["$id"].is_string()) {
+                return Err(refuse(
+                    reference,
+                    format!("{:?} has an address of its own (`$id`)", &reference[..at]),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What keywords say together.
     fn check_pair(&self, fields: &Map<String, Value>, path: &str) -> Result<(), GrammarError> {
         for (low, high) in
             [("minItems", "maxItems"), ("minLength", "maxLength"), ("minProperties", "maxProperties")]
@@ -283,6 +364,18 @@ impl<'a> Walk<'a> {
             {
                 return Err(refuse(path, format!("`{low}` is greater than `{high}`: nothing satisfies it")));
             }
+        }
+        if fields.contains_key("prefixItems") && fields.contains_key("additionalItems") {
+            let place = format!("{path}/additionalItems");
+            return Err(refuse(&place, "`additionalItems` says nothing beside `prefixItems`; `items` does"));
+        }
+        // Which names have been given is not remembered, and a name that is given twice counts once.
+        let required = fields.get("required").and_then(Value::as_array).map_or(0, Vec::len);
+        let least = fields.get("minProperties").and_then(Value::as_f64).unwrap_or(0.0);
+        if least > required as f64 + 1.0 && fields.get("additionalProperties") != Some(&Value::Bool(false)) {
+            let place = format!("{path}/minProperties");
+            let problem = "`minProperties` is supported up to one more than there are names in `required`";
+            return Err(refuse(&place, problem));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use llguidance::toktrie::{
 };
 use pippin_text::{StopTokens, TokenBytes, Tokenizer};
 
-use crate::GrammarError;
+use crate::{GrammarError, numbers};
 
 /// The longest token that the tree of tokens can hold, in bytes.
 const LONGEST_TOKEN: usize = 1024;
@@ -23,6 +23,8 @@ pub struct Vocabulary {
     pub(crate) stop: Vec<u32>,
     pub(crate) trims_first_space: bool,
     pub(crate) tokenizer: Tokenizer,
+    /// Tokens that may make a number too large.
+    pub(crate) large: Vec<u32>,
 }
 
 impl Vocabulary {
@@ -68,8 +70,9 @@ impl Vocabulary {
         factory.limits_mut().verbose_errors = false;
         // Objects of a few thousand optional fields.
         factory.limits_mut().max_items_in_row = 10_000;
+        let large = numbers::large_tokens(env.tok_trie());
         let (trims_first_space, tokenizer) = (bytes.trims_first_space, tokenizer.clone());
-        Ok(Self { factory, size, stop, trims_first_space, tokenizer })
+        Ok(Self { factory, size, stop, trims_first_space, tokenizer, large })
     }
 }
 
@@ -77,6 +80,15 @@ impl Vocabulary {
     /// Whether a token ends answers.
     pub fn ends_with(&self, token: u32) -> bool {
         self.stop.contains(&token)
+    }
+
+    pub(crate) fn trie(&self) -> &TokTrie {
+        self.factory.tok_env().tok_trie()
+    }
+
+    /// A token as text.
+    pub(crate) fn bytes(&self, token: u32) -> &[u8] {
+        self.trie().token(token)
     }
 }
 

@@ -105,6 +105,17 @@ impl Tokens {
         Self::new(tokenizer, stop, size)
     }
 
+    /// Whether a text is an answer, token by token. Only with the vocabulary of [`bytes`](Self::bytes), where the first 256 are bytes.
+    pub(crate) fn accepts(&self, guide: &mut Guide, text: &str) -> bool {
+        let end = (0..).find(|id| self.vocabulary.ends_with(*id)).expect("a stop token");
+        for byte in text.bytes() {
+            if guide.is_complete() || guide.accept(byte.into()).is_err() {
+                return false;
+            }
+        }
+        guide.is_complete() || guide.accept(end).is_ok()
+    }
+
     pub(crate) fn id(&self, token: &str) -> u32 {
         self.tokenizer.token_to_id(token).expect(token)
     }
@@ -216,8 +227,8 @@ fn keyword(root: &Value, schema: &Value, key: &str, value: &Value, document: &Va
                 .iter()
                 .any(|name| is_one(document, name.as_str().expect("a name"))),
         },
-        "const" => document == value,
-        "enum" => list().any(|one| one == document),
+        "const" => is_equal(document, value),
+        "enum" => list().any(|one| is_equal(one, document)),
         "anyOf" => list().any(|one| is_valid(root, one, document)),
         "oneOf" => list().filter(|one| is_valid(root, one, document)).count() == 1,
         "allOf" => list().all(|one| is_valid(root, one, document)),
@@ -228,7 +239,10 @@ fn keyword(root: &Value, schema: &Value, key: &str, value: &Value, document: &Va
         "maximum" => document.as_f64().is_none_or(|found| found <= number()),
         "exclusiveMinimum" => document.as_f64().is_none_or(|found| found > number()),
         "exclusiveMaximum" => document.as_f64().is_none_or(|found| found < number()),
-        "multipleOf" => document.as_f64().is_none_or(|found| (found / number()).fract() == 0.0),
+        "multipleOf" => document.as_f64().is_none_or(|found| {
+            let times = found / number();
+            (times - times.round()).abs() <= 1e-9 * times.abs().max(1.0)
+        }),
         "minLength" => text.is_none_or(|text| text.chars().count() as f64 >= number()),
         "maxLength" => text.is_none_or(|text| text.chars().count() as f64 <= number()),
         "pattern" => {
@@ -240,6 +254,23 @@ fn keyword(root: &Value, schema: &Value, key: &str, value: &Value, document: &Va
         "prefixItems" => document
             .as_array()
             .is_none_or(|all| list().zip(all).all(|(schema, one)| is_valid(root, schema, one))),
+        "items" if value.is_array() => document
+            .as_array()
+            .is_none_or(|all| list().zip(all).all(|(schema, one)| is_valid(root, schema, one))),
+        "additionalItems" => {
+            let before = schema.get("items").and_then(Value::as_array).map_or(usize::MAX, Vec::len);
+            document
+                .as_array()
+                .is_none_or(|all| all.iter().skip(before).all(|one| is_valid(root, value, one)))
+        }
+        "minProperties" => document.as_object().is_none_or(|all| all.len() as f64 >= number()),
+        "maxProperties" => document.as_object().is_none_or(|all| all.len() as f64 <= number()),
+        "patternProperties" => document.as_object().is_none_or(|all| {
+            value.as_object().expect("schemas").iter().all(|(pattern, schema)| {
+                let pattern = regex::Regex::new(pattern).expect("a pattern");
+                all.iter().all(|(name, one)| !pattern.is_match(name) || is_valid(root, schema, one))
+            })
+        }),
         "items" => {
             let before = schema.get("prefixItems").and_then(Value::as_array).map_or(0, Vec::len);
             document
@@ -255,9 +286,34 @@ fn keyword(root: &Value, schema: &Value, key: &str, value: &Value, document: &Va
         }),
         "additionalProperties" => document.as_object().is_none_or(|all| {
             let known = schema.get("properties").and_then(Value::as_object);
-            let is_known = |name: &str| known.is_some_and(|known| known.contains_key(name));
+            let patterns = schema.get("patternProperties").and_then(Value::as_object);
+            let patterns: Vec<regex::Regex> = patterns
+                .into_iter()
+                .flat_map(Map::keys)
+                .map(|one| regex::Regex::new(one).expect("a pattern"))
+                .collect();
+            let is_known = |name: &str| {
+                known.is_some_and(|known| known.contains_key(name))
+                    || patterns.iter().any(|one| one.is_match(name))
+            };
             all.iter().all(|(name, one)| is_known(name) || is_valid(root, value, one))
         }),
         _ => true,
+    }
+}
+
+/// Whether two values are the same to JSON Schema: numbers by what they are, not by how they are written.
+fn is_equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => {
+            x == y || (x.is_f64() || y.is_f64()) && x.as_f64() == y.as_f64()
+        }
+        (Value::Array(x), Value::Array(y)) => {
+            x.len() == y.len() && x.iter().zip(y).all(|(x, y)| is_equal(x, y))
+        }
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().all(|(name, x)| y.get(name).is_some_and(|y| is_equal(x, y)))
+        }
+        (a, b) => a == b,
     }
 }
