@@ -9,7 +9,7 @@ use pippin_tensor::TensorError;
 use pippin_text::TextError;
 
 use crate::estimate::Bytes;
-use crate::{ConfigError, Device, ModelMemory};
+use crate::{ConfigError, Device, FinishReason, ModelMemory};
 
 /// What can go wrong when a model is loaded or used.
 ///
@@ -161,6 +161,32 @@ pub enum EngineError {
         /// How often it may.
         limit: usize,
     },
+    /// An answer that was to be a value ended before it was complete.
+    #[error(
+        "the answer is no complete {name}: it was cut after {tokens} tokens ({}): {}",
+        cut(reason),
+        shortened(text)
+    )]
+    AnswerCut {
+        /// The type that the answer was to be.
+        name: &'static str,
+        /// What has cut it.
+        reason: FinishReason,
+        /// Tokens of the answer, thoughts included.
+        tokens: usize,
+        /// The answer without its thoughts.
+        text: String,
+    },
+    /// An answer that was to be a value is none.
+    #[error("the answer is no {name}: {problem}: {}", shortened(text))]
+    AnswerType {
+        /// The type that the answer was to be.
+        name: &'static str,
+        /// Why it is none.
+        problem: String,
+        /// The answer without its thoughts.
+        text: String,
+    },
     /// As many requests wait for the model as may.
     #[error("the queue is full: {waiting} requests are waiting already")]
     QueueFull {
@@ -282,6 +308,12 @@ impl EngineError {
             }
             Self::SessionFile { .. } | Self::NoSession { .. } => return None,
             Self::TooManyToolRounds { .. } => "allow more with ChatSession::with_max_tool_rounds".to_owned(),
+            Self::AnswerCut { .. } => {
+                "allow more with max_tokens (a thought counts, too), or bound the type's lists and texts".to_owned()
+            }
+            Self::AnswerType { .. } => {
+                "say in the type's schema what it asks for (#[schemars(range(…), regex(…))]), and ask again".to_owned()
+            }
             Self::EmptyPrompt => "give at least one token of text".to_owned(),
             Self::UnknownDevice(_) => format!("devices are {}", Device::NAMES.join(", ")),
             Self::Draft { .. } => {
@@ -304,6 +336,25 @@ impl EngineError {
             }
             Self::Parameter { .. } | Self::Text(_) | Self::TokenOutOfRange { .. } | Self::Thread(_) => return None,
         })
+    }
+}
+
+/// What has cut an answer, as the parameter that did.
+fn cut(reason: &FinishReason) -> String {
+    match reason {
+        FinishReason::Length => "max_tokens, or the end of the context".to_owned(),
+        FinishReason::TimeLimit => "max_time".to_owned(),
+        FinishReason::StopString(text) => format!("the stop string {text:?}"),
+        reason => reason.to_string(),
+    }
+}
+
+/// A text for a message: of a long one, its end, where it broke off.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().rev().nth(MOST) {
+        Some((at, char)) => format!("…{:?}", &text[at + char.len_utf8()..]),
+        None => format!("{text:?}"),
     }
 }
 

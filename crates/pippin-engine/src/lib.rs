@@ -75,6 +75,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod thought;
+#[cfg(feature = "schemars")]
+mod typed;
 
 #[cfg(feature = "async")]
 pub use asynchronous::AsyncStream;
@@ -112,3 +114,5 @@ pub use session::{ChatSession, ResponseEvents, ResponseStream};
 pub use stream::{
     CancelHandle, FinishReason, GenerateInfo, GenerationEvent, GenerationStream, TokenEvent, TokenStream,
 };
+#[cfg(feature = "schemars")]
+pub use typed::answer_schema;

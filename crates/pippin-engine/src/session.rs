@@ -223,6 +223,23 @@ impl ChatSession {
         Ok(String::new())
     }
 
+    /// Answers a message with other parameters and without tools, and makes something of the answer. Where that fails, the
+    /// conversation is as it was before.
+    #[cfg(feature = "schemars")]
+    pub(crate) fn respond_bound<T>(
+        &mut self,
+        message: Message,
+        parameters: &GenerateParameters,
+        read: impl FnOnce(&ParsedOutput, Option<&GenerateInfo>) -> Result<T>,
+    ) -> Result<T> {
+        let before = lock(&self.conversation).history.len();
+        let mut events = self.turn([message], parameters, None)?.into_events();
+        for event in &mut events {
+            event?;
+        }
+        read(&events.output, events.info()).map_err(|error| self.undo(1, before, error))
+    }
+
     /// One answer, as a whole.
     fn round(&mut self, messages: Vec<Message>) -> Result<ParsedOutput> {
         let mut events = self.stream_all(messages)?.into_events();
@@ -268,23 +285,37 @@ impl ChatSession {
     ///
     /// As for [`respond`](Self::respond).
     pub fn stream_all(&mut self, messages: impl Into<Vec<Message>>) -> Result<ResponseStream> {
+        self.turn(messages, &self.parameters, Some(&self.tools))
+    }
+
+    /// Begins a turn. Without tools, the answer has no calls, whatever it looks like.
+    fn turn(
+        &self,
+        said: impl Into<Vec<Message>>,
+        parameters: &GenerateParameters,
+        tools: Option<&[Value]>,
+    ) -> Result<ResponseStream> {
         if self.is_answering() {
             return Err(EngineError::SessionBusy);
         }
         lock(&self.conversation).last_info = None;
-        let said = messages.into();
+        let said = said.into();
         let mut messages = self.messages();
         let calls = messages.iter().map(|message| message.tool_calls().len()).sum();
         messages.extend(said.iter().cloned());
         let input = ChatInput::from(messages)
-            .with_tools(self.tools.clone())
+            .with_tools(tools.unwrap_or_default())
             .with_template_kwargs(self.template_kwargs.clone());
         let prompt = self.container.apply_chat_template(&input)?;
-        let parser = self.container.processor().output_parser(&self.tools, &prompt);
+        let processor = self.container.processor();
+        let parser = match tools {
+            Some(tools) => processor.output_parser(tools, &prompt),
+            None => processor.output_format.text_parser(&prompt),
+        };
         let tokens = self.container.prompt_tokens(&prompt)?;
-        let constraint = self.container.prepare_constraint(&tokens, &self.parameters)?;
+        let constraint = self.container.prepare_constraint(&tokens, parameters)?;
         let prefix = lock(&self.conversation).prefix.clone();
-        let events = self.container.generate_with(tokens.clone(), &self.parameters, constraint, prefix)?;
+        let events = self.container.generate_with(tokens.clone(), parameters, constraint, prefix)?;
         let mut conversation = lock(&self.conversation);
         // From now on the model's caches have it.
         conversation.prefix = None;

@@ -39,9 +39,51 @@
 //! # Ok::<(), pippin::EngineError>(())
 //! ```
 //!
+//! # Values
+//!
+//! [`respond_as`](ChatSession::respond_as) answers with a value of a Rust type (feature `schemars`, on by default). The type's
+//! schema is what the answer is held to, so that what comes back is a value or an error, and never something to take apart.
+//! The type derives `serde::Deserialize` and `schemars::JsonSchema` (version 1).
+//!
+//! ```no_run
+//! # #[cfg(feature = "schemars")]
+//! # fn main() -> pippin::Result<()> {
+//! use pippin::chat::ChatSession;
+//!
+//! /// A stop of a journey.
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! struct Stop {
+//!     place: String,
+//!     nights: u8,
+//!     by: Option<Vehicle>,
+//! }
+//!
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! #[serde(rename_all = "lowercase")]
+//! enum Vehicle {
+//!     Train,
+//!     Ship,
+//! }
+//!
+//! let mut chat = ChatSession::new(pippin::load("qwen3-4b")?);
+//! let journey: Vec<Stop> = chat.respond_as("Plan a week in Norway.")?;
+//! for stop in &journey {
+//!     println!("{}: {} nights", stop.place, stop.nights);
+//! }
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "schemars"))]
+//! # fn main() {}
+//! ```
+//!
+//! [`answer_schema`] is the schema as text, for prompts: the model itself does not see what its answers are held to.
+//!
 //! Whoever keeps conversations elsewhere (a server with the client's messages) makes a [`ChatInput`] of them, and gives it
 //! to [`ModelContainer::generate_chat`](crate::ModelContainer::generate_chat).
 
+#[cfg(feature = "schemars")]
+#[doc(inline)]
+pub use pippin_engine::answer_schema;
 #[doc(inline)]
 pub use pippin_engine::{ChatInput, ChatSession, GrammarError, ResponseEvents, ResponseStream, check_schema};
 #[doc(inline)]
