@@ -375,6 +375,9 @@ fn a_full_queue_refuses_more() {
     assert!(matches!(error, EngineError::QueueFull { waiting: 1 }), "{error}");
     let busy = container.occupancy();
     assert_eq!((busy.running, busy.waiting), (1, 1));
+    // As of the last step: that of the first token has ended when there is a second.
+    first.next().expect("an event").expect("no error");
+    let busy = container.occupancy();
     assert!(busy.cache_use > 0.0 && busy.cache_use <= 1.0, "{busy:?}");
     assert!(error.hint().expect("a hint").contains("max_waiting"));
     assert!(matches!(container.score(&[1, 2]), Err(EngineError::QueueFull { .. })));

@@ -11,14 +11,14 @@ pub(super) fn apply(
 ) {
     for (token, bias) in &parameters.logit_bias {
         if let Some(logit) = logits.get_mut(*token as usize) {
-            *logit += bias;
+            change(logit, |logit| logit + bias);
         }
     }
     if let Some(penalty) = active(parameters.repetition_penalty) {
         distinct(history, parameters.repetition_context_size, window);
         for token in window.iter() {
             if let Some(logit) = logits.get_mut(*token as usize) {
-                *logit = if *logit < 0.0 { *logit * penalty } else { *logit / penalty };
+                change(logit, |logit| if logit < 0.0 { logit * penalty } else { logit / penalty });
             }
         }
     }
@@ -26,17 +26,23 @@ pub(super) fn apply(
         distinct(history, parameters.presence_context_size, window);
         for token in window.iter() {
             if let Some(logit) = logits.get_mut(*token as usize) {
-                *logit -= penalty;
+                change(logit, |logit| logit - penalty);
             }
         }
     }
     if let Some(penalty) = active(parameters.frequency_penalty) {
         for token in last(history, parameters.frequency_context_size) {
             if let Some(logit) = logits.get_mut(*token as usize) {
-                *logit -= penalty;
+                change(logit, |logit| logit - penalty);
             }
         }
     }
+}
+
+/// Changes a logit. One that was finite stays so, however large the change: what is infinite is the model's fault, or forbidden.
+fn change(logit: &mut f32, change: impl FnOnce(f32) -> f32) {
+    let changed = change(*logit);
+    *logit = if logit.is_finite() { changed.clamp(f32::MIN, f32::MAX) } else { changed };
 }
 
 fn active(penalty: Option<f32>) -> Option<f32> {

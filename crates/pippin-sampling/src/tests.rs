@@ -308,3 +308,23 @@ fn the_likeliest_tokens_are_reported_whichever_is_drawn() {
     }
     assert_eq!(super::score(&logits, 9, 3, &mut Scratch::default()), None);
 }
+
+#[test]
+fn no_penalty_makes_a_logit_infinite() {
+    for parameters in [
+        GenerateParameters { frequency_penalty: Some(-3e38), ..GenerateParameters::greedy() },
+        GenerateParameters {
+            presence_penalty: Some(3e38),
+            frequency_penalty: Some(3e38),
+            ..Default::default()
+        },
+        GenerateParameters { repetition_penalty: Some(1e-38), ..GenerateParameters::greedy() },
+        GenerateParameters { repetition_penalty: Some(3e38), ..Default::default() },
+        GenerateParameters { logit_bias: BTreeMap::from([(0, f32::MAX)]), ..Default::default() },
+    ] {
+        let mut sampler = Sampler::new(Arc::new(parameters.clone()), [].into(), &[0, 0, 0, 1, 2]);
+        let mut logits = [1e38, -1e38, 3.0];
+        let sampled = sampler.sample(&mut logits, &mut Scratch::default());
+        assert!(sampled.is_some(), "{parameters:?}");
+    }
+}

@@ -199,3 +199,55 @@ fn a_full_server_says_so() {
         assert!(begin.elapsed() < std::time::Duration::from_secs(30));
     }
 }
+
+#[test]
+fn nothing_that_a_request_says_is_the_servers_fault() {
+    let server = server();
+    // More alternatives than a parser has by default.
+    let properties: serde_json::Map<String, Value> =
+        (0..1500).map(|number| (format!("k{number}"), json!({"type": "integer"}))).collect();
+    let schema = json!({"type": "object", "properties": properties});
+    let mut request = question("Hello!");
+    request["response_format"] =
+        json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    let status = server.post(CHAT, &request).status;
+    assert!(status == 200 || status == 400, "{status}");
+    for (field, value) in [
+        ("frequency_penalty", json!(-3e38)),
+        ("presence_penalty", json!(3e38)),
+        ("repetition_penalty", json!(1e-38)),
+        ("repetition_penalty", json!(3e38)),
+    ] {
+        let mut request = question("Hello!");
+        request[field] = value;
+        assert_eq!(server.post(CHAT, &request).status, 200, "{field}");
+    }
+}
+
+#[test]
+fn bodies_and_paths_that_are_not_http_are_told_so() {
+    let server = server();
+    for path in ["/v1/models/%ff", "/v1/responses/%ff"] {
+        server.get(path).fails(400, None, None);
+    }
+    let chunked = [("transfer-encoding", "chunked")];
+    let mut stream = std::net::TcpStream::connect(server.address()).expect("connects");
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{}: {}\r\n\r\nZZ\r\n",
+        chunked[0].0, chunked[0].1
+    );
+    std::io::Write::write_all(&mut stream, head.as_bytes()).expect("sent");
+    let mut reply = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut reply).expect("an answer");
+    assert!(reply.starts_with("HTTP/1.1 400"), "{reply}");
+    // One that says that it is too long is not waited for.
+    let mut stream = std::net::TcpStream::connect(server.address()).expect("connects");
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 99999999999\r\n\r\n"
+    );
+    std::io::Write::write_all(&mut stream, head.as_bytes()).expect("sent");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("set");
+    let mut begin = [0; 12];
+    std::io::Read::read_exact(&mut stream, &mut begin).expect("an answer");
+    assert_eq!(&begin, b"HTTP/1.1 413");
+}

@@ -194,6 +194,8 @@ fn what_cannot_be_is_named() {
         ("text", json!({"verbosity": "low"}), "text.verbosity"),
         ("max_output_tokens", json!(0), "max_output_tokens"),
         ("background", json!(true), "background"),
+        ("n", json!(3), "n"),
+        ("logprobs", json!(true), "logprobs"),
         ("truncation", json!("auto"), "truncation"),
         ("include", json!(["message.output_text.logprobs"]), "include"),
     ] {

@@ -170,6 +170,29 @@ fn strict_calls_are_right_and_text_stays_free() {
 }
 
 #[test]
+fn a_tool_that_is_not_strict_is_followed_as_far_as_it_can_be() {
+    let server = free();
+    let mut request = request();
+    request["tool_choice"] = json!("required");
+    request["max_tokens"] = json!(200);
+    for property in [
+        json!({"type": "string", "format": "uri-reference"}),
+        json!({"type": "integer", "minimum": 5, "maximum": 3}),
+    ] {
+        request["tools"] = json!([{"type": "function", "function": {
+            "name": "get", "parameters": {"type": "object", "properties": {"x": property}, "required": ["x"]},
+        }}]);
+        assert_eq!(server.post(CHAT, &request).status, 200);
+        request["tools"][0]["function"]["strict"] = json!(true);
+        assert_eq!(server.post(CHAT, &request).status, 400);
+    }
+    // Arguments have names.
+    request["tools"] =
+        json!([{"type": "function", "function": {"name": "get", "parameters": {"type": "integer"}}}]);
+    server.post(CHAT, &request).fails(400, Some("tools.0.function.parameters"), None);
+}
+
+#[test]
 fn conversations_with_calls_are_rendered() {
     let server = free();
     let messages = json!([
