@@ -204,14 +204,18 @@ check("a question is answered, and the answer says how fast", async (t) => {
 
 check("an answer is stopped and goes on", async (t) => {
   const page = await openPage(t);
-  // Hot enough never to come to an end.
-  await setUp(page, { Temperature: "9" });
+  // One that does not come to an end by itself.
+  await page.route("**/v1/chat/completions", (route) => {
+    const body = { ...route.request().postDataJSON(), ignore_eos: true };
+    return route.continue({ postData: JSON.stringify(body) });
+  });
   await send(page, "Tell me a story.");
   await page.waitForFunction(() => (document.querySelector(".answer .markdown")?.textContent ?? "").length > 10);
   await page.keyboard.press("Escape");
   await finished(page);
   assert.match(await answers(page).locator(".numbers").innerText(), /stopped/);
   const text = await textOf(page);
+  await page.unroute("**/v1/chat/completions");
   await setUp(page, { "Max tokens": "8" });
   await button(page, "Continue").click();
   await page.locator(".numbers", { hasText: "cut at the limit" }).waitFor();
