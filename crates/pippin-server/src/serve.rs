@@ -36,6 +36,8 @@ pub struct RunningServer {
     /// Taken when it is shut down.
     runtime: Option<Arc<Runtime>>,
     thread: Option<JoinHandle<()>>,
+    /// Once they are watched.
+    signals: Option<Signals>,
 }
 
 impl Server {
@@ -67,7 +69,7 @@ impl Server {
                 .spawn(move || runtime.block_on(serve(listener, shared)))
                 .map_err(ServerError::Threads)?
         };
-        Ok(RunningServer { address, shared, runtime: Some(runtime), thread: Some(thread) })
+        Ok(RunningServer { address, shared, runtime: Some(runtime), thread: Some(thread), signals: None })
     }
 }
 
@@ -85,17 +87,27 @@ impl RunningServer {
     /// Waits for Ctrl-C, or for the signal that ends programs, and then shuts down: running answers are finished, for as
     /// long as [`Limits::shutdown_time`](crate::Limits::shutdown_time) says or until a second signal. `on_signal` is called
     /// when it begins.
-    pub fn wait_for_signal_with(self, on_signal: impl FnOnce()) {
-        if let Some(runtime) = &self.runtime {
-            runtime.block_on(signal());
+    pub fn wait_for_signal_with(mut self, on_signal: impl FnOnce()) {
+        self.watch_signals();
+        if let (Some(runtime), Some(mut signals)) = (&self.runtime, self.signals.take()) {
+            runtime.block_on(signals.next());
             on_signal();
             let shared = Arc::clone(&self.shared);
             runtime.spawn(async move {
-                signal().await;
+                signals.next().await;
                 shared.advance(Phase::Ending);
             });
         }
         self.shut_down();
+    }
+
+    /// Watches for signals from now on: one that comes before [`wait_for_signal`](Self::wait_for_signal) is called is not lost,
+    /// and does not end the program by itself.
+    pub fn watch_signals(&mut self) {
+        if let (Some(runtime), None) = (&self.runtime, &self.signals) {
+            let _inside = runtime.enter();
+            self.signals = Some(Signals::new());
+        }
     }
 
     /// The same without being told.
@@ -128,21 +140,40 @@ impl Drop for RunningServer {
     }
 }
 
-async fn signal() {
+/// The signals that end a server, from the moment it was made.
+#[derive(Debug)]
+struct Signals {
     #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return;
+    streams: Vec<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    /// Must be called within a runtime.
+    fn new() -> Self {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+            Self { streams: kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect() }
         }
+        #[cfg(not(unix))]
+        Self {}
     }
-    if tokio::signal::ctrl_c().await.is_err() {
-        // Signals cannot be had; the program can still be ended from outside.
-        std::future::pending::<()>().await;
+
+    /// Waits for the next one. If signals cannot be had, for ever: the program can still be ended from outside.
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        {
+            let received = self.streams.iter_mut().map(|stream| Box::pin(stream.recv()));
+            match received.len() {
+                0 => std::future::pending().await,
+                _ => drop(futures_util::future::select_all(received).await),
+            }
+        }
+        #[cfg(not(unix))]
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

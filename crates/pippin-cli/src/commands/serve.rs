@@ -35,7 +35,9 @@ pub(super) fn run(settings: ServeSettings, is_verbose: bool) -> Result<()> {
         cache.pin(model)?;
     }
     log_to_stderr(is_verbose);
-    let server = Server::start(&cache, options)?;
+    let mut server = Server::start(&cache, options)?;
+    // Whoever has read that it is ready may end it at once.
+    server.watch_signals();
     // Where nothing can be published, the models answer all the same.
     let _state = RunState::publish(&cache).ok();
     let mut lines = String::new();
