@@ -36,8 +36,6 @@ pub(super) fn run(settings: ServeSettings, is_verbose: bool) -> Result<()> {
     }
     log_to_stderr(is_verbose);
     let mut server = Server::start(&cache, options)?;
-    // Whoever has read that it is ready may end it at once.
-    server.watch_signals();
     // Where nothing can be published, the models answer all the same.
     let _state = RunState::publish(&cache).ok();
     let mut lines = String::new();
@@ -58,6 +56,8 @@ pub(super) fn run(settings: ServeSettings, is_verbose: bool) -> Result<()> {
         leases.push(lease);
     }
     drop(leases);
+    // Whoever has read that it is ready may end it at once; before, a signal ends the loading as well.
+    server.watch_signals();
     server.set_ready();
     let first = models.first().map_or("", |(name, _)| name.as_str());
     let base = base(server.address());
