@@ -94,12 +94,17 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// Whether the answer came to its own end.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self.reason, FinishReason::Stop | FinishReason::StopString(_))
+    }
+
     /// The reason, as OpenAI has it.
     pub(crate) fn as_str(&self) -> &'static str {
-        match &self.reason {
-            FinishReason::Stop | FinishReason::StopString(_) if self.has_calls => "tool_calls",
-            FinishReason::Stop | FinishReason::StopString(_) => "stop",
-            _ => "length",
+        match self.is_whole() {
+            true if self.has_calls => "tool_calls",
+            true => "stop",
+            false => "length",
         }
     }
 }

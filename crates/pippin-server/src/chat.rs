@@ -110,12 +110,7 @@ pub(crate) fn arguments(call: &ToolCall) -> String {
 
 /// The conversation of a request, and what else its template may show.
 pub(crate) fn conversation(fields: &mut Fields, limits: &Limits) -> ApiResult<ChatInput> {
-    let Some(messages) = fields.list("messages")? else {
-        return Err(ApiError::field("messages", "a list of messages"));
-    };
-    if messages.is_empty() || messages.len() > limits.messages {
-        return Err(ApiError::field("messages", format!("1 to {} messages", limits.messages)));
-    }
+    let messages = fields.messages(limits)?;
     let messages = Message::from_values(messages)
         .map_err(|error| ApiError::invalid(error.to_string()).at("messages"))?;
     let variables = fields.object("chat_template_kwargs")?.unwrap_or_default();

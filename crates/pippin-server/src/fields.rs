@@ -129,6 +129,17 @@ impl Fields {
         }
     }
 
+    /// The messages of a conversation, as many as there may be.
+    pub(crate) fn messages(&mut self, limits: &Limits) -> ApiResult<Vec<Value>> {
+        let Some(messages) = self.list("messages")? else {
+            return Err(ApiError::field("messages", "a list of messages"));
+        };
+        match (1..=limits.messages).contains(&messages.len()) {
+            true => Ok(messages),
+            false => Err(ApiError::field("messages", format!("1 to {} messages", limits.messages))),
+        }
+    }
+
     /// A text or a list of texts.
     pub(crate) fn texts(&mut self, name: &str) -> ApiResult<Option<Vec<String>>> {
         self.typed(name, "a string or a list of strings", |value| match value {

@@ -36,16 +36,22 @@ impl Caller {
     }
 }
 
+/// The fields of a request by somebody who may manage the server, and the model that it names.
+async fn managed(shared: &Shared, caller: &Caller, request: Request<Body>) -> ApiResult<(Fields, String)> {
+    caller.check_management()?;
+    let mut fields = Fields::read(request, &shared.options.limits).await?;
+    let name = ollama::model(&mut fields, shared)?;
+    Ok((fields, name))
+}
+
 /// `POST /models/load`: returns when the model is there.
 pub(crate) async fn load(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
 ) -> ApiResult<Response> {
-    caller.check_management()?;
-    let mut fields = Fields::read(request, &shared.options.limits).await?;
+    let (mut fields, name) = managed(&shared, &caller, request).await?;
     let keep_alive = keep_alive(&mut fields)?;
-    let name = ollama::model(&mut fields, &shared)?;
     let ready = shared.ready(&caller, Some(name), 1).await?;
     shared.keep(&caller, &ready.name, keep_alive).await?;
     Ok(json_response(&json!({"success": true, "model": ready.name, "context": ready.model.context()})))
@@ -57,9 +63,7 @@ pub(crate) async fn unload(
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
 ) -> ApiResult<Response> {
-    caller.check_management()?;
-    let mut fields = Fields::read(request, &shared.options.limits).await?;
-    let name = ollama::model(&mut fields, &shared)?;
+    let (_, name) = managed(&shared, &caller, request).await?;
     let was_loaded = shared.unload(&name).await?;
     Ok(json_response(&json!({"success": true, "model": name, "was_loaded": was_loaded})))
 }
@@ -70,9 +74,7 @@ pub(crate) async fn delete(
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
 ) -> ApiResult<Response> {
-    caller.check_management()?;
-    let mut fields = Fields::read(request, &shared.options.limits).await?;
-    let name = ollama::model(&mut fields, &shared)?;
+    let (_, name) = managed(&shared, &caller, request).await?;
     let HubModel { id, quantization, cache, .. } = {
         let (shared, name) = (Arc::clone(&shared), name.clone());
         blocking(move || shared.hub_model(&name)).await??
@@ -93,10 +95,8 @@ pub(crate) async fn pull(
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
 ) -> ApiResult<Response> {
-    caller.check_management()?;
-    let mut fields = Fields::read(request, &shared.options.limits).await?;
+    let (mut fields, name) = managed(&shared, &caller, request).await?;
     let is_streamed = fields.boolean("stream")?.unwrap_or(true);
-    let name = ollama::model(&mut fields, &shared)?;
     let (model, client) = {
         let (shared, name) = (Arc::clone(&shared), name.clone());
         blocking(move || Ok::<_, ApiError>((shared.hub_model(&name)?, shared.hub_client()?))).await??

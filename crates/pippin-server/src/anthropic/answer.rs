@@ -52,8 +52,8 @@ impl Head {
         let Some(end) = end else { return ("max_tokens", None) };
         match &end.reason {
             FinishReason::StopString(text) if self.stop.contains(text) => ("stop_sequence", Some(text)),
-            FinishReason::Stop | FinishReason::StopString(_) if end.has_calls => ("tool_use", None),
-            FinishReason::Stop | FinishReason::StopString(_) => ("end_turn", None),
+            _ if end.is_whole() && end.has_calls => ("tool_use", None),
+            _ if end.is_whole() => ("end_turn", None),
             _ => ("max_tokens", None),
         }
     }

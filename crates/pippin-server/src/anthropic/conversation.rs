@@ -12,12 +12,7 @@ use crate::options::Limits;
 
 /// Reads `system` and `messages`.
 pub(super) fn read(fields: &mut Fields, limits: &Limits) -> ApiResult<ChatInput> {
-    let Some(given) = fields.list("messages")? else {
-        return Err(ApiError::field("messages", "a list of messages"));
-    };
-    if given.is_empty() || given.len() > limits.messages {
-        return Err(ApiError::field("messages", format!("1 to {} messages", limits.messages)));
-    }
+    let given = fields.messages(limits)?;
     let mut messages = Vec::with_capacity(given.len() + 1);
     if let Some(system) = fields.take("system") {
         messages.push(Message::system(text(&system, "system")?));

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use pippin::ModelContainer;
 use pippin::chat::{OutputEvent, ParsedOutput};
-use pippin::{FinishReason, ModelContainer};
 use serde_json::{Value, json};
 
 use super::{error_body, time};
@@ -61,8 +61,7 @@ impl Head {
 
     /// Adds why it ends, and the numbers.
     fn end(&self, line: &mut Value, end: Option<&End>, usage: Usage) {
-        let is_whole =
-            end.is_some_and(|end| matches!(end.reason, FinishReason::Stop | FinishReason::StopString(_)));
+        let is_whole = end.is_some_and(End::is_whole);
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let numbers = [
             ("total_duration", nanoseconds(self.begin.elapsed())),

@@ -1,6 +1,5 @@
 //! Answers of `/v1/responses`: items of thoughts, messages and calls, whole or as events.
 
-use pippin::FinishReason;
 use pippin::chat::{OutputEvent, ParsedOutput, ToolCall};
 use serde_json::{Map, Value, json};
 
@@ -71,8 +70,7 @@ impl Head {
     }
 
     fn end(&self, output: Vec<Value>, end: Option<&End>, usage: Usage) -> Value {
-        let is_whole =
-            end.is_some_and(|end| matches!(end.reason, FinishReason::Stop | FinishReason::StopString(_)));
+        let is_whole = end.is_some_and(End::is_whole);
         let mut response = self.response(if is_whole { "completed" } else { "incomplete" }, output);
         if !is_whole {
             response["incomplete_details"] = json!({"reason": "max_output_tokens"});
