@@ -202,10 +202,12 @@ impl Answers {
         let generate = move || {
             let mut streams = Vec::with_capacity(prompts.len() * per_prompt);
             for prompt in prompts {
+                // Once for all answers to the prompt.
+                let constraint = model.prepare_constraint(&prompt, &parameters)?;
                 for copy in 0..per_prompt {
                     let mut parameters = parameters.clone();
                     parameters.seed = parameters.seed.map(|seed| seed.wrapping_add(copy as u64));
-                    streams.push(model.generate(prompt.clone(), &parameters)?);
+                    streams.push(model.generate_prepared(prompt.clone(), &parameters, constraint.clone())?);
                 }
             }
             Ok(streams)
