@@ -19,7 +19,7 @@ table `[hub]`. `pippin config` shows every value, and where it came from.
 ";
 
 const MODELS: &str = "
-Single models have `keep_alive` and `context` of their own, by any of their names:
+Single models have `keep_alive` and `context` of their own, and a `draft_model` that guesses for them, by any of their names:
 
 ```toml
 [models.\"qwen3-4b\"]

@@ -25,11 +25,18 @@ use crate::{EngineError, GenerateParameters, Result, TextProcessor};
 /// Constraints of a model that are kept in case that another request has the same.
 const KEPT: usize = 32;
 
+/// The most tokens that may come next where what they write is the same: they are its beginnings.
+const MOST_ALIKE: usize = 64;
+
 /// The form of one answer: what may come next.
 #[derive(Clone, Debug)]
 pub(crate) struct Constrained {
     guide: Guide,
     mask: Arc<TokenMask>,
+    /// Tokens that may come next, with the mask after each.
+    ahead: VecDeque<(u32, Arc<TokenMask>)>,
+    /// The mask of the next token, if it is known.
+    next: Option<Arc<TokenMask>>,
 }
 
 impl Constrained {
@@ -40,13 +47,35 @@ impl Constrained {
 
     /// Takes a token that is no stop token. Returns whether the answer is complete.
     pub(crate) fn accept(&mut self, token: u32) -> Result<bool, GrammarError> {
+        self.next = self.ahead.pop_front().filter(|(guess, _)| *guess == token).map(|(_, mask)| mask);
+        if self.next.is_none() {
+            self.ahead.clear();
+        }
         self.guide.accept(token)
     }
 
     /// Makes the mask for the token after those that were accepted.
     pub(crate) fn advance(&mut self) -> Result<(), GrammarError> {
-        self.mask = self.guide.mask()?;
+        self.mask = match self.next.take() {
+            Some(mask) => mask,
+            None => self.guide.mask()?,
+        };
         Ok(())
+    }
+
+    /// The tokens that come next where there is hardly a choice.
+    pub(crate) fn forced(&self) -> Vec<u32> {
+        // What is written is the same only if all allowed tokens begin alike, and so many do not.
+        if self.mask.count() > MOST_ALIKE { Vec::new() } else { self.guide.forced() }
+    }
+
+    /// The masks after tokens that may come next, each after those before it, up to the first that is not allowed or completes the answer.
+    pub(crate) fn look_ahead(&mut self, guesses: &[u32]) -> impl Iterator<Item = &Arc<TokenMask>> {
+        let known = self.ahead.iter().zip(guesses).take_while(|((token, _), guess)| token == *guess).count();
+        if known < guesses.len() {
+            self.ahead = guesses.iter().copied().zip(self.guide.ahead(guesses)).collect();
+        }
+        self.ahead.iter().take(guesses.len()).map(|(_, mask)| mask)
     }
 }
 
@@ -119,7 +148,7 @@ impl Constraints {
         self.compiled.fetch_add(1, Ordering::Relaxed);
         let mut guide = compile(vocabulary, constraint, key.start.clone(), &Limits::default())?;
         let mask = guide.mask()?;
-        let constrained = Box::new(Constrained { guide, mask });
+        let constrained = Box::new(Constrained { guide, mask, ahead: VecDeque::new(), next: None });
         let prepared = PreparedConstraint { key, constrained, vocabulary: Arc::clone(vocabulary) };
         self.keep(prepared.clone());
         Ok(Some(prepared))

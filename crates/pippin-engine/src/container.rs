@@ -482,8 +482,7 @@ impl ModelContainer {
         let (stop, protected) = self.stop_tokens(parameters);
         let steering = Box::new(Steering::new(parameters, constrained, thought, &stop, vocab));
         let submitted = Instant::now();
-        let lookup =
-            PromptLookup::of(parameters, parameters.constraint.is_some(), &inner.info.cache, &prompt);
+        let lookup = PromptLookup::of(parameters, &inner.info.cache, &prompt);
         let (events, receiver) = crate::channel::channel();
         let cancel = CancelHandle::default();
         let request = Request {

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use pippin_cpu::{CpuBackend, InstructionSet};
+use pippin_hub::Resolver;
 use pippin_models::LanguageModel;
 use pippin_tensor::{Backend, Dtype, KvFormat, Numerics};
 
@@ -107,9 +108,9 @@ pub struct LoadOptions {
     pub memory_budget: Option<u64>,
     /// Threads of the CPU backend. `None`: as many as the machine runs at once.
     pub threads: Option<usize>,
-    /// The folder of a smaller model with the same vocabulary, which guesses what comes next
-    /// ([`GenerateParameters::draft_tokens`](crate::GenerateParameters::draft_tokens)). Answers are the same without it, but may
-    /// take longer.
+    /// A smaller model with the same vocabulary, which guesses what comes next
+    /// ([`GenerateParameters::draft_tokens`](crate::GenerateParameters::draft_tokens)): its folder, or, where names of models are known, its
+    /// hub id or alias. Answers are the same without it, but may take longer.
     pub draft_model: Option<PathBuf>,
     /// The folder where prefixes of requests that have ended are kept on disk, for later requests that begin alike, also of other
     /// processes. It holds what users have said, in a form that only this model reads, so only its owner may look into what is made there.
@@ -148,6 +149,15 @@ impl LoadOptions {
             (Numerics::Fast, Dtype::Bf16) => KvFormat::Bf16,
             _ => KvFormat::F32,
         })
+    }
+
+    /// With the draft model's folder in place of its name. It has to be on this machine.
+    pub(crate) fn with_draft_found(mut self, resolver: &Resolver) -> Result<Self> {
+        if let Some(draft) = self.draft_model.as_mut().filter(|draft| !draft.is_dir()) {
+            let found = draft.to_str().map(|name| resolver.resolve(name)).transpose()?;
+            draft.clone_from(&found.map_or_else(|| draft.clone(), |found| found.directory));
+        }
+        Ok(self)
     }
 
     pub(crate) fn validate(&self) -> Result<()> {

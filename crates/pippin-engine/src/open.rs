@@ -186,7 +186,7 @@ impl<'a> ModelOpener<'a> {
     /// As for [`fetch`](Self::fetch); or its files are malformed, or it does not fit the memory.
     pub fn load(mut self) -> Result<ModelContainer> {
         let found = self.find()?;
-        let options = self.options();
+        let options = self.options().with_draft_found(&self.resolver()?)?;
         self.report(LoadProgress::Found(found.directory.clone()));
         let plan = MemoryPlan::of_folder(&found.directory, &options)?;
         if plan.memory.total() > plan.budget {

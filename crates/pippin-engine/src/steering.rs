@@ -76,10 +76,28 @@ impl Steering {
 
     /// Whether the mask holds for the token after `drawn` more, whatever these are.
     pub(crate) fn is_known(&self, drawn: usize) -> bool {
+        drawn == 0 || self.constrained.is_none() && self.is_even(drawn)
+    }
+
+    /// Whether nothing but the constraint changes the mask before the token after `drawn` more.
+    pub(crate) fn is_even(&self, drawn: usize) -> bool {
         let is_early = |generated| self.least.as_ref().is_some_and(|least| generated < least.tokens);
         let is_free = self.thought.as_ref().is_none_or(|thought| thought.is_free(drawn));
-        let is_even = is_early(self.generated) == is_early(self.generated + drawn);
-        drawn == 0 || self.constrained.is_none() && is_free && is_even
+        is_free && is_early(self.generated) == is_early(self.generated + drawn)
+    }
+
+    /// The tokens that come next where the constraint leaves hardly a choice.
+    pub(crate) fn forced(&self) -> Vec<u32> {
+        self.constrained.as_ref().map(|constrained| constrained.forced()).unwrap_or_default()
+    }
+
+    /// The masks after guesses of what comes next, before which nothing but the constraint changes them: as many as may follow one
+    /// another. `None` where the mask stays what it is.
+    pub(crate) fn look_ahead(&mut self, guesses: &[u32]) -> Option<Vec<Option<Arc<TokenMask>>>> {
+        let is_early = self.is_early();
+        let Self { constrained, least, .. } = self;
+        let masks = constrained.as_mut()?.look_ahead(guesses);
+        Some(masks.map(|bound| least_of(least.as_ref().filter(|_| is_early), Some(bound))).collect())
     }
 
     /// Takes a token that does not end the answer by itself.
@@ -121,17 +139,25 @@ impl Steering {
             thought.release();
         }
         let bound = self.constrained.as_ref().map(|constrained| constrained.mask());
-        let Some(least) = self.least.as_ref().filter(|least| self.generated < least.tokens) else {
-            return bound.cloned();
-        };
-        let Some(bound) = bound else { return Some(Arc::clone(&least.free)) };
-        if !least.stop.iter().any(|token| bound.allows(token)) {
-            return Some(Arc::clone(bound));
-        }
-        let mut mask = (**bound).clone();
-        least.stop.iter().for_each(|token| mask.exclude(token));
-        // Where nothing but an end is left, the constraint wants it.
-        let has_more = mask.words().iter().any(|word| *word != 0);
-        Some(if has_more { Arc::new(mask) } else { Arc::clone(bound) })
+        least_of(self.least.as_ref().filter(|_| self.is_early()), bound)
     }
+
+    /// Whether the answer must not end yet.
+    fn is_early(&self) -> bool {
+        self.least.as_ref().is_some_and(|least| self.generated < least.tokens)
+    }
+}
+
+/// What a constraint allows, without an end where that would be too early.
+fn least_of(least: Option<&Least>, bound: Option<&Arc<TokenMask>>) -> Option<Arc<TokenMask>> {
+    let Some(least) = least else { return bound.cloned() };
+    let Some(bound) = bound else { return Some(Arc::clone(&least.free)) };
+    if !least.stop.iter().any(|token| bound.allows(token)) {
+        return Some(Arc::clone(bound));
+    }
+    let mut mask = (**bound).clone();
+    least.stop.iter().for_each(|token| mask.exclude(token));
+    // Where nothing but an end is left, the constraint wants it.
+    let has_more = mask.words().iter().any(|word| *word != 0);
+    Some(if has_more { Arc::new(mask) } else { Arc::clone(bound) })
 }

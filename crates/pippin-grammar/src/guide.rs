@@ -40,6 +40,8 @@ pub struct Guide {
     free: Arc<TokenMask>,
     /// Where in a document it is, if the answer is one.
     place: Option<Place>,
+    /// The token that was accepted last.
+    last: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,21 +58,26 @@ enum Phase {
 impl Clone for Guide {
     /// A guide for another answer, which goes on from here by itself. It costs far less than to compile anew.
     fn clone(&self) -> Self {
+        // A shallow clone would share the state of its lexer, and wait for it.
+        self.with(self.matcher.deep_clone())
+    }
+}
+
+impl Guide {
+    fn with(&self, matcher: Matcher) -> Self {
         Self {
             vocabulary: Arc::clone(&self.vocabulary),
-            // A shallow clone would share the state of its lexer, and wait for it.
-            matcher: self.matcher.deep_clone(),
+            matcher,
             phase: self.phase,
             open: self.open,
             close: self.close.clone(),
             seen: self.seen.clone(),
             free: Arc::clone(&self.free),
             place: self.place,
+            last: self.last,
         }
     }
-}
 
-impl Guide {
     pub(crate) fn new(
         vocabulary: Arc<Vocabulary>,
         matcher: Matcher,
@@ -93,7 +100,8 @@ impl Guide {
         let mut free = TokenMask::from_words(vocabulary.size, &vec![u32::MAX; vocabulary.size.div_ceil(32)]);
         vocabulary.stop.iter().for_each(|token| free.exclude(*token));
         let place = is_document.then(Place::default);
-        Ok(Self { vocabulary, matcher, phase, open, close, seen: Vec::new(), free: Arc::new(free), place })
+        let (seen, free) = (Vec::new(), Arc::new(free));
+        Ok(Self { vocabulary, matcher, phase, open, close, seen, free, place, last: None })
     }
 
     /// Computes the first mask of the constraint itself.
@@ -125,6 +133,7 @@ impl Guide {
     ///
     /// The token was not allowed, or the parser has reached its limits.
     pub fn accept(&mut self, token: u32) -> Result<bool, GrammarError> {
+        self.last = Some(token);
         match self.phase {
             Phase::Undecided if self.open == Some(token) => self.phase = Phase::Free,
             Phase::Undecided | Phase::Bound => {
@@ -143,6 +152,27 @@ impl Guide {
             Phase::Complete => {}
         }
         Ok(self.is_complete())
+    }
+
+    /// Looks at tokens that may come next without accepting them: the mask after each, up to the first that is not allowed or
+    /// completes the answer.
+    pub fn ahead(&self, tokens: &[u32]) -> Vec<Arc<TokenMask>> {
+        // It shares what the lexer has found out, of which both have a use.
+        let mut branch = self.with(self.matcher.clone());
+        let mut next = |token: &u32| match branch.accept(*token) {
+            Ok(false) => branch.mask().ok(),
+            _ => None,
+        };
+        tokens.iter().map_while(&mut next).collect()
+    }
+
+    /// The tokens that come next if the constraint leaves no choice of what is written: in what pieces it is written is still the
+    /// model's to say, and these are those that the tokenizer would use. Empty where there is a choice. Of the last one, the text may go on.
+    pub fn forced(&self) -> Vec<u32> {
+        match self.phase {
+            Phase::Bound => self.vocabulary.spell(self.last, &self.matcher.clone().compute_ff_bytes()),
+            _ => Vec::new(),
+        }
     }
 
     /// Whether the answer is complete.

@@ -46,6 +46,7 @@ mod guide;
 mod numbers;
 mod rewrite;
 mod schema;
+mod spelling;
 mod vocabulary;
 
 pub use compile::{Limits, check_schema, compile};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use pippin_sampling::{Sampled, Sampler, Scratch};
+use pippin_sampling::{Sampled, Sampler, Scratch, TokenMask};
 use pippin_tensor::{
     Activation, Backend, Batch, Drawn, KvFormat, Linear, StateSpec, StepInputs, StepLimits, TensorError, Want,
 };
@@ -49,6 +49,8 @@ struct Slot {
     sampler: Option<Box<Sampler>>,
     /// The token drawn last.
     last: u32,
+    /// The masks after the guesses that are checked next.
+    ahead: Vec<Option<Arc<TokenMask>>>,
     /// The last tokens of its sequence, where n-grams are made of them.
     history: Vec<u32>,
     /// Counts what the sampler was changed by.
@@ -391,7 +393,11 @@ impl<B: Backend> Decoder<B> {
             if token.is_none() || token != guesses.get(row).copied() {
                 break;
             }
+            if let (Some(sampler), Some(mask)) = (&mut slot.sampler, slot.ahead.get_mut(row)) {
+                sampler.set_mask(mask.take());
+            }
         }
+        slot.ahead.clear();
         drawn
     }
 
@@ -724,6 +730,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
                     let known = self.slot(slot)?;
                     (known.sampler, known.epoch) = (None, known.epoch + 1);
                     known.history.clear();
+                    known.ahead.clear();
                     for state in &mut self.states {
                         backend.reset_state(state, slot)?;
                     }
@@ -737,6 +744,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
                 }
                 SlotEdit::Sampler { slot, sampler } => {
                     let slot = self.slot(slot)?;
+                    slot.ahead.clear();
                     (slot.sampler, slot.epoch) = (Some(sampler), slot.epoch + 1);
                 }
                 SlotEdit::Mask { slot, mask } => {
@@ -744,6 +752,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
                         sampler.set_mask(mask);
                     }
                 }
+                SlotEdit::MasksAhead { slot, masks } => self.slot(slot)?.ahead = masks,
             }
         }
         Ok(())

@@ -171,6 +171,14 @@ pub enum SlotEdit {
         /// The mask.
         mask: Option<Arc<TokenMask>>,
     },
+    /// The tokens that may come after each of the guesses that the slot's next step is to check
+    /// ([`Want::Verify`](pippin_tensor::Want::Verify)), where that depends on them. The last one that was used stays.
+    MasksAhead {
+        /// The slot.
+        slot: usize,
+        /// A mask for each guess; `None` allows all.
+        masks: Vec<Option<Arc<TokenMask>>>,
+    },
 }
 
 /// A loaded model: tokens in, tokens or logits out.

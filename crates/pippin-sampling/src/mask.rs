@@ -46,6 +46,11 @@ impl TokenMask {
         self.words.get(token as usize / 32).is_some_and(|word| word >> (token % 32) & 1 == 1)
     }
 
+    /// How many tokens are allowed.
+    pub fn count(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
     /// The bits: token `i` is bit `i % 32` of word `i / 32`.
     pub fn words(&self) -> &[u32] {
         &self.words
@@ -73,6 +78,7 @@ mod tests {
         }
         let allowed: Vec<u32> = (0..70).filter(|token| mask.allows(*token)).collect();
         assert_eq!(allowed, [3, 33, 39]);
+        assert_eq!(mask.count(), 3);
         let mut logits = vec![1.0; 50];
         mask.apply(&mut logits);
         let left: Vec<usize> = (0..50).filter(|i| logits[*i] == 1.0).collect();

@@ -247,7 +247,6 @@ const UNSUPPORTED: &[&str] = &[
     // mlx-lm
     "adapters",
     "draft_model",
-    "num_draft_tokens",
 ];
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub(crate) fn read(
         set(window, fields.count(&format!("{name}_context_size"), 0, usize::MAX)?);
     }
     set(&mut parameters.prompt_lookup, fields.count("prompt_lookup", 0, 32)?);
+    set(&mut parameters.draft_tokens, fields.count("num_draft_tokens", 0, 32)?);
     match fields.take("seed") {
         None => {}
         // Negative seeds are seeds too, to OpenAI.

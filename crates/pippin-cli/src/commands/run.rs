@@ -27,7 +27,8 @@ pub(super) fn run(settings: RunSettings, is_verbose: bool, interrupt: &Interrupt
     // Inputs are read before the model is loaded: whoever mistyped a file name should not wait for that.
     let download = if yes { Download::Agreed } else { Download::Ask };
     let model = model::find(&model, &config, download)?;
-    if let Some(draft) = draft_model {
+    let configured = load.draft_model.take().and_then(|draft| draft.to_str().map(str::to_owned));
+    if let Some(draft) = draft_model.or(configured) {
         load.draft_model = Some(model::locate(&draft, &config, download)?.directory);
     }
     let chat = Conversation::read(chat)?;

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{TinyModel, pippin, program};
+use crate::support::{TinyModel, finish, pippin, program};
 
 struct Serving {
     child: Child,
@@ -38,6 +38,16 @@ impl Serving {
     fn address(&self) -> &str {
         let (_, rest) = self.screen.split_once("serving at http://").expect("an address");
         rest.split("/v1").next().expect("an address")
+    }
+
+    /// What a path shows.
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address()).expect("connects");
+        let host = self.address();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").expect("sent");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("an answer");
+        reply
     }
 
     /// Does what the curl line says.
@@ -82,6 +92,32 @@ fn it_answers_and_ends_well() {
         assert!(log.contains("of-the-test") && log.contains("/v1/chat/completions"), "{log}");
         assert!(!log.contains("17 plus"), "{log}");
     }
+}
+
+#[test]
+fn a_draft_model_guesses_where_the_configuration_names_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.toml");
+    let serve = |draft: &str| {
+        std::fs::write(&config, format!("[models.\"pippin-nano\"]\ndraft_model = \"{draft}\"\n"))
+            .expect("written");
+        Serving::start_with(&["pippin-nano"], |command| {
+            command.env("PIPPIN_CONFIG", &config);
+        })
+    };
+    let serving = serve("pippin-nano");
+    assert!(serving.curl("").starts_with("HTTP/1.1 200 "));
+    let metrics = serving.get("/metrics");
+    let drafted = metrics.lines().find(|line| line.starts_with("pippin_drafted_tokens_total{"));
+    let drafted = drafted.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    assert!(drafted > Some(0.0), "{metrics}");
+    assert_eq!(serving.end(Signal::SIGTERM).0, Some(0));
+    // One that is not there is told of.
+    let mut command = program();
+    command.env("PIPPIN_CONFIG", &config).args(["serve", "--port", "0", "pippin-nano"]);
+    std::fs::write(&config, "[models.\"pippin-nano\"]\ndraft_model = \"some/where-else\"\n")
+        .expect("written");
+    finish(&mut command, b"").fails(3, &["some/where-else"]).hints("pippin pull");
 }
 
 #[test]

@@ -144,8 +144,10 @@ impl ModelLoader for LocalLoader {
         options: &LoadOptions,
         budget: u64,
     ) -> Result<LoadPlan> {
-        let folder = self.resolver().locate(configuration)?.directory;
-        let options = LoadOptions { memory_budget: Some(budget), ..options.clone() };
+        let resolver = self.resolver();
+        let folder = resolver.locate(configuration)?.directory;
+        let options =
+            LoadOptions { memory_budget: Some(budget), ..options.clone() }.with_draft_found(&resolver)?;
         let plan = MemoryPlan::of_folder(&folder, &options)?;
         Ok(LoadPlan { directory: Some(folder), options: plan.options(&options), estimate: plan.memory })
     }

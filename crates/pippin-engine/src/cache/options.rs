@@ -52,7 +52,7 @@ impl CacheOptions {
     }
 
     pub(super) fn load_options(&self, model: &ModelConfiguration) -> LoadOptions {
-        LoadOptions { context: self.settings(model).context.or(self.load.context), ..self.load.clone() }
+        self.settings(model).apply(self.load.clone())
     }
 
     pub(crate) fn keep_alive(&self, model: &ModelConfiguration) -> KeepAlive {

@@ -122,7 +122,7 @@ impl ConfigError {
             }
             Self::UnknownKey { suggestion: Some(key), .. } => Some(format!("did you mean {key}?")),
             Self::UnknownKey { key, .. } if key.starts_with("models.") => {
-                Some("a model's settings are keep_alive and context".to_owned())
+                Some("a model's settings are keep_alive, context and draft_model".to_owned())
             }
             Self::UnknownKey { .. } => Some(format!(
                 "the settings are {}",

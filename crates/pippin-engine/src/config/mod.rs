@@ -171,9 +171,13 @@ pub struct ModelSettings {
     pub keep_alive: Option<KeepAlive>,
     /// Its longest sequence, in place of [`EngineConfig::context`].
     pub context: Option<usize>,
+    /// The smaller model that guesses for it: a folder, a hub id or an alias ([`LoadOptions::draft_model`]).
+    pub draft_model: Option<String>,
 }
 
 impl ModelSettings {
+    pub(crate) const KEYS: [&str; 3] = ["keep_alive", "context", "draft_model"];
+
     /// Keeps it for this long after its last use.
     #[must_use]
     pub fn with_keep_alive(mut self, keep_alive: impl Into<Option<KeepAlive>>) -> Self {
@@ -186,6 +190,22 @@ impl ModelSettings {
     pub fn with_context(mut self, context: impl Into<Option<usize>>) -> Self {
         self.context = context.into();
         self
+    }
+
+    /// With a smaller model that guesses for it.
+    #[must_use]
+    pub fn with_draft_model(mut self, model: impl Into<Option<String>>) -> Self {
+        self.draft_model = model.into();
+        self
+    }
+
+    /// What these settings make of options.
+    pub(crate) fn apply(self, options: LoadOptions) -> LoadOptions {
+        LoadOptions {
+            context: self.context.or(options.context),
+            draft_model: self.draft_model.map(PathBuf::from).or(options.draft_model),
+            ..options
+        }
     }
 }
 
@@ -302,7 +322,8 @@ impl EngineConfig {
         let single = self.models.iter().flat_map(|(model, settings)| {
             let keep_alive = settings.keep_alive.map(|value| ("keep_alive", json!(value.to_string())));
             let context = settings.context.map(|value| ("context", json!(value)));
-            keep_alive.into_iter().chain(context).map(move |(key, value)| {
+            let draft = settings.draft_model.as_ref().map(|value| ("draft_model", json!(value)));
+            keep_alive.into_iter().chain(context).chain(draft).map(move |(key, value)| {
                 entry(&model_key(model, key), value, "the same for this model only".to_owned())
             })
         });
@@ -311,11 +332,11 @@ impl EngineConfig {
 
     /// How to load a model by these settings; those of the single model win.
     pub fn load_options(&self, model: &str) -> LoadOptions {
-        LoadOptions {
+        let options = LoadOptions {
             device: self.device,
             numerics: self.numerics,
             kv_format: self.kv_cache,
-            context: self.settings(model).context.or(self.context),
+            context: self.context,
             max_sequences: self.max_sequences,
             max_waiting: self.max_waiting,
             prefill_step_size: self.prefill_step_size,
@@ -323,7 +344,8 @@ impl EngineConfig {
             prefix_cache: self.prefix_cache.clone(),
             prefix_cache_size: self.prefix_cache_size,
             ..LoadOptions::default()
-        }
+        };
+        self.settings(model).apply(options)
     }
 
     /// How the hub is reached, by these settings; the token is the environment's.
@@ -450,6 +472,10 @@ impl EngineConfig {
                 "context" => {
                     raw.integer(1, MAX_CONTEXT).map(|value| entry.context = Some(value)).ok_or(CONTEXT)
                 }
+                "draft_model" => raw
+                    .text()
+                    .map(|value| entry.draft_model = Some(value))
+                    .ok_or("a model: a folder, a hub id or an alias"),
                 _ => return Err(unknown(origin, key)),
             };
             match read {

@@ -35,6 +35,7 @@ pub(crate) fn settings_for(
             if is_same && is_meant && revision.is_some() == wants_revision {
                 found.keep_alive = found.keep_alive.or(settings.keep_alive);
                 found.context = found.context.or(settings.context);
+                found.draft_model = found.draft_model.or_else(|| settings.draft_model.clone());
             }
         }
     }
@@ -74,7 +75,7 @@ impl EngineConfig {
         // In the order of the file, so that the later one is the mistake.
         let mut names: Vec<&str> = self.models.keys().map(String::as_str).collect();
         let place = |name: &str| {
-            let keys = ["keep_alive", "context"].map(|key| self.source(&model_key(name, key)));
+            let keys = ModelSettings::KEYS.map(|key| self.source(&model_key(name, key)));
             keys.into_iter()
                 .filter(|source| source.line().is_some())
                 .min_by_key(|source| source.line())

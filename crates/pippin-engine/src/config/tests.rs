@@ -33,7 +33,7 @@ fn every_setting_can_stand_in_the_file() {
          [hub]\ncache_dir = '/data/hub'\nendpoint = 'https://mirror.example/'\noffline = true\n\
          [server]\nhost = 'localhost'\nport = 80\nkeys_file = '/data/keys'\nmanage_keys_file = '/data/managers'\nallowed_hosts = ['box.lan']\nallowed_origins = ['*']\n\
          max_requests = 7\nmax_requests_per_key = 3\nmax_answer_time = '10m'\n\
-         [models.'qwen3-4b']\nkeep_alive = 'forever'\ncontext = 100\n",
+         [models.'qwen3-4b']\nkeep_alive = 'forever'\ncontext = 100\ndraft_model = 'qwen3-0.6b'\n",
     );
     let config = EngineConfig::resolve(&inputs).expect("valid");
     for (index, entry) in config.entries().iter().enumerate() {
@@ -51,7 +51,9 @@ fn every_setting_can_stand_in_the_file() {
     assert_eq!(config.keep_alive, KeepAlive::For(Duration::from_secs(3600)));
     assert_eq!(config.keep_alive("qwen3-4b"), KeepAlive::Forever);
     assert_eq!(config.load_options("qwen3-4b").context, Some(100));
+    assert_eq!(config.load_options("qwen3-4b").draft_model.as_deref(), Some("qwen3-0.6b".as_ref()));
     assert_eq!(config.load_options("other").context, Some(8192));
+    assert_eq!(config.load_options("other").draft_model, None);
     assert_eq!(config.hub.endpoint.as_deref(), Some("https://mirror.example"));
     assert_eq!(config.numerics, Numerics::Exact);
     assert_eq!(config.load_options("other").kv_format, Some(KvFormat::Int8));
@@ -212,7 +214,7 @@ fn mistakes_name_place_key_and_line() {
         (
             "[models.x]\ntemperature = 3",
             "there is no setting \"models.\\\"x\\\".temperature\"",
-            "keep_alive and context",
+            "keep_alive, context and draft_model",
         ),
         ("[models.x]\n\ncontext = 0", "config.toml:3: models.\"x\".context is 0", ""),
         ("[hub]\nendpoint = 'ftp://x'", "config.toml:2: hub.endpoint is \"ftp://x\"", ""),

@@ -167,8 +167,8 @@ impl Scheduler {
 
     /// Puts a request in the queue. Its tokens have been checked against vocabulary and context.
     pub(crate) fn submit(&mut self, request: Request) {
-        let can_draft = self.draft.is_some() && self.model.info().cache.can_rewind();
-        self.queue(Sequence::answer(request, self.limits.context, can_draft));
+        let can_rewind = self.model.info().cache.can_rewind();
+        self.queue(Sequence::answer(request, self.limits.context, self.draft.is_some(), can_rewind));
     }
 
     /// Puts a job in the queue.

@@ -11,7 +11,7 @@ use crate::channel::Sender;
 use crate::disk::{Bundle, Lookup, Saved};
 use crate::kv::{Namespace, Pages, Prefix};
 use crate::places::Place;
-use crate::speculation::{Drafted, PromptLookup};
+use crate::speculation::{Drafted, Forced, Guesses, PromptLookup};
 use crate::steering::{Next, Steering};
 use crate::{EngineError, FinishReason, GenerateParameters, Result};
 
@@ -158,6 +158,8 @@ struct Answer {
     parameters: Arc<GenerateParameters>,
     steering: Box<Steering>,
     lookup: Option<Box<PromptLookup>>,
+    /// What the constraint leaves no choice about, where guesses can be checked.
+    forced: Option<Forced>,
     /// The most tokens that a draft model guesses ahead.
     draft: usize,
     /// Steps in which guesses are not waited for, because they were not worth it.
@@ -195,7 +197,7 @@ impl Answer {
 
 impl Sequence {
     /// A prompt to be answered.
-    pub(super) fn answer(request: Request, context: usize, can_draft: bool) -> Self {
+    pub(super) fn answer(request: Request, context: usize, can_draft: bool, can_rewind: bool) -> Self {
         let Request { tokens, mut parameters, steering, lookup, stop, protected, .. } = request;
         let Request { events, cancelled, deadline, place, bundle, .. } = request;
         let namespace = Namespace::new(parameters.cache_namespace.as_deref());
@@ -207,7 +209,8 @@ impl Sequence {
         let limit =
             parameters.max_tokens.map_or(context, |max| tokens.len().saturating_add(max).min(context));
         let answer = Answer {
-            draft: if can_draft { parameters.draft_tokens } else { 0 },
+            forced: (can_rewind && parameters.constraint.is_some()).then(Forced::default),
+            draft: if can_draft && can_rewind { parameters.draft_tokens } else { 0 },
             parameters,
             steering,
             lookup,
@@ -342,42 +345,59 @@ impl Sequence {
     }
 
     /// What may follow the last token, with the chance of each to be right. Nothing where that token is not known yet.
-    pub(super) fn guess(&self) -> Option<impl Iterator<Item = (u32, f32)>> {
-        let Work::Answer(Answer { lookup: Some(lookup), .. }) = &self.work else { return None };
-        Some(lookup.guess(&self.tokens, self.room_for_guesses()?))
+    pub(super) fn guess(&mut self) -> Guesses {
+        let Some(most) = self.room_for_guesses().filter(|most| *most > 0) else { return Guesses::new() };
+        let Work::Answer(Answer { lookup, forced, steering, .. }) = &mut self.work else {
+            return Guesses::new();
+        };
+        let forced = forced.as_mut().map(|forced| forced.guess(&self.tokens, most, || steering.forced()));
+        match (forced.filter(|forced| !forced.is_empty()), lookup) {
+            (Some(forced), _) => forced,
+            (None, Some(lookup)) => lookup.guess(&self.tokens, most).collect(),
+            (None, None) => Guesses::new(),
+        }
     }
 
-    /// What a draft model is asked to go on with, unless what repeats promises more.
+    /// What a draft model is asked to go on with, unless what repeats, or is forced, promises more.
     pub(super) fn drafted(&self) -> Option<Drafted<'_>> {
         let Work::Answer(answer) = &self.work else { return None };
-        let is_confident = answer.lookup.as_ref().is_some_and(|lookup| lookup.is_confident());
+        let is_confident = answer.lookup.as_ref().is_some_and(|lookup| lookup.is_confident())
+            || answer.forced.as_ref().is_some_and(|forced| forced.knows(&self.tokens));
         let most = self.room_for_guesses()?.min(answer.draft);
         (most > 0 && !is_confident).then_some(Drafted { slot: self.slot, tokens: &self.tokens, most })
     }
 
-    /// How many guesses can follow the last token, if that is known: after the last guess a token is drawn, and the same tokens
-    /// must be allowed after each.
+    /// How many guesses can follow the last token, if that is known: after the last guess a token is drawn, and nothing but the
+    /// constraint may change what is allowed before.
     fn room_for_guesses(&self) -> Option<usize> {
         let Work::Answer(answer) = &self.work else { return None };
         if self.drawn > 0 || self.submitted + 1 != self.tokens.len() {
             return None;
         }
         let most = answer.limit.saturating_sub(self.tokens.len() + 1).min(MAX_GUESSES);
-        (0..=most).rev().find(|guesses| answer.steering.is_known(*guesses))
+        (0..=most).rev().find(|guesses| answer.steering.is_even(*guesses))
     }
 
-    /// Decides what of it is computed with the last token: nothing, if it was not worth it.
-    pub(super) fn set_guess(&mut self, guess: impl Iterator<Item = u32>) {
+    /// Decides what of it is computed with the last token: nothing, if it was not worth it. Returns the change to its slot before that
+    /// is checked.
+    pub(super) fn set_guess(&mut self, guess: &[u32]) -> Option<SlotEdit> {
+        let Work::Answer(answer) = &mut self.work else { return None };
+        let masks = if guess.is_empty() { None } else { answer.steering.look_ahead(guess) };
+        // What the constraint does not allow is not computed.
+        let guess = &guess[..masks.as_ref().map_or(guess.len(), |masks| masks.len().min(guess.len()))];
+        let is_worth_it = !guess.is_empty();
+        answer.patience = if is_worth_it { 0 } else { PATIENCE };
         self.guessed.clear();
-        self.guessed.extend(self.tokens.last());
-        self.guessed.extend(guess);
-        let is_worth_it = self.guessed.len() > 1;
-        if !is_worth_it {
-            self.guessed.clear();
+        if is_worth_it {
+            self.guessed.extend(self.tokens.last());
+            self.guessed.extend(guess);
         }
-        if let Work::Answer(answer) = &mut self.work {
-            answer.patience = if is_worth_it { 0 } else { PATIENCE };
-        }
+        masks.filter(|_| is_worth_it).map(|masks| SlotEdit::MasksAhead { slot: self.slot, masks })
+    }
+
+    /// How many guesses are to be computed with its last token.
+    pub(super) fn guesses(&self) -> usize {
+        self.guessed.len().saturating_sub(1)
     }
 
     /// The next tokens are on their way.
@@ -425,7 +445,7 @@ impl Sequence {
     pub(super) fn verified(&mut self, drawn: Vec<Option<Sampled>>) -> Option<SlotEdit> {
         self.drawn -= 1;
         if let (Work::Answer(answer), false) = (&self.work, self.has_ended) {
-            let (tokens, right) = (self.guessed.len().saturating_sub(1), drawn.len().saturating_sub(1));
+            let (tokens, right) = (self.guesses(), drawn.len().saturating_sub(1));
             answer.send(Event::Guessed { tokens, right });
         }
         let mut has_changed = false;

@@ -21,7 +21,7 @@ impl Scheduler {
         // The guesses for each part, with the chance of each.
         let mut guesses: BTreeMap<usize, Guesses> = BTreeMap::new();
         for (index, part) in parts.iter().enumerate().filter(|(_, part)| part.want == Want::Sample) {
-            guesses.extend(self.running[places[part.slot]].guess().map(|guess| (index, guess.collect())));
+            guesses.insert(index, self.running[places[part.slot]].guess());
         }
         guesses.extend(self.draft(parts, &places, decoding));
         guesses.retain(|_, guesses| !guesses.is_empty());
@@ -42,9 +42,10 @@ impl Scheduler {
             let wanted = sequence.submitted + 1 + own;
             let room = if own == 0 { wanted } else { self.store.grow(&mut sequence.pages, wanted) };
             let own = own - wanted.saturating_sub(room).min(own);
-            sequence.set_guess(tokens.into_iter().take(own).map(|(token, _)| token));
-            if own > 0 {
-                (part.rows, part.want) = (1 + own, Want::Verify);
+            let tokens: Vec<u32> = tokens.into_iter().take(own).map(|(token, _)| token).collect();
+            self.edits.extend(sequence.set_guess(&tokens));
+            if sequence.guesses() > 0 {
+                (part.rows, part.want) = (1 + sequence.guesses(), Want::Verify);
             }
         }
     }
@@ -68,7 +69,7 @@ impl Scheduler {
                 let known = known.filter_map(|(index, own)| Some((index, own?)));
                 let (some, none): (Vec<_>, Vec<_>) = known.partition(|(_, own)| !own.is_empty());
                 for (index, _) in none {
-                    self.running[places[parts[index].slot]].set_guess(std::iter::empty());
+                    self.running[places[parts[index].slot]].set_guess(&[]);
                 }
                 some
             }

@@ -72,15 +72,13 @@ impl Rate {
 }
 
 impl PromptLookup {
-    /// What a request needs of it: nothing unless it asks for it, and nothing if it is held to a form, or the model's past
-    /// cannot be cut back.
+    /// What a request needs of it: nothing unless it asks for it, and nothing if the model's past cannot be cut back.
     pub(crate) fn of(
         parameters: &GenerateParameters,
-        is_constrained: bool,
         cache: &CacheLayout,
         prompt: &[u32],
     ) -> Option<Box<Self>> {
-        let is_wanted = parameters.prompt_lookup > 0 && !is_constrained && cache.can_rewind();
+        let is_wanted = parameters.prompt_lookup > 0 && cache.can_rewind();
         is_wanted.then(|| Box::new(Self::new(prompt, parameters.prompt_lookup)))
     }
 

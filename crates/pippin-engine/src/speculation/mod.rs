@@ -5,14 +5,16 @@
 //! guesses were right ([`Want::Verify`](pippin_tensor::Want::Verify)). Every token is drawn by the request's own sampler, with
 //! its own random numbers, from the logits that it would have been drawn from one row at a time: an answer is the same, bit
 //! by bit, whatever was guessed. What may differ is the time it takes, and that is measured: how often guesses of a kind are
-//! right ([`PromptLookup`], [`DraftModel`]) and how long steps of so many rows take ([`StepTimes`]). From these, [`worthwhile`] says how many
+//! right ([`PromptLookup`], [`Forced`], [`DraftModel`]) and how long steps of so many rows take ([`StepTimes`]). From these, [`worthwhile`] says how many
 //! guesses a step should have.
 
 mod draft;
+mod forced;
 mod lookup;
 mod times;
 
 pub(crate) use draft::{DraftModel, Drafted};
+pub(crate) use forced::Forced;
 pub(crate) use lookup::PromptLookup;
 pub(crate) use times::StepTimes;
 

@@ -8,7 +8,7 @@ use pippin_models::{
     CacheGroup, CacheLayout, CachePlan, Config, LanguageModel, Logits, ModelError, ModelInfo, Output,
     SlotEdit, StepId, Submitted, describe_from, testing,
 };
-use pippin_sampling::{Sampler, Scratch};
+use pippin_sampling::{Sampler, Scratch, TokenMask};
 use pippin_tensor::{Batch, Dtype, GIVEN_BACK, LogitRows, Reach, StepLimits, TensorError, ValueStore, Want};
 
 /// Token ids of the fake model.
@@ -180,6 +180,7 @@ struct Slot {
     state: u32,
     sampler: Option<Sampler>,
     last: u32,
+    ahead: Vec<Option<Arc<TokenMask>>>,
 }
 
 /// A model whose "keys and values" are the tokens themselves, and whose state is a hash of them. It reads them back
@@ -273,7 +274,7 @@ impl FakeModel {
                 Want::Verify => {
                     let rows = starts[sequence] as usize..starts[sequence + 1] as usize;
                     let guesses = &batch.tokens()[rows.start + 1..rows.end];
-                    let Slot { sampler, last, .. } = &mut self.slots[slot];
+                    let Slot { sampler, last, ahead, .. } = &mut self.slots[slot];
                     let sampler = sampler.as_mut().expect("checked");
                     let mut drawn = Vec::new();
                     for (row, logits) in logits.values.chunks_exact_mut(VOCAB).enumerate() {
@@ -283,7 +284,11 @@ impl FakeModel {
                         if guesses.get(row) != Some(last) {
                             break;
                         }
+                        if let Some(mask) = ahead.get_mut(row) {
+                            sampler.set_mask(mask.take());
+                        }
                     }
+                    ahead.clear();
                     Output::Verified(drawn)
                 }
                 _ => Output::Logits(logits),
@@ -298,7 +303,7 @@ impl FakeModel {
             batch.cache_rows(group).iter().for_each(|at| rows[*at as usize] = GARBAGE);
         }
         for slot in batch.slots() {
-            self.slots[*slot as usize] = Slot { state: 1, sampler: None, last: 2 };
+            self.slots[*slot as usize] = Slot { state: 1, sampler: None, last: 2, ahead: Vec::new() };
         }
     }
 }
@@ -394,7 +399,11 @@ impl LanguageModel for FakeModel {
             match edit {
                 SlotEdit::Reset { slot } => self.slots[slot] = Slot { state: NO_STATE, ..Slot::default() },
                 SlotEdit::Copy { from, to } => self.slots[to].state = self.slots[from].state,
-                SlotEdit::Sampler { slot, sampler } => self.slots[slot].sampler = Some(*sampler),
+                SlotEdit::Sampler { slot, sampler } => {
+                    self.slots[slot].sampler = Some(*sampler);
+                    self.slots[slot].ahead.clear();
+                }
+                SlotEdit::MasksAhead { slot, masks } => self.slots[slot].ahead = masks,
                 SlotEdit::Mask { slot, mask } => {
                     if let Some(sampler) = &mut self.slots[slot].sampler {
                         sampler.set_mask(mask);

@@ -55,6 +55,24 @@ fn tokenizer_of(more: &[(&str, u32)], config: serde_json::Value) -> Tokenizer {
     Tokenizer::from_json(&json.to_string(), config).expect("a valid tokenizer")
 }
 
+/// The processor of a model whose tokens are letters: 1 is `A`, 2 is `B`, and so on through ASCII.
+pub(crate) fn lettered_processor() -> TextProcessor {
+    let letter = |id: usize| char::from(b'@' + id as u8).to_string();
+    let vocab: Map<String, serde_json::Value> = (0..VOCAB)
+        .map(|id| (if id as u32 == STOP { "<stop>".to_owned() } else { letter(id) }, json!(id)))
+        .collect();
+    let bytes =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    let json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [], "pre_tokenizer": bytes, "decoder": bytes,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []}
+    });
+    let tokenizer = Tokenizer::from_json(&json.to_string(), &Map::new()).expect("a valid tokenizer");
+    TextProcessor::new(tokenizer, None, StopTokens::from_iter([STOP]))
+}
+
 /// The processor of the fake model, with a template that writes `<role> text` for every message.
 pub(crate) fn processor() -> TextProcessor {
     let template = ChatTemplate::from_source(

@@ -42,6 +42,8 @@ pub(crate) fn run(model: &str) -> Result<()> {
     http(&mut client)?;
     let (mut first, mut decoding, mut alone, mut served) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for pair in 0..PAIRS {
+        // A connection that was idle for as long as the engine takes may be closed by now.
+        client = Client::connect(server.address())?;
         // Neither always goes first.
         let (engine, http) = if pair % 2 == 0 {
             let engine = engine(&container)?;

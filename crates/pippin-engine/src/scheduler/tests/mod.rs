@@ -17,13 +17,14 @@ use pippin_text::StopTokens;
 
 use super::*;
 use crate::channel::{self, Receiver};
+use crate::constrained::Constraints;
 use crate::estimate::cache_pages;
 use crate::kv::PAGE_SIZE;
 use crate::places::Place;
 use crate::speculation::{DraftModel, PromptLookup, StepTimes};
 use crate::steering::Steering;
 use crate::testing::{Control, FakeModel, Feeds, Kind, STOP, VOCAB, lock};
-use crate::{FinishReason, GenerateParameters};
+use crate::{EngineError, FinishReason, GenerateParameters};
 
 /// How a scheduler is set up.
 #[derive(Clone, Debug)]
@@ -165,13 +166,20 @@ impl Client {
         parameters: GenerateParameters,
         stop: &[u32],
     ) -> Self {
-        let lookup = PromptLookup::of(&parameters, false, &scheduler.model.info().cache, prompt);
+        let constraints = Constraints::default();
+        let processor = crate::testing::lettered_processor();
+        let constrained = constraints
+            .prepare(&parameters, prompt, &processor, VOCAB)
+            .map_err(EngineError::from)
+            .and_then(|prepared| constraints.take(prepared, &parameters, prompt, &processor))
+            .expect("a constraint");
+        let lookup = PromptLookup::of(&parameters, &scheduler.model.info().cache, prompt);
         let (events, receiver) = channel::channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         let stop = Arc::new(StopTokens::from_iter(stop.iter().copied()));
         scheduler.submit(Request {
             tokens: prompt.to_vec(),
-            steering: Box::new(Steering::new(&parameters, None, None, &stop, VOCAB)),
+            steering: Box::new(Steering::new(&parameters, constrained, None, &stop, VOCAB)),
             lookup,
             parameters: Arc::new(parameters),
             stop,

@@ -1,5 +1,7 @@
 //! Guessing ahead changes when tokens come, and nothing else.
 
+use pippin_grammar::Constraint;
+
 use super::*;
 
 /// A model whose next token depends on the last two alone, so that it repeats itself as soon as a pair comes back.
@@ -320,4 +322,65 @@ fn a_draft_model_that_is_wrong_is_hardly_asked() {
     let (guessed, right) = client.guessed;
     assert!(guessed < 80 && right < 20, "{guessed} guessed, {right} right");
     assert!(lock(&control).steps.len() < 80);
+}
+
+/// An answer of rows of tokens among which there is a choice now and then, with a seed.
+fn in_rows(seed: u64) -> GenerateParameters {
+    let grammar = "start: (\"I\" | \"J\") row+\nrow: \"ABC\" (\"D\" | \"EF\") \"G\"+ \"H\"";
+    GenerateParameters {
+        constraint: Some(Constraint::grammar(grammar)),
+        temperature: 1.0,
+        seed: Some(seed),
+        min_tokens: 20,
+        ..greedy(60)
+    }
+}
+
+#[test]
+fn what_a_constraint_forces_takes_fewer_steps() {
+    let kind = repeating(&[Reach::All]);
+    for feeds in [Feeds::Never, Feeds::Always, Feeds::Sometimes] {
+        let mut saved = 0;
+        for seed in 0..6 {
+            let setup = Setup { feeds, ..Setup::of(&kind, 512, 40, 8) };
+            let (mut plain, mut forced) = (rig_with(&setup, dear), rig_with(&setup, free));
+            let prompt = prompt(seed as u32, 20);
+            let mut alone = plain.ask(&prompt, in_rows(seed));
+            let mut client = forced.ask(&prompt, in_rows(seed));
+            // Beside another one that looks for what repeats as well, and one that may say anything.
+            let mut looking = Client::submit(&mut forced, &prompt, guessing(in_rows(seed)));
+            let mut free = Client::submit(&mut forced, &prompt, greedy(60));
+            forced.run();
+            alone.poll();
+            let end = alone.end.clone();
+            assert!(matches!(end, Some(Ok(FinishReason::Length | FinishReason::Stop))), "{end:?}");
+            for client in [&mut client, &mut looking] {
+                client.poll();
+                assert_eq!((&client.tokens, &client.end), (&alone.tokens, &end), "{feeds:?} {seed}");
+                assert_eq!(client.logprobs, alone.logprobs);
+                assert!(client.guessed.1 > 10, "{:?}", client.guessed);
+            }
+            assert_eq!(free.finished(FinishReason::Length), kind.continuation(&prompt, 60));
+            assert_eq!(alone.guessed, (0, 0), "that would have cost too much");
+            saved += client.guessed.1;
+            forced.assert_nothing_is_lost();
+        }
+        assert!(saved > 100, "{feeds:?} {saved}");
+    }
+}
+
+#[test]
+fn nothing_is_guessed_that_a_constraint_forbids() {
+    let kind = repeating(&[Reach::All]);
+    // The prompt repeats what the answer must not say.
+    let prompt = copying(&kind);
+    let parameters = |guesses| GenerateParameters {
+        constraint: Some(Constraint::regex("([A-I][T-Za-h])+")),
+        prompt_lookup: guesses,
+        ..greedy(40)
+    };
+    let setup = Setup::of(&kind, 512, 40, 8);
+    let mut alone = rig_with(&setup, free).ask(&prompt, parameters(0));
+    let mut client = rig_with(&setup, free).ask(&prompt, parameters(8));
+    assert_eq!(client.finished(FinishReason::Length), alone.finished(FinishReason::Length));
 }
