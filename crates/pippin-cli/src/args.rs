@@ -288,8 +288,8 @@ pub(crate) struct FormArgs {
     #[arg(long, value_name = "PATTERN", help_heading = "Form of the answer")]
     pub(crate) regex: Option<String>,
 
-    /// Answer with one of these texts, separated by commas.
-    #[arg(long, value_name = "A,B", value_delimiter = ',', help_heading = "Form of the answer")]
+    /// Answer with one of several texts: this one, and those of the flag's other occurrences.
+    #[arg(long, value_name = "TEXT", help_heading = "Form of the answer")]
     pub(crate) choice: Vec<String>,
 
     /// Answer with a text of this grammar in Lark's notation; `-` for standard input.

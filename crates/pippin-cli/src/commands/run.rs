@@ -265,6 +265,13 @@ fn once(
     }
     match info.finish_reason {
         FinishReason::Cancelled => Err(CliError::Interrupted),
+        FinishReason::Length if parameters.constraint.is_some() => {
+            output::warning(&format!(
+                "the answer was cut after {} tokens, before it had the form that was asked for (--max-tokens)",
+                info.generated_tokens
+            ));
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

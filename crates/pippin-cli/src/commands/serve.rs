@@ -62,7 +62,13 @@ pub(super) fn run(settings: ServeSettings, is_verbose: bool) -> Result<()> {
     let first = models.first().map_or("", |(name, _)| name.as_str());
     let base = base(server.address());
     let page = (!no_page).then(|| format!("{base}/"));
-    output::lines(&screen(&base, page.as_deref(), &lines, &cache, first, is_open));
+    let reach = match server.address().ip().is_unspecified() {
+        true => format!(" (and at every address of this machine, port {})", server.address().port()),
+        false => String::new(),
+    };
+    let key = config.server.keys_file.as_deref().filter(|_| !is_open).map(|file| file.display().to_string());
+    let about = format!("{reach}\n{}{lines}", page.as_deref().map(|page| format!("web page at {page}\n")).unwrap_or_default());
+    output::lines(&screen(&base, &about, &cache, first, key.as_deref()));
     if is_open && !server.address().ip().is_loopback() {
         output::warning("everyone who reaches this address may use the models, for no key is needed");
     }
@@ -132,22 +138,23 @@ fn base(address: SocketAddr) -> String {
 }
 
 /// What is shown when all is ready.
-fn screen(
-    base: &str,
-    page: Option<&str>,
-    models: &str,
-    cache: &ModelCache,
-    model: &str,
-    is_open: bool,
-) -> String {
+///
+/// `about` follows the address; `keys` is the file of keys, where one is needed.
+fn screen(base: &str, about: &str, cache: &ModelCache, model: &str, keys: Option<&str>) -> String {
     let usage = cache.usage();
-    let page = page.map(|page| format!("web page at {page}\n")).unwrap_or_default();
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
     let body = json!({"model": model, "messages": [{"role": "user", "content": "What is 17 plus 25?"}]});
-    // Inside the quotes of a shell.
-    let body = body.to_string().replace('\'', "'\\''");
-    let key = if is_open { "" } else { " -H \"Authorization: Bearer $KEY\"" };
+    let body = quoted(&body.to_string());
+    let (setting, key) = match keys {
+        // Lines that begin with # are comments.
+        Some(file) => {
+            let setting = format!("  KEY=$(grep -m1 '^[^#]' {})\n", quoted(file));
+            (setting, " -H \"Authorization: Bearer $KEY\"")
+        }
+        None => (String::new(), ""),
+    };
     format!(
-        "serving at {base}/v1\n{page}{models}memory: {} of {}\n\ntry:\n  curl {base}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'\n",
+        "serving at {base}/v1{about}memory: {} of {}\n\ntry:\n{setting}  curl {base}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {body}\n",
         output::bytes(usage.used),
         output::bytes(usage.budget),
     )

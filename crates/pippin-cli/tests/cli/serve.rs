@@ -124,9 +124,13 @@ fn a_draft_model_guesses_where_the_configuration_names_one() {
 fn keys_are_asked_for() {
     let model = TinyModel::new();
     let keys = model.file("keys");
-    std::fs::write(&keys, "a-long-enough-key\n").expect("written");
+    std::fs::write(&keys, "# of the test\na-long-enough-key\n").expect("written");
     let serving = Serving::start(&[model.write(), "--keys-file", keys.to_str().expect("UTF-8")]);
     assert!(serving.screen.contains("Authorization: Bearer $KEY"));
+    // The lines work as they stand: the key is that of the file.
+    let line = serving.screen.lines().find(|line| line.starts_with("  KEY=")).expect("a line");
+    let shown = Command::new("sh").arg("-c").arg(format!("{}; printf %s \"$KEY\"", line.trim())).output();
+    assert_eq!(shown.expect("a shell").stdout, b"a-long-enough-key");
     assert!(serving.curl("").starts_with("HTTP/1.1 401 "));
     let reply = serving.curl("authorization: Bearer a-long-enough-key\r\n");
     assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");

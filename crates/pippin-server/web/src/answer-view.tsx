@@ -52,7 +52,7 @@ export function AnswerView({ message, answer }: { message: Message; answer: Answ
       {answer ? <Waiting message={message} answer={answer} /> : null}
       <MarkdownText text={message.content} isDone={!answer} />
       {message.toolCalls?.map((call, index) => <Call key={index} call={call} isWritten={!!answer} />)}
-      {answer ? <p class="numbers">{answer.speed === undefined ? "" : speed(answer.speed)}</p> : <Numbers message={message} />}
+      {answer ? <p class="numbers">{answer.speed ?? ""}</p> : <Numbers message={message} />}
     </>
   );
 }
@@ -149,8 +149,8 @@ function Numbers({ message }: { message: Message }) {
   if (stats?.completionTokens) {
     parts.push(`${stats.estimated ? "about " : ""}${tokens(stats.completionTokens)}`);
     // The first token was there before the clock began.
-    const seconds = (stats.writing ?? 0) / 1000;
-    if (seconds > 0 && stats.completionTokens > 1) parts.push(speed((stats.completionTokens - 1) / seconds));
+    const rate = speed(stats.completionTokens - 1, stats.writing ?? 0);
+    if (rate && stats.completionTokens > 1) parts.push(rate);
   }
   if (stats?.firstToken !== undefined) parts.push(`first after ${time(stats.firstToken)}`);
   if (finish === "length") parts.push("cut at the limit of tokens");

@@ -1,5 +1,6 @@
 // An answer on its way: from the request to the last piece.
 
+import { speed } from "./format";
 import { ApiError, chat, type Delta } from "./api";
 import { requestFor } from "./request";
 import type { Conversation, Message, ToolCall } from "./tree";
@@ -31,10 +32,9 @@ export class Answer {
     this.controller.abort();
   }
 
-  /** Tokens per second so far. */
-  get speed(): number | undefined {
-    const time = this.last - (this.first ?? this.last);
-    return this.pieces > 3 && time > 0 ? ((this.pieces - 1) / time) * 1000 : undefined;
+  /** How fast it comes. */
+  get speed(): string | undefined {
+    return speed(this.pieces - 1, this.last - (this.first ?? this.last));
   }
 
   /** Milliseconds of thinking so far. */

@@ -11,8 +11,14 @@ export function time(milliseconds: number): string {
   return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
 }
 
-export const speed = (tokensPerSecond: number): string =>
-  `${tokensPerSecond < 10 ? tokensPerSecond.toFixed(1) : count(Math.round(tokensPerSecond))} tokens/s`;
+/**
+ * How fast so many tokens came in a time. Nothing where that was so short that what was measured is how they came in pieces.
+ */
+export function speed(tokens: number, milliseconds: number): string | undefined {
+  if (milliseconds < 200) return undefined;
+  const rate = tokens / (milliseconds / 1000);
+  return `${rate < 10 ? rate.toFixed(1) : count(Math.round(rate))} tokens/s`;
+}
 
 export const tokens = (value: number): string => `${count(value)} ${value === 1 ? "token" : "tokens"}`;
 

@@ -17,6 +17,7 @@ async function load(name) {
 const { events } = await load("sse.ts");
 const { exportText, importText, ImportError } = await load("transfer.ts");
 const tree = await load("tree.ts");
+const { speed } = await load("format.ts");
 const { requestFor, readTools } = await load("request.ts");
 
 const SETUP = { system: "", parameters: {}, tools: "" };
@@ -140,4 +141,10 @@ test("a request holds what stands before the answer", () => {
   assert.deepEqual([more.continue_final_message, more.add_generation_prompt], [true, false]);
   for (const bad of ["{}", "[1]", "["]) assert.throws(() => readTools(bad), bad);
   assert.deepEqual(readTools("  "), []);
+});
+
+test("a speed is only shown where there was time to measure one", () => {
+  assert.equal(speed(11, 3), undefined);
+  assert.equal(speed(1000, 250), "4,000 tokens/s");
+  assert.equal(speed(5, 2000), "2.5 tokens/s");
 });
