@@ -9,7 +9,7 @@ use pippin_models::{LanguageModel, ModelInfo};
 use pippin_text::{StopStrings, StopTokens, Tokenizer};
 
 use crate::constrained::{Constraints, PreparedConstraint};
-use crate::disk::{Bundle, Disk, Identified, Shape};
+use crate::disk::{Bundle, Counters, Disk, Identified, PrefixCacheCounts, Shape};
 use crate::estimate::{MemoryPlan, ModelMemory};
 use crate::kv::Namespace;
 use crate::monitor::{ModelPerformance, Record};
@@ -37,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) worker: Worker,
     pub(crate) places: Places,
     cache_use: Arc<AtomicU64>,
+    /// What is counted of its prefixes on disk, where they are kept there.
+    prefixes: Option<Arc<Counters>>,
     pub(crate) processor: TextProcessor,
     configuration: ModelConfiguration,
     directory: Option<PathBuf>,
@@ -68,6 +70,7 @@ struct Built {
     memory: ModelMemory,
     places: Places,
     cache_use: Arc<AtomicU64>,
+    prefixes: Option<Arc<Counters>>,
     outside: Option<(Shape, Arc<Identified>)>,
     warnings: Vec<String>,
 }
@@ -161,13 +164,14 @@ impl ModelContainer {
         }
         let stop = Arc::new(processor.stop_tokens.clone());
         let protected = processor.protected()?;
-        let Built { info, device, memory, places, cache_use, outside, .. } = built;
+        let Built { info, device, memory, places, cache_use, prefixes, outside, .. } = built;
         let record = Mutex::default();
         let in_use = directory.as_deref().and_then(HubCache::use_lock);
         let inner = Inner {
             worker,
             places,
             cache_use,
+            prefixes,
             processor,
             configuration,
             directory,
@@ -230,6 +234,11 @@ impl ModelContainer {
         let (running, waiting) = self.inner.places.taken();
         let cache_use = f64::from_bits(self.inner.cache_use.load(Ordering::Relaxed));
         Occupancy { running, waiting, cache_use }
+    }
+
+    /// How much use it has had of prefixes that are kept on disk. `None`: none are.
+    pub fn prefix_cache(&self) -> Option<PrefixCacheCounts> {
+        self.inner.prefixes.as_ref().map(|counters| counters.snapshot())
     }
 
     /// The numbers of its requests so far: rates, times, tokens. Each stream counts when it ends.
@@ -600,20 +609,22 @@ fn start(
             Some((shape, Arc::new(Identified::new(path, kept_as))))
         };
         let outside = Shape::of(&*model).zip(path).and_then(identity);
-        let mut warnings = Vec::new();
+        let (mut warnings, mut prefixes) = (Vec::new(), None);
         let mut scheduler = Scheduler::new(model, limits).with_draft(draft);
         let cache_use = scheduler.cache_use();
         match (options.prefix_cache, &outside) {
             (Some(folder), Some((shape, identified))) => {
                 let identified = Arc::clone(identified);
-                scheduler.set_disk(Disk::open(folder, options.prefix_cache_size, shape.clone(), identified)?);
+                let disk = Disk::open(folder, options.prefix_cache_size, shape.clone(), identified)?;
+                prefixes = Some(disk.counters());
+                scheduler.set_disk(disk);
             }
             (Some(_), None) => warnings.push(
                 "prefixes are not kept on disk: the model is not from files, or its device does not give them".to_owned(),
             ),
             (None, _) => {}
         }
-        Ok((scheduler, Built { info, device, memory, places, cache_use, outside, warnings }))
+        Ok((scheduler, Built { info, device, memory, places, cache_use, prefixes, outside, warnings }))
     })
 }
 

@@ -92,6 +92,7 @@ pub use config::{
 pub use constrained::{PreparedConstraint, check_schema};
 pub use container::ModelContainer;
 pub use device::{Device, LoadOptions};
+pub use disk::PrefixCacheCounts;
 pub use error::{EngineError, HeldModel, Result};
 pub use estimate::ModelMemory;
 pub use measure::{Demand, MachineLimits, Measurement, Workload};

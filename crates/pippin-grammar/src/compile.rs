@@ -157,7 +157,11 @@ impl Source {
                     .map_err(|problem| locate(vocabulary, &checked, problem));
             }
             Self::Regex(pattern) | Self::Choice(pattern) => GrammarWithLexer::from_regex(pattern),
-            Self::Grammar(grammar) => GrammarWithLexer::from_lark(check_schemas(grammar)?),
+            Self::Grammar(grammar) => {
+                let (grammar, documents) = check_schemas(grammar)?;
+                return parse(vocabulary, GrammarWithLexer::from_lark(grammar), is_trimmed)
+                    .map_err(|problem| locate_in(vocabulary, &documents, problem));
+            }
         };
         parse(vocabulary, grammar, is_trimmed).map_err(|problem| self.error(problem))
     }
@@ -207,8 +211,44 @@ fn locate(vocabulary: &Vocabulary, checked: &Checked, problem: String) -> Gramma
         let grammar = GrammarWithLexer::from_json_schema(with_options(part));
         Instant::now() < end && parse(vocabulary, grammar, false).is_err_and(|found| found == problem)
     };
-    let path = checked.places.iter().find(fails).map_or("#", String::as_str);
-    GrammarError::Schema { path: path.to_owned(), problem }
+    let mut path = checked.places.iter().find(fails).map_or("#", String::as_str).to_owned();
+    // Which of its keywords it is, for those of which a value can be wrong by itself.
+    let part = schema::part(&checked.schema, &path);
+    let is_at_fault = |key: &&str| {
+        let Some(Value::Object(mut part)) = part.clone() else { return false };
+        let grammar = |part| GrammarWithLexer::from_json_schema(with_options(Value::Object(part)));
+        part.remove(*key).is_some()
+            && Instant::now() < end
+            && parse(vocabulary, grammar(part), false).err().as_ref() != Some(&problem)
+    };
+    if let Some(key) = ["pattern", "format", "patternProperties"].into_iter().find(is_at_fault) {
+        path += &format!("/{key}");
+    }
+    GrammarError::Schema { path, problem }
+}
+
+/// What is wrong with a grammar: with one of the schemas in it, if one of them fails by itself.
+fn locate_in(vocabulary: &Vocabulary, documents: &[(usize, Checked)], problem: String) -> GrammarError {
+    let end = Instant::now() + SEARCH_TIME;
+    for (line, checked) in documents {
+        if Instant::now() >= end {
+            break;
+        }
+        let grammar = GrammarWithLexer::from_json_schema(with_options(checked.schema.clone()));
+        let Err(problem) = parse(vocabulary, grammar, false) else { continue };
+        return in_grammar(locate(vocabulary, checked, problem), *line);
+    }
+    GrammarError::Grammar { problem }
+}
+
+/// An error of a schema that stands in this line of a grammar.
+fn in_grammar(error: GrammarError, line: usize) -> GrammarError {
+    match error {
+        GrammarError::Schema { path, problem } => {
+            GrammarError::Grammar { problem: format!("line {line}: %json at {path}: {problem}") }
+        }
+        error => error,
+    }
 }
 
 /// Runs work on a thread of its own for a limited time.
@@ -318,9 +358,10 @@ fn check_grammar(grammar: &str) -> Result<(), GrammarError> {
     }
 }
 
-/// Looks at the schemas within a grammar as at others, and lays their documents out alike.
-fn check_schemas(grammar: &str) -> Result<String, GrammarError> {
+/// Looks at the schemas within a grammar as at others, and lays their documents out alike. Returns them with their lines as well.
+fn check_schemas(grammar: &str) -> Result<(String, Vec<(usize, Checked)>), GrammarError> {
     const MARK: &str = "%json";
+    let mut documents = Vec::new();
     let mut checked = String::with_capacity(grammar.len());
     let mut rest = grammar;
     while let Some(at) = rest.find(MARK) {
@@ -332,18 +373,14 @@ fn check_schemas(grammar: &str) -> Result<String, GrammarError> {
         let Some(Ok(schema)) = values.next() else { continue };
         rest = &behind[values.byte_offset()..];
         schema::check_depth(&schema)?;
-        let line = || grammar[..grammar.len() - behind.len()].lines().count();
-        let found = schema::check(&schema).map_err(|error| match error {
-            GrammarError::Schema { path, problem } => {
-                GrammarError::Grammar { problem: format!("line {}: %json at {path}: {problem}", line()) }
-            }
-            error => error,
-        })?;
+        let line = grammar[..grammar.len() - behind.len()].lines().count();
+        let found = schema::check(&schema).map_err(|error| in_grammar(error, line))?;
         checked.push(' ');
-        checked.push_str(&with_options(found.schema).to_string());
+        checked.push_str(&with_options(found.schema.clone()).to_string());
+        documents.push((line, found));
     }
     checked.push_str(rest);
-    Ok(checked)
+    Ok((checked, documents))
 }
 
 /// What a message of the parser says, in a line: of several, the one with the problem. What it quotes may be as long as the input.

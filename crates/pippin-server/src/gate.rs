@@ -91,6 +91,9 @@ fn admit(options: &ServerOptions, request: &Request<Body>) -> ApiResult<Caller> 
     let path = request.uri().path();
     let is_free = path == "/health" || (options.page && page::is_part(request.method(), path));
     let host = check_host(options, request)?;
+    if headers.get_all(header::ORIGIN).iter().nth(1).is_some() {
+        return Err(ApiError::invalid("there is more than one Origin header"));
+    }
     if let Some(origin) = headers.get(header::ORIGIN) {
         // A page that this server itself has sent is not foreign.
         let is_own = origin
@@ -132,9 +135,16 @@ fn admit(options: &ServerOptions, request: &Request<Body>) -> ApiResult<Caller> 
 /// not reach it. Returns the header's value.
 fn check_host<'a>(options: &ServerOptions, request: &'a Request<Body>) -> ApiResult<Option<&'a str>> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
+    let asked = request.uri().authority().map(|authority| authority.as_str());
     let host = match (hosts.next(), hosts.next()) {
+        // The name in the request line is the one that counts, and nobody has a reason to send two.
+        (Some(host), None)
+            if asked.is_some_and(|asked| !host.as_bytes().eq_ignore_ascii_case(asked.as_bytes())) =>
+        {
+            return Err(ApiError::invalid("the Host header names another host than the request line"));
+        }
         (Some(host), None) => host.to_str().ok(),
-        (None, _) => request.uri().authority().map(|authority| authority.as_str()),
+        (None, _) => asked,
         (Some(_), Some(_)) => return Err(ApiError::invalid("there is more than one Host header")),
     };
     let is_free = !options.keys.is_empty() && options.allowed_hosts.is_empty();

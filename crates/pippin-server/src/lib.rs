@@ -50,6 +50,7 @@ mod answers;
 mod anthropic;
 mod chat;
 mod completions;
+mod connections;
 mod error;
 mod fields;
 mod gate;

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use pippin::cache::Occupancy;
+use pippin::cache::{Occupancy, PrefixCacheCounts};
 use pippin::monitor::{Distribution, ModelPerformance};
 
 use crate::error::ApiResult;
@@ -62,6 +62,14 @@ fn page(shared: &Shared) -> String {
         for model in &loaded {
             if let Some(occupancy) = &model.occupancy {
                 page.value(name, &[("model_name", &shared.name_of(&model.model))], value(occupancy));
+            }
+        }
+    }
+    for (name, help, value) in PREFIX_COUNTS {
+        page.metric(name, "counter", help);
+        for model in &loaded {
+            if let Some(counts) = &model.prefix_cache {
+                page.value(name, &[("model", &model.model)], value(counts));
             }
         }
     }
@@ -147,6 +155,30 @@ const VLLM_GAUGES: [(&str, &str, OfOccupancy); 3] = [
     ("vllm:num_requests_waiting", "Requests that wait.", |now| now.waiting as f64),
     ("vllm:kv_cache_usage_perc", "How much of the cache of keys and values is in use, from 0 to 1.", |now| {
         now.cache_use
+    }),
+];
+
+type OfPrefixes = fn(&PrefixCacheCounts) -> u64;
+
+/// Of models whose prefixes are kept on disk.
+const PREFIX_COUNTS: [(&str, &str, OfPrefixes); 8] = [
+    ("pippin_prefix_cache_hits_total", "Requests whose beginning was found on disk.", |counts| counts.hits),
+    ("pippin_prefix_cache_misses_total", "Requests that asked the disk in vain.", |counts| counts.misses),
+    ("pippin_prefix_cache_entries_read_total", "Entries that were read from disk for requests.", |counts| {
+        counts.entries_read
+    }),
+    ("pippin_prefix_cache_read_bytes_total", "Bytes of these.", |counts| counts.bytes_read),
+    ("pippin_prefix_cache_entries_written_total", "Entries that were written to disk.", |counts| {
+        counts.entries_written
+    }),
+    ("pippin_prefix_cache_written_bytes_total", "Bytes of these.", |counts| counts.bytes_written),
+    (
+        "pippin_prefix_cache_read_failures_total",
+        "Entries that were damaged or could not be read.",
+        |counts| counts.read_failures,
+    ),
+    ("pippin_prefix_cache_write_failures_total", "Entries that could not be written.", |counts| {
+        counts.write_failures
     }),
 ];
 

@@ -89,6 +89,13 @@ impl ChatRequest {
                 let (_, constraint) = plan(&self.tools, self.structure.as_ref(), model, &prompt)?;
                 self.parameters.constraint = constraint;
             }
+            // What is wrong then is wrong with a strict one.
+            if !is_followed
+                && model.prepare_constraint(&tokens, &self.parameters).is_err()
+                && let Some(error) = self.tools.at_fault(model)
+            {
+                return Err(Problem::Api(error));
+            }
         }
         let one_call = self.tools.may_call() && !self.tools.is_parallel;
         Ok(Prepared {

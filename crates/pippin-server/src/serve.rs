@@ -8,19 +8,20 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use pippin::ModelCache;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
+use crate::connections::Connections;
 use crate::impatient::Impatient;
 use crate::shared::{Phase, Shared};
 use crate::{ServerError, ServerOptions, routes};
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 100;
+/// How long a client that has not sent all of a request may still take when the server shuts down.
+const UNREAD: Duration = Duration::from_secs(1);
 /// How long connections may take to notice that their answers have been cut.
 const CUT: Duration = Duration::from_secs(5);
 
@@ -180,7 +181,7 @@ impl Signals {
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let routes = routes(&shared);
     let limits = shared.options.limits.clone();
-    let connections = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let connections = Connections::new(limits.connections);
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -189,10 +190,6 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         .max_buf_size(limits.header_bytes.max(8192))
         .max_headers(MAX_HEADERS);
     loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&connections).acquire_owned() => permit,
-            () = shared.reached(Phase::Draining) => break,
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shared.reached(Phase::Draining) => break,
@@ -208,14 +205,20 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         };
         // Each piece of an answer is to leave at once.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(routes.clone());
+        let place = tokio::select! {
+            place = connections.place() => place,
+            () = shared.reached(Phase::Draining) => break,
+        };
+        let service = place.service(routes.clone());
         let stream = TokioIo::new(Impatient::new(stream, limits.write_time));
         let connection = graceful.watch(http.serve_connection(stream, service));
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!("a connection has ended: {error}");
+            tokio::select! {
+                outcome = connection => if let Err(error) = outcome {
+                    debug!("a connection has ended: {error}");
+                },
+                () = place.is_closed() => debug!("a connection without a request has been closed"),
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -223,7 +226,12 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut finished = std::pin::pin!(graceful.shutdown());
     tokio::select! {
         () = &mut finished => return,
-        () = tokio::time::sleep(limits.shutdown_time) => {}
+        () = tokio::time::sleep(UNREAD.min(limits.shutdown_time)) => connections.close_waiting(),
+        () = shared.reached(Phase::Ending) => {}
+    }
+    tokio::select! {
+        () = &mut finished => return,
+        () = tokio::time::sleep(limits.shutdown_time.saturating_sub(UNREAD)) => {}
         () = shared.reached(Phase::Ending) => {}
     }
     shared.advance(Phase::Ending);

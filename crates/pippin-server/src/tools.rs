@@ -1,12 +1,19 @@
 //! The tools of a request, and whether they are called.
 
+use std::time::{Duration, Instant};
+
 use pippin::chat::{GrammarError, check_schema};
+use pippin::generate::Constraint;
 use pippin::text::{AnswerForm, Calls};
+use pippin::{EngineError, GenerateParameters, ModelContainer};
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, ApiResult};
 use crate::fields::Fields;
 use crate::options::Limits;
+
+/// How long it is looked for which of several tools is at fault.
+const SEARCH_TIME: Duration = Duration::from_secs(2);
 
 /// What a request lets a model call.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +94,24 @@ impl ToolUse {
             check_schema(parameters(tool)).map_err(|error| of_tool(&error, index))?;
         }
         Ok(())
+    }
+
+    /// Which of the strict tools a model cannot be held to, and why. This takes time.
+    pub(crate) fn at_fault(&self, model: &ModelContainer) -> Option<ApiError> {
+        let end = Instant::now() + SEARCH_TIME;
+        let strict = self.tools.iter().enumerate().filter(|(_, tool)| is_strict(tool));
+        strict.take_while(|_| Instant::now() < end).find_map(|(index, tool)| {
+            let parameters = GenerateParameters {
+                constraint: Some(Constraint::json_schema(parameters(tool).clone())),
+                ..GenerateParameters::default()
+            };
+            match model.prepare_constraint(&[], &parameters) {
+                Err(EngineError::Grammar(error @ GrammarError::Schema { .. })) => {
+                    Some(of_tool(&error, index))
+                }
+                _ => None,
+            }
+        })
     }
 
     /// Whether the model may call anything.

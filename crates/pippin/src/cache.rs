@@ -28,5 +28,5 @@
 pub use pippin_engine::{
     CacheCounts, CacheEvent, CacheOptions, CacheUsage, Clock, EvictionReason, HeldModel, LoadPlan,
     LoadReporter, LoadRequest, LoadedModel, LocalLoader, MemoryProbe, MemoryReading, ModelCache, ModelLease,
-    ModelLoader, Occupancy, SystemClock, SystemProbe,
+    ModelLoader, Occupancy, PrefixCacheCounts, SystemClock, SystemProbe,
 };

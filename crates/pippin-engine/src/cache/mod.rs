@@ -98,6 +98,8 @@ pub struct LoadedModel {
     pub context: Option<usize>,
     /// How busy it is. `None` while it is being loaded.
     pub occupancy: Option<crate::Occupancy>,
+    /// How much use it has had of prefixes that are kept on disk. `None` where none are, and while it is being loaded.
+    pub prefix_cache: Option<crate::PrefixCacheCounts>,
     /// Whether it is pinned.
     pub is_pinned: bool,
     /// Whether somebody uses it: a lease, a stream or another handle exists.

@@ -102,6 +102,7 @@ impl Entry {
             device: ready.map(|ready| ready.container.device().to_owned()),
             context: ready.map(|ready| ready.container.context()),
             occupancy: ready.map(|ready| ready.container.occupancy()),
+            prefix_cache: ready.and_then(|ready| ready.container.prefix_cache()),
             is_pinned,
             is_in_use: !self.is_idle(),
             loaded_at: ready.map(|ready| ready.loaded_at),

@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use super::counts::Counters;
 use super::entry::{self, Payload};
 use super::identity::{Identity, hex};
 use super::place::{Part, Place};
@@ -24,11 +26,16 @@ const LEFTOVER: Duration = Duration::from_secs(3600);
 pub(super) struct Folder {
     path: PathBuf,
     budget: u64,
+    counters: Arc<Counters>,
 }
 
 impl Folder {
     pub(super) fn new(path: PathBuf, budget: u64) -> Self {
-        Self { path, budget }
+        Self { path, budget, counters: Arc::default() }
+    }
+
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
     }
 
     /// Makes a folder that only its owner may look into, where there is none, and checks that it can be written to.
@@ -46,7 +53,7 @@ impl Folder {
 
     /// The entries of an identity.
     pub(super) fn of(&self, identity: Identity) -> Entries {
-        Entries { path: self.path.join(identity.to_hex()), identity }
+        Entries { path: self.path.join(identity.to_hex()), identity, counters: self.counters() }
     }
 
     /// Removes what was used least recently, until no more than `limit` bytes are left, and leftovers of processes that did not end
@@ -99,6 +106,7 @@ impl Folder {
 pub(super) struct Entries {
     path: PathBuf,
     identity: Identity,
+    counters: Arc<Counters>,
 }
 
 impl Entries {
@@ -108,6 +116,15 @@ impl Entries {
 
     /// Writes an entry. Returns the bytes that it takes.
     pub(super) fn write(&self, place: &Place, part: Part, payload: &[u8]) -> io::Result<u64> {
+        let written = self.try_write(place, part, payload);
+        match &written {
+            Ok(bytes) => self.counters.written(*bytes),
+            Err(_) => self.counters.not_written(),
+        }
+        written
+    }
+
+    fn try_write(&self, place: &Place, part: Part, payload: &[u8]) -> io::Result<u64> {
         make_folder(&self.path)?;
         let header = entry::header(&self.identity, place, part, payload.len());
         let checksum = entry::checksum(&header, payload);
@@ -155,15 +172,29 @@ impl Source for Entries {
 
     fn read(&self, place: &Place, part: Part, bytes: usize) -> Option<Payload> {
         let (path, length) = (self.file(place, part), entry::length(place, bytes));
-        let file = File::open(&path).ok()?;
-        let mut found = Vec::new();
-        if file.metadata().ok()?.len() == length as u64 {
-            found.reserve_exact(length);
-            // One more, if there is more by now: then it is none of ours.
-            file.take(length as u64 + 1).read_to_end(&mut found).ok()?;
-        }
+        let read = || {
+            let file = File::open(&path)?;
+            let mut found = Vec::new();
+            if file.metadata()?.len() == length as u64 {
+                found.reserve_exact(length);
+                // One more, if there is more by now: then it is none of ours.
+                file.take(length as u64 + 1).read_to_end(&mut found)?;
+            }
+            Ok(found)
+        };
+        let found = match read() {
+            Ok(found) => found,
+            Err(error) => {
+                let error: io::Error = error;
+                if error.kind() != io::ErrorKind::NotFound {
+                    self.counters.not_read();
+                }
+                return None;
+            }
+        };
         let payload = entry::decode(&self.identity, place, part, bytes, found);
         if payload.is_none() {
+            self.counters.not_read();
             let _ = fs::remove_file(&path);
         }
         payload

@@ -22,6 +22,7 @@
 //! not kept.
 
 mod bundle;
+mod counts;
 mod entry;
 mod folder;
 mod identity;
@@ -42,6 +43,8 @@ use pippin_models::{CacheGroup, LanguageModel};
 use crate::kv::{Kept, Namespace, PAGE_SIZE, Prefix};
 use crate::{EngineError, Result};
 pub(crate) use bundle::Bundle;
+pub(crate) use counts::Counters;
+pub use counts::PrefixCacheCounts;
 use folder::Folder;
 #[cfg(test)]
 pub(crate) use folder::file_name;
@@ -103,6 +106,7 @@ pub(crate) struct Disk {
     shape: Arc<Shape>,
     reader: Reader,
     writer: Writer,
+    counters: Arc<Counters>,
 }
 
 /// What was asked of the disk.
@@ -141,10 +145,16 @@ impl Disk {
         Folder::prepare(&path).map_err(failed)?;
         let shape = Arc::new(shape);
         let folder = Folder::new(path.clone(), budget);
+        let counters = folder.counters();
         let reader = Reader::start(folder.clone(), Arc::clone(&shape), Arc::clone(&identified));
         let reader = reader.map_err(EngineError::Thread)?;
         let writer = Writer::start(folder, identified).map_err(EngineError::Thread)?;
-        Ok(Self { shape, reader, writer })
+        Ok(Self { shape, reader, writer, counters })
+    }
+
+    /// Where it counts what it does.
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
     }
 
     /// Asks what there is of a prefix of these tokens, beyond the first `from` pages.

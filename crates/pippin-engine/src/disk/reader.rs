@@ -38,10 +38,12 @@ impl Reader {
         std::thread::Builder::new().name("pippin-prefix-read".to_owned()).spawn(move || {
             // Before anybody asks.
             let Some(identity) = shared.get() else { return };
-            let entries = folder.of(identity);
+            let (entries, counters) = (folder.of(identity), folder.counters());
             for Question { namespace, tokens, from, asked, answer } in receiver {
                 let prefix = Prefix::new(&namespace, &tokens);
-                let _ = answer.send(search(prefix, from, &shape, &entries, asked + MAX_READING));
+                let saved = search(prefix, from, &shape, &entries, asked + MAX_READING);
+                counters.asked(saved.as_ref());
+                let _ = answer.send(saved);
             }
         })?;
         Ok(Self { questions, identified })

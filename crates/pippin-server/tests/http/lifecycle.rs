@@ -1,3 +1,5 @@
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use pippin::ModelCache;
@@ -130,9 +132,66 @@ fn silence_is_filled_with_comments() {
 #[test]
 fn slow_headers_are_not_waited_for() {
     let server = alone(Limits { header_time: Duration::from_millis(200), ..Limits::default() });
-    let mut stream = std::net::TcpStream::connect(server.address()).expect("connects");
+    let mut stream = TcpStream::connect(server.address()).expect("connects");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
     std::io::Write::write_all(&mut stream, b"GET /health HTTP/1.1\r\nhost: lo").expect("sent");
     let mut rest = Vec::new();
     std::io::Read::read_to_end(&mut stream, &mut rest).expect("it is closed");
+}
+
+/// A connection on which this has been said so far.
+fn said(server: &TestServer, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("set");
+    stream.write_all(text.as_bytes()).expect("sent");
+    stream
+}
+
+const HALF: &str = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{";
+
+#[test]
+fn connections_that_say_nothing_keep_nobody_out() {
+    let minute = Duration::from_secs(60);
+    let limits = Limits { connections: 4, header_time: minute, body_time: minute, ..Limits::default() };
+    let server = alone(limits);
+    server.cache.get("pippin-nano").expect("loads");
+    let mut request = endless(&server.cache);
+    request["max_tokens"] = json!(2000);
+    // One that is answered stays; those that wait for nothing, or for what does not come, make room.
+    let stream = Connection::open(server.address(), "POST", CHAT, &[], request.to_string().as_bytes());
+    let mut used = said(&server, "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    used.read_exact(&mut [0; 12]).expect("answered, and kept");
+    let others = [said(&server, "GET /hea"), said(&server, HALF)];
+    let begin = Instant::now();
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut next = said(&server, "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        let mut status = [0; 12];
+        next.read_exact(&mut status).expect("answered");
+        assert_eq!(&status, b"HTTP/1.1 200");
+        kept.push(next);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    for mut other in others.into_iter().chain([used]) {
+        // Closed, in one way or the other.
+        let _ = other.read_to_end(&mut Vec::new());
+    }
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    let answer = stream.rest();
+    assert!(answer.contains("[DONE]"), "{} bytes", answer.len());
+}
+
+#[test]
+fn shutting_down_does_not_wait_for_requests_that_do_not_come() {
+    let minute = Duration::from_secs(60);
+    let limits =
+        Limits { header_time: minute, body_time: minute, shutdown_time: minute, ..Limits::default() };
+    let server = alone(limits);
+    let _others = [said(&server, "GET /hea"), said(&server, HALF), said(&server, "")];
+    // All of them are known to the server.
+    server.get("/health");
+    std::thread::sleep(Duration::from_millis(100));
+    let begin = Instant::now();
+    server.running.shut_down();
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }

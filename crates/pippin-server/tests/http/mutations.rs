@@ -202,6 +202,8 @@ fn no_change_of_a_request_ends_in_a_fault() {
     }
     assert!(answered > CHANGED / 20 && refused > CHANGED / 20, "{answered} answered, {refused} refused");
     assert_eq!(server.get("/health").answer()["status"], "ok");
-    let answer = server.post("/v1/chat/completions", &question("What is 17 plus 25?")).answer();
+    let mut asked = question("What is 17 plus 25?");
+    asked["t_max_predict_ms"] = json!(60_000);
+    let answer = server.post("/v1/chat/completions", &asked).answer();
     assert_eq!(answer["choices"][0]["message"]["content"], "17 plus 25 is 42.");
 }

@@ -59,6 +59,17 @@ fn strangers_names_are_refused() {
     for host in ["localhost", "localhost:8080", "127.0.0.1", "[::1]:8080"] {
         assert_eq!(server.send("GET", "/v1/models", &[("host", host)], b"").status, 200, "{host}");
     }
+    // A whole address in the request line is another way to name the host.
+    for (uri, host, status) in [
+        ("http://evil.example/v1/models", "localhost", 400),
+        ("http://localhost/v1/models", "evil.example", 400),
+        ("http://evil.example/v1/models", "evil.example", 403),
+        ("http://localhost/v1/models", "localhost", 200),
+    ] {
+        assert_eq!(server.send("GET", uri, &[("host", host)], b"").status, status, "{uri} {host}");
+    }
+    let two = server.send("GET", "/v1/models", &[("host", "localhost"), ("host", "evil.example")], b"");
+    two.fails(400, None, None);
     let named = server_with(cache(), |options| options.with_allowed_hosts(["box.lan"]));
     assert_eq!(named.send("GET", "/v1/models", &[("host", "box.lan:80")], b"").status, 200);
 }
@@ -87,6 +98,8 @@ fn pages_of_other_origins_are_refused_unless_they_are_listed() {
     assert_eq!(answered.status, 200);
     assert_eq!(answered.header("access-control-allow-origin"), Some("http://app.example"));
     assert_eq!(listed.send("GET", "/v1/models", &[("origin", "null")], b"").status, 403);
+    let two = listed.send("GET", "/v1/models", &[page[0], ("origin", "http://evil.example")], b"");
+    two.fails(400, None, None);
 }
 
 #[test]

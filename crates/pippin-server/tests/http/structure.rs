@@ -103,6 +103,41 @@ fn what_cannot_be_followed_is_refused_with_its_place() {
     reply.fails(400, Some("response_format"), Some("invalid_constraint"));
     let message = reply.json()["error"]["message"].as_str().expect("a message").to_owned();
     assert!(message.contains("#/properties/a/uniqueItems"), "{message}");
+    // Also of what only the parser knows to be wrong, and of what tools take.
+    let inner = |schema: &Value| json!({"type": "object", "properties": {"a": schema}, "required": ["a"]});
+    for (schema, key) in [
+        (json!({"type": "string", "pattern": "a(?=b)"}), "pattern"),
+        (json!({"type": "string", "format": "nonsense"}), "format"),
+        (json!({"type": "object", "patternProperties": {"(": true}}), "patternProperties"),
+    ] {
+        let tools = json!([
+            {"type": "function", "function": {"name": "good", "strict": true, "parameters": {"type": "object"}}},
+            {"type": "function", "function": {"name": "bad", "strict": true, "parameters": inner(&schema)}},
+        ]);
+        for (request, param, place) in [
+            (request("response_format", format(schema.clone())), "response_format", format!(" #/{key}:")),
+            (
+                request("response_format", format(inner(&schema))),
+                "response_format",
+                format!(" #/properties/a/{key}:"),
+            ),
+            (request("tools", tools), "tools.1.function.parameters", format!(" #/properties/a/{key}:")),
+        ] {
+            let reply = server.post(CHAT, &request);
+            assert_eq!(
+                (reply.status, reply.json()["error"]["param"].as_str()),
+                (400, Some(param)),
+                "{reply:?}"
+            );
+            let message = reply.json()["error"]["message"].as_str().expect("a message").to_owned();
+            assert!(message.contains(&place), "{place} {message}");
+        }
+    }
+    let grammar =
+        request("guided_grammar", json!("start: \"x\" answer\nanswer: %json {\"format\": \"nonsense\"}\n"));
+    let reply = server.post(CHAT, &grammar);
+    reply.fails(400, Some("guided_grammar"), Some("invalid_constraint"));
+    assert!(reply.body.contains("line 2: %json at #/format:"), "{reply:?}");
     for (field, value, code) in [
         ("response_format", json!({"type": "xml"}), None),
         ("response_format", json!({"type": "json_schema"}), None),

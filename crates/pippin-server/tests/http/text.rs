@@ -1,9 +1,12 @@
+use std::time::{Duration, Instant};
+
 use pippin::ModelCache;
 use pippin::config::{ConfigInputs, EngineConfig};
 use pippin::hub::HubCache;
+use pippin::loading::LoadOptions;
 use serde_json::json;
 
-use crate::support::{question, server, server_with};
+use crate::support::{TestServer, options, question, server, server_with};
 
 #[test]
 fn text_becomes_tokens_and_back() {
@@ -123,4 +126,62 @@ fn models_of_the_hub_that_are_here_can_be_named() {
         assert_eq!(server.post("/v1/chat/completions", &request).answer()["model"], name);
     }
     server.get("/v1/models/some/other").fails(404, Some("model"), Some("model_not_found"));
+}
+
+#[test]
+fn the_numbers_of_prefixes_on_disk_can_be_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let load = LoadOptions::default().with_prefix_cache(folder.path().to_owned());
+    let serve = || server_with(ModelCache::new(options().with_load(load.clone())), |options| options);
+    let numbers = |server: &TestServer| {
+        let page = server.get("/metrics").body;
+        let number = |name: &str| -> u64 {
+            let name = format!("pippin_prefix_cache_{name}_total{{model=\"pippin-nano\"}} ");
+            let line = page.lines().find_map(|line| line.strip_prefix(&name));
+            line.unwrap_or_else(|| panic!("{name} {page}")).parse().expect("a number")
+        };
+        [
+            "hits",
+            "misses",
+            "entries_read",
+            "read_bytes",
+            "entries_written",
+            "written_bytes",
+            "read_failures",
+            "write_failures",
+        ]
+        .map(number)
+    };
+    let request = question(&"A long text that begins in the same way. ".repeat(20));
+    let first = serve();
+    let answer = first.post("/v1/chat/completions", &request).answer();
+    // It is written when the answer has been given.
+    let begin = Instant::now();
+    while numbers(&first)[4] < 2 {
+        assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", numbers(&first));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let [hits, misses, read, read_bytes, written, bytes, not_read, not_written] = numbers(&first);
+    assert_eq!([hits, misses, read, read_bytes, not_read, not_written], [0, 1, 0, 0, 0, 0]);
+    assert!(bytes > written * 1000);
+    first.cache.unload("pippin-nano").expect("unloads");
+    drop(first);
+    let second = serve();
+    assert_eq!(second.post("/v1/chat/completions", &request).answer()["choices"], answer["choices"]);
+    let [hits, misses, read, read_bytes, _, _, not_read, not_written] = numbers(&second);
+    assert_eq!([hits, misses, not_read, not_written], [1, 0, 0, 0]);
+    assert!(read >= 2 && read_bytes > read * 1000);
+    // What is damaged is a failure of the disk, and none of the answer.
+    second.cache.unload("pippin-nano").expect("unloads");
+    drop(second);
+    let own =
+        std::fs::read_dir(folder.path()).expect("a folder").next().expect("one").expect("an entry").path();
+    for entry in std::fs::read_dir(own).expect("a folder") {
+        std::fs::write(entry.expect("an entry").path(), "damaged").expect("written");
+    }
+    let third = serve();
+    assert_eq!(third.post("/v1/chat/completions", &request).answer()["choices"], answer["choices"]);
+    let [hits, misses, _, _, _, _, not_read, not_written] = numbers(&third);
+    assert_eq!([hits, misses, not_written], [0, 1, 0]);
+    assert!(not_read > 0);
 }
