@@ -133,9 +133,18 @@ fn chat_request(
         }
     }
     let reasoning = fields.object("reasoning")?.unwrap_or_default();
-    let effort = reasoning.get("effort").and_then(Value::as_str);
-    let structure = Structure::read(fields).map_err(|error| match error.param.as_deref() {
-        Some(param) if param.starts_with("response_format") => error.at("text.format"),
+    let effort = match reasoning.get("effort").filter(|effort| !effort.is_null()) {
+        Some(effort) => Some(effort.as_str().ok_or_else(|| ApiError::field("reasoning.effort", "a string"))?),
+        None => None,
+    };
+    let structure = Structure::read(fields).map_err(|mut error| match error.param.as_deref() {
+        Some(param) if param.starts_with("response_format") => {
+            // There it stands flat.
+            let known = ["response_format.json_schema", "response_format"];
+            error.message =
+                known.iter().fold(error.message, |message, name| message.replace(name, "text.format"));
+            error.at("text.format")
+        }
         _ => error,
     })?;
     let structure = structure.map(|structure| match structure.field {

@@ -191,7 +191,9 @@ fn what_cannot_be_is_named() {
         ("input", json!([{"type": "function_call", "name": "x"}]), "input.0.arguments"),
         ("text", json!({"format": {"type": "xml"}}), "text.format"),
         ("text", json!({"format": {"type": "json_schema", "schema": {"not": {}}}}), "text.format"),
+        ("text", json!({"format": {"type": "json_schema"}}), "text.format"),
         ("text", json!({"verbosity": "low"}), "text.verbosity"),
+        ("reasoning", json!({"effort": 7}), "reasoning.effort"),
         ("max_output_tokens", json!(0), "max_output_tokens"),
         ("background", json!(true), "background"),
         ("n", json!(3), "n"),
@@ -207,6 +209,8 @@ fn what_cannot_be_is_named() {
             (400, Some(place)),
             "{field}: {value}: {reply:?}"
         );
+        // By the names that it has in this API.
+        assert!(!reply.body.contains("response_format"), "{reply:?}");
     }
     let format = json!({"format": {"type": "json_schema", "name": "x", "schema": {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": false}}});
     let response = server.post(PATH, &json!({"input": "Hello!", "text": format, "reasoning": {"effort": "low"}, "include": ["reasoning.encrypted_content"]})).answer();

@@ -250,6 +250,34 @@ fn other_files_are_left_alone() {
     assert!(notes.iter().all(|path| path.exists()));
 }
 
+/// A pipe, of which opening it would not come to an end, is no entry; neither is what a link leads to.
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_not_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let setup = Setup::new(2048, 64, 4);
+    let start = || rig(&setup, folder.path(), BUDGET, "x");
+    let question = prompt(200);
+    assert_answers(&mut start(), &question, greedy(12));
+    let all = files(folder.path());
+    let target = folder.path().join("target");
+    std::fs::write(&target, "mine").expect("written");
+    for (index, file) in all.iter().enumerate() {
+        std::fs::remove_file(file).expect("removed");
+        if index == 0 {
+            std::os::unix::fs::symlink(&target, file).expect("a link");
+        } else {
+            assert!(std::process::Command::new("mkfifo").arg(file).status().expect("runs").success());
+        }
+    }
+    let begin = Instant::now();
+    assert_eq!(assert_answers(&mut start(), &question, greedy(12)), 0);
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    // They have made room.
+    assert!(assert_answers(&mut start(), &question, greedy(12)) > 100);
+    assert_eq!(std::fs::read_to_string(&target).expect("there"), "mine");
+}
+
 /// How a file is damaged.
 #[derive(Clone, Debug)]
 enum Damage {
