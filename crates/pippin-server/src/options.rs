@@ -61,7 +61,7 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of all headers.
     pub header_bytes: usize,
-    /// Connections at a time; more wait.
+    /// Connections at a time. One more takes the place of the one that has waited longest for a request, if that is more than a second, or waits.
     pub connections: usize,
     /// Answers that are written or wait at a time; more are refused.
     pub requests: usize,
