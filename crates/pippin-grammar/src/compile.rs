@@ -221,7 +221,7 @@ fn locate(vocabulary: &Vocabulary, checked: &Checked, problem: String) -> Gramma
             && Instant::now() < end
             && parse(vocabulary, grammar(part), false).err().as_ref() != Some(&problem)
     };
-    if let Some(key) = ["pattern", "format", "patternProperties"].into_iter().find(is_at_fault) {
+    if let Some(key) = ["format", "pattern", "patternProperties"].into_iter().find(is_at_fault) {
         path += &format!("/{key}");
     }
     GrammarError::Schema { path, problem }

@@ -13,6 +13,12 @@ const DIGITS: u32 = 15;
 const COUNTS: [&str; 6] =
     ["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"];
 
+/// A day that there is: the parser's own form has a 29th of February every year.
+const DAY: &str = "([0-9]{4}-((0[13-9]|1[0-2])-[0-9]{2}|02-([01][0-9]|2[0-8]))\
+    |([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)";
+/// A time without leap seconds, of which there are hardly any; the parser's own form has one in every minute.
+const TIME: &str = "[0-9]{2}:[0-9]{2}:[0-5][0-9]([.zZ+-].*)?";
+
 /// Rewrites one schema, not those within it. It has passed the checks.
 pub(crate) fn rewrite(fields: &mut Map<String, Value>) {
     // Written often, and says nothing.
@@ -34,6 +40,16 @@ pub(crate) fn rewrite(fields: &mut Map<String, Value>) {
             }
             _ => {}
         }
+    }
+    let narrow = match fields.get("format").and_then(Value::as_str) {
+        Some("date") => Some(format!("^{DAY}$")),
+        Some("time") => Some(format!("^{TIME}$")),
+        Some("date-time") => Some(format!("^{DAY}[tT]{TIME}$")),
+        _ => None,
+    };
+    if let Some(narrow) = narrow {
+        // What has a pattern of its own keeps it.
+        fields.entry("pattern").or_insert_with(|| narrow.into());
     }
     // The parser takes keywords by groups, between which it forgets what `items` was.
     if let Some(place) = fields.keys().position(|key| key == "items")

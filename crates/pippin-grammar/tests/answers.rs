@@ -157,6 +157,24 @@ fn what_would_be_followed_wrongly_is_not_followed() {
 }
 
 #[test]
+fn days_and_times_are_such_as_there_are() {
+    for (format, values, right) in [
+        ("date", vec!["2023-02-29", "1900-02-29", "2024-02-30", "2024-02-29"], "2024-02-29"),
+        ("date", vec!["2023-02-29", "2000-02-29", "2100-02-29"], "2000-02-29"),
+        ("date", vec!["2023-02-29", "2023-02-28"], "2023-02-28"),
+        ("time", vec!["10:10:60Z", "10:10:59.5+01:00"], "10:10:59.5+01:00"),
+        (
+            "date-time",
+            vec!["2023-02-29T10:10:10Z", "2023-01-31T10:10:60Z", "2023-12-31t23:59:59z"],
+            "2023-12-31t23:59:59z",
+        ),
+    ] {
+        let schema = json!({"type": "string", "format": format, "enum": values});
+        check_all(&Constraint::json_schema(schema), |answer| answer == format!("\"{right}\""));
+    }
+}
+
+#[test]
 fn schemas_as_programs_write_them() {
     let schemas = [
         // As pydantic: optional fields, nested models, enumerations, lists.

@@ -40,11 +40,19 @@ fn the_place_of_what_is_not_supported_is_named() {
         (json!({"properties": {"a": {"type": "strnig"}}}), "#/properties/a", "strnig"),
         (
             json!({"properties": {"a": {"type": "string", "pattern": "(a"}}, "required": ["a"]}),
-            "#/properties/a",
+            "#/properties/a/pattern",
             "unclosed",
         ),
-        (json!({"properties": {"a": {"type": "string", "format": "colour"}}}), "#/properties/a", "colour"),
-        (json!({"properties": {"a": {"type": "string", "pattern": "(?=a)b"}}}), "#/properties/a", "look"),
+        (
+            json!({"properties": {"a": {"type": "string", "format": "colour"}}}),
+            "#/properties/a/format",
+            "colour",
+        ),
+        (
+            json!({"properties": {"a": {"type": "string", "pattern": "(?=a)b"}}}),
+            "#/properties/a/pattern",
+            "look",
+        ),
         (
             json!({"properties": {"a": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}}),
             "#/properties/a",
