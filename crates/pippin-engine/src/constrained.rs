@@ -205,17 +205,28 @@ impl Constraints {
     }
 }
 
-/// The constraint of an answer whose model writes thoughts and answers as messages with headers (gpt-oss): there, a document is what
-/// the last message says.
+/// The constraint of an answer whose model writes thoughts and answers as messages with headers (gpt-oss): there, it is for what
+/// the last message says. What an answer is as a whole, calls included, is written in channels already.
 fn in_channels<'a>(
     constraint: &'a Constraint,
     prompt: &[u32],
     processor: &TextProcessor,
 ) -> Cow<'a, Constraint> {
     let TextProcessor { tokenizer, output_format, .. } = processor;
-    let schema = match constraint {
-        Constraint::JsonSchema(schema) => schema.clone(),
-        Constraint::JsonObject => json!({"type": "object"}),
+    let form = AnswerForm { calls: Calls::Never, ..AnswerForm::default() };
+    let form = match constraint {
+        Constraint::JsonSchema(schema) => AnswerForm { schema: Some(schema.clone()), ..form },
+        Constraint::JsonObject => AnswerForm { schema: Some(json!({"type": "object"})), ..form },
+        Constraint::Regex(pattern) => AnswerForm { text: Some(regex_grammar(pattern)), ..form },
+        Constraint::Choice(texts) if texts.iter().all(|text| !text.is_empty()) && !texts.is_empty() => {
+            let texts: Vec<String> = texts.iter().map(|text| json!(text).to_string()).collect();
+            AnswerForm { text: Some(format!("start: {}", texts.join(" | "))), ..form }
+        }
+        Constraint::Grammar(grammar)
+            if !grammar.contains("<|channel|>") && !has_header(grammar, processor) =>
+        {
+            AnswerForm { text: Some(grammar.clone()), ..form }
+        }
         _ => return Cow::Borrowed(constraint),
     };
     // What a header begins with is a few tokens at most.
@@ -225,10 +236,38 @@ fn in_channels<'a>(
     if !begins_in_header {
         return Cow::Borrowed(constraint);
     }
-    let form = AnswerForm { calls: Calls::Never, schema: Some(schema), ..AnswerForm::default() };
     match form.grammar(output_format, tokenizer) {
         Some((grammar, _)) => Cow::Owned(Constraint::grammar(grammar)),
         None => Cow::Borrowed(constraint),
+    }
+}
+
+/// Whether a grammar has headers of its own.
+fn has_header(grammar: &str, processor: &TextProcessor) -> bool {
+    let channel = processor.tokenizer.token_to_id("<|channel|>");
+    channel.is_some_and(|channel| grammar.contains(&format!("<[{channel}]>")))
+}
+
+/// A grammar of what matches a regular expression as a whole.
+fn regex_grammar(pattern: &str) -> String {
+    let pattern = pattern.strip_prefix('^').unwrap_or(pattern);
+    let is_escaped = |text: &str| (text.len() - text.trim_end_matches('\\').len()) % 2 == 1;
+    let pattern = pattern.strip_suffix('$').filter(|rest| !is_escaped(rest)).unwrap_or(pattern);
+    let (mut body, mut chars) = (String::with_capacity(pattern.len()), pattern.chars());
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' => {
+                body.push('\\');
+                body.extend(chars.next());
+            }
+            '/' => body.push_str("\\/"),
+            '\n' => body.push_str("\\n"),
+            char => body.push(char),
+        }
+    }
+    match body.is_empty() {
+        true => "start: \"\"".to_owned(),
+        false => format!("start: TEXT\nTEXT: /{body}/"),
     }
 }
 
@@ -237,7 +276,7 @@ fn in_channels<'a>(
 /// the model think.
 fn start(processor: &TextProcessor, prompt: &[u32]) -> Start {
     let tokenizer = &processor.tokenizer;
-    let Some([open, close]) = markers(processor) else { return Start::Now };
+    let Some([open, close]) = markers(processor) else { return start_of_marks(processor, prompt) };
     let thinks =
         processor.chat_template.as_ref().is_some_and(|template| template.source(false).contains(close));
     let is_space = |token: &u32| tokenizer.decode(&[*token], false).is_ok_and(|text| text.trim().is_empty());
@@ -250,6 +289,19 @@ fn start(processor: &TextProcessor, prompt: &[u32]) -> Start {
     } else {
         Start::Thought { open: open.to_owned(), close: close.to_owned() }
     }
+}
+
+/// The same for marks of several tokens (Kimi K3): a thought is begun by the prompt, or not at all.
+fn start_of_marks(processor: &TextProcessor, prompt: &[u32]) -> Start {
+    let TextProcessor { tokenizer, output_format, .. } = processor;
+    let Some((_, close)) = output_format.reasoning_marks() else { return Start::Now };
+    let ends_with_marker = || {
+        let tokens = tokenizer.encode(close, false).unwrap_or_default();
+        tokens.last().is_some_and(|last| tokenizer.is_marker(*last))
+    };
+    let end = prompt.get(prompt.len().saturating_sub(64)..).unwrap_or_default();
+    let is_begun = tokenizer.decode(end, false).is_ok_and(|end| output_format.ends_in_reasoning(&end));
+    if is_begun && ends_with_marker() { Start::After(close.to_owned()) } else { Start::Now }
 }
 
 /// The markers around a thought, where each of them is a token that is no text.
@@ -314,10 +366,21 @@ mod tests {
             panic!("no grammar");
         };
         assert!(grammar.contains("final: <[2]> \"final\" <[3]> answer"), "{grammar}");
-        // A text that is only continued has no messages, and other forms are left as they are.
+        // A text that is only continued has no messages, and what has headers of its own is left as it is.
         assert_eq!(*in_channels(&object, &[5, 5], &processor), object);
-        let choice = Constraint::choice(["a"]);
-        assert_eq!(*in_channels(&choice, &[5, 0, 1], &processor), choice);
+        let calls = Constraint::grammar("start: <[2]> \"commentary\"");
+        assert_eq!(*in_channels(&calls, &[5, 0, 1], &processor), calls);
+        for (constraint, inner) in [
+            (Constraint::choice(["a", "b\"c"]), r#"start: "a" | "b\"c""#),
+            (Constraint::regex(r"^a/[b/]\/\$$"), r"TEXT: /a\/[b\/]\/\$/"),
+            (Constraint::grammar("start: \"a\" rest\nrest: /b+/"), "rest: /b+/"),
+        ] {
+            let Constraint::Grammar(grammar) = in_channels(&constraint, &[5, 0, 1], &processor).into_owned()
+            else {
+                panic!("no grammar");
+            };
+            assert!(grammar.contains(inner) && grammar.contains("<[3]> answer"), "{grammar}");
+        }
         assert_eq!(*in_channels(&object, &[5, 0, 1], &crate::testing::processor()), object);
     }
 

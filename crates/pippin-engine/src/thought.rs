@@ -2,12 +2,18 @@
 
 use std::collections::VecDeque;
 
-use pippin_text::StreamDecoder;
+use pippin_text::{Dialect, StreamDecoder};
 
 use crate::TextProcessor;
 
 /// What Qwen's documentation has a thought end with that is cut short.
 const QWEN: &str = "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly now.";
+/// What Seed-OSS says when its budget is spent, between marks of its own.
+const SEED: &str = "<seed:cot_budget_reflect>I have exhausted my token budget, and now I will start answering the question.\
+    </seed:cot_budget_reflect>\n";
+/// What its template says where there is no budget at all.
+const SEED_NONE: &str = "\n<seed:cot_budget_reflect>The current thinking budget is 0, so I will directly start answering the question.\
+    </seed:cot_budget_reflect>\n";
 /// Tokens that a thought may have beyond its budget, so that it is not closed in the middle of a character.
 const SLACK: usize = 4;
 /// As many tokens of the prompt as its last marker and white space may take.
@@ -27,6 +33,8 @@ pub(crate) struct Thought {
     phase: Phase,
     /// What closes it.
     closing: VecDeque<u32>,
+    /// What closes a thought that follows it, and begins the answer, where thoughts are messages with headers.
+    again: VecDeque<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +58,43 @@ impl Thought {
         vocab: usize,
     ) -> Option<Self> {
         let TextProcessor { tokenizer, chat_template, output_format, .. } = processor;
-        let (open, close) = output_format.reasoning_marks()?;
         let source = chat_template.as_ref().map_or("", |template| template.source(false));
-        let [before, after] = space_around(source, close);
-        // Who has not thought has nothing to base a solution on.
-        let words = if budget > 0 && model_type.starts_with("qwen3") { QWEN } else { "" };
-        let closing = tokenizer.encode(&format!("{words}{before}{close}{after}"), false).ok()?;
-        if closing.iter().any(|token| *token as usize >= vocab) {
+        let (open, close, words, again) = match (output_format.reasoning_marks(), output_format.dialect()) {
+            (Some((open, close)), _) => {
+                let [before, after] = space_around(source, close);
+                let words = match model_type {
+                    // Who has not thought has nothing to base a solution on.
+                    kind if kind.starts_with("qwen3") && budget > 0 => QWEN,
+                    kind if kind.starts_with("seed_oss") && budget > 0 => SEED,
+                    kind if kind.starts_with("seed_oss") => SEED_NONE,
+                    _ => "",
+                };
+                (open, close, format!("{words}{before}{close}{after}"), String::new())
+            }
+            (None, Some(Dialect::Harmony)) => {
+                let (close, next) = ("<|end|>", "<|start|>assistant");
+                let answer = "<|channel|>final<|message|>";
+                (
+                    "<|channel|>analysis<|message|>",
+                    close,
+                    format!("{close}{next}"),
+                    format!("{close}{next}{answer}"),
+                )
+            }
+            (None, Some(Dialect::Muse)) => {
+                let (close, next) = ("<|eom|>", "<|start|>assistant");
+                (
+                    "to=self<|message|>",
+                    close,
+                    format!("{close}{next}"),
+                    format!("{close}{next} to=user<|message|>"),
+                )
+            }
+            (None, _) => return None,
+        };
+        let closing = tokenizer.encode(&words, false).ok()?;
+        let again = if again.is_empty() { Vec::new() } else { tokenizer.encode(&again, false).ok()? };
+        if closing.iter().chain(&again).any(|token| *token as usize >= vocab) {
             return None;
         }
         let tail = tokenizer.decode(&prompt[prompt.len().saturating_sub(TAIL)..], false).ok()?;
@@ -73,6 +111,7 @@ impl Thought {
             spent: 0,
             phase,
             closing: closing.into(),
+            again: again.into(),
         })
     }
 
@@ -102,7 +141,10 @@ impl Thought {
             Phase::Closing => {
                 self.closing.pop_front();
                 if self.closing.is_empty() {
-                    self.phase = Phase::Done;
+                    self.closing = std::mem::take(&mut self.again);
+                    // Another thought has no budget left.
+                    self.phase = if self.closing.is_empty() { Phase::Done } else { Phase::Before };
+                    self.text.clear();
                 }
                 return;
             }
@@ -264,5 +306,91 @@ mod tests {
         }
         assert!(Thought::new(4, &[A], &crate::testing::processor(), "qwen3", 64).is_none());
         assert!(Thought::new(4, &[A], &processor(""), "qwen3", 1).is_none());
+    }
+
+    /// A tokenizer of these words, of which the first ones are special tokens.
+    fn worded(words: &[&str], special: usize, template: &str) -> TextProcessor {
+        let mut vocab = serde_json::Map::new();
+        for word in words.iter().chain(&["[UNK]"]) {
+            let id = vocab.len();
+            vocab.entry(*word).or_insert(id.into());
+        }
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null,
+            "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" }
+        });
+        let config = serde_json::json!({"additional_special_tokens": words[..special]});
+        let config = config.as_object().expect("an object");
+        let tokenizer = Tokenizer::from_json(&json.to_string(), config).expect("valid");
+        let template = ChatTemplate::from_source("test", template).expect("a valid template");
+        TextProcessor::new(tokenizer, Some(template), StopTokens::default())
+    }
+
+    /// What is forced next, one token after the other.
+    fn closing(thought: &mut Thought, processor: &TextProcessor) -> String {
+        let mut closing = Vec::new();
+        while let Some(token) = thought.forced() {
+            closing.push(token);
+            thought.accept(token);
+        }
+        processor.tokenizer.decode(&closing, false).expect("decoded").replace(' ', "")
+    }
+
+    #[test]
+    fn the_channel_of_thoughts_is_closed() {
+        let words =
+            ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "assistant", "analysis", "final", "a"];
+        let processor = worded(&words, 4, "<|start|>assistant<|channel|>");
+        let (start, channel, message, end, assistant, analysis, word) = (0, 1, 2, 3, 4, 5, 7);
+        for budget in [0, 2] {
+            let mut thought =
+                Thought::new(budget, &[word, start, assistant], &processor, "gpt_oss", 64).expect("a budget");
+            [channel, analysis, message].iter().for_each(|token| thought.accept(*token));
+            for _ in 0..budget {
+                assert!(thought.forced().is_none() && !thought.is_free(2));
+                thought.accept(word);
+            }
+            // A call may follow, so what follows is the model's to say.
+            assert_eq!(closing(&mut thought, &processor), "<|end|><|start|>assistant");
+            // A thought may not, for there is nothing left of the budget.
+            [channel, analysis].iter().for_each(|token| thought.accept(*token));
+            assert_eq!(thought.forced(), None);
+            thought.accept(message);
+            let last = closing(&mut thought, &processor);
+            assert_eq!(last, "<|end|><|start|>assistant<|channel|>final<|message|>");
+            assert!(thought.is_free(100));
+        }
+        // An answer without a thought, and one that the model closes by itself.
+        for answer in
+            [vec![channel, 6, message, word, word], vec![channel, analysis, message, word, end, start]]
+        {
+            let mut thought =
+                Thought::new(2, &[start, assistant], &processor, "gpt_oss", 64).expect("a budget");
+            answer.iter().for_each(|token| thought.accept(*token));
+            assert!(thought.forced().is_none() && thought.is_free(100));
+        }
+    }
+
+    #[test]
+    fn seed_says_that_its_budget_is_spent() {
+        let words: Vec<&str> =
+            ["<seed:think>", "</seed:think>", "<seed:cot_budget_reflect>", "</seed:cot_budget_reflect>"]
+                .into_iter()
+                .chain(
+                    "I have exhausted my token budget, and now will start answering the question.".split(' '),
+                )
+                .chain("The current thinking budget is 0, so directly".split(' '))
+                .collect();
+        let processor = worded(&words, 4, "{{ '<seed:think>' }}{{ '</seed:think>' }}");
+        for (budget, said) in [
+            (1, "Ihaveexhaustedmytokenbudget,andnowIwillstartansweringthequestion."),
+            (0, "Thecurrentthinkingbudgetis0,soIwilldirectlystartansweringthequestion."),
+        ] {
+            let mut thought = Thought::new(budget, &[5], &processor, "seed_oss", 64).expect("a budget");
+            [0, 5].iter().take(1 + budget).for_each(|token| thought.accept(*token));
+            let expected = format!("<seed:cot_budget_reflect>{said}</seed:cot_budget_reflect></seed:think>");
+            assert_eq!(closing(&mut thought, &processor), expected);
+        }
     }
 }

@@ -79,7 +79,7 @@ impl ChatRequest {
         if let Some(constraint) = constraint {
             self.parameters.constraint = Some(constraint);
         }
-        if model.processor().output_format.reasoning_marks().is_some() {
+        if model.processor().output_format.has_thoughts() {
             self.parameters.thinking_budget = self.thinking_budget.or(self.parameters.thinking_budget);
         }
         if self.tools.needs_form() && self.parameters.constraint.is_some() {
@@ -187,14 +187,19 @@ fn plan(
     if schema.is_none() && !tools.needs_form() {
         return Ok((format.parser(&tools.tools, prompt), None));
     }
-    match tools.form(schema).grammar(format, tokenizer) {
+    let grammar = tools.form(schema.clone()).grammar(format, tokenizer).or_else(|| {
+        // What is not strict need not be followed where the model's own form cannot.
+        let mut tools = tools.clone();
+        tools.loosen().then(|| tools.form(schema).grammar(format, tokenizer)).flatten()
+    });
+    match grammar {
         Some((grammar, format)) => {
             Ok((format.parser(&tools.tools, prompt), Some(Constraint::grammar(grammar))))
         }
         None => refuse(
             "tools",
-            "this model writes calls in a way that strict tools, or tools beside a response_format, cannot be followed in; \
-             require a call, or leave the other out",
+            "in the form in which this model writes calls, these strict tools, or these tools beside a response_format, cannot be \
+             followed; require a call, or leave the other out",
         ),
     }
 }

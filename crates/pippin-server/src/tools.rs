@@ -145,6 +145,7 @@ impl ToolUse {
             calls: self.calls,
             is_parallel: self.is_parallel && self.only.is_none(),
             schema,
+            text: None,
         }
     }
 }

@@ -340,6 +340,28 @@ fn dialects_without_a_template_here() {
     }
 }
 
+/// What the mark of one Gemma is, is text for the other.
+#[test]
+fn gemmas_have_marks_of_their_own() {
+    let answer = "<|tool_call>call:get_weather{city:<|\"|>a <escape> b<|\"|>,days:3}<tool_call|>";
+    let output = read(&Dialect::Gemma4.into(), "", answer);
+    assert_eq!(calls(&output), [("get_weather".to_owned(), json!({"city": "a <escape> b", "days": 3}))]);
+}
+
+/// Types are followed through references, and lists are no objects.
+#[test]
+fn types_of_arguments_are_followed() {
+    let tools = [json!({"type": "function", "function": {"name": "f", "parameters": {
+        "type": "object",
+        "properties": {"days": {"$ref": "#/$defs/days"}, "one": {"type": ["string", "array"]}, "itself": {"$ref": "#/properties/itself"}},
+        "$defs": {"days": {"type": "integer"}},
+    }}})];
+    let answer = "<tool_call>\n<function=f>\n<parameter=days>\n3\n</parameter>\n<parameter=one>\n{\"a\": 1}\n</parameter>\n\
+        <parameter=itself>\nx\n</parameter>\n</function>\n</tool_call>";
+    let output = parse(&mut OutputFormat::from(Dialect::Qwen3Coder).parser(&tools, ""), [answer]);
+    assert_eq!(calls(&output), [("f".to_owned(), json!({"days": 3, "one": "{\"a\": 1}", "itself": "x"}))]);
+}
+
 #[test]
 fn mistral_repeats_without_its_mark() {
     let answer = "Now: [TOOL_CALLS]get_weather[ARGS]{\"city\": \"Rome\"}get_weather[ARGS]{\"city\": \"Oslo\"} That was it [ok].";

@@ -126,12 +126,22 @@ impl Tokens {
 
     /// Draws an answer of at most so many tokens. `None` where it is not complete by then.
     pub(crate) fn draw(&self, guide: &mut Guide, random: &mut Random, most: usize) -> Option<String> {
-        self.draw_tokens(guide, random, most, true)
+        self.draw_tokens(guide, random, most, true, &[])
     }
 
     /// The same with special tokens as text, those that end the answer apart.
     pub(crate) fn draw_all(&self, guide: &mut Guide, random: &mut Random, most: usize) -> Option<String> {
-        self.draw_tokens(guide, random, most, false)
+        self.draw_tokens(guide, random, most, false, &[])
+    }
+
+    /// The same with words that come where they may.
+    pub(crate) fn draw_words(
+        &self,
+        guide: &mut Guide,
+        random: &mut Random,
+        words: &[&str],
+    ) -> Option<String> {
+        self.draw_tokens(guide, random, 400, false, words)
     }
 
     fn draw_tokens(
@@ -140,9 +150,22 @@ impl Tokens {
         random: &mut Random,
         most: usize,
         skips: bool,
+        words: &[&str],
     ) -> Option<String> {
         let mut answer = Vec::new();
         for _ in 0..most {
+            if !words.is_empty() && random.below(2) == 0 {
+                let word = words[random.below(words.len())];
+                let ids = self.tokenizer.encode(word, false).expect("tokens");
+                let mut ahead = guide.clone();
+                if ids.iter().all(|id| !ahead.is_complete() && ahead.accept(*id).is_ok()) {
+                    answer.extend(ids);
+                    *guide = ahead;
+                    if guide.is_complete() {
+                        return Some(self.tokenizer.decode(&answer, false).expect("a text"));
+                    }
+                }
+            }
             let mask = guide.mask().expect("a mask");
             let allowed: Vec<u32> = (0..mask.vocab() as u32).filter(|id| mask.allows(*id)).collect();
             assert!(!allowed.is_empty());

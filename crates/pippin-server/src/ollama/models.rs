@@ -10,7 +10,6 @@ use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use pippin::loading::TextProcessor;
 use pippin::models::ModelInfo;
-use pippin::text::Dialect;
 use serde_json::{Map, Value, json};
 
 use super::{model, time};
@@ -189,7 +188,7 @@ fn capabilities(processor: &TextProcessor) -> Vec<&'static str> {
     if shows_tools && format.dialect().is_some() {
         all.push("tools");
     }
-    if format.reasoning_marks().is_some() || format.dialect() == Some(Dialect::Harmony) {
+    if format.has_thoughts() {
         all.push("thinking");
     }
     all

@@ -180,6 +180,11 @@ impl OutputFormat {
         self.thoughts
     }
 
+    /// Whether thoughts can be told from the answer: by marks, or by headers.
+    pub fn has_thoughts(&self) -> bool {
+        self.thoughts.is_some() || matches!(self.dialect, Some(Dialect::Harmony | Dialect::Muse))
+    }
+
     /// Whether a prompt ends inside of a thought, so that the answer begins in it.
     pub fn ends_in_reasoning(&self, prompt: &str) -> bool {
         self.thoughts.is_some_and(|(start, _)| prompt.trim_end().ends_with(start))

@@ -280,10 +280,10 @@ impl Dialect {
                 "<start_function_call>",
                 &["<end_function_call>"],
                 Quotes::Mark("<escape>"),
-                dialects::gemma,
+                dialects::function_gemma,
             )]),
             Self::Gemma4 => {
-                regions(&[until("<|tool_call>", &["<tool_call|>"], Quotes::Mark("<|\"|>"), dialects::gemma)])
+                regions(&[until("<|tool_call>", &["<tool_call|>"], Quotes::Mark("<|\"|>"), dialects::gemma4)])
             }
             Self::KimiK2 => Rules {
                 dropped: &["<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"],

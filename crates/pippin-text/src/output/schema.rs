@@ -1,13 +1,14 @@
 //! What the tools say of their arguments.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::literal;
 
 /// The functions that a model may call, and what their parameters may be.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tools {
-    functions: Vec<(String, Map<String, Value>)>,
+    /// Name, and the schema of the arguments.
+    functions: Vec<(String, Value)>,
 }
 
 fn function_object(tool: &Value) -> &Value {
@@ -42,8 +43,7 @@ impl Tools {
         let function = |tool: &Value| {
             let function = function_object(tool);
             let name = function.get("name")?.as_str()?.to_owned();
-            let properties = parameters_of(function).and_then(|all| all.get("properties")?.as_object());
-            Some((name, properties.cloned().unwrap_or_default()))
+            Some((name, parameters_of(function).cloned().unwrap_or_default()))
         };
         Self { functions: tools.iter().filter_map(function).collect() }
     }
@@ -59,7 +59,9 @@ impl Tools {
     /// The value of an argument that is written as text.
     pub(super) fn convert(&self, function: &str, parameter: &str, text: &str, untyped: Untyped) -> Value {
         let known = self.functions.iter().find(|(name, _)| name == function);
-        let types = known.and_then(|(_, properties)| properties.get(parameter)).map(Types::read);
+        let types = known.and_then(|(_, parameters)| {
+            Some(Types::read(parameters.get("properties")?.as_object()?.get(parameter)?, parameters))
+        });
         let Some(types) = types else {
             return match untyped {
                 Untyped::Text if text.trim().eq_ignore_ascii_case("null") => Value::Null,
@@ -78,7 +80,8 @@ struct Types {
     integer: bool,
     number: bool,
     boolean: bool,
-    structure: bool,
+    object: bool,
+    list: bool,
     null: bool,
 }
 
@@ -86,13 +89,14 @@ struct Types {
 const MAX_DEPTH: usize = 16;
 
 impl Types {
-    fn read(schema: &Value) -> Self {
+    /// References are followed within `root`.
+    fn read(schema: &Value, root: &Value) -> Self {
         let mut types = Self::default();
-        types.add(schema, 0);
+        types.add(schema, root, 0);
         types
     }
 
-    fn add(&mut self, schema: &Value, depth: usize) {
+    fn add(&mut self, schema: &Value, root: &Value, depth: usize) {
         match schema.get("type") {
             Some(Value::String(name)) => self.name(name),
             Some(Value::Array(names)) => {
@@ -109,13 +113,19 @@ impl Types {
                 Value::Number(number) if number.is_f64() => self.number = true,
                 Value::Number(_) => self.integer = true,
                 Value::String(_) => self.string = true,
-                Value::Array(_) | Value::Object(_) => self.structure = true,
+                Value::Array(_) => self.list = true,
+                Value::Object(_) => self.object = true,
             }
         }
         if depth < MAX_DEPTH {
             for alternatives in ["anyOf", "oneOf", "allOf"] {
                 let alternatives = schema.get(alternatives).and_then(Value::as_array);
-                alternatives.into_iter().flatten().for_each(|schema| self.add(schema, depth + 1));
+                alternatives.into_iter().flatten().for_each(|schema| self.add(schema, root, depth + 1));
+            }
+            let target =
+                schema.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#'));
+            if let Some(schema) = target.and_then(|target| root.pointer(target)) {
+                self.add(schema, root, depth + 1);
             }
         }
     }
@@ -126,7 +136,8 @@ impl Types {
             "string" | "str" | "text" | "varchar" | "char" | "enum" => self.string = true,
             "null" | "none" => self.null = true,
             "boolean" | "bool" | "binary" => self.boolean = true,
-            "object" | "array" | "arr" => self.structure = true,
+            "object" => self.object = true,
+            "array" | "arr" => self.list = true,
             name if ["int", "uint", "long", "short", "unsigned"]
                 .iter()
                 .any(|start| name.starts_with(start)) =>
@@ -136,7 +147,8 @@ impl Types {
             name if ["num", "float", "double"].iter().any(|start| name.starts_with(start)) => {
                 self.number = true
             }
-            name if ["dict", "list"].iter().any(|start| name.starts_with(start)) => self.structure = true,
+            name if name.starts_with("dict") => self.object = true,
+            name if name.starts_with("list") => self.list = true,
             _ => {}
         }
     }
@@ -168,8 +180,9 @@ impl Types {
             }
         }
         let is_structure = |value: &Value| value.is_object() || value.is_array();
-        if self.structure
-            && let Some(value) = literal::value(trimmed).filter(is_structure)
+        let is_known = |value: &Value| value.is_object() && self.object || value.is_array() && self.list;
+        if (self.object || self.list)
+            && let Some(value) = literal::value(trimmed).filter(is_known)
         {
             return value;
         }
@@ -177,7 +190,8 @@ impl Types {
             return text.into();
         }
         let value = literal::value(trimmed);
-        let says_something = self.integer || self.number || self.boolean || self.structure || self.null;
+        let says_something =
+            self.integer || self.number || self.boolean || self.object || self.list || self.null;
         value.filter(|value| says_something || is_structure(value)).unwrap_or_else(|| text.into())
     }
 }

@@ -6,8 +6,15 @@ use super::{Context, call, some};
 use crate::message::ToolCall;
 use crate::output::literal::Reader;
 
-pub(crate) fn gemma(text: &str, _: &Context<'_>) -> Option<Vec<ToolCall>> {
-    let mark = if text.contains("<escape>") { "<escape>" } else { "<|\"|>" };
+pub(crate) fn function_gemma(text: &str, _: &Context<'_>) -> Option<Vec<ToolCall>> {
+    calls(text, "<escape>")
+}
+
+pub(crate) fn gemma4(text: &str, _: &Context<'_>) -> Option<Vec<ToolCall>> {
+    calls(text, "<|\"|>")
+}
+
+fn calls(text: &str, mark: &'static str) -> Option<Vec<ToolCall>> {
     let mut reader = Reader::new(text).with_mark(mark);
     let mut calls = Vec::new();
     while !reader.is_at_end() {

@@ -9,7 +9,7 @@ mod tagged;
 
 use serde_json::{Map, Value};
 
-pub(super) use self::gemma::gemma;
+pub(super) use self::gemma::{function_gemma, gemma4};
 pub(super) use self::json::{calls as json, llama, mistral, named, wrapped_name};
 pub(super) use self::keyed::keyed;
 pub(super) use self::pythonic::pythonic;
