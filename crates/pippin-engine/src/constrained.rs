@@ -365,7 +365,7 @@ mod tests {
         let Constraint::Grammar(grammar) = in_channels(&object, &[5, 0, 1], &processor).into_owned() else {
             panic!("no grammar");
         };
-        assert!(grammar.contains("final: <[2]> \"final\" <[3]> answer"), "{grammar}");
+        assert!(grammar.contains("(<[2]> \"final\" <[3]> answer)"), "{grammar}");
         // A text that is only continued has no messages, and what has headers of its own is left as it is.
         assert_eq!(*in_channels(&object, &[5, 5], &processor), object);
         let calls = Constraint::grammar("start: <[2]> \"commentary\"");

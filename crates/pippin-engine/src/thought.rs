@@ -317,7 +317,7 @@ mod tests {
         }
         let json = serde_json::json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-            "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null,
+            "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": { "type": "Fuse" },
             "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" }
         });
         let config = serde_json::json!({"additional_special_tokens": words[..special]});

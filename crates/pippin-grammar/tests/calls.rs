@@ -220,7 +220,7 @@ fn draw(tokens: &Tokens, dialect: Dialect, form: &AnswerForm) -> Option<Vec<(Str
     let (grammar, format) = form.grammar(&dialect.into(), &tokens.tokenizer)?;
     let constraint = Constraint::grammar(&grammar);
     let mut all = Vec::new();
-    for seed in 0..8 {
+    for seed in 0..5 {
         let mut guide = compile(&tokens.vocabulary, &constraint, Start::Now, &Limits::default())
             .unwrap_or_else(|error| panic!("{dialect:?}: {error}\n{grammar}"));
         let Some(answer) = tokens.draw_words(&mut guide, &mut Random(seed), &WORDS) else { continue };
