@@ -421,6 +421,22 @@ fn an_answer_is_a_call_or_a_document() {
     }
 }
 
+/// Where answers are messages with headers, a grammar is for the last of them.
+#[test]
+fn a_text_in_a_channel_has_a_grammar() {
+    let text = Some("start: word \"!\"\nword: TEXT\nTEXT: /[a-z]{2}\\/[0-9]{1,3}/".to_owned());
+    let form = AnswerForm { calls: Calls::Never, text, ..AnswerForm::default() };
+    let expected = regex::Regex::new("^[a-z]{2}/[0-9]{1,3}!$").expect("a pattern");
+    let mut thoughts = 0;
+    for dialect in [Dialect::Harmony, Dialect::Muse, Dialect::Hermes] {
+        for (answer, output) in draw(&MARKS, dialect, &form).expect("a grammar") {
+            assert!(expected.is_match(&output.content), "{dialect:?}: {answer:?}: {output:?}");
+            thoughts += usize::from(!output.reasoning.is_empty());
+        }
+    }
+    assert!(thoughts > 0);
+}
+
 #[test]
 fn a_format_without_calls_of_its_own_borrows_them_where_they_are_required() {
     let form =
