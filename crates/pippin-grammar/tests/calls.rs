@@ -421,6 +421,26 @@ fn an_answer_is_a_call_or_a_document() {
     }
 }
 
+/// Alternatives of alternatives, by reference: too many to be looked at one by one.
+#[test]
+fn references_that_branch_take_no_time() {
+    let mut all = serde_json::Map::new();
+    for level in 0..16 {
+        let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
+        all.insert(format!("d{level}"), json!({"anyOf": vec![next; 12]}));
+    }
+    all.insert("d16".to_owned(), json!({"type": "integer"}));
+    let parameters = json!({"type": "object", "properties": {"x": {"$ref": "#/$defs/d0"}}, "required": ["x"], "$defs": all});
+    let tools = vec![json!({"function": {"name": "f", "parameters": parameters}})];
+    let form = AnswerForm { tools, calls: Calls::Required, ..AnswerForm::default() };
+    for dialect in DIALECTS {
+        form.grammar(&dialect.into(), &BYTES.tokenizer).expect("a grammar");
+    }
+    let answer = "<tool_call>\n<function=f>\n<parameter=x>\n3\n</parameter>\n</function>\n</tool_call>";
+    let mut parser = OutputFormat::from(Dialect::Qwen3Coder).parser(&form.tools, "");
+    assert!(!parser.push(answer).is_empty());
+}
+
 /// Where answers are messages with headers, a grammar is for the last of them.
 #[test]
 fn a_text_in_a_channel_has_a_grammar() {

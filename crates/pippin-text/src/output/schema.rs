@@ -92,11 +92,14 @@ impl Types {
     /// References are followed within `root`.
     fn read(schema: &Value, root: &Value) -> Self {
         let mut types = Self::default();
-        types.add(schema, root, 0);
+        types.add(schema, root, 0, &mut 1000);
         types
     }
 
-    fn add(&mut self, schema: &Value, root: &Value, depth: usize) {
+    /// References may lead to the same alternatives over and over, so there is a limit to all steps together.
+    fn add(&mut self, schema: &Value, root: &Value, depth: usize, steps: &mut usize) {
+        let Some(left) = steps.checked_sub(1) else { return };
+        *steps = left;
         match schema.get("type") {
             Some(Value::String(name)) => self.name(name),
             Some(Value::Array(names)) => {
@@ -120,12 +123,15 @@ impl Types {
         if depth < MAX_DEPTH {
             for alternatives in ["anyOf", "oneOf", "allOf"] {
                 let alternatives = schema.get(alternatives).and_then(Value::as_array);
-                alternatives.into_iter().flatten().for_each(|schema| self.add(schema, root, depth + 1));
+                alternatives
+                    .into_iter()
+                    .flatten()
+                    .for_each(|schema| self.add(schema, root, depth + 1, steps));
             }
             let target =
                 schema.get("$ref").and_then(Value::as_str).and_then(|target| target.strip_prefix('#'));
             if let Some(schema) = target.and_then(|target| root.pointer(target)) {
-                self.add(schema, root, depth + 1);
+                self.add(schema, root, depth + 1, steps);
             }
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use self::forms::{Each, Form, HERMES, Kind, Part, Trim};
 use self::values::{
-    Bounds, Choice, Fields, Notation, bounds, choices, fields, is_identifier, is_plain, kind_of,
+    Bounds, Choice, Fields, MAX_STEPS, Notation, bounds, choices, fields, is_identifier, is_plain, kind_of,
 };
 use super::OutputFormat;
 use super::rules::Dialect;
@@ -76,6 +76,8 @@ struct Builder<'a> {
     /// Rules of schemas that have been seen.
     known: Vec<(String, Notation, String)>,
     has_numbers: bool,
+    /// Schemas that may still be looked at.
+    steps: usize,
 }
 
 /// The tool of which the rules are made.
@@ -88,7 +90,15 @@ struct Tool<'t> {
 
 impl<'a> Builder<'a> {
     fn new(tokenizer: &'a Tokenizer, form: Form) -> Self {
-        Self { tokenizer, rules: String::new(), form, count: 0, known: Vec::new(), has_numbers: false }
+        Self {
+            tokenizer,
+            rules: String::new(),
+            form,
+            count: 0,
+            known: Vec::new(),
+            has_numbers: false,
+            steps: MAX_STEPS,
+        }
     }
 
     fn rule(&mut self, name: &str, body: &str) {
@@ -309,7 +319,7 @@ impl<'a> Builder<'a> {
 
     /// What stands behind the name of an argument.
     fn value(&mut self, each: &Each, key: &str, schema: &Value, tool: &Tool<'_>) -> Option<String> {
-        let all = choices(schema, tool.parameters)?;
+        let all = choices(schema, tool.parameters, &mut self.steps)?;
         let has_text = all.iter().any(|choice| matches!(choice, Choice::Text(_) | Choice::Anything));
         let is_typed = each.untyped.is_none();
         let closing = if is_named(each) { format!("{}{key}", each.after) } else { each.after.to_owned() };
@@ -371,8 +381,8 @@ impl<'a> Builder<'a> {
         self.rules.truncate(rules);
         self.known.truncate(known);
         // Whoever spells a mark that is a token does so on purpose.
-        let is_token = |mark: &&str| self.pieces(mark).iter().any(Result::is_ok);
-        if !each.marks.iter().all(|mark| mark.starts_with("<![") || is_token(&mark)) {
+        let is_token = |mark: &str| self.pieces(mark).iter().any(Result::is_ok);
+        if !each.marks.iter().all(|mark| mark.starts_with("<![") || is_token(mark)) {
             return None;
         }
         let mut schema = schema.clone();

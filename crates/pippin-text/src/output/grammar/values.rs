@@ -33,6 +33,8 @@ impl Notation {
 const MAX_DEPTH: usize = 24;
 /// The most that lists and texts are counted to.
 const MAX_COUNT: u64 = 4096;
+/// Schemas that are looked at for a grammar.
+pub(super) const MAX_STEPS: usize = 1 << 14;
 
 /// Keywords that allow and forbid nothing.
 const NOTES: [&str; 13] = [
@@ -100,13 +102,21 @@ fn is_of(value: &Value, name: &str) -> bool {
 }
 
 /// The alternatives of a schema. `None`: it is not known here how to keep to it.
-pub(super) fn choices(schema: &Value, root: &Value) -> Option<Vec<Choice>> {
+/// References may lead to the same alternatives over and over, so there is a limit to all steps together.
+pub(super) fn choices(schema: &Value, root: &Value, steps: &mut usize) -> Option<Vec<Choice>> {
     let mut found = Vec::new();
-    add_choices(schema, root, MAX_DEPTH, &mut found)?;
+    add_choices(schema, root, MAX_DEPTH, steps, &mut found)?;
     Some(found)
 }
 
-fn add_choices(schema: &Value, root: &Value, depth: usize, found: &mut Vec<Choice>) -> Option<()> {
+fn add_choices(
+    schema: &Value,
+    root: &Value,
+    depth: usize,
+    steps: &mut usize,
+    found: &mut Vec<Choice>,
+) -> Option<()> {
+    *steps = steps.checked_sub(1)?;
     let depth = depth.checked_sub(1)?;
     let fields = match schema {
         Value::Bool(true) => {
@@ -118,7 +128,7 @@ fn add_choices(schema: &Value, root: &Value, depth: usize, found: &mut Vec<Choic
     };
     if let Some(target) = fields.get("$ref") {
         let target = root.pointer(target.as_str()?.strip_prefix('#')?)?;
-        return has_only(fields, &["$ref"]).then(|| add_choices(target, root, depth, found)).flatten();
+        return has_only(fields, &["$ref"]).then(|| add_choices(target, root, depth, steps, found)).flatten();
     }
     let names: Option<Vec<&str>> = match fields.get("type") {
         Some(Value::String(name)) => Some(vec![name]),
@@ -139,7 +149,7 @@ fn add_choices(schema: &Value, root: &Value, depth: usize, found: &mut Vec<Choic
         return has_only(fields, &["enum", "const", "type"]).then_some(());
     }
     if let [all] = fields.get("allOf").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) {
-        return has_only(fields, &["allOf"]).then(|| add_choices(all, root, depth, found)).flatten();
+        return has_only(fields, &["allOf"]).then(|| add_choices(all, root, depth, steps, found)).flatten();
     }
     for keyword in ["anyOf", "oneOf"] {
         let Some(alternatives) = fields.get(keyword) else { continue };
@@ -149,7 +159,7 @@ fn add_choices(schema: &Value, root: &Value, depth: usize, found: &mut Vec<Choic
         let mut kinds = Vec::new();
         for alternative in alternatives.as_array()? {
             let mut own = Vec::new();
-            add_choices(alternative, root, depth, &mut own)?;
+            add_choices(alternative, root, depth, steps, &mut own)?;
             let mut own_kinds: Vec<Kind> =
                 own.iter().map(Choice::kind).collect::<Option<_>>().unwrap_or_default();
             own_kinds.sort_by_key(|kind| *kind as u8);
@@ -344,7 +354,7 @@ impl Builder<'_> {
     ) -> Option<String> {
         let depth = depth.checked_sub(1)?;
         let mut all = Vec::new();
-        for choice in choices(schema, root)? {
+        for choice in choices(schema, root, &mut self.steps)? {
             all.push(match choice {
                 Choice::Anything => self.anything(notation),
                 Choice::Value(value) => self.written(&value, notation)?,
@@ -597,8 +607,8 @@ impl Builder<'_> {
                 value => quoted(&value.to_string()),
             },
         };
-        let holds = |mark: &&str| value.to_string().contains(*mark);
-        (!notation.marks().iter().any(|mark| holds(&mark))).then_some(text)
+        let holds = |mark: &str| value.to_string().contains(mark);
+        (!notation.marks().iter().any(|mark| holds(mark))).then_some(text)
     }
 
     /// A text, in quotes or marks.
