@@ -1,0 +1,270 @@
+// Positions, the KV cache, and attention.
+
+struct Cache {
+    u8* keys;
+    u8* values;
+    u32 pages;
+    u32 page_size;
+    u32 kv_heads;
+    u32 key_dim;
+    u32 value_dim;
+    // Numbers from one row of values to the next: those of a key where values are part of the keys.
+    u32 value_stride;
+    // 0 f32, 1 f16, 2 bf16, 3 bytes with a scale for each row, which stand after the rows of their block.
+    u32 format;
+};
+
+__device__ __forceinline__ u64 block_bytes(const Cache& cache, u32 dim) {
+    u64 element = cache.format == 0 ? 4 : cache.format == 3 ? 1 : 2;
+    return cache.page_size * (dim * element + (cache.format == 3 ? 4 : 0));
+}
+
+// One row of one head.
+struct Row {
+    const u8* numbers;
+    float scale;
+};
+
+__device__ __forceinline__ float float_at(const u8* bytes) {
+    return __uint_as_float(bytes[0] | bytes[1] << 8 | bytes[2] << 16 | (u32)bytes[3] << 24);
+}
+
+__device__ __forceinline__ Row cache_row(const Cache& cache, const u8* base, u32 dim, u32 page, u32 offset, u32 head) {
+    const u8* block = base + ((u64)page * cache.kv_heads + head) * block_bytes(cache, dim);
+    u64 element = cache.format == 0 ? 4 : cache.format == 3 ? 1 : 2;
+    Row row;
+    row.numbers = block + (u64)offset * dim * element;
+    row.scale = cache.format == 3 ? float_at(block + (u64)cache.page_size * dim + 4 * offset) : 1.0f;
+    return row;
+}
+
+__device__ __forceinline__ float number_at(const Row& row, u32 i, u32 format) {
+    switch (format) {
+        case 0: return ((const float*)row.numbers)[i];
+        case 1: return of_f16(((const u16*)row.numbers)[i]);
+        case 2: return of_bf16(((const u16*)row.numbers)[i]);
+        default: return ((const signed char*)row.numbers)[i] * row.scale;
+    }
+}
+
+// A warp writes one head of one row; head numbers beyond the keys' are those of values.
+extern "C" __global__ void kv_write(Cache cache, const float* keys, const float* values, const u32* rows, u32 count) {
+    u32 warp = place() / 32, lane = threadIdx.x % 32;
+    u32 parts = values ? 2 * cache.kv_heads : cache.kv_heads;
+    if (warp >= count * parts) return;
+    u32 row = warp / parts, part = warp % parts;
+    u32 place_of_row = rows[row];
+    u32 page = place_of_row / cache.page_size, offset = place_of_row % cache.page_size;
+    if (page >= cache.pages) return;
+    bool is_value = part >= cache.kv_heads;
+    u32 head = is_value ? part - cache.kv_heads : part;
+    u32 dim = is_value ? cache.value_dim : cache.key_dim;
+    const float* from = (is_value ? values : keys) + ((u64)row * cache.kv_heads + head) * dim;
+    u8* block = (is_value ? cache.values : cache.keys) + ((u64)page * cache.kv_heads + head) * block_bytes(cache, dim);
+    u64 at = (u64)offset * dim;
+    if (cache.format != 3) {
+        for (u32 i = lane; i < dim; i += 32) {
+            if (cache.format == 0) ((float*)block)[at + i] = from[i];
+            else if (cache.format == 1) ((u16*)block)[at + i] = to_f16(from[i]);
+            else ((u16*)block)[at + i] = to_bf16(from[i]);
+        }
+        return;
+    }
+    // Bits of numbers without sign are ordered as the numbers are, and NaN comes last.
+    u32 largest = 0;
+    for (u32 i = lane; i < dim; i += 32) largest = max(largest, __float_as_uint(from[i]) & 0x7fffffffu);
+    for (int step = 16; step > 0; step >>= 1) largest = max(largest, __shfl_xor_sync(FULL, largest, step));
+    float scale = __uint_as_float(largest) / 127.0f;
+    float inverse = scale >= 1.17549435e-38f && scale < INFINITE ? 1.0f / scale : 0.0f;
+    for (u32 i = lane; i < dim; i += 32) block[at + i] = (u8)(__float_as_uint(from[i] * inverse + 12582912.0f) & 0xff);
+    if (lane < 4) block[(u64)cache.page_size * dim + 4 * offset + lane] = (u8)(__float_as_uint(scale) >> 8 * lane);
+}
+
+// What the keys of a row are: those of another cache that it sees, if there is one, then those that were chosen, or all from `first` on.
+struct Step {
+    const u32* indices;
+    const u32* ends;
+    const u32* row_sequences;
+    const u32* table;
+    u32 table_width;
+};
+
+__device__ __forceinline__ u32 first_seen(u32 index, u32 kind, u32 limit) {
+    if (kind == 0) return 0;
+    if (kind == 1) return index + 1 > limit ? index + 1 - limit : 0;
+    return index - index % limit;
+}
+
+// Attention of one head of one row. A warp takes every fourth key; what the warps have found is put together in their order. Which keys
+// there are is all that the bits depend on.
+#define WARPS 4
+#define MOST_VALUES 32
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS) attention(
+    float* out, const float* queries, Cache cache, Step step, Cache other, Step other_step, u32 other_kind, u32 other_limit, const u32* chosen, u32 chosen_width,
+    const u32* spans, u32 heads, float scale, float softcap, const float* sinks, u32 reach_kind, u32 reach_limit) {
+    extern __shared__ float shared[];
+    u32 row = blockIdx.x, head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    u32 key_dim = cache.key_dim, value_dim = cache.value_dim;
+    u32 kv_head = head / (heads / cache.kv_heads);
+    float* query = shared;
+    float* states = shared + key_dim;
+    const float* from = queries + ((u64)row * heads + head) * key_dim;
+    for (u32 i = threadIdx.x; i < key_dim; i += blockDim.x) query[i] = from[i];
+    __syncthreads();
+
+    u32 first, end, beside = 0, beside_first = 0, count;
+    if (spans) {
+        first = spans[2 * row];
+        end = spans[2 * row + 1];
+        count = end > first ? end - first : 0;
+    } else {
+        end = step.ends[row];
+        first = first_seen(step.indices[row], reach_kind, reach_limit);
+        count = end > first ? end - first : 0;
+        if (chosen) {
+            // They ascend, and end where the row sees no more.
+            u32 low = 0, high = chosen_width;
+            const u32* own = chosen + (u64)row * chosen_width;
+            while (low < high) {
+                u32 middle = (low + high) / 2;
+                if (own[middle] < end) low = middle + 1;
+                else high = middle;
+            }
+            count = low;
+        }
+        if (other_step.table) {
+            beside_first = first_seen(step.indices[row], other_kind, other_limit);
+            beside = end > beside_first ? end - beside_first : 0;
+        }
+    }
+    const u32* table = step.table ? step.table + (u64)(step.row_sequences ? step.row_sequences[row] : 0) * step.table_width : 0;
+    const u32* other_table = other_step.table ? other_step.table + (u64)step.row_sequences[row] * other_step.table_width : 0;
+
+    float top = -INFINITE, sum = 0.0f, mixed[MOST_VALUES];
+#pragma unroll
+    for (u32 i = 0; i < MOST_VALUES; i++) mixed[i] = 0.0f;
+    for (u32 key = warp; key < beside + count; key += WARPS) {
+        bool is_other = key < beside;
+        u32 token = is_other ? beside_first + key : chosen ? chosen[(u64)row * chosen_width + key - beside] : first + key - beside;
+        const Cache& own = is_other ? other : cache;
+        const u32* pages = is_other ? other_table : table;
+        u32 width = is_other ? other_step.table_width : step.table_width;
+        u32 number = token / own.page_size;
+        u32 page = pages ? (number < width ? pages[number] : 0) : number;
+        if (page >= own.pages) page = own.pages - 1;
+        u32 offset = token % own.page_size;
+        Row key_row = cache_row(own, own.keys, key_dim, page, offset, kv_head);
+        float score = 0.0f;
+        for (u32 i = lane; i < key_dim; i += 32) score = fmaf(query[i], number_at(key_row, i, own.format), score);
+        score = warp_sum(score) * scale;
+        if (softcap > 0.0f) score = softcap * tanhf(score / softcap);
+        float higher = larger(score, top);
+        // Nothing counts as much as it did when something higher comes; what is minus infinity counts for nothing.
+        float before = higher == top || top == -INFINITE && higher == higher ? (higher == top ? 1.0f : 0.0f) : expf(top - higher);
+        float share = score == -INFINITE ? 0.0f : score == higher ? 1.0f : expf(score - higher);
+        top = higher;
+        sum = fmaf(sum, before, share);
+        if (score != score) sum = score;
+        Row value_row = cache_row(own, own.values, own.value_stride, page, offset, kv_head);
+#pragma unroll
+        for (u32 i = 0; i < MOST_VALUES; i++) {
+            u32 at = lane + 32 * i;
+            if (at < value_dim) mixed[i] = fmaf(mixed[i], before, share == 0.0f ? 0.0f : share * number_at(value_row, at, own.format));
+        }
+    }
+    float* own_state = states + warp * (value_dim + 2);
+    if (lane == 0) {
+        own_state[value_dim] = top;
+        own_state[value_dim + 1] = sum;
+    }
+#pragma unroll
+    for (u32 i = 0; i < MOST_VALUES; i++) {
+        u32 at = lane + 32 * i;
+        if (at < value_dim) own_state[at] = mixed[i];
+    }
+    __syncthreads();
+    float all = -INFINITE, total = 0.0f, factors[WARPS];
+    if (sinks) all = larger(sinks[head], all);
+    for (u32 w = 0; w < WARPS; w++) all = larger(states[w * (value_dim + 2) + value_dim], all);
+    for (u32 w = 0; w < WARPS; w++) {
+        float own = states[w * (value_dim + 2) + value_dim];
+        factors[w] = own == -INFINITE ? 0.0f : own == all ? 1.0f : expf(own - all);
+        total += states[w * (value_dim + 2) + value_dim + 1] * factors[w];
+    }
+    if (sinks) total += sinks[head] == -INFINITE ? 0.0f : expf(sinks[head] - all);
+    if (all != all) total = all;
+    float* to = out + ((u64)row * heads + head) * value_dim;
+    for (u32 i = threadIdx.x; i < value_dim; i += blockDim.x) {
+        float value = 0.0f;
+        for (u32 w = 0; w < WARPS; w++) value += states[w * (value_dim + 2) + i] * factors[w];
+        // Who sees nothing has nothing.
+        to[i] = beside + count == 0 ? 0.0f : value / total;
+    }
+}
+
+// How high each key ranks: a warp for a key of a row.
+extern "C" __global__ void key_ranks(float* ranks, const float* queries, const float* weights, Cache cache, Step step, u32 heads, u32 stride, u32 longest) {
+    extern __shared__ float shared[];
+    u32 row = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    u32 key_dim = cache.key_dim;
+    const u32* table = step.table + (u64)step.row_sequences[row] * step.table_width;
+    u32 keys = step.ends[row] / stride;
+    for (u32 key = blockIdx.x * (blockDim.x / 32) + warp; key < keys && key < longest; key += gridDim.x * (blockDim.x / 32)) {
+        u32 token = (key + 1) * stride - 1;
+        u32 number = token / cache.page_size;
+        u32 page = number < step.table_width ? table[number] : 0;
+        if (page >= cache.pages) page = cache.pages - 1;
+        Row own = cache_row(cache, cache.keys, key_dim, page, token % cache.page_size, 0);
+        float rank = 0.0f;
+        for (u32 head = 0; head < heads; head++) {
+            const float* query = queries + ((u64)row * heads + head) * key_dim;
+            float score = 0.0f;
+            for (u32 i = lane; i < key_dim; i += 32) score = fmaf(query[i], number_at(own, i, cache.format), score);
+            rank = fmaf(weights[(u64)row * heads + head], larger(warp_sum(score), 0.0f), rank);
+        }
+        if (lane == 0) ranks[(u64)row * longest + key] = rank;
+    }
+}
+
+// Cosines and sines of a row's rotations. The product of position and frequency is rounded to f32, as mlx does.
+extern "C" __global__ void rope_angles(float* out, const u32* positions, const float* frequencies, const u8* axes, u32 rows, u32 pairs, float scale, int is_dynamic, double base, double factor, double original) {
+    u64 at = place();
+    if (at >= (u64)rows * pairs) return;
+    u32 row = at / pairs, pair = at % pairs;
+    u32 position = positions[(u64)(axes ? axes[pair] : 0) * rows + row];
+    float frequency;
+    if (is_dynamic) {
+        double dims = 2.0 * pairs;
+        double context = fmax((double)positions[row] + 1.0, original) / original;
+        double own = base * pow(factor * context - (factor - 1.0), dims / (dims - 2.0));
+        frequency = (float)pow(own, -2.0 * pair / dims);
+    } else {
+        frequency = frequencies[pair];
+    }
+    double sine, cosine;
+    sincos((double)((float)position * frequency), &sine, &cosine);
+    out[(u64)row * 2 * pairs + pair] = (float)cosine * scale;
+    out[(u64)row * 2 * pairs + pairs + pair] = (float)sine * scale;
+}
+
+extern "C" __global__ void position_scale(float* out, const u32* positions, u32 rows, float floor_of, float scale, float first) {
+    u64 row = place();
+    if (row < rows) out[row] = fmaf(log1pf(floorf(((float)positions[row] + first) / floor_of)), scale, 1.0f);
+}
+
+extern "C" __global__ void rope(float* out, const float* x, const float* angles, u64 count, u32 columns, u32 head_dim, u32 dims, int is_traditional) {
+    u64 at = place();
+    if (at >= count) return;
+    u64 row = at / columns;
+    u32 column = at % columns, i = column % head_dim, pairs = dims / 2;
+    if (i >= dims) {
+        out[at] = x[at];
+        return;
+    }
+    u32 pair = is_traditional ? i / 2 : i % pairs;
+    bool is_second = is_traditional ? i % 2 : i >= pairs;
+    u64 partner = is_traditional ? (is_second ? at - 1 : at + 1) : (is_second ? at - pairs : at + pairs);
+    float cosine = angles[row * dims + pair], sine = angles[row * dims + pairs + pair];
+    out[at] = is_second ? fmaf(x[partner], sine, x[at] * cosine) : fmaf(x[at], cosine, -(x[partner] * sine));
+}

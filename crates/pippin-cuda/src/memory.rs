@@ -1,0 +1,300 @@
+//! Memory of the device: tensors in recycled blocks, and what is kept for as long as a model lives.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::{CudaStream, DriverError, result, sys};
+use pippin_tensor::{Result, TensorError};
+
+/// The least that a block has, in bytes.
+const LEAST: usize = 512;
+
+/// The memory of a device. What tensors give back is used again: all work is on one stream, so whoever gets a block comes after those
+/// who had it.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    stream: Arc<CudaStream>,
+    device: String,
+    /// By size.
+    free: Mutex<BTreeMap<usize, Vec<sys::CUdeviceptr>>>,
+}
+
+impl Memory {
+    pub(crate) fn new(stream: Arc<CudaStream>, device: &str) -> Arc<Self> {
+        Arc::new(Self { stream, device: device.to_owned(), free: Mutex::default() })
+    }
+
+    pub(crate) fn failed(&self, error: DriverError) -> TensorError {
+        TensorError::Device { device: self.device.clone(), message: error.to_string() }
+    }
+
+    /// A block that goes back to be used again.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize, what: &'static str) -> Result<Block> {
+        let size = size_class(bytes);
+        let known = self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
+        let at = match known {
+            Some(at) => at,
+            None => self.allocate(size, what)?,
+        };
+        Ok(Block { at, size, is_kept: false, memory: Arc::clone(self) })
+    }
+
+    /// A block of its own.
+    pub(crate) fn keep(self: &Arc<Self>, bytes: usize, what: &'static str) -> Result<Block> {
+        let size = bytes.max(LEAST);
+        Ok(Block { at: self.allocate(size, what)?, size, is_kept: true, memory: Arc::clone(self) })
+    }
+
+    fn allocate(&self, bytes: usize, what: &'static str) -> Result<sys::CUdeviceptr> {
+        self.stream.context().bind_to_thread().map_err(|error| self.failed(error))?;
+        // SAFETY: a context is current.
+        let allocate = || unsafe { result::malloc_sync(bytes) };
+        match allocate() {
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                self.clear();
+                allocate().map_err(|error| match error {
+                    DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY) => {
+                        TensorError::OutOfMemory { device: self.device.clone(), bytes: bytes as u64, what }
+                    }
+                    error => self.failed(error),
+                })
+            }
+            outcome => outcome.map_err(|error| self.failed(error)),
+        }
+    }
+
+    /// Gives back to the device what nobody uses.
+    fn clear(&self) {
+        let free = std::mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner));
+        // What the stream still does with it comes first.
+        let _ = self.stream.synchronize();
+        for at in free.into_values().flatten() {
+            // SAFETY: allocated by this context, and in nobody's hands.
+            let _ = unsafe { result::free_sync(at) };
+        }
+    }
+
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.stream.context().bind_to_thread().is_ok() {
+            self.clear();
+        }
+    }
+}
+
+/// Sizes are rounded up to eighths of a power of two, so that nearly equal ones can take each other's place.
+fn size_class(bytes: usize) -> usize {
+    let step = (bytes.max(LEAST).next_power_of_two() / 8).max(LEAST);
+    bytes.max(1).next_multiple_of(step)
+}
+
+/// Bytes of the device.
+#[derive(Debug)]
+pub(crate) struct Block {
+    at: sys::CUdeviceptr,
+    size: usize,
+    is_kept: bool,
+    memory: Arc<Memory>,
+}
+
+impl Block {
+    pub(crate) fn at(&self) -> sys::CUdeviceptr {
+        self.at
+    }
+
+    fn check(&self, offset: usize, bytes: usize) -> Result<()> {
+        match offset.checked_add(bytes) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(TensorError::shape("copy", format!("at most {} bytes", self.size), format!("{bytes} at {offset}"))),
+        }
+    }
+
+    /// Copies bytes of the host to it, after all that was asked for before.
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        self.check(offset, bytes.len())?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let stream = &self.memory.stream;
+        stream.context().bind_to_thread().map_err(|error| self.memory.failed(error))?;
+        // SAFETY: the range is inside the block. Memory that is not pinned has been read when the call returns.
+        unsafe { result::memcpy_htod_async(self.at + offset as u64, bytes, stream.cu_stream()) }
+            .map_err(|error| self.memory.failed(error))
+    }
+
+    /// Copies bytes to the host, when all that was asked for before is done.
+    pub(crate) fn read(&self, offset: usize, to: &mut [u8]) -> Result<()> {
+        self.check(offset, to.len())?;
+        let stream = &self.memory.stream;
+        stream.context().bind_to_thread().map_err(|error| self.memory.failed(error))?;
+        if !to.is_empty() {
+            // SAFETY: the range is inside the block; `to` is not touched before the stream has been waited for.
+            unsafe { result::memcpy_dtoh_async(to, self.at + offset as u64, stream.cu_stream()) }
+                .map_err(|error| self.memory.failed(error))?;
+        }
+        stream.synchronize().map_err(|error| self.memory.failed(error))
+    }
+
+    /// Makes bytes zero.
+    pub(crate) fn clear(&self, offset: usize, bytes: usize) -> Result<()> {
+        self.check(offset, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let stream = &self.memory.stream;
+        stream.context().bind_to_thread().map_err(|error| self.memory.failed(error))?;
+        // SAFETY: the range is inside the block.
+        unsafe { result::memset_d8_async(self.at + offset as u64, 0, bytes, stream.cu_stream()) }
+            .map_err(|error| self.memory.failed(error))
+    }
+
+    /// Copies bytes within it; the ranges do not overlap.
+    pub(crate) fn copy_within(&self, from: usize, to: usize, bytes: usize) -> Result<()> {
+        self.check(from, bytes)?;
+        self.check(to, bytes)?;
+        if bytes == 0 || from == to {
+            return Ok(());
+        }
+        let stream = &self.memory.stream;
+        stream.context().bind_to_thread().map_err(|error| self.memory.failed(error))?;
+        // SAFETY: both ranges are inside the block.
+        unsafe { result::memcpy_dtod_async(self.at + to as u64, self.at + from as u64, bytes, stream.cu_stream()) }
+            .map_err(|error| self.memory.failed(error))
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.is_kept {
+            if self.memory.stream.context().bind_to_thread().is_ok() {
+                let _ = self.memory.stream.synchronize();
+                // SAFETY: allocated by this context, and in nobody else's hands.
+                let _ = unsafe { result::free_sync(self.at) };
+            }
+        } else {
+            let mut free = self.memory.free.lock().unwrap_or_else(PoisonError::into_inner);
+            free.entry(self.size).or_default().push(self.at);
+        }
+    }
+}
+
+/// A tensor `[rows, columns]` of `f32` on a device.
+#[derive(Clone, Debug)]
+pub struct CudaTensor {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    block: Arc<Block>,
+}
+
+impl CudaTensor {
+    /// A tensor whose contents are unspecified.
+    pub(crate) fn new(memory: &Arc<Memory>, rows: usize, columns: usize) -> Result<Self> {
+        let bytes = rows.checked_mul(columns).and_then(|count| count.checked_mul(4));
+        let bytes = bytes.ok_or_else(|| TensorError::shape("tensor", "a size that memory can have", format!("[{rows}, {columns}]")))?;
+        Ok(Self { rows, columns, block: Arc::new(memory.take(bytes, "activations")?) })
+    }
+
+    pub(crate) fn of(memory: &Arc<Memory>, rows: usize, columns: usize, values: &[f32]) -> Result<Self> {
+        let tensor = Self::new(memory, rows, columns)?;
+        tensor.block.write(0, bytes_of(values))?;
+        Ok(tensor)
+    }
+
+    pub(crate) fn at(&self) -> sys::CUdeviceptr {
+        self.block.at()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    pub(crate) fn reshaped(&self, rows: usize, columns: usize) -> Self {
+        Self { rows, columns, block: Arc::clone(&self.block) }
+    }
+
+    pub(crate) fn read(&self) -> Result<Vec<f32>> {
+        let mut values = vec![0.0_f32; self.count()];
+        self.block.read(0, bytes_of_mut(&mut values))?;
+        Ok(values)
+    }
+}
+
+/// Indices on a device.
+#[derive(Clone, Debug)]
+pub struct CudaIndices {
+    pub(crate) len: usize,
+    block: Arc<Block>,
+    /// Those that came from the host.
+    host: Option<Arc<[u32]>>,
+    /// What has been made of them.
+    derived: Arc<OnceCell<CudaIndices>>,
+}
+
+impl CudaIndices {
+    pub(crate) fn new(memory: &Arc<Memory>, len: usize) -> Result<Self> {
+        let block = Arc::new(memory.take(4 * len, "indices")?);
+        Ok(Self { len, block, host: None, derived: Arc::default() })
+    }
+
+    pub(crate) fn of(memory: &Arc<Memory>, values: &[u32]) -> Result<Self> {
+        let indices = Self::new(memory, values.len())?;
+        indices.block.write(0, bytes_of(values))?;
+        Ok(Self { host: Some(values.into()), ..indices })
+    }
+
+    pub(crate) fn at(&self) -> sys::CUdeviceptr {
+        self.block.at()
+    }
+
+    /// The values, which are waited for where the device has computed them.
+    pub(crate) fn values(&self) -> Result<Arc<[u32]>> {
+        if let Some(values) = &self.host {
+            return Ok(Arc::clone(values));
+        }
+        let mut values = vec![0_u32; self.len];
+        self.block.read(0, bytes_of_mut(&mut values))?;
+        Ok(values.into())
+    }
+
+    /// Other indices that are made of these, once.
+    pub(crate) fn derived(&self, memory: &Arc<Memory>, make: impl FnOnce(&[u32]) -> Vec<u32>) -> Result<&CudaIndices> {
+        if let Some(known) = self.derived.get() {
+            return Ok(known);
+        }
+        let made = Self::of(memory, &make(&self.values()?))?;
+        Ok(self.derived.get_or_init(|| made))
+    }
+}
+
+/// Numbers without padding, every byte of which means something.
+pub(crate) trait Number: Copy {}
+impl Number for f32 {}
+impl Number for u32 {}
+
+pub(crate) fn bytes_of<T: Number>(values: &[T]) -> &[u8] {
+    // SAFETY: numbers have no padding.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+fn bytes_of_mut<T: Number>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: numbers have no padding, and any bytes make one.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_by_little() {
+        assert_eq!(size_class(0), LEAST);
+        for bytes in [1, 511, 513, 5000, 1 << 20, (1 << 20) + 1, 123_456_789] {
+            let size = size_class(bytes);
+            assert!(size >= bytes && (size <= bytes + bytes / 4 || size <= 2 * LEAST.max(bytes)), "{bytes}: {size}");
+            assert_eq!(size_class(size), size, "{bytes}");
+        }
+    }
+}
