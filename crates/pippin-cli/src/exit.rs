@@ -97,7 +97,7 @@ impl From<&EngineError> for Exit {
             | EngineError::NoChatTemplate { .. }
             | EngineError::Grammar(_) => Self::BadInput,
             EngineError::Draft { .. } => Self::ModelInvalid,
-            EngineError::DeviceUnavailable(_) => Self::DeviceUnavailable,
+            EngineError::DeviceUnavailable(_) | EngineError::DeviceProblem { .. } => Self::DeviceUnavailable,
             _ => Self::Failure,
         }
     }

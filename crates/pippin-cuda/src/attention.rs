@@ -1,7 +1,10 @@
 //! Attention: `kernels/attention.cu`.
 
 use cudarc::driver::{DeviceRepr, sys};
-use pippin_tensor::{AttentionSpec, Beside, KeyChoice, KvCacheSpec, KvFormat, Reach, Result, StepInputs, TensorError, ValueStore};
+use pippin_tensor::{
+    AttentionSpec, Beside, KeyChoice, KvCacheSpec, KvFormat, Reach, Result, StepInputs, TensorError,
+    ValueStore,
+};
 
 use crate::kv::{CacheView, shape_of};
 use crate::launch::{THREADS, launch};
@@ -79,7 +82,10 @@ impl CudaBackend {
             return Err(TensorError::shape(operation, "a cache with pages", "none"));
         }
         let row_sequences = step.query_starts.derived(self.memory(), |starts| {
-            let rows = starts.windows(2).zip(0..).flat_map(|(pair, sequence)| (pair[0]..pair[1]).map(move |_| sequence));
+            let rows = starts
+                .windows(2)
+                .zip(0..)
+                .flat_map(|(pair, sequence)| (pair[0]..pair[1]).map(move |_| sequence));
             rows.collect()
         })?;
         Ok(StepView {
@@ -120,7 +126,11 @@ impl CudaBackend {
         const OPERATION: &str = "attention_among";
         cache.check_attention(spec)?;
         if spec.reach != Reach::All {
-            return Err(TensorError::shape(OPERATION, "a reach over everything", format!("{:?}", spec.reach)));
+            return Err(TensorError::shape(
+                OPERATION,
+                "a reach over everything",
+                format!("{:?}", spec.reach),
+            ));
         }
         if !chosen.len.is_multiple_of(step.rows.max(1)) {
             let expected = format!("as many keys for each of {} rows", step.rows);
@@ -131,7 +141,11 @@ impl CudaBackend {
             Some(Beside { cache: other, group, reach }) => {
                 if other.shape() != cache.shape() || reach.limit() == Some(0) {
                     let expected = format!("another cache of {:?}", cache.shape());
-                    return Err(TensorError::shape(OPERATION, expected, format!("{:?}, {reach:?}", other.shape())));
+                    return Err(TensorError::shape(
+                        OPERATION,
+                        expected,
+                        format!("{:?}, {reach:?}", other.shape()),
+                    ));
                 }
                 Some((other.view(), self.step_view(OPERATION, other, step, group)?, reach))
             }
@@ -175,7 +189,8 @@ impl CudaBackend {
             })
             .collect();
         let bounded = CudaIndices::of(self.memory(), &bounded)?;
-        let seen = Seen { cache: cache.view(), step: NO_STEP, beside: None, chosen: None, spans: Some(&bounded) };
+        let seen =
+            Seen { cache: cache.view(), step: NO_STEP, beside: None, chosen: None, spans: Some(&bounded) };
         self.attend(queries, queries.rows, &seen, spec, None)
     }
 
@@ -204,8 +219,7 @@ impl CudaBackend {
             return Err(unsupported(format!("attention heads of {key_dim} and {value_dim}")));
         }
         let out = self.output(rows, heads * value_dim)?;
-        let (other, other_step, other_reach) =
-            seen.beside.unwrap_or((seen.cache, NO_STEP, Reach::All));
+        let (other, other_step, other_reach) = seen.beside.unwrap_or((seen.cache, NO_STEP, Reach::All));
         let (other_kind, other_limit) = reach(other_reach);
         let (reach_kind, reach_limit) = reach(spec.reach);
         launch!(
@@ -246,13 +260,19 @@ impl CudaBackend {
         const OPERATION: &str = "choose_keys";
         let &KeyChoice { heads, key_dim, top_k, stride, block } = spec;
         let view = self.step_view(OPERATION, cache, step, group)?;
-        if (cache.spec.kv_heads, cache.spec.key_dim) != (1, key_dim) || [key_dim, top_k, stride, block].contains(&0) {
+        if (cache.spec.kv_heads, cache.spec.key_dim) != (1, key_dim)
+            || [key_dim, top_k, stride, block].contains(&0)
+        {
             let found = format!("{} of {}, and {spec:?}", cache.spec.kv_heads, cache.spec.key_dim);
             return Err(TensorError::shape(OPERATION, "one head of the index's keys", found));
         }
         for (operand, columns) in [(queries, heads.saturating_mul(key_dim)), (weights, heads)] {
             if (operand.rows, operand.columns) != (step.rows, columns) {
-                return Err(TensorError::shape(OPERATION, format!("[{}, {columns}]", step.rows), shape_of(operand)));
+                return Err(TensorError::shape(
+                    OPERATION,
+                    format!("[{}, {columns}]", step.rows),
+                    shape_of(operand),
+                ));
             }
         }
         let of_each = among.map_or(0, |among| among.len / step.rows.max(1));

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use pippin_tensor::{
-    Activation, AttentionSpec, Backend, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, Linear, MatrixData, Norm, PositionScale,
-    Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec, StepInputs, TensorData, TensorError,
+    Activation, AttentionSpec, Backend, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, Linear, MatrixData,
+    Norm, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec,
+    StepInputs, TensorData, TensorError,
 };
 
 use crate::kv::shape_of;
@@ -109,7 +110,13 @@ impl Backend for CudaBackend {
         self.run_matmul(x, weight, None)
     }
 
-    fn gathered_matmul(&self, x: &CudaTensor, weight: &CudaMatrix, experts: usize, routes: &CudaIndices) -> Result<CudaTensor> {
+    fn gathered_matmul(
+        &self,
+        x: &CudaTensor,
+        weight: &CudaMatrix,
+        experts: usize,
+        routes: &CudaIndices,
+    ) -> Result<CudaTensor> {
         self.run_gathered_matmul(x, weight, experts, routes)
     }
 
@@ -180,11 +187,22 @@ impl Backend for CudaBackend {
         self.run_rope_angles(positions, axes, spec)
     }
 
-    fn position_scale(&self, positions: &CudaIndices, axes: usize, spec: PositionScale) -> Result<CudaTensor> {
+    fn position_scale(
+        &self,
+        positions: &CudaIndices,
+        axes: usize,
+        spec: PositionScale,
+    ) -> Result<CudaTensor> {
         self.run_position_scale(positions, axes, spec)
     }
 
-    fn rope(&self, x: &CudaTensor, angles: &CudaTensor, head_dim: usize, spec: &RopeSpec) -> Result<CudaTensor> {
+    fn rope(
+        &self,
+        x: &CudaTensor,
+        angles: &CudaTensor,
+        head_dim: usize,
+        spec: &RopeSpec,
+    ) -> Result<CudaTensor> {
         self.run_rope(x, angles, head_dim, spec)
     }
 
@@ -248,7 +266,12 @@ impl Backend for CudaBackend {
         self.run_attention_over([queries, keys, values], spans, spec)
     }
 
-    fn route(&self, logits: &CudaTensor, bias: Option<&CudaTensor>, spec: &RouterSpec) -> Result<(CudaIndices, CudaTensor)> {
+    fn route(
+        &self,
+        logits: &CudaTensor,
+        bias: Option<&CudaTensor>,
+        spec: &RouterSpec,
+    ) -> Result<(CudaIndices, CudaTensor)> {
         self.run_route(logits, bias, spec)
     }
 
@@ -275,7 +298,9 @@ impl Backend for CudaBackend {
 
     fn linear(&self, x: &CudaTensor, linear: &Linear<Self>) -> Result<CudaTensor> {
         match &linear.hadamard {
-            Some(rotation) => self.run_matmul(&rotation.apply(self, x)?, &linear.weight, linear.bias.as_ref()),
+            Some(rotation) => {
+                self.run_matmul(&rotation.apply(self, x)?, &linear.weight, linear.bias.as_ref())
+            }
             None => self.run_matmul(x, &linear.weight, linear.bias.as_ref()),
         }
     }

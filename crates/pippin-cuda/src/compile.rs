@@ -71,7 +71,8 @@ fn is_present() -> bool {
 fn version() -> Option<(i32, i32)> {
     let (mut major, mut minor) = (0, 0);
     // SAFETY: the library is there, and both pointers are valid.
-    let found = is_present() && unsafe { nvrtc::nvrtcVersion(&mut major, &mut minor) } == nvrtc::nvrtcResult::NVRTC_SUCCESS;
+    let found = is_present()
+        && unsafe { nvrtc::nvrtcVersion(&mut major, &mut minor) } == nvrtc::nvrtcResult::NVRTC_SUCCESS;
     found.then_some((major, minor))
 }
 

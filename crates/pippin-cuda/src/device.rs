@@ -48,10 +48,17 @@ impl fmt::Display for CudaProblem {
         match self {
             Self::NoDriver => f.write_str("NVIDIA's driver (libcuda) is not installed"),
             Self::OldDriver { version } => {
-                write!(f, "NVIDIA's driver is too old: it has CUDA {}.{}, 12.0 is needed", version / 1000, version % 1000 / 10)
+                write!(
+                    f,
+                    "NVIDIA's driver is too old: it has CUDA {}.{}, 12.0 is needed",
+                    version / 1000,
+                    version % 1000 / 10
+                )
             }
             Self::NoDevice { count: 0, .. } => f.write_str("the driver finds no NVIDIA GPU"),
-            Self::NoDevice { ordinal, count } => write!(f, "there is no GPU {ordinal}: the first is 0, and there are {count}"),
+            Self::NoDevice { ordinal, count } => {
+                write!(f, "there is no GPU {ordinal}: the first is 0, and there are {count}")
+            }
             Self::OldDevice { name, capability: (major, minor) } => {
                 write!(f, "{name} has compute capability {major}.{minor}, 8.0 is needed")
             }

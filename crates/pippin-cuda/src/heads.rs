@@ -10,7 +10,12 @@ use crate::memory::{CudaIndices, CudaTensor};
 use crate::{CudaBackend, CudaKvCache};
 
 impl CudaBackend {
-    pub(crate) fn run_rope_angles(&self, positions: &CudaIndices, axes: usize, spec: &RopeSpec) -> Result<CudaTensor> {
+    pub(crate) fn run_rope_angles(
+        &self,
+        positions: &CudaIndices,
+        axes: usize,
+        spec: &RopeSpec,
+    ) -> Result<CudaTensor> {
         const OPERATION: &str = "rope_angles";
         let pairs = match &spec.frequencies {
             RopeFrequencies::Fixed(frequencies) => frequencies.len(),
@@ -23,7 +28,8 @@ impl CudaBackend {
             return Err(TensorError::shape(OPERATION, format!("positions of {axes} axes"), positions.len));
         }
         let of_pairs = spec.axes.as_deref();
-        if of_pairs.is_some_and(|own| own.len() != pairs || own.iter().any(|axis| usize::from(*axis) >= axes)) {
+        if of_pairs.is_some_and(|own| own.len() != pairs || own.iter().any(|axis| usize::from(*axis) >= axes))
+        {
             let expected = format!("one of {axes} axes for each of {pairs} pairs");
             return Err(TensorError::shape(OPERATION, expected, format!("{of_pairs:?}")));
         }
@@ -35,7 +41,8 @@ impl CudaBackend {
                 (None, (f64::from(*base), f64::from(*factor), *original_context as f64))
             }
         };
-        let frequencies = frequencies.map(|own| CudaTensor::of(self.memory(), 1, own.len(), own)).transpose()?;
+        let frequencies =
+            frequencies.map(|own| CudaTensor::of(self.memory(), 1, own.len(), own)).transpose()?;
         // A byte for each pair, in words.
         let words: Option<Vec<u32>> = of_pairs.map(|own| {
             let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
@@ -62,20 +69,49 @@ impl CudaBackend {
         Ok(out)
     }
 
-    pub(crate) fn run_position_scale(&self, positions: &CudaIndices, axes: usize, spec: PositionScale) -> Result<CudaTensor> {
+    pub(crate) fn run_position_scale(
+        &self,
+        positions: &CudaIndices,
+        axes: usize,
+        spec: PositionScale,
+    ) -> Result<CudaTensor> {
         if axes == 0 || !positions.len.is_multiple_of(axes) {
-            return Err(TensorError::shape("position_scale", format!("positions of {axes} axes"), positions.len));
+            return Err(TensorError::shape(
+                "position_scale",
+                format!("positions of {axes} axes"),
+                positions.len,
+            ));
         }
         let rows = positions.len / axes;
         let out = self.output(rows, 1)?;
         let PositionScale::Logarithmic { floor, scale, first } = spec;
         let grid = (blocks(rows), 1);
-        launch!(self, "position_scale", (grid, THREADS, 0), out.at(), positions.at(), rows as u32, floor, scale, first)?;
+        launch!(
+            self,
+            "position_scale",
+            (grid, THREADS, 0),
+            out.at(),
+            positions.at(),
+            rows as u32,
+            floor,
+            scale,
+            first
+        )?;
         Ok(out)
     }
 
-    pub(crate) fn run_rope(&self, x: &CudaTensor, angles: &CudaTensor, head_dim: usize, spec: &RopeSpec) -> Result<CudaTensor> {
-        if head_dim == 0 || !x.columns.is_multiple_of(head_dim) || spec.dims > head_dim || !spec.dims.is_multiple_of(2) {
+    pub(crate) fn run_rope(
+        &self,
+        x: &CudaTensor,
+        angles: &CudaTensor,
+        head_dim: usize,
+        spec: &RopeSpec,
+    ) -> Result<CudaTensor> {
+        if head_dim == 0
+            || !x.columns.is_multiple_of(head_dim)
+            || spec.dims > head_dim
+            || !spec.dims.is_multiple_of(2)
+        {
             let expected = format!("heads of {head_dim}, an even {} of them rotated", spec.dims);
             return Err(TensorError::shape("rope", expected, x.columns));
         }
@@ -117,6 +153,15 @@ impl CudaBackend {
         let count = rows.len * parts * 32;
         let values = values.map_or(0, CudaTensor::at);
         let grid = (blocks(count), 1);
-        launch!(self, "kv_write", (grid, THREADS, 0), cache.view(), keys.at(), values, rows.at(), rows.len as u32)
+        launch!(
+            self,
+            "kv_write",
+            (grid, THREADS, 0),
+            cache.view(),
+            keys.at(),
+            values,
+            rows.at(),
+            rows.len as u32
+        )
     }
 }

@@ -87,7 +87,12 @@ impl CudaKvCache {
         }
     }
 
-    pub(crate) fn check_write(&self, keys: &CudaTensor, values: Option<&CudaTensor>, rows: usize) -> Result<()> {
+    pub(crate) fn check_write(
+        &self,
+        keys: &CudaTensor,
+        values: Option<&CudaTensor>,
+        rows: usize,
+    ) -> Result<()> {
         let check = |tensor: &CudaTensor, dim: usize| {
             let columns = self.spec.kv_heads * dim;
             if tensor.rows == rows && tensor.columns == columns {

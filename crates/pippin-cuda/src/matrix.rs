@@ -64,13 +64,27 @@ impl CudaMatrix {
         match data {
             MatrixData::Dense(data) => {
                 let &[rows, columns] = data.shape() else {
-                    return Err(TensorError::shape("matrix", "two dimensions", format!("{:?}", data.shape())));
+                    return Err(TensorError::shape(
+                        "matrix",
+                        "two dimensions",
+                        format!("{:?}", data.shape()),
+                    ));
                 };
                 size(rows, columns)?;
                 let (kind, _) = dense_kind(data.dtype())
                     .ok_or_else(|| unsupported(format!("{} matrices ({})", data.dtype(), data.name())))?;
                 let data = copy(memory, data)?;
-                Ok(Self { rows, columns, data, scales: None, biases: None, bits: 0, group: 1, scale_kind: 0, kind })
+                Ok(Self {
+                    rows,
+                    columns,
+                    data,
+                    scales: None,
+                    biases: None,
+                    bits: 0,
+                    group: 1,
+                    scale_kind: 0,
+                    kind,
+                })
             }
             MatrixData::Quantized(data) => {
                 let (rows, columns, name) = (data.rows, data.cols, data.weight.name());
@@ -90,13 +104,19 @@ impl CudaMatrix {
                     None => false,
                 };
                 if has_biases != (data.spec.mode == QuantMode::Affine) {
-                    let found = data.biases.as_ref().map_or("none".to_owned(), |biases| biases.dtype().to_string());
-                    return Err(TensorError::shape("matrix", format!("biases as {} asks for beside {name}", data.spec), found));
+                    let found =
+                        data.biases.as_ref().map_or("none".to_owned(), |biases| biases.dtype().to_string());
+                    return Err(TensorError::shape(
+                        "matrix",
+                        format!("biases as {} asks for beside {name}", data.spec),
+                        found,
+                    ));
                 }
                 // The kernels read without further checks: the sizes must be what the shape says.
                 let element = [4, 2, 2, 1, 1][scale_kind as usize];
                 let groups = columns / data.spec.group_size;
-                let is_whole = columns.is_multiple_of(data.spec.group_size) && data.spec.group_size.is_multiple_of(8);
+                let is_whole =
+                    columns.is_multiple_of(data.spec.group_size) && data.spec.group_size.is_multiple_of(8);
                 if !is_whole
                     || data.weight.byte_len() != rows * (columns * data.spec.bits as usize / 8)
                     || data.scales.byte_len() != element * rows * groups

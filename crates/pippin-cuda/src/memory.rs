@@ -32,7 +32,8 @@ impl Memory {
     /// A block that goes back to be used again.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize, what: &'static str) -> Result<Block> {
         let size = size_class(bytes);
-        let known = self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
+        let known =
+            self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
         let at = match known {
             Some(at) => at,
             None => self.allocate(size, what)?,
@@ -74,7 +75,6 @@ impl Memory {
             let _ = unsafe { result::free_sync(at) };
         }
     }
-
 }
 
 impl Drop for Memory {
@@ -108,7 +108,11 @@ impl Block {
     fn check(&self, offset: usize, bytes: usize) -> Result<()> {
         match offset.checked_add(bytes) {
             Some(end) if end <= self.size => Ok(()),
-            _ => Err(TensorError::shape("copy", format!("at most {} bytes", self.size), format!("{bytes} at {offset}"))),
+            _ => Err(TensorError::shape(
+                "copy",
+                format!("at most {} bytes", self.size),
+                format!("{bytes} at {offset}"),
+            )),
         }
     }
 
@@ -161,8 +165,10 @@ impl Block {
         let stream = &self.memory.stream;
         stream.context().bind_to_thread().map_err(|error| self.memory.failed(error))?;
         // SAFETY: both ranges are inside the block.
-        unsafe { result::memcpy_dtod_async(self.at + to as u64, self.at + from as u64, bytes, stream.cu_stream()) }
-            .map_err(|error| self.memory.failed(error))
+        unsafe {
+            result::memcpy_dtod_async(self.at + to as u64, self.at + from as u64, bytes, stream.cu_stream())
+        }
+        .map_err(|error| self.memory.failed(error))
     }
 }
 
@@ -193,7 +199,9 @@ impl CudaTensor {
     /// A tensor whose contents are unspecified.
     pub(crate) fn new(memory: &Arc<Memory>, rows: usize, columns: usize) -> Result<Self> {
         let bytes = rows.checked_mul(columns).and_then(|count| count.checked_mul(4));
-        let bytes = bytes.ok_or_else(|| TensorError::shape("tensor", "a size that memory can have", format!("[{rows}, {columns}]")))?;
+        let bytes = bytes.ok_or_else(|| {
+            TensorError::shape("tensor", "a size that memory can have", format!("[{rows}, {columns}]"))
+        })?;
         Ok(Self { rows, columns, block: Arc::new(memory.take(bytes, "activations")?) })
     }
 
@@ -260,7 +268,11 @@ impl CudaIndices {
     }
 
     /// Other indices that are made of these, once.
-    pub(crate) fn derived(&self, memory: &Arc<Memory>, make: impl FnOnce(&[u32]) -> Vec<u32>) -> Result<&CudaIndices> {
+    pub(crate) fn derived(
+        &self,
+        memory: &Arc<Memory>,
+        make: impl FnOnce(&[u32]) -> Vec<u32>,
+    ) -> Result<&CudaIndices> {
         if let Some(known) = self.derived.get() {
             return Ok(known);
         }
@@ -293,7 +305,10 @@ mod tests {
         assert_eq!(size_class(0), LEAST);
         for bytes in [1, 511, 513, 5000, 1 << 20, (1 << 20) + 1, 123_456_789] {
             let size = size_class(bytes);
-            assert!(size >= bytes && (size <= bytes + bytes / 4 || size <= 2 * LEAST.max(bytes)), "{bytes}: {size}");
+            assert!(
+                size >= bytes && (size <= bytes + bytes / 4 || size <= 2 * LEAST.max(bytes)),
+                "{bytes}: {size}"
+            );
             assert_eq!(size_class(size), size, "{bytes}");
         }
     }

@@ -1,6 +1,8 @@
 //! Experts and recurrences: `kernels/mixers.cu`.
 
-use pippin_tensor::{Result, RouterSpec, ScanInputs, ScanSpec, ScanUpdate, ScoreFunction, StepInputs, TensorError};
+use pippin_tensor::{
+    Result, RouterSpec, ScanInputs, ScanSpec, ScanUpdate, ScoreFunction, StepInputs, TensorError,
+};
 
 use crate::kv::shape_of;
 use crate::launch::{THREADS, blocks, launch};

@@ -24,12 +24,21 @@ impl CudaBackend {
     }
 
     /// A product, with a bias that is added to each row if there is one.
-    pub(crate) fn run_matmul(&self, x: &CudaTensor, weight: &CudaMatrix, bias: Option<&CudaTensor>) -> Result<CudaTensor> {
+    pub(crate) fn run_matmul(
+        &self,
+        x: &CudaTensor,
+        weight: &CudaMatrix,
+        bias: Option<&CudaTensor>,
+    ) -> Result<CudaTensor> {
         if x.columns != weight.columns {
             return Err(TensorError::shape("matmul", format!("[_, {}]", weight.columns), shape_of(x)));
         }
         if let Some(bias) = bias.filter(|bias| bias.rows != 1 || bias.columns != weight.rows) {
-            return Err(TensorError::shape("linear", format!("a bias of [1, {}]", weight.rows), shape_of(bias)));
+            return Err(TensorError::shape(
+                "linear",
+                format!("a bias of [1, {}]", weight.rows),
+                shape_of(bias),
+            ));
         }
         let out = self.output(x.rows, weight.rows)?;
         let of_each = if x.rows == 1 { 1 } else { ROWS };
@@ -51,7 +60,9 @@ impl CudaBackend {
         if x.columns != weight.columns {
             return Err(TensorError::shape(OPERATION, format!("[_, {}]", weight.columns), shape_of(x)));
         }
-        let Some(outputs) = weight.rows.checked_div(experts).filter(|outputs| outputs * experts == weight.rows) else {
+        let Some(outputs) =
+            weight.rows.checked_div(experts).filter(|outputs| outputs * experts == weight.rows)
+        else {
             let found = format!("{} rows of {experts} experts", weight.rows);
             return Err(TensorError::shape(OPERATION, "as many rows for each expert", found));
         };
@@ -59,7 +70,11 @@ impl CudaBackend {
             if x.rows == 0 && routes.len == 0 {
                 return self.output(0, outputs);
             }
-            return Err(TensorError::shape(OPERATION, format!("as many routes for each of {} rows", x.rows), routes.len));
+            return Err(TensorError::shape(
+                OPERATION,
+                format!("as many routes for each of {} rows", x.rows),
+                routes.len,
+            ));
         };
         let out = self.output(routes.len, outputs)?;
         let grid = (routes.len as u32, outputs.div_ceil(OUTPUTS) as u32);

@@ -34,7 +34,12 @@ impl CudaBackend {
         CudaTensor::new(self.memory(), rows, columns)
     }
 
-    pub(crate) fn broadcast(&self, operation: &'static str, a: &CudaTensor, b: &CudaTensor) -> Result<CudaTensor> {
+    pub(crate) fn broadcast(
+        &self,
+        operation: &'static str,
+        a: &CudaTensor,
+        b: &CudaTensor,
+    ) -> Result<CudaTensor> {
         let (one_row, one_column) = (b.rows == 1 && a.rows != 1, b.columns == 1 && a.columns != 1);
         if (!one_row && b.rows != a.rows) || (!one_column && b.columns != a.columns) {
             return Err(TensorError::shape(operation, shape_of(a), shape_of(b)));
@@ -59,14 +64,32 @@ impl CudaBackend {
 
     pub(crate) fn run_scale(&self, x: &CudaTensor, factor: f32, offset: f32) -> Result<CudaTensor> {
         let out = self.output(x.rows, x.columns)?;
-        launch!(self, "scale", ((blocks(x.count()), 1), THREADS, 0), out.at(), x.at(), x.count() as u64, factor, offset)?;
+        launch!(
+            self,
+            "scale",
+            ((blocks(x.count()), 1), THREADS, 0),
+            out.at(),
+            x.at(),
+            x.count() as u64,
+            factor,
+            offset
+        )?;
         Ok(out)
     }
 
     pub(crate) fn run_activate(&self, x: &CudaTensor, activation: Activation) -> Result<CudaTensor> {
         let (kind, parameter) = number_of(activation)?;
         let out = self.output(x.rows, x.columns)?;
-        launch!(self, "activate", ((blocks(x.count()), 1), THREADS, 0), out.at(), x.at(), x.count() as u64, kind, parameter)?;
+        launch!(
+            self,
+            "activate",
+            ((blocks(x.count()), 1), THREADS, 0),
+            out.at(),
+            x.at(),
+            x.count() as u64,
+            kind,
+            parameter
+        )?;
         Ok(out)
     }
 
@@ -88,7 +111,19 @@ impl CudaBackend {
         let out = self.output(gate.rows, gate.columns)?;
         let count = gate.count();
         let grid = (blocks(count), 1);
-        launch!(self, "gated", (grid, THREADS, 0), out.at(), gate.at(), up.at(), count as u64, number, activation, p, q)?;
+        launch!(
+            self,
+            "gated",
+            (grid, THREADS, 0),
+            out.at(),
+            gate.at(),
+            up.at(),
+            count as u64,
+            number,
+            activation,
+            p,
+            q
+        )?;
         Ok(out)
     }
 
@@ -136,7 +171,15 @@ impl CudaBackend {
             other => return Err(unsupported(format!("the reduction {other:?}"))),
         };
         let out = self.output(x.rows, 1)?;
-        launch!(self, "reduce", ((x.rows as u32, 1), ROW_THREADS, 0), out.at(), x.at(), x.columns as u32, kind)?;
+        launch!(
+            self,
+            "reduce",
+            ((x.rows as u32, 1), ROW_THREADS, 0),
+            out.at(),
+            x.at(),
+            x.columns as u32,
+            kind
+        )?;
         Ok(out)
     }
 
@@ -153,15 +196,30 @@ impl CudaBackend {
             return Err(TensorError::shape("sinkhorn", "rows of square matrices, and iterations", found));
         }
         let out = self.output(x.rows, x.columns)?;
-        let (rows, side, iterations) = (x.rows as u32, side as u32, u32::try_from(iterations).unwrap_or(u32::MAX));
-        launch!(self, "sinkhorn", ((blocks(x.rows), 1), THREADS, 0), out.at(), x.at(), rows, side, iterations, eps)?;
+        let (rows, side, iterations) =
+            (x.rows as u32, side as u32, u32::try_from(iterations).unwrap_or(u32::MAX));
+        launch!(
+            self,
+            "sinkhorn",
+            ((blocks(x.rows), 1), THREADS, 0),
+            out.at(),
+            x.at(),
+            rows,
+            side,
+            iterations,
+            eps
+        )?;
         Ok(out)
     }
 
     pub(crate) fn run_round_blocks(&self, x: &CudaTensor, kind: BlockFloat) -> Result<CudaTensor> {
         let block = kind.block();
         if !x.columns.is_multiple_of(block) {
-            return Err(TensorError::shape("round_blocks", format!("blocks of {block} columns"), shape_of(x)));
+            return Err(TensorError::shape(
+                "round_blocks",
+                format!("blocks of {block} columns"),
+                shape_of(x),
+            ));
         }
         let number = match kind {
             BlockFloat::E4m3 => 0,
@@ -171,7 +229,16 @@ impl CudaBackend {
         };
         let out = self.output(x.rows, x.columns)?;
         let count = x.count() / block;
-        launch!(self, "round_blocks", ((blocks(count), 1), THREADS, 0), out.at(), x.at(), count as u64, block as u32, number)?;
+        launch!(
+            self,
+            "round_blocks",
+            ((blocks(count), 1), THREADS, 0),
+            out.at(),
+            x.at(),
+            count as u64,
+            block as u32,
+            number
+        )?;
         Ok(out)
     }
 
@@ -184,12 +251,29 @@ impl CudaBackend {
         let out = self.output(rows, columns)?;
         let (count, columns, terms) = (out.count(), columns as u32, terms as u32);
         let grid = (blocks(count), 1);
-        launch!(self, "weighted_sum", (grid, THREADS, 0), out.at(), x.at(), weights.at(), count as u64, columns, terms)?;
+        launch!(
+            self,
+            "weighted_sum",
+            (grid, THREADS, 0),
+            out.at(),
+            x.at(),
+            weights.at(),
+            count as u64,
+            columns,
+            terms
+        )?;
         Ok(out)
     }
 
     /// Some columns of one tensor, into some of another.
-    fn copy_columns(&self, to: &CudaTensor, to_first: usize, from: &CudaTensor, from_first: usize, columns: usize) -> Result<()> {
+    fn copy_columns(
+        &self,
+        to: &CudaTensor,
+        to_first: usize,
+        from: &CudaTensor,
+        from_first: usize,
+        columns: usize,
+    ) -> Result<()> {
         let count = from.rows * columns;
         launch!(
             self,
@@ -235,7 +319,17 @@ impl CudaBackend {
         let count = out.count();
         let (columns, limit) = (x.columns as u32, x.rows as u32);
         let grid = (blocks(count), 1);
-        launch!(self, "select_rows", (grid, THREADS, 0), out.at(), x.at(), rows.at(), count as u64, columns, limit)?;
+        launch!(
+            self,
+            "select_rows",
+            (grid, THREADS, 0),
+            out.at(),
+            x.at(),
+            rows.at(),
+            count as u64,
+            columns,
+            limit
+        )?;
         Ok(out)
     }
 }

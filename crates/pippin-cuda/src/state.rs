@@ -61,9 +61,18 @@ impl CudaState {
     }
 
     /// Checks that each sequence of a step has a slot of its own, and that slots hold what the operation keeps.
-    pub(crate) fn check(&self, operation: &'static str, columns: usize, step: &StepInputs<CudaBackend>) -> Result<()> {
+    pub(crate) fn check(
+        &self,
+        operation: &'static str,
+        columns: usize,
+        step: &StepInputs<CudaBackend>,
+    ) -> Result<()> {
         if self.spec.columns != columns {
-            return Err(TensorError::shape(operation, format!("a state of {columns} numbers"), self.spec.columns));
+            return Err(TensorError::shape(
+                operation,
+                format!("a state of {columns} numbers"),
+                self.spec.columns,
+            ));
         }
         let slots = step.slots.values()?;
         let mut sorted = slots.to_vec();

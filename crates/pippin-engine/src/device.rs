@@ -293,7 +293,15 @@ pub(crate) fn load(folder: &std::path::Path, options: &LoadOptions) -> Result<Lo
             let description = backend.description();
             Ok((pippin_models::load(folder, Arc::new(backend))?, description))
         }
-        device @ (Device::Cuda | Device::Mlx) => Err(EngineError::DeviceUnavailable(device)),
+        #[cfg(feature = "cuda")]
+        Device::Cuda => {
+            let backend = pippin_cuda::CudaBackend::new(0, options.numerics).map_err(|problem| {
+                EngineError::DeviceProblem { device: Device::Cuda, problem: problem.to_string() }
+            })?;
+            let description = backend.description();
+            Ok((pippin_models::load(folder, Arc::new(backend))?, description))
+        }
+        device => Err(EngineError::DeviceUnavailable(device)),
     }
 }
 
@@ -321,11 +329,9 @@ mod tests {
 
     #[test]
     fn devices_that_are_not_built_in_say_so() {
-        let options = LoadOptions { device: Device::Cuda, ..LoadOptions::default() };
-        let Err(error) = load(std::path::Path::new("."), &options) else {
-            panic!("there is no CUDA backend")
-        };
-        assert_eq!(error.to_string(), "this build of Pippin has no cuda backend");
+        let options = LoadOptions { device: Device::Mlx, ..LoadOptions::default() };
+        let Err(error) = load(std::path::Path::new("."), &options) else { panic!("there is no MLX backend") };
+        assert_eq!(error.to_string(), "this build of Pippin has no mlx backend");
     }
 
     #[test]

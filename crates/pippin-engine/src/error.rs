@@ -97,6 +97,14 @@ pub enum EngineError {
     /// A device that this build of Pippin cannot use.
     #[error("this build of Pippin has no {0} backend")]
     DeviceUnavailable(Device),
+    /// The device cannot be used on this machine.
+    #[error("the {device} backend cannot be used here: {problem}")]
+    DeviceProblem {
+        /// The device.
+        device: Device,
+        /// What is missing, or fails.
+        problem: String,
+    },
     /// The model has no chat template.
     #[error("{model} has no chat template")]
     NoChatTemplate {
@@ -320,7 +328,7 @@ impl EngineError {
                 "give a smaller model of the same family without recurrent layers, or none; --prompt-lookup needs no second model"
                     .to_owned()
             }
-            Self::DeviceUnavailable(_) => "use --device cpu, or auto".to_owned(),
+            Self::DeviceUnavailable(_) | Self::DeviceProblem { .. } => "use --device cpu, or auto".to_owned(),
             Self::NoChatTemplate { .. } => {
                 "use the raw mode, which takes the prompt as it stands (--raw; generate_text in the library)".to_owned()
             }

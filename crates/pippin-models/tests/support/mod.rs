@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pippin_cpu::CpuBackend;
+use pippin_cuda::CudaBackend;
 use pippin_models::{CachePlan, Config, LanguageModel, Output, SlotEdit, load_from, testing};
-use pippin_tensor::{Batch, Dtype, GIVEN_BACK, Input, KvFormat, LogitRows, Numerics, SequenceRows, Want};
+use pippin_tensor::{
+    Backend, Batch, Dtype, GIVEN_BACK, Input, KvFormat, LogitRows, Numerics, SequenceRows, Want,
+};
 use serde_json::Value;
 
 /// Small and odd against prompts of 24 tokens, so that sequences span pages and end within them.
@@ -91,10 +94,18 @@ impl Golden {
     }
 
     pub(crate) fn model(&self, numerics: Numerics, kv: KvFormat) -> Runner {
-        self.model_on(CpuBackend::new(numerics), &self.config, kv)
+        self.model_of(&self.config, numerics, kv)
     }
 
-    pub(crate) fn model_on(&self, backend: CpuBackend, config: &Config, kv: KvFormat) -> Runner {
+    /// With another configuration. On the CPU, or on the device that `PIPPIN_TEST_DEVICE` names.
+    pub(crate) fn model_of(&self, config: &Config, numerics: Numerics, kv: KvFormat) -> Runner {
+        match std::env::var("PIPPIN_TEST_DEVICE").as_deref() {
+            Ok("cuda") => self.model_on(CudaBackend::new(0, numerics).unwrap(), config, kv),
+            _ => self.model_on(CpuBackend::new(numerics), config, kv),
+        }
+    }
+
+    pub(crate) fn model_on<B: Backend>(&self, backend: B, config: &Config, kv: KvFormat) -> Runner {
         let checkpoint = testing::checkpoint(config, self.dtype, self.salt).unwrap();
         let model = load_from(config, &checkpoint, Arc::new(backend)).unwrap();
         Runner::new(model, kv)
@@ -342,7 +353,7 @@ pub(crate) fn matters(golden: &Golden) {
             }
         }
         let config = Config::new(value).unwrap();
-        let mut model = golden.model_on(CpuBackend::new(Numerics::Exact), &config, KvFormat::F32);
+        let mut model = golden.model_of(&config, Numerics::Exact, KvFormat::F32);
         let prompt = model.prompt(0, &golden.prompt, usize::MAX);
         let deviation = worst(prompt.iter().zip(&golden.logits));
         assert!(
