@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Config(ConfigArgs),
     /// Measure how fast a model reads and writes.
     Bench(BenchArgs),
+    /// Say what this machine has for running models, and what is missing.
+    Doctor,
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
 }

@@ -282,6 +282,19 @@ impl LoadOptions {
     }
 }
 
+/// What each device of this build is on this machine, in words, or why it cannot be used here.
+pub fn devices() -> Vec<(Device, std::result::Result<String, String>)> {
+    let unavailable = |device: Device| (device, Err(EngineError::DeviceUnavailable(device).to_string()));
+    #[cfg(feature = "cuda")]
+    let cuda = {
+        let cuda = pippin_cuda::CudaBackend::new(0, Numerics::Fast);
+        (Device::Cuda, cuda.map(|cuda| cuda.description()).map_err(|problem| problem.to_string()))
+    };
+    #[cfg(not(feature = "cuda"))]
+    let cuda = unavailable(Device::Cuda);
+    vec![(Device::Cpu, Ok(CpuBackend::new(Numerics::Fast).description())), cuda, unavailable(Device::Mlx)]
+}
+
 /// A loaded model and its device in words.
 pub(crate) type Loaded = (Box<dyn LanguageModel>, String);
 

@@ -36,6 +36,7 @@
 #[doc(inline)]
 pub use pippin_engine::{
     Device, LoadOptions, LoadProgress, LoadTask, ModelContainer, ModelMemory, ModelOpener, TextProcessor,
+    devices,
 };
 #[doc(inline)]
 pub use pippin_tensor::{KvFormat, Numerics};

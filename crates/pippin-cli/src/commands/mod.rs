@@ -5,6 +5,7 @@ mod batch;
 mod bench;
 mod completions;
 mod config;
+mod doctor;
 mod ps;
 mod pull;
 mod recommend;
@@ -58,6 +59,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             let _interrupt = Interrupt::install();
             bench::run(&BenchSettings::new(args, &surroundings)?, verbose)
         }
+        Command::Doctor => doctor::run(&surroundings.config()?),
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -67,7 +67,10 @@ pub(super) fn run(settings: ServeSettings, is_verbose: bool) -> Result<()> {
         false => String::new(),
     };
     let key = config.server.keys_file.as_deref().filter(|_| !is_open).map(|file| file.display().to_string());
-    let about = format!("{reach}\n{}{lines}", page.as_deref().map(|page| format!("web page at {page}\n")).unwrap_or_default());
+    let about = format!(
+        "{reach}\n{}{lines}",
+        page.as_deref().map(|page| format!("web page at {page}\n")).unwrap_or_default()
+    );
     output::lines(&screen(&base, &about, &cache, first, key.as_deref()));
     if is_open && !server.address().ip().is_loopback() {
         output::warning("everyone who reaches this address may use the models, for no key is needed");

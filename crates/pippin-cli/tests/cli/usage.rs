@@ -87,7 +87,7 @@ fn models_that_are_not_here_are_not_found() {
 
 #[test]
 fn devices_that_are_not_built_in_are_refused() {
-    pippin(&["run", "--device", "cuda", "x"]).fails(6, &["cuda"]).hints("cpu");
+    pippin(&["run", "--device", "mlx", "x"]).fails(6, &["mlx"]).hints("cpu");
 }
 
 #[test]
@@ -174,4 +174,21 @@ fn show_prints_hostile_names_harmlessly() {
     model.tokenizer_config["eos_token"] = "<end\u{1b}[2J>".into();
     let text = pippin(&["show", model.write()]).answer();
     assert!(!text.contains('\u{1b}') && text.contains("␛[2J"), "{text}");
+}
+
+#[test]
+fn the_doctor_says_what_there_is_and_what_is_missing() {
+    let shown = pippin(&["doctor"]);
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    let line = |name: &str| {
+        let line = shown.stdout.lines().find(|line| line.trim_start().starts_with(name));
+        line.unwrap_or_else(|| panic!("{name}: {shown:?}")).to_owned()
+    };
+    assert!(line("cpu").contains(" yes ") && line("cpu").contains("thread"), "{}", line("cpu"));
+    let cuda = line("cuda");
+    assert!(cuda.contains(" yes ") || cuda.contains("NVIDIA"), "{cuda}");
+    // A model is refused for the same reason.
+    if let Some((_, problem)) = cuda.split_once(" no ") {
+        pippin(&["run", "--device", "cuda", "x"]).fails(6, &[problem.trim()]).hints("cpu");
+    }
 }
