@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use pippin_tensor::{
-    Activation, AttentionSpec, Backend, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, Linear, MatrixData,
-    Norm, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec, StateSpec,
-    StepInputs, TensorData, TensorError,
+    Activation, AttentionSpec, Backend, Batch, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, Linear,
+    MatrixData, Norm, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec,
+    StateSpec, StepInputs, StepShape, TensorData, TensorError,
 };
 
 use crate::kv::shape_of;
@@ -100,6 +100,21 @@ impl Backend for CudaBackend {
 
     fn matrix_shape(&self, matrix: &CudaMatrix) -> [usize; 2] {
         [matrix.rows, matrix.columns]
+    }
+
+    fn upload(&self, batch: &Batch) -> Result<StepInputs<Self>> {
+        let mut shape = batch.shape();
+        shape.pages.iter_mut().for_each(|width| *width = padded(*width));
+        self.memory().recorder.begin_inputs(self.memory(), shape);
+        StepInputs::padded(self, batch, padded)
+    }
+
+    fn record<T, E: From<TensorError>>(
+        &self,
+        _shape: &StepShape,
+        f: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.memory().recorder.run(self.memory(), f)
     }
 
     fn embedding(&self, table: &CudaMatrix, rows: &CudaIndices) -> Result<CudaTensor> {
@@ -304,4 +319,9 @@ impl Backend for CudaBackend {
             None => self.run_matmul(x, &linear.weight, linear.bias.as_ref()),
         }
     }
+}
+
+/// Widths of page tables are rounded up, so that a sequence that grows has steps of the same shape for a while.
+fn padded(width: usize) -> usize {
+    width.next_power_of_two().max(8)
 }

@@ -152,7 +152,7 @@ impl CudaBackend {
         let binary = crate::compile::load(&format!("sm_{major}{minor}")).map_err(CudaProblem::Kernels)?;
         let module = context.load_module(Ptx::from_binary(binary))?;
         let stream = context.new_stream()?;
-        let memory = Memory::new(Arc::clone(&stream), &name);
+        let memory = Memory::new(Arc::clone(&stream), context.new_stream()?, &name);
         let total = context.total_mem()?;
         let functions = RefCell::default();
         let inner = Inner { numerics, name, capability, total, module, functions, stream, memory };

@@ -16,7 +16,8 @@ macro_rules! launch {
         use cudarc::driver::PushKernelArg;
         let backend: &$crate::CudaBackend = $backend;
         let grid: (u32, u32) = $grid;
-        if grid.0 == 0 || grid.1 == 0 {
+        // A step that is repeated has its launches in a graph.
+        if grid.0 == 0 || grid.1 == 0 || backend.memory().recorder.repeats() {
             Ok(())
         } else {
             let function = backend.function($name)?;

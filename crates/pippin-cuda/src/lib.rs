@@ -18,6 +18,7 @@ mod matrix;
 mod memory;
 mod mixers;
 mod products;
+mod recorder;
 mod rows;
 mod state;
 

@@ -7,22 +7,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cudarc::driver::{CudaStream, DriverError, result, sys};
 use pippin_tensor::{Result, TensorError};
 
+use crate::recorder::{Place, Recorder};
+
 /// The least that a block has, in bytes.
 const LEAST: usize = 512;
 
 /// The memory of a device. What tensors give back is used again: all work is on one stream, so whoever gets a block comes after those
-/// who had it.
+/// who had it. While steps are recorded or repeated ([`crate::recorder`]), their tape says where blocks are.
 #[derive(Debug)]
 pub(crate) struct Memory {
     stream: Arc<CudaStream>,
+    /// For copies while the other stream is captured.
+    side: Arc<CudaStream>,
     device: String,
     /// By size.
     free: Mutex<BTreeMap<usize, Vec<sys::CUdeviceptr>>>,
+    pub(crate) recorder: Recorder,
 }
 
 impl Memory {
-    pub(crate) fn new(stream: Arc<CudaStream>, device: &str) -> Arc<Self> {
-        Arc::new(Self { stream, device: device.to_owned(), free: Mutex::default() })
+    pub(crate) fn new(stream: Arc<CudaStream>, side: Arc<CudaStream>, device: &str) -> Arc<Self> {
+        let (free, recorder) = (Mutex::default(), Recorder::default());
+        Arc::new(Self { stream, side, device: device.to_owned(), free, recorder })
     }
 
     pub(crate) fn failed(&self, error: DriverError) -> TensorError {
@@ -32,19 +38,39 @@ impl Memory {
     /// A block that goes back to be used again.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize, what: &'static str) -> Result<Block> {
         let size = size_class(bytes);
+        let (at, owner) = match self.recorder.place(size)? {
+            Place::Free => (self.find(size, what)?, Owner::Pool),
+            Place::Known(at) => (at, Owner::Tape),
+            Place::New => {
+                let at = self.find(size, what)?;
+                self.recorder.placed(at, size);
+                (at, Owner::Tape)
+            }
+        };
+        Ok(Block { at, size, owner, memory: Arc::clone(self) })
+    }
+
+    /// A place that nobody uses.
+    fn find(&self, size: usize, what: &'static str) -> Result<sys::CUdeviceptr> {
         let known =
             self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
-        let at = match known {
-            Some(at) => at,
-            None => self.allocate(size, what)?,
-        };
-        Ok(Block { at, size, is_kept: false, memory: Arc::clone(self) })
+        match known {
+            Some(at) => Ok(at),
+            None => self.allocate(size, what),
+        }
+    }
+
+    /// Takes places back.
+    pub(crate) fn give(&self, places: impl IntoIterator<Item = (sys::CUdeviceptr, usize)>) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        places.into_iter().for_each(|(at, size)| free.entry(size).or_default().push(at));
     }
 
     /// A block of its own.
     pub(crate) fn keep(self: &Arc<Self>, bytes: usize, what: &'static str) -> Result<Block> {
+        self.recorder.interrupt(self)?;
         let size = bytes.max(LEAST);
-        Ok(Block { at: self.allocate(size, what)?, size, is_kept: true, memory: Arc::clone(self) })
+        Ok(Block { at: self.allocate(size, what)?, size, owner: Owner::Nobody, memory: Arc::clone(self) })
     }
 
     fn allocate(&self, bytes: usize, what: &'static str) -> Result<sys::CUdeviceptr> {
@@ -53,6 +79,7 @@ impl Memory {
         let allocate = || unsafe { result::malloc_sync(bytes) };
         match allocate() {
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                self.recorder.interrupt(self)?;
                 self.clear();
                 allocate().map_err(|error| match error {
                     DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY) => {
@@ -75,11 +102,17 @@ impl Memory {
             let _ = unsafe { result::free_sync(at) };
         }
     }
+
+    pub(crate) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         if self.stream.context().bind_to_thread().is_ok() {
+            let _ = self.stream.synchronize();
+            self.give(self.recorder.forget());
             self.clear();
         }
     }
@@ -96,8 +129,19 @@ fn size_class(bytes: usize) -> usize {
 pub(crate) struct Block {
     at: sys::CUdeviceptr,
     size: usize,
-    is_kept: bool,
+    owner: Owner,
     memory: Arc<Memory>,
+}
+
+/// Whom a block goes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// Those who want one.
+    Pool,
+    /// The step that it is part of.
+    Tape,
+    /// The device.
+    Nobody,
 }
 
 impl Block {
@@ -122,16 +166,22 @@ impl Block {
         if bytes.is_empty() {
             return Ok(());
         }
-        let stream = &self.memory.stream;
+        // What the host gives is no part of a recording: it is another every time.
+        let stream = if self.memory.recorder.records() { &self.memory.side } else { &self.memory.stream };
         stream.context().bind_to_thread().map_err(|error| self.memory.failed(error))?;
         // SAFETY: the range is inside the block. Memory that is not pinned has been read when the call returns.
         unsafe { result::memcpy_htod_async(self.at + offset as u64, bytes, stream.cu_stream()) }
-            .map_err(|error| self.memory.failed(error))
+            .map_err(|error| self.memory.failed(error))?;
+        match self.memory.recorder.records() {
+            true => stream.synchronize().map_err(|error| self.memory.failed(error)),
+            false => Ok(()),
+        }
     }
 
     /// Copies bytes to the host, when all that was asked for before is done.
     pub(crate) fn read(&self, offset: usize, to: &mut [u8]) -> Result<()> {
         self.check(offset, to.len())?;
+        self.memory.recorder.interrupt(&self.memory)?;
         let stream = &self.memory.stream;
         stream.context().bind_to_thread().map_err(|error| self.memory.failed(error))?;
         if !to.is_empty() {
@@ -145,7 +195,7 @@ impl Block {
     /// Makes bytes zero.
     pub(crate) fn clear(&self, offset: usize, bytes: usize) -> Result<()> {
         self.check(offset, bytes)?;
-        if bytes == 0 {
+        if bytes == 0 || self.memory.recorder.repeats() {
             return Ok(());
         }
         let stream = &self.memory.stream;
@@ -159,7 +209,7 @@ impl Block {
     pub(crate) fn copy_within(&self, from: usize, to: usize, bytes: usize) -> Result<()> {
         self.check(from, bytes)?;
         self.check(to, bytes)?;
-        if bytes == 0 || from == to {
+        if bytes == 0 || from == to || self.memory.recorder.repeats() {
             return Ok(());
         }
         let stream = &self.memory.stream;
@@ -174,15 +224,16 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if self.is_kept {
-            if self.memory.stream.context().bind_to_thread().is_ok() {
-                let _ = self.memory.stream.synchronize();
-                // SAFETY: allocated by this context, and in nobody else's hands.
-                let _ = unsafe { result::free_sync(self.at) };
+        match self.owner {
+            Owner::Pool => self.memory.give([(self.at, self.size)]),
+            Owner::Tape => self.memory.recorder.give(self.at, self.size),
+            Owner::Nobody => {
+                if self.memory.stream.context().bind_to_thread().is_ok() {
+                    let _ = self.memory.stream.synchronize();
+                    // SAFETY: allocated by this context, and in nobody else's hands.
+                    let _ = unsafe { result::free_sync(self.at) };
+                }
             }
-        } else {
-            let mut free = self.memory.free.lock().unwrap_or_else(PoisonError::into_inner);
-            free.entry(self.size).or_default().push(self.at);
         }
     }
 }

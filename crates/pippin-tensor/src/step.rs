@@ -445,8 +445,18 @@ impl<B: Backend> StepInputs<B> {
     ///
     /// Whatever [`Backend::indices`] returns.
     pub fn new(backend: &B, batch: &Batch) -> Result<Self> {
+        Self::padded(backend, batch, |width| width)
+    }
+
+    /// The same with page tables as wide as `pad` makes of their width, which is no less: zeros follow. So that steps have the
+    /// same shape while a sequence grows.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`Backend::indices`] returns.
+    pub fn padded(backend: &B, batch: &Batch, pad: impl Fn(usize) -> usize) -> Result<Self> {
         let groups = batch.groups.iter().map(|group| {
-            let pages_per_sequence = group.width();
+            let pages_per_sequence = pad(group.width()).max(group.width());
             let mut tables = Vec::with_capacity(group.tables.len() * pages_per_sequence);
             for table in &group.tables {
                 tables.extend(table.iter().map(|page| if *page == GIVEN_BACK { 0 } else { *page }));
