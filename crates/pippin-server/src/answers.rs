@@ -408,11 +408,13 @@ pub(crate) trait Frames: Send + 'static {
 pub(crate) fn events(answers: Answers, frames: impl Frames) -> Response {
     let keep_alive = KeepAlive::new().interval(answers.shared.options.limits.keep_alive);
     let events = stream(answers, frames).map(|frame| {
-        let event = Event::default().data(frame.data);
-        Ok::<_, Infallible>(match frame.event {
+        let event = Event::default();
+        // Before the data: clients that read line by line know by it what the data is.
+        let event = match frame.event {
             Some(kind) => event.event(kind),
             None => event,
-        })
+        };
+        Ok::<_, Infallible>(event.data(frame.data))
     });
     Sse::new(events).keep_alive(keep_alive).into_response()
 }

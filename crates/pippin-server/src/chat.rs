@@ -40,6 +40,7 @@ pub(crate) async fn complete(
     parameters.top_logprobs = fields.count("top_logprobs", 0, most)?.unwrap_or(0);
     let streaming = Streaming::read(&mut fields)?;
     let has_logprobs = parameters.logprobs;
+    check_tools(fields.get("tools"))?;
     let request = ChatRequest {
         count: fields.count("n", 1, limits.choices)?.unwrap_or(1),
         model: fields.text("model")?,
@@ -74,6 +75,22 @@ pub(crate) async fn complete(
     });
     let head = Head::new(id, "chat.completion", name);
     Ok(json_response(&head.with(choices.collect(), Some(answers.usage().to_json()))))
+}
+
+/// Refuses tools that are not in the form of this API.
+fn check_tools(tools: Option<&Value>) -> ApiResult<()> {
+    let tools = tools.and_then(Value::as_array).into_iter().flatten();
+    for (index, tool) in tools.enumerate().filter(|(_, tool)| tool.is_object()) {
+        for (field, is_there, expected) in [
+            ("type", tool["type"].is_string(), "function"),
+            ("function", tool["type"] != "function" || tool["function"].is_object(), "an object"),
+        ] {
+            if !is_there {
+                return Err(ApiError::field(&format!("tools.{index}.{field}"), expected));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The message of the assistant that an answer is.
@@ -111,6 +128,12 @@ pub(crate) fn arguments(call: &ToolCall) -> String {
 /// The conversation of a request, and what else its template may show.
 pub(crate) fn conversation(fields: &mut Fields, limits: &Limits) -> ApiResult<ChatInput> {
     let messages = fields.messages(limits)?;
+    for (index, message) in messages.iter().enumerate() {
+        let needs_content = matches!(message["role"].as_str(), Some("user" | "system" | "developer"));
+        if needs_content && message["content"].is_null() {
+            return Err(ApiError::field(&format!("messages.{index}.content"), "a string or a list of parts"));
+        }
+    }
     let messages = Message::from_values(messages)
         .map_err(|error| ApiError::invalid(error.to_string()).at("messages"))?;
     let variables = fields.object("chat_template_kwargs")?.unwrap_or_default();

@@ -109,7 +109,13 @@ impl ApiError {
     }
 
     pub(crate) fn no_model(name: &str) -> Self {
-        let message = format!("the model {name:?} does not exist, or is not on this machine");
+        let message = format!("the model {name:?} does not exist, or is not on the server's machine");
+        Self::new(StatusCode::NOT_FOUND, Some("model_not_found"), message).at("model")
+    }
+
+    /// A model of the hub that is known by another name than its own, and is not there.
+    pub(crate) fn not_downloaded(name: &str, id: &str) -> Self {
+        let message = format!("the model {name:?} ({id}) is not on the server's machine");
         Self::new(StatusCode::NOT_FOUND, Some("model_not_found"), message).at("model")
     }
 
@@ -161,7 +167,7 @@ impl From<EngineError> for ApiError {
             }
             // The names of files are for the log.
             EngineError::Hub(_) => {
-                let message = "the model does not exist, or is not on this machine";
+                let message = "the model does not exist, or is not on the server's machine";
                 Self::new(StatusCode::NOT_FOUND, Some("model_not_found"), message).at("model")
             }
             EngineError::OverBudget { .. } | EngineError::TooManyModels { .. } => {

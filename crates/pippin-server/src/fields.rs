@@ -180,6 +180,10 @@ impl Fields {
         }
         self.refuse_unless("function_call", |value| matches!(value.as_str(), Some("none" | "auto")))?;
         self.refuse_unless("modalities", |value| *value == serde_json::json!(["text"]))?;
+        // Hints: what is usual, and a guess of what the answer will repeat, which changes nothing in it.
+        self.refuse_unless("verbosity", |value| *value == "medium")?;
+        self.refuse_unless("prediction", |value| value["type"] == "content")?;
+        self.refuse_unless("typical_p", |value| value.as_f64() == Some(1.0))?;
         self.refuse_unless("best_of", |value| *value == 1)
     }
 }
@@ -225,14 +229,13 @@ fn asks_for_nothing(value: &Value) -> bool {
 const UNSUPPORTED: &[&str] = &[
     // OpenAI
     "functions",
-    "verbosity",
     "audio",
-    "prediction",
     "web_search_options",
     "store",
     "suffix",
     // vLLM, SGLang
     "allowed_token_ids",
+    "return_token_ids",
     "bad_words",
     "prompt_logprobs",
     "use_beam_search",

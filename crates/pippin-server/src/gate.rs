@@ -22,6 +22,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The most characters of a request id that a client gives.
 const MAX_ID: usize = 128;
+/// The most characters of a name that are repeated to whoever asked by it.
+const MAX_SHOWN_HOST: usize = 128;
 
 pub(crate) async fn pass(
     State(shared): State<Arc<Shared>>,
@@ -33,7 +35,8 @@ pub(crate) async fn pass(
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let admitted = admit(&shared.options, &request);
-    let key = admitted.as_ref().ok().and_then(|caller| caller.key);
+    // From 1, as errors about a file of keys count them.
+    let key = admitted.as_ref().ok().and_then(|caller| caller.key).map(|key| key + 1);
     let is_preflight = method == Method::OPTIONS && origin.is_some();
     let mut response = match admitted {
         Err(refusal) => refusal.into_response(),
@@ -151,7 +154,14 @@ fn check_host<'a>(options: &ServerOptions, request: &'a Request<Body>) -> ApiRes
     if is_free || host.is_some_and(|host| is_allowed_host(options, host)) {
         Ok(host)
     } else {
-        Err(forbidden("this server may not be asked by this name (--allowed-hosts)"))
+        Err(match host {
+            // `Debug` shows what a terminal would obey.
+            Some(host) => {
+                let name: String = host.chars().take(MAX_SHOWN_HOST).collect();
+                forbidden(format!("this server may not be asked by the name {name:?} (--allowed-hosts)"))
+            }
+            None => forbidden("this server may not be asked without a name (--allowed-hosts)"),
+        })
     }
 }
 
@@ -187,7 +197,7 @@ fn is_listed_origin(options: &ServerOptions, origin: &HeaderValue) -> bool {
     options.allowed_origins.iter().any(listed)
 }
 
-fn forbidden(message: &str) -> ApiError {
+fn forbidden(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, Some("forbidden"), message)
 }
 

@@ -263,7 +263,11 @@ impl Shared {
         let (shared, name) = (Arc::clone(self), name.to_owned());
         let work = move || {
             let model = shared.configuration(&name)?.name();
-            shared.cache.set_keep_alive(&model, keep_alive).map_err(|error| shared.fault(error))
+            // One that was named at the start stays, unless whoever manages the server says for how long.
+            let is_bounded = keep_alive != KeepAlive::Forever;
+            let unpin = || if is_bounded { shared.cache.unpin(&model).map(drop) } else { Ok(()) };
+            let set = || shared.cache.set_keep_alive(&model, keep_alive);
+            unpin().and_then(|()| set()).map_err(|error| shared.fault(error))
         };
         blocking(work).await?
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pippin::chat::{ChatInput, GrammarError};
 use pippin::generate::Constraint;
 use pippin::text::{Calls, OutputParser};
-use pippin::{EngineError, GenerateParameters, Message, ModelContainer};
+use pippin::{EngineError, GenerateParameters, Message, ModelContainer, Role};
 
 use crate::answers::{Answers, Reading};
 use crate::error::{ApiError, ApiResult};
@@ -67,12 +67,14 @@ impl ChatRequest {
         let ready = shared.ready(caller, self.model.take(), 1).await?;
         let work = move || {
             let prompt = self.render(&ready.model)?;
-            ready.model.prompt_tokens(&prompt)
+            // More than the context holds can be counted all the same. The template has written the special tokens.
+            Ok(ready.model.tokenizer().encode(&prompt, false)?)
         };
-        blocking(work).await?.map_err(|error| shared.fault(error))
+        blocking(work).await?.map_err(|error: EngineError| shared.fault(error))
     }
 
     fn prepare(mut self, model: &ModelContainer) -> Result<Prepared, Problem> {
+        check_roles(&self.input.messages, model).map_err(Problem::Api)?;
         let prompt = self.render(model)?;
         let tokens = model.prompt_tokens(&prompt)?;
         let (parser, constraint) = plan(&self.tools, self.structure.as_ref(), model, &prompt)?;
@@ -120,6 +122,25 @@ pub(crate) fn render(model: &ModelContainer, input: &mut ChatInput) -> pippin::R
         messages.iter_mut().for_each(rename_developer);
     }
     model.apply_chat_template(input)
+}
+
+/// Refuses roles that neither the API nor the model's template knows: what they say would be shown as nobody's, or not at all.
+fn check_roles(messages: &[Message], model: &ModelContainer) -> ApiResult<()> {
+    let template = model.processor().chat_template.as_ref();
+    for (index, message) in messages.iter().enumerate() {
+        let Role::Other(role) = message.role() else { continue };
+        // As templates ask for it.
+        let asked = [format!("'{role}'"), format!("\"{role}\"")];
+        let is_shown = || {
+            let source = template.map_or("", |template| template.source(false));
+            !role.is_empty() && asked.iter().any(|asked| source.contains(asked))
+        };
+        if role != "developer" && role != "function" && !is_shown() {
+            let expected = "system, developer, user, assistant, tool, or one that the model's template knows";
+            return Err(ApiError::field(&format!("messages.{index}.role"), expected));
+        }
+    }
+    Ok(())
 }
 
 /// Instructions by their older name, which all templates know.

@@ -143,16 +143,15 @@ impl Shared {
         if self.phase() != Phase::Serving {
             return Err(ApiError::shutting_down());
         }
-        let take = |permits: &Arc<Semaphore>| {
-            let count = u32::try_from(answers).unwrap_or(u32::MAX);
-            Arc::clone(permits).try_acquire_many_owned(count).map_err(|_| {
-                let message = "too many requests are under way; try again later";
-                ApiError::new(StatusCode::TOO_MANY_REQUESTS, Some("rate_limit_exceeded"), message)
-                    .again_after(1)
-            })
-        };
-        let own = caller.key.and_then(|key| self.key_permits.get(key)).map(take).transpose()?;
-        Ok(Permit { _all: take(&self.permits)?, _own: own })
+        let limits = &self.options.limits;
+        let own = caller.key.and_then(|key| self.key_permits.get(key));
+        let of_key =
+            |permits| take(permits, answers, limits.requests_per_key, "this key", "max_requests_per_key");
+        let own = own.map(of_key).transpose()?;
+        Ok(Permit {
+            _all: take(&self.permits, answers, limits.requests, "the server", "max_requests")?,
+            _own: own,
+        })
     }
 
     /// The right to so many answers, and the model that gives them.
@@ -188,6 +187,11 @@ impl Shared {
             let (shared, name) = (Arc::clone(self), name.clone());
             blocking(move || shared.configuration(&name)).await??
         };
+        // What it is called where it comes from, if that is not how it is asked for.
+        let id = match &configuration.location {
+            ModelLocation::Hub { id, .. } if !name.contains('/') => Some(id.clone()),
+            _ => None,
+        };
         let task = ModelOpener::from_configuration(configuration).spawn_in(&self.cache);
         let lease = match task {
             Ok(task) => tokio::select! {
@@ -196,7 +200,11 @@ impl Shared {
             },
             Err(error) => Err(error),
         };
-        let lease = lease.map_err(|error| self.fault(error))?;
+        let lease = lease.map_err(|error| match (error.root(), id) {
+            (EngineError::Hub(_), Some(id)) => ApiError::not_downloaded(&name, &id),
+            (EngineError::Hub(_), None) => ApiError::no_model(&name),
+            _ => self.fault(error),
+        })?;
         Ok((Lease(Some(lease)), name))
     }
 
@@ -210,8 +218,9 @@ impl Shared {
             return Err(ApiError::no_model(name));
         }
         match self.cache.configuration(name) {
-            // A folder that happens to have the name is the owner's own affair.
-            Ok(configuration) if !matches!(configuration.location, ModelLocation::Directory(_)) => {
+            // A folder that happens to have the name is the owner's own affair, and the model that comes with Pippin is none of
+            // the hub: it is served where it is named.
+            Ok(configuration) if matches!(configuration.location, ModelLocation::Hub { .. }) => {
                 Ok(configuration)
             }
             _ => Err(ApiError::no_model(name)),
@@ -221,11 +230,33 @@ impl Shared {
     /// What a client is told of an error; what it need not know goes to the log.
     pub(crate) fn fault(&self, error: EngineError) -> ApiError {
         let text = error.to_string();
-        let answer = ApiError::from(error);
+        let answer = ApiError::from(self.named(error));
         if answer.status.is_server_error() {
             error!(code = answer.code, "{text}");
         }
         answer
+    }
+
+    /// An error about room with models by the names that clients know, which are no folders.
+    fn named(&self, error: EngineError) -> EngineError {
+        let shown = |model: &str| {
+            let name = self.name_of(model);
+            let last = || Path::new(&name).file_name().map(|last| last.to_string_lossy().into_owned());
+            if Path::new(&name).is_absolute() { last().unwrap_or_default() } else { name }
+        };
+        match error.root() {
+            EngineError::OverBudget { model, needed, budget, held } => {
+                let mut held = held.clone();
+                held.iter_mut().for_each(|held| held.model = shown(&held.model));
+                EngineError::OverBudget { model: shown(model), needed: needed.clone(), budget: *budget, held }
+            }
+            EngineError::TooManyModels { model, limit, held } => {
+                let mut held = held.clone();
+                held.iter_mut().for_each(|held| held.model = shown(&held.model));
+                EngineError::TooManyModels { model: shown(model), limit: *limit, held }
+            }
+            _ => error,
+        }
     }
 
     /// The models that requests may name: those that are served, and those that are on this machine, by their ids.
@@ -287,6 +318,29 @@ impl Shared {
         };
         self.names().iter().any(|known| known.eq_ignore_ascii_case(&id))
     }
+}
+
+/// The right to so many answers, of `most` that `whose` limit lets be under way at a time.
+fn take(
+    permits: &Arc<Semaphore>,
+    answers: usize,
+    most: usize,
+    whose: &str,
+    setting: &str,
+) -> ApiResult<OwnedSemaphorePermit> {
+    if answers > most.max(1) {
+        // However long it waits.
+        let message = format!(
+            "n: {answers} answers are more than {whose} may have under way at a time: {most} ({setting})"
+        );
+        return Err(ApiError::invalid(message).at("n"));
+    }
+    let count = u32::try_from(answers).unwrap_or(u32::MAX);
+    Arc::clone(permits).try_acquire_many_owned(count).map_err(|_| {
+        let message =
+            format!("{whose} has as many requests under way as it may have ({setting}); try again later");
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, Some("rate_limit_exceeded"), message).again_after(1)
+    })
 }
 
 /// Whether a name can be that of a model of the hub, and is no path.

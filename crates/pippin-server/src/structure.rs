@@ -26,21 +26,25 @@ impl Structure {
     /// Reads all fields that ask for a structure, of which there may be one.
     pub(crate) fn read(fields: &mut Fields) -> ApiResult<Option<Self>> {
         let mut found: Option<Self> = None;
-        let mut add = |field, constraint: Option<Constraint>| -> ApiResult<()> {
+        // As the request has it: with what is within the field.
+        let mut found_at = String::new();
+        let mut add = |field, at: &str, constraint: Option<Constraint>| -> ApiResult<()> {
             let Some(constraint) = constraint else { return Ok(()) };
-            if let Some(other) = &found {
-                let message = format!("{field} and {} cannot both be given", other.field);
-                return Err(ApiError::invalid(message).at(field));
+            if found.is_some() {
+                return Err(ApiError::invalid(format!("{found_at} and {at} cannot both be given")).at(field));
             }
             found = Some(Self { constraint, field });
+            at.clone_into(&mut found_at);
             Ok(())
         };
-        add("response_format", fields.take("response_format").map(response_format).transpose()?.flatten())?;
+        let format = fields.take("response_format").map(response_format).transpose()?.flatten();
+        add("response_format", "response_format", format)?;
         // vLLM
         if let Some(mut all) = fields.object("structured_outputs")? {
             all.retain(|_, value| !value.is_null());
             for (kind, value) in all {
-                add("structured_outputs", of_kind("structured_outputs", &kind, value)?)?;
+                let constraint = of_kind("structured_outputs", &kind, value)?;
+                add("structured_outputs", &format!("structured_outputs.{kind}"), constraint)?;
             }
         }
         for (field, kind) in [
@@ -52,7 +56,7 @@ impl Structure {
             ("json_schema", "json"),
         ] {
             if let Some(value) = fields.take(field) {
-                add(field, of_kind(field, kind, value)?)?;
+                add(field, field, of_kind(field, kind, value)?)?;
             }
         }
         Ok(found)

@@ -30,6 +30,9 @@ pub(crate) async fn tokenize(
     let name = fields.text("model")?;
     let input = match &text {
         Some(_) => None,
+        None if fields.get("messages").is_none() => {
+            return Err(ApiError::field("prompt", "a text, unless messages are given instead"));
+        }
         None => {
             fields.refuse_unsupported()?;
             Some(conversation(&mut fields, limits)?)

@@ -32,11 +32,13 @@ impl ToolUse {
     /// `tools`, `tool_choice` and `parallel_tool_calls`.
     pub(crate) fn read(fields: &mut Fields, limits: &Limits) -> ApiResult<Self> {
         let tools = fields.list("tools")?.unwrap_or_default();
-        let tools = tools
-            .into_iter()
-            .enumerate()
-            .map(|(index, tool)| function(tool, index))
-            .collect::<ApiResult<_>>()?;
+        let tools =
+            tools.into_iter().enumerate().map(|(index, tool)| function(tool, &format!("tools.{index}")));
+        Self::of(tools.collect::<ApiResult<_>>()?, fields, limits)
+    }
+
+    /// These tools, with `tool_choice` and `parallel_tool_calls`.
+    pub(crate) fn of(tools: Vec<Value>, fields: &mut Fields, limits: &Limits) -> ApiResult<Self> {
         let is_parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
         let expected = "none, auto, required, or {\"type\": \"function\", \"function\": {\"name\": …}}";
         let wrong = || ApiError::field("tool_choice", expected);
@@ -175,17 +177,15 @@ fn parameters(tool: &Value) -> &Value {
     }
 }
 
-/// A tool in the form of the chat API, from that or from the flat one of the responses API.
-pub(crate) fn function(tool: Value, index: usize) -> ApiResult<Value> {
-    let wrong =
-        |place: &str, expected: &str| Err(ApiError::field(&format!("tools.{index}{place}"), expected));
+/// A tool in the form of the chat API, from that or from the flat one of the responses API, which stands there.
+pub(crate) fn function(tool: Value, at: &str) -> ApiResult<Value> {
+    let wrong = |place: &str, expected: &str| Err(ApiError::field(&format!("{at}{place}"), expected));
     let Value::Object(mut fields) = tool else { return wrong("", "an object") };
     match fields.get("type").and_then(Value::as_str) {
         Some("function") | None => {}
         Some(kind) => {
             let message = format!("tools of type {kind:?} are not supported by this version of Pippin");
-            let place = format!("tools.{index}.type");
-            return Err(ApiError::invalid(message).at(place));
+            return Err(ApiError::invalid(message).at(format!("{at}.type")));
         }
     }
     if !fields.contains_key("function") {

@@ -128,7 +128,7 @@ fn tools(fields: &mut Fields, limits: &Limits) -> ApiResult<ToolUse> {
                 function[key] = value.clone();
             }
         }
-        tools.push(crate::tools::function(function, index)?);
+        tools.push(crate::tools::function(function, &format!("tools.{index}"))?);
     }
     let (calls, only, is_parallel) = match fields.take("tool_choice") {
         None => (Calls::Optional, None, true),

@@ -123,7 +123,8 @@ impl Frames for Lines {
         }
         let mut line = self.head.line(output, piece.token.as_slice());
         // Each call has its number in the whole of the answer.
-        if let Some(calls) = line["message"]["tool_calls"].as_array_mut() {
+        let calls = line.pointer_mut("/message/tool_calls").and_then(Value::as_array_mut);
+        if let Some(calls) = calls {
             for (call, index) in calls.iter_mut().zip(begin..) {
                 call["function"]["index"] = index.into();
             }

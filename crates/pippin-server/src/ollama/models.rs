@@ -182,13 +182,19 @@ fn describe(name: &str, found: &Found, info: &ModelInfo, processor: &TextProcess
 /// What clients look at before they offer tools or thoughts.
 fn capabilities(processor: &TextProcessor) -> Vec<&'static str> {
     let format = &processor.output_format;
-    let shows_tools =
-        processor.chat_template.as_deref().is_some_and(|template| template.source(true).contains("tools"));
+    let shows = |with_tools, part: &str| {
+        processor.chat_template.as_deref().is_some_and(|template| template.source(with_tools).contains(part))
+    };
     let mut all = vec!["completion"];
-    if shows_tools && format.dialect().is_some() {
+    if shows(true, "tools") && format.dialect().is_some() {
         all.push("tools");
     }
-    if format.has_thoughts() {
+    // Marks that the tokenizer has and the template knows nothing of are no thoughts; those of other models stand in headers.
+    let thinks = match format.reasoning_marks() {
+        Some((_, close)) => shows(false, close),
+        None => format.has_thoughts(),
+    };
+    if thinks {
         all.push("thinking");
     }
     all

@@ -4,6 +4,7 @@ use pippin::chat::{OutputEvent, ParsedOutput, ToolCall};
 use serde_json::{Map, Value, json};
 
 use super::store::Keep;
+use super::tools::Groups;
 use crate::answers::{End, Frame, Frames, Piece, Usage, Whole};
 use crate::chat::arguments;
 use crate::error::ApiError;
@@ -39,30 +40,58 @@ pub(super) struct Head {
     created: u64,
     echo: Map<String, Value>,
     is_kept: bool,
+    /// The groups that functions are called from.
+    groups: Groups,
 }
 
 impl Head {
-    pub(super) fn new(shared: &Shared, model: String, echo: Map<String, Value>, is_kept: bool) -> Self {
-        Self { id: shared.new_id(), model, created: now(), echo, is_kept }
+    pub(super) fn new(
+        shared: &Shared,
+        model: String,
+        echo: Map<String, Value>,
+        is_kept: bool,
+        groups: Groups,
+    ) -> Self {
+        Self { id: shared.new_id(), model, created: now(), echo, is_kept, groups }
     }
 
     pub(super) fn whole(&self, whole: Whole, usage: Usage) -> Value {
         let ParsedOutput { reasoning, content, tool_calls } = whole.output;
+        // Where an answer is cut, what was written last is not whole.
+        let is_cut = !whole.end.as_ref().is_some_and(End::is_whole) && tool_calls.is_empty();
+        let status = |is_last: bool| if is_cut && is_last { "incomplete" } else { "completed" };
         let mut output = Vec::new();
         let mut add = |head: &Self, item: &dyn Fn(&str) -> Value| {
             let id = head.item_id(output.len());
             output.push(item(&id));
         };
         if !reasoning.is_empty() {
-            add(self, &|id| Kind::Reasoning.item(id, &reasoning, "completed"));
+            add(self, &|id| Kind::Reasoning.item(id, &reasoning, status(content.is_empty())));
         }
         if !content.is_empty() || tool_calls.is_empty() {
-            add(self, &|id| Kind::Message.item(id, &content, "completed"));
+            add(self, &|id| Kind::Message.item(id, &content, status(true)));
         }
         for made in &tool_calls {
-            add(self, &|id| call(id, made, "completed"));
+            add(self, &|id| self.call(id, made, "completed"));
         }
         self.end(output, whole.end.as_ref(), usage)
+    }
+
+    fn call(&self, id: &str, call: &ToolCall, status: &str) -> Value {
+        let is_begun = status == "in_progress";
+        let mut item = json!({
+            "id": format!("fc_{id}"),
+            "type": "function_call",
+            "call_id": call.id,
+            "name": call.function.name,
+            "arguments": if is_begun { String::new() } else { arguments(call) },
+            "status": status,
+        });
+        if let Some([group, name]) = self.groups.find(&call.function.name) {
+            item["namespace"] = group.as_str().into();
+            item["name"] = name.as_str().into();
+        }
+        item
     }
 
     fn item_id(&self, index: usize) -> String {
@@ -142,18 +171,6 @@ impl Kind {
     }
 }
 
-fn call(id: &str, call: &ToolCall, status: &str) -> Value {
-    let is_begun = status == "in_progress";
-    json!({
-        "id": format!("fc_{id}"),
-        "type": "function_call",
-        "call_id": call.id,
-        "name": call.function.name,
-        "arguments": if is_begun { String::new() } else { arguments(call) },
-        "status": status,
-    })
-}
-
 /// The events of an answer.
 pub(super) struct ResponseFrames {
     head: Head,
@@ -193,7 +210,7 @@ impl ResponseFrames {
     fn text(&mut self, kind: Kind, text: &str) -> Vec<Frame> {
         let mut frames = Vec::new();
         if self.open.as_ref().is_none_or(|(open, _)| *open != kind) {
-            frames.extend(self.end_item());
+            frames.extend(self.end_item("completed"));
             frames.extend(self.begin_item(kind));
         }
         if let Some((_, all)) = &mut self.open {
@@ -218,9 +235,9 @@ impl ResponseFrames {
         ]
     }
 
-    fn end_item(&mut self) -> Vec<Frame> {
+    fn end_item(&mut self, status: &str) -> Vec<Frame> {
         let Some((kind, text)) = self.open.take() else { return Vec::new() };
-        let item = kind.item(&self.head.item_id(self.output.len()), &text, "completed");
+        let item = kind.item(&self.head.item_id(self.output.len()), &text, status);
         let more = match kind {
             Kind::Reasoning => json!({"text": text}),
             Kind::Message => json!({"text": text, "logprobs": []}),
@@ -240,10 +257,10 @@ impl ResponseFrames {
     }
 
     fn call(&mut self, made: &ToolCall) -> Vec<Frame> {
-        let mut frames = self.end_item();
+        let mut frames = self.end_item("completed");
         let (id, index) = (self.head.item_id(self.output.len()), self.output.len());
-        let begun = call(&id, made, "in_progress");
-        let item = call(&id, made, "completed");
+        let begun = self.head.call(&id, made, "in_progress");
+        let item = self.head.call(&id, made, "completed");
         frames.push(self.frame("response.output_item.added", json!({"output_index": index, "item": begun})));
         let fields = json!({"item_id": item["id"], "output_index": index, "delta": item["arguments"]});
         frames.push(self.frame("response.function_call_arguments.delta", fields));
@@ -277,11 +294,13 @@ impl Frames for ResponseFrames {
     }
 
     fn end(&mut self, usage: Usage) -> Vec<Frame> {
-        let mut frames = self.end_item();
+        let is_whole = self.end.as_ref().is_some_and(End::is_whole);
+        let status = if is_whole { "completed" } else { "incomplete" };
+        let mut frames = self.end_item(status);
         let has_message = self.output.iter().any(|item| item["type"] != "reasoning");
         if !has_message {
             frames.extend(self.begin_item(Kind::Message));
-            frames.extend(self.end_item());
+            frames.extend(self.end_item(status));
         }
         let response = self.head.end(std::mem::take(&mut self.output), self.end.as_ref(), usage);
         if let Some(keep) = self.keep.take() {

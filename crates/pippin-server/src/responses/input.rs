@@ -4,6 +4,7 @@ use pippin::Message;
 use pippin::chat::ToolCall;
 use serde_json::{Map, Value, json};
 
+use super::tools::shown;
 use crate::error::{ApiError, ApiResult};
 use crate::fields::Fields;
 
@@ -79,7 +80,10 @@ pub(super) fn messages(items: &[Value], begin: usize) -> ApiResult<Vec<Message>>
                     },
                     _ => return Err(ApiError::field(&format!("{place}.arguments"), "a string")),
                 };
-                let [id, name] = [text_of(fields, "call_id", &place)?, text_of(fields, "name", &place)?];
+                let [id, mut name] = [text_of(fields, "call_id", &place)?, text_of(fields, "name", &place)?];
+                if let Some(group) = fields.get("namespace").and_then(Value::as_str) {
+                    name = shown(group, &name);
+                }
                 turn.calls.push(ToolCall::new(id, name, arguments));
             }
             Some("function_call_output") => {

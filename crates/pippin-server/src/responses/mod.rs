@@ -3,6 +3,7 @@
 mod answer;
 mod input;
 mod store;
+mod tools;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use self::answer::{Head, ResponseFrames};
 pub(crate) use self::store::ResponseStore;
+use self::tools::Groups;
 use crate::answers;
 use crate::error::{ApiError, ApiResult, IdResult, json_response, path_name};
 use crate::fields::Fields;
@@ -25,7 +27,6 @@ use crate::reasoning::Reasoning;
 use crate::request::{Begun, ChatRequest};
 use crate::shared::{Caller, Shared};
 use crate::structure::Structure;
-use crate::tools::ToolUse;
 
 /// Fields that would change an answer and are not supported, besides those of the older API.
 const UNSUPPORTED: [&str; 6] =
@@ -64,11 +65,11 @@ pub(crate) async fn create(
             format!("no more than {} items with those before", limits.messages),
         ));
     }
-    let request = chat_request(&mut fields, &shared, &items, begin)?;
+    let (request, groups) = chat_request(&mut fields, &shared, &items, begin)?;
     let is_streamed = fields.boolean("stream")?.unwrap_or(false);
     let Begun { mut answers, name, .. } = request.begin(&shared, &caller).await?;
     let keep = is_kept.then(|| store::Keep { shared: Arc::clone(&shared), caller, items });
-    let head = Head::new(&shared, name, echo, is_kept);
+    let head = Head::new(&shared, name, echo, is_kept, groups);
     if is_streamed {
         return Ok(answers::events(answers, ResponseFrames::new(head, keep)));
     }
@@ -119,7 +120,7 @@ fn chat_request(
     shared: &Shared,
     items: &[Value],
     begin: usize,
-) -> ApiResult<ChatRequest> {
+) -> ApiResult<(ChatRequest, Groups)> {
     let limits = &shared.options.limits;
     let max_tokens = fields.count("max_output_tokens", 1, usize::MAX)?;
     let mut parameters = parameters::read(fields, &shared.options.parameters, limits)?;
@@ -155,14 +156,16 @@ fn chat_request(
     let mut messages: Vec<Message> = instructions.into_iter().map(Message::system).collect();
     messages.extend(input::messages(items, begin)?);
     let variables = fields.object("chat_template_kwargs")?.unwrap_or_default();
-    Ok(ChatRequest {
+    let (tools, groups) = tools::read(fields, limits)?;
+    let request = ChatRequest {
         model: fields.text("model")?,
-        tools: ToolUse::read(fields, limits)?,
+        tools,
         structure,
         reasoning: effort.map(Reasoning::of_effort).unwrap_or_default(),
         thinking_budget: None,
         count: 1,
         input: ChatInput::from(messages).with_template_kwargs(variables),
         parameters,
-    })
+    };
+    Ok((request, groups))
 }

@@ -237,3 +237,30 @@ fn thoughts_and_calls_are_blocks() {
         );
     }
 }
+
+#[test]
+fn a_prompt_that_no_context_holds_is_counted() {
+    let server = server();
+    let context = server.cache.get("pippin-nano").expect("loads").context() as u64;
+    let long = request(&"Hello there. ".repeat(20_000));
+    let counted = server.post("/v1/messages/count_tokens", &long).answer();
+    assert!(counted["input_tokens"].as_u64() > Some(2 * context), "{counted}");
+    assert_eq!(server.post(PATH, &long).status, 400);
+}
+
+#[test]
+fn the_kind_of_an_event_comes_before_its_data() {
+    let server = server();
+    let mut asked = request("Hello!");
+    asked["stream"] = json!(true);
+    let other = json!({"input": "Hello!", "max_output_tokens": 3, "stream": true});
+    for (path, request) in [(PATH, &asked), ("/v1/responses", &other)] {
+        let reply = server.post(path, request);
+        let mut events = reply.body.split("\n\n").filter(|event| !event.is_empty()).peekable();
+        assert!(events.peek().is_some());
+        for event in events {
+            let lines: Vec<&str> = event.lines().collect();
+            assert!(lines[0].starts_with("event: ") && lines[1].starts_with("data: "), "{event}");
+        }
+    }
+}

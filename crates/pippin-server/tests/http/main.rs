@@ -1,5 +1,6 @@
 //! A server as its clients see it: over loopback, with the model that comes with Pippin.
 
+mod agents;
 mod anthropic;
 mod chat;
 mod completions;

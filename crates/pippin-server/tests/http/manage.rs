@@ -179,3 +179,29 @@ fn only_those_who_may_manage_do() {
         server.send("POST", "/api/generate", &[("x-api-key", "user-key")], polite.to_string().as_bytes());
     assert_eq!(reply.status, 200, "{reply:?}");
 }
+
+#[test]
+fn a_manager_decides_how_long_a_model_stays_even_one_that_was_named_at_the_start() {
+    let cache = ModelCache::new(crate::support::options());
+    cache.pin("pippin-nano").expect("known");
+    let server = server_with(cache, |options| options.with_management(Management::Everyone));
+    let expires = || server.cache.models().first().expect("loaded").expires_in;
+    let load = |keep_alive: Value| {
+        server.post("/models/load", &json!({"model": "pippin-nano", "keep_alive": keep_alive})).answer()
+    };
+    load(Value::Null);
+    // The model is given back a moment after the answer.
+    let wait_for = |is_bounded: bool| {
+        let begin = Instant::now();
+        while expires().is_some() != is_bounded {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", expires());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    wait_for(false);
+    load(json!("5m"));
+    wait_for(true);
+    assert!(expires().is_some_and(|time| time <= Duration::from_secs(300)));
+    load(json!(-1));
+    wait_for(false);
+}

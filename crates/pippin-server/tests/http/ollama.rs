@@ -74,6 +74,12 @@ fn texts_are_continued_in_the_models_form_or_as_they_stand() {
     let streamed: String =
         lines(&server, "/api/generate", &asked).iter().filter_map(|line| line["response"].as_str()).collect();
     assert_eq!(raw["response"], streamed);
+    for line in lines(&server, "/api/generate", &asked) {
+        assert!(line.get("message").is_none(), "{line}");
+    }
+    for line in lines(&server, CHAT, &request("What is 17 plus 25?")) {
+        assert!(line["message"].get("tool_calls").is_none(), "{line}");
+    }
     asked["format"] = json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": false});
     asked["raw"] = json!(false);
     let formed = server.post("/api/generate", &asked).answer();
@@ -160,7 +166,8 @@ fn models_are_listed_and_described() {
     assert!(own["context_length"].as_u64() > Some(0) && own["expires_at"].is_string());
     for field in ["model", "name"] {
         let shown = server.post("/api/show", &json!({field: "pippin-nano"})).answer();
-        assert_eq!(shown["capabilities"], json!(["completion", "tools", "thinking"]));
+        // Its tokenizer has marks of thoughts, and its template knows nothing of them.
+        assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
         assert_eq!(shown["details"], tag["details"]);
         let architecture = shown["model_info"]["general.architecture"].as_str().expect("a name");
         assert!(shown["model_info"][format!("{architecture}.context_length")].as_u64() > Some(0));
@@ -203,4 +210,15 @@ fn errors_have_the_shape_of_this_api() {
         assert_eq!(reply.status, status, "{body}: {reply:?}");
         assert!(reply.json()["error"].as_str().is_some_and(|text| !text.is_empty()), "{reply:?}");
     }
+}
+
+#[test]
+fn only_a_model_whose_template_shows_thoughts_can_think() {
+    let thoughts = free().post("/api/show", &json!({"model": "scripted"})).answer();
+    assert_eq!(thoughts["capabilities"], json!(["completion", "tools", "thinking"]));
+    let none = crate::scripted::with_template(
+        "{% if tools %}{{ tools | tojson }} <tool_call></tool_call>{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
+    );
+    let shown = none.server.post("/api/show", &json!({"model": "scripted"})).answer();
+    assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use crate::support::{Connection, cache, endless, question, server, server_with};
 
 const CHAT: &str = "/v1/chat/completions";
+const NANO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pippin-nano-4bit");
 
 #[test]
 fn fields_that_cannot_be_are_named() {
@@ -250,4 +251,199 @@ fn bodies_and_paths_that_are_not_http_are_told_so() {
     let mut begin = [0; 12];
     std::io::Read::read_exact(&mut stream, &mut begin).expect("an answer");
     assert_eq!(&begin, b"HTTP/1.1 413");
+}
+
+#[test]
+fn more_answers_than_there_may_ever_be_are_no_matter_of_time() {
+    let limits = Limits { requests: 2, requests_per_key: 1, ..Limits::default() };
+    let open = server_with(cache(), |options| options.with_limits(limits.clone()));
+    let keys = pippin_server::Keys::new(["first-key", "second-key"]).expect("keys");
+    let closed = server_with(cache(), |options| options.with_limits(limits).with_keys(keys));
+    let text =
+        |reply: &crate::support::Reply| reply.json()["error"]["message"].as_str().expect("a text").to_owned();
+    let mut request = question("Hello!");
+    request["n"] = json!(3);
+    let refused = open.post(CHAT, &request);
+    refused.fails(400, Some("n"), None);
+    assert_eq!(refused.header("retry-after"), None);
+    assert!(text(&refused).contains("max_requests") && text(&refused).contains('2'), "{refused:?}");
+    let ask = |key: &str, request: &Value| {
+        closed.send("POST", CHAT, &[("x-api-key", key)], request.to_string().as_bytes())
+    };
+    request["n"] = json!(2);
+    let refused = ask("first-key", &request);
+    refused.fails(400, Some("n"), None);
+    assert!(text(&refused).contains("max_requests_per_key"), "{refused:?}");
+    let many = json!({"prompt": ["a", "b", "c"], "max_tokens": 1});
+    open.post("/v1/completions", &many).fails(400, Some("n"), None);
+
+    // What is only too much now says whose limit it is.
+    let body = endless(&closed.cache).to_string();
+    let running = ["first-key", "second-key"].map(|key| {
+        let mut stream =
+            Connection::open(closed.address(), "POST", CHAT, &[("x-api-key", key)], body.as_bytes());
+        stream.read_until("data: ");
+        stream
+    });
+    let own = ask("first-key", &question("Hello!"));
+    own.fails(429, None, Some("rate_limit_exceeded"));
+    assert!(text(&own).contains("key") && text(&own).contains("max_requests_per_key"), "{own:?}");
+    drop(running);
+    let mut request = endless(&open.cache);
+    request["n"] = json!(2);
+    let mut running = Connection::open(open.address(), "POST", CHAT, &[], request.to_string().as_bytes());
+    running.read_until("data: ");
+    let all = open.post(CHAT, &question("Hello!"));
+    all.fails(429, None, Some("rate_limit_exceeded"));
+    assert!(text(&all).contains("server") && !text(&all).contains("per_key"), "{all:?}");
+}
+
+#[test]
+fn errors_name_models_as_requests_do() {
+    // Two models of the same files: where there is room for one of them, the other has to wait.
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["one", "other"] {
+        let copy = folder.path().join(name);
+        std::fs::create_dir(&copy).expect("made");
+        for file in std::fs::read_dir(NANO).expect("the model").map(|file| file.expect("a file").path()) {
+            std::fs::copy(&file, copy.join(file.file_name().expect("a name"))).expect("copied");
+        }
+    }
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let text =
+        |reply: &crate::support::Reply| reply.json()["error"]["message"].as_str().expect("a text").to_owned();
+    for (options, code) in [
+        (crate::support::options().with_max_loaded_models(1), "no_room_for_model"),
+        (
+            crate::support::options().with_memory_budget(pippin::config::MemoryBudget::Bytes(1 << 20)),
+            "no_room_for_model",
+        ),
+    ] {
+        let server = server_with(pippin::ModelCache::new(options), |mut options| {
+            options.models.clear();
+            options.with_model("first", path("one")).with_model("second", path("other"))
+        });
+        let lease = server.cache.get(&path("one"));
+        let mut request = question("Hello!");
+        request["model"] = json!("second");
+        let refused = server.post(CHAT, &request);
+        refused.fails(503, Some("model"), Some(code));
+        let text = text(&refused);
+        assert!(text.contains("second") && !text.contains(folder.path().to_str().expect("UTF-8")), "{text}");
+        assert_eq!(text.contains("first"), lease.is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_model_that_is_not_here_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = pippin::hub::HubCache::new(folder.path());
+    let server = server_with(cache(), |options| {
+        options.with_local_models(hub).with_management(pippin_server::Management::Everyone)
+    });
+    let mut request = question("Hello!");
+    for (name, parts) in [
+        ("qwen3-4b", &["\"qwen3-4b\"", "mlx-community/Qwen3-4B-4bit", "server"][..]),
+        ("org/absent", &["\"org/absent\"", "server"]),
+        ("no-such-model", &["\"no-such-model\""]),
+    ] {
+        request["model"] = json!(name);
+        for reply in [server.post(CHAT, &request), server.post("/models/load", &json!({"model": name}))] {
+            reply.fails(404, Some("model"), Some("model_not_found"));
+            let text = reply.json()["error"]["message"].as_str().expect("a text").to_owned();
+            assert!(parts.iter().all(|part| text.contains(part)), "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_model_that_is_not_listed_is_not_answered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = pippin::hub::HubCache::new(folder.path());
+    let server = server_with(cache(), |mut options| {
+        options.models.clear();
+        options.with_model("mine", NANO).with_local_models(hub)
+    });
+    let listed = server.get("/v1/models").answer();
+    assert_eq!(listed["data"].as_array().map(Vec::len), Some(1), "{listed}");
+    server.post(CHAT, &question("Hello!")).fails(404, Some("model"), Some("model_not_found"));
+    server.get("/v1/models/pippin-nano").fails(404, Some("model"), Some("model_not_found"));
+}
+
+#[test]
+fn messages_and_tools_have_what_openai_wants_of_them() {
+    let server = server();
+    for (field, value, place) in [
+        ("messages", json!([{"role": "owner", "content": "x"}]), "messages.0.role"),
+        ("messages", json!([{"role": "use", "content": "x"}]), "messages.0.role"),
+        ("messages", json!([{"role": "system", "content": "x"}, {"role": "user"}]), "messages.1.content"),
+        ("messages", json!([{"role": "user", "content": null}]), "messages.0.content"),
+        ("messages", json!([{"role": "system"}]), "messages.0.content"),
+        ("tools", json!([{"name": "f", "parameters": {"type": "object"}}]), "tools.0.type"),
+        ("tools", json!([{"function": {"name": "f"}}]), "tools.0.type"),
+        ("tools", json!([{"type": "function", "name": "f"}]), "tools.0.function"),
+    ] {
+        let mut request = question("Hello!");
+        request[field] = value.clone();
+        let reply = server.post(CHAT, &request);
+        assert_eq!(
+            (reply.status, reply.json()["error"]["param"].as_str()),
+            (400, Some(place)),
+            "{value}: {reply:?}"
+        );
+    }
+    for message in [
+        json!({"role": "developer", "content": "x"}),
+        json!({"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}),
+    ] {
+        let mut request = question("Hello!");
+        request["messages"] =
+            json!([{"role": "user", "content": "Hello!"}, message, {"role": "user", "content": "Well?"}]);
+        assert_eq!(server.post(CHAT, &request).status, 200, "{message}");
+    }
+}
+
+#[test]
+fn hints_that_need_nothing_are_taken_and_what_would_be_ignored_is_named() {
+    let server = server();
+    for (field, value) in [
+        ("verbosity", json!("medium")),
+        ("prediction", json!({"type": "content", "content": "Hello!"})),
+        ("typical_p", json!(1)),
+        ("return_token_ids", json!(false)),
+    ] {
+        let mut request = question("Hello!");
+        request[field] = value;
+        assert_eq!(server.post(CHAT, &request).status, 200, "{field}");
+    }
+    for (field, value) in [
+        ("verbosity", json!("low")),
+        ("prediction", json!({"type": "image"})),
+        ("typical_p", json!(0.5)),
+        ("return_token_ids", json!(true)),
+    ] {
+        let mut request = question("Hello!");
+        request[field] = value;
+        server.post(CHAT, &request).fails(400, Some(field), Some("unsupported_parameter"));
+    }
+}
+
+#[test]
+fn errors_say_what_was_asked() {
+    let server = server();
+    let text =
+        |reply: &crate::support::Reply| reply.json()["error"]["message"].as_str().expect("a text").to_owned();
+    let mut request = question("Hello!");
+    request["structured_outputs"] = json!({"regex": "a", "choice": ["a"]});
+    let two = text(&server.post(CHAT, &request));
+    assert!(two.contains("structured_outputs.regex") && two.contains("structured_outputs.choice"), "{two}");
+    let nothing = server.post("/tokenize", &json!({}));
+    nothing.fails(400, Some("prompt"), None);
+    assert!(text(&nothing).contains("prompt") && text(&nothing).contains("messages"), "{nothing:?}");
+    let host = server.send("GET", "/v1/models", &[("host", "evil.example:80")], b"");
+    assert!(text(&host).contains("\"evil.example:80\""), "{host:?}");
+    let long = "x".repeat(5000);
+    let host = server.send("GET", "/v1/models", &[("host", &long)], b"");
+    assert_eq!(host.status, 403);
+    assert!(text(&host).len() < 400, "{host:?}");
 }

@@ -82,6 +82,10 @@ fn an_answer_is_that_of_the_other_api() {
         (&cut["status"], &cut["incomplete_details"]["reason"]),
         (&json!("incomplete"), &json!("max_output_tokens"))
     );
+    assert_eq!(cut["output"][0]["status"], "incomplete");
+    let (events, last) = streamed(&server, &json!({"input": "Tell me a story.", "max_output_tokens": 2}));
+    assert_eq!(last["output"][0]["status"], "incomplete");
+    assert!(events.iter().any(|event| event["type"] == "response.output_item.done"));
 }
 
 #[test]

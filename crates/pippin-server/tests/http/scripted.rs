@@ -22,18 +22,37 @@ const TEMPLATE: &str = "{% if tools %}tools: {{ tools | tojson }} <tool_call></t
 
 /// The folder of the model.
 fn folder() -> &'static Path {
-    static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
-        let folder = tempfile::tempdir().expect("a folder");
-        for file in std::fs::read_dir(NANO).expect("the model").map(|file| file.expect("a file").path()) {
-            std::fs::copy(&file, folder.path().join(file.file_name().expect("a name"))).expect("copied");
-        }
-        let path = folder.path().join("tokenizer_config.json");
-        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
-        config["chat_template"] = TEMPLATE.into();
-        std::fs::write(&path, config.to_string()).expect("written");
-        folder
-    });
+    static FOLDER: LazyLock<TempDir> = LazyLock::new(|| folder_with(TEMPLATE));
     FOLDER.path()
+}
+
+/// A folder with the model and this template.
+fn folder_with(template: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for file in std::fs::read_dir(NANO).expect("the model").map(|file| file.expect("a file").path()) {
+        std::fs::copy(&file, folder.path().join(file.file_name().expect("a name"))).expect("copied");
+    }
+    let path = folder.path().join("tokenizer_config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+    config["chat_template"] = template.into();
+    std::fs::write(&path, config.to_string()).expect("written");
+    folder
+}
+
+/// A server with a model of another template.
+pub(crate) struct Templated {
+    pub(crate) server: TestServer,
+    _folder: TempDir,
+}
+
+pub(crate) fn with_template(template: &str) -> Templated {
+    let folder = folder_with(template);
+    let path = folder.path().to_str().expect("UTF-8").to_owned();
+    let server = server_with(cache(), |mut options| {
+        options.models.clear();
+        options.with_model("scripted", path)
+    });
+    Templated { server, _folder: folder }
 }
 
 /// A server whose answers are this text, unless a request asks for another form.

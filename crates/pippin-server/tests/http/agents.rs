@@ -1,0 +1,256 @@
+//! Requests as coding agents send them.
+
+use serde_json::{Value, json};
+
+use crate::support::server;
+
+/// What Claude Code sends: `session` is what changes from one conversation to the next.
+fn claude_code(session: &str, messages: Value) -> Value {
+    let cached = json!({"type": "ephemeral"});
+    let tool = |name: &str, description: &str, parameter: &str| {
+        json!({
+            "name": name,
+            "description": description,
+            "input_schema": {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "type": "object",
+                "properties": {parameter: {"type": "string", "description": "What it is about"}},
+                "required": [parameter],
+                "additionalProperties": false,
+            },
+        })
+    };
+    let mut tools = json!([
+        tool("Agent", "Launch a new agent to handle complex tasks", "prompt"),
+        tool("Bash", "Executes a given bash command and returns its output", "command"),
+        tool("Read", "Reads a file from the local filesystem", "file_path"),
+    ]);
+    tools[2]["cache_control"] = cached.clone();
+    json!({
+        "model": "pippin-nano",
+        "messages": messages,
+        "system": [
+            {"type": "text", "text": format!("x-anthropic-billing-header: cc_version=2.1.197.{session}; cc_entrypoint=cli; cch={session};")},
+            {"type": "text", "text": "You are Claude Code, Anthropic's official CLI for Claude.", "cache_control": cached},
+            {"type": "text", "text": "You are an interactive agent that helps users with tasks of software engineering.", "cache_control": cached},
+        ],
+        "tools": tools,
+        "metadata": {"user_id": format!("user_0_account__session_{session}")},
+        "max_tokens": 8,
+        "thinking": {"type": "adaptive"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "output_config": {"effort": "high"},
+        "stream": true,
+    })
+}
+
+/// The first messages of a conversation: instructions of the client stand behind the user's.
+fn opening(question: &str) -> Value {
+    json!([
+        {"role": "user", "content": [
+            {"type": "text", "text": "<system-reminder>\nToday is Monday.\n</system-reminder>\n"},
+            {"type": "text", "text": question, "cache_control": {"type": "ephemeral"}},
+        ]},
+        {"role": "system", "content": "Available agent types for the Agent tool:\n- general-purpose\n- Explore"},
+    ])
+}
+
+/// The events of a stream in Anthropic's form.
+fn events(body: &str) -> Vec<Value> {
+    let data = body.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn claude_code_is_answered() {
+    let server = server();
+    let request = claude_code("84c", opening("What is 17 plus 25?"));
+    let headers = [
+        ("anthropic-beta", "claude-code-20250219,mid-conversation-system-2026-04-07"),
+        ("content-type", "application/json"),
+    ];
+    let reply = server.send("POST", "/v1/messages?beta=true", &headers, request.to_string().as_bytes());
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let events = events(&reply.body);
+    assert_eq!(events.last().expect("events")["type"], "message_stop", "{reply:?}");
+    let counted = server.post("/v1/messages/count_tokens?beta=true", &request).answer();
+    assert!(counted["input_tokens"].as_u64() > Some(50), "{counted}");
+}
+
+#[test]
+fn instructions_between_messages_are_part_of_the_turn_where_they_stand() {
+    let server = server();
+    let count = |messages: &Value, system: Option<&str>| {
+        let request = json!({"model": "pippin-nano", "messages": messages, "system": system});
+        server.post("/v1/messages/count_tokens", &request).answer()["input_tokens"].clone()
+    };
+    let reminder = "<system-reminder>\nBe brief.\n</system-reminder>";
+    let rule = json!({"role": "system", "content": [{"type": "text", "text": "Be brief."}]});
+    let [hello, hi, well] = [("user", "Hello!"), ("assistant", "Hi."), ("user", "Well?")]
+        .map(|(role, text)| json!({"role": role, "content": text}));
+    for (given, same) in [
+        (json!([hello, rule]), json!([{"role": "user", "content": format!("Hello!\n\n{reminder}")}])),
+        (
+            json!([hello, rule, hi, well]),
+            json!([{"role": "user", "content": format!("Hello!\n\n{reminder}")}, hi, well]),
+        ),
+        (
+            json!([hello, hi, rule, well]),
+            json!([hello, hi, {"role": "user", "content": format!("{reminder}\n\nWell?")}]),
+        ),
+        (json!([hello, hi, rule]), json!([hello, hi, {"role": "user", "content": reminder}])),
+    ] {
+        assert_eq!(count(&given, None), count(&same, None), "{given}");
+    }
+    // Before all messages they are what `system` is.
+    assert_eq!(count(&json!([rule, hello]), None), count(&json!([hello]), Some("Be brief.")));
+    assert_eq!(
+        count(&json!([rule, hello]), Some("Be kind.")),
+        count(&json!([hello]), Some("Be kind.\n\nBe brief."))
+    );
+    // Results of tools stay with their calls.
+    let results = json!([
+        hello,
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "f", "input": {}}]},
+        rule,
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "12:00"}]},
+    ]);
+    assert!(count(&results, None).as_u64() > Some(0));
+}
+
+#[test]
+fn a_header_that_changes_does_not_empty_the_cache() {
+    let server = server();
+    let usage = |request: &Value| {
+        let reply = server.post("/v1/messages", request);
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let events = events(&reply.body);
+        let delta = events.iter().find(|event| event["type"] == "message_delta").expect("an end");
+        let number = |name: &str| delta["usage"][name].as_u64().expect("a number");
+        (number("input_tokens"), number("cache_read_input_tokens"))
+    };
+    // A question that nobody else asks, so that the first request finds nothing but what the frame shares.
+    let first = claude_code("111", opening("Which of the cities of Iceland lies in the north?"));
+    let second = claude_code("f0f", opening("Which of the cities of Iceland lies in the north?"));
+    let (read, cached) = usage(&first);
+    let (again, found) = usage(&second);
+    assert_eq!(read + cached, again + found);
+    // All but the last token or two, which have to be computed, or what does not fill a page.
+    assert!(again <= 32, "{again} of {} had to be read again", again + found);
+}
+
+/// What Codex sends: functions of its own, groups of those of others, and tools that OpenAI's servers run.
+fn codex(input: Value) -> Value {
+    let function = |name: &str, parameter: &str| {
+        json!({
+            "type": "function", "name": name, "description": "Does it", "strict": false,
+            "parameters": {"type": "object", "properties": {parameter: {"type": "string", "enum": ["a"]}}, "required": [parameter], "additionalProperties": false},
+        })
+    };
+    json!({
+        "model": "scripted",
+        "instructions": "You are Codex, a coding agent.",
+        "input": input,
+        "tools": [
+            function("exec_command", "cmd"),
+            {"type": "namespace", "name": "mcp__files__", "description": "Tools of the server files", "tools": [function("read", "path"), function("write", "path")]},
+            {"type": "namespace", "name": "collaboration", "description": "Agents", "tools": [function("read", "agent")]},
+            {"type": "web_search", "external_web_access": false},
+            {"type": "image_generation", "output_format": "png"},
+            {"type": "tool_search", "execution": "client", "description": "Finds tools", "parameters": {"type": "object"}},
+        ],
+        "tool_choice": "auto",
+        "parallel_tool_calls": false,
+        "reasoning": {"effort": "medium", "summary": "auto"},
+        "store": false,
+        "stream": true,
+        "include": ["reasoning.encrypted_content"],
+        "prompt_cache_key": "0198",
+        "max_output_tokens": 64,
+    })
+}
+
+#[test]
+fn codex_is_answered_and_its_groups_of_tools_are_called_by_their_names() {
+    let server = crate::scripted::saying(
+        "<tool_call>{\"name\": \"mcp__files__read\", \"arguments\": {\"path\": \"a\"}}</tool_call>",
+    );
+    let input =
+        json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Read it."}]}]);
+    let reply = server.post("/v1/responses", &codex(input.clone()));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let events = events(&reply.body);
+    let last = events.last().expect("events");
+    assert_eq!(last["type"], "response.completed", "{last}");
+    let call = last["response"]["output"][0].clone();
+    assert_eq!(
+        (&call["type"], &call["namespace"], &call["name"]),
+        (&json!("function_call"), &json!("mcp__files__"), &json!("read"))
+    );
+    let done = events.iter().find(|event| event["type"] == "response.output_item.done").expect("an item");
+    assert_eq!(done["item"], call);
+
+    // The call comes back as it was given, with its result: the model sees the name that it has called.
+    let mut next = input.as_array().expect("items").clone();
+    next.push(call.clone());
+    next.push(json!({"type": "function_call_output", "call_id": call["call_id"], "output": "text"}));
+    let seen = |items: &[Value]| {
+        let mut request = codex(json!(items));
+        request["stream"] = json!(false);
+        server.post("/v1/responses", &request).answer()["usage"]["input_tokens"].clone()
+    };
+    let again = seen(&next);
+    let flat = json!({"type": "function_call", "call_id": call["call_id"], "name": "mcp__files__read", "arguments": call["arguments"]});
+    next[1] = flat;
+    assert_eq!(again, seen(&next));
+}
+
+#[test]
+fn tools_that_a_server_would_run_are_passed_over_unless_they_are_demanded() {
+    let server = crate::scripted::free();
+    let count = |tools: Value| {
+        let request = json!({"input": "Hello!", "tools": tools, "max_output_tokens": 2});
+        server.post("/v1/responses", &request).answer()["usage"]["input_tokens"].clone()
+    };
+    assert_eq!(
+        count(json!([{"type": "web_search"}, {"type": "web_search_preview_2025_03_11"}])),
+        count(json!([]))
+    );
+    for (choice, field) in [
+        (json!({"type": "web_search"}), "tool_choice"),
+        (json!("required"), "tools.0.type"),
+        (
+            json!({"type": "allowed_tools", "mode": "required", "tools": [{"type": "web_search"}]}),
+            "tool_choice",
+        ),
+    ] {
+        let request = json!({"input": "Hello!", "tools": [{"type": "web_search"}], "tool_choice": choice});
+        server.post("/v1/responses", &request).fails(400, Some(field), None);
+    }
+    // What the client would run is no tool that can be left out.
+    for kind in ["local_shell", "custom", "no_such_kind"] {
+        let request = json!({"input": "Hello!", "tools": [{"type": kind, "name": "x"}]});
+        server.post("/v1/responses", &request).fails(400, Some("tools.0.type"), None);
+    }
+    // A function of a group can be demanded by the name that it has there.
+    let group = json!([{"type": "namespace", "name": "clock", "tools": [{"type": "function", "name": "time"}, {"type": "function", "name": "date"}]}]);
+    let request = json!({
+        "input": "Hello!", "tools": group, "max_output_tokens": 64,
+        "tool_choice": {"type": "function", "namespace": "clock", "name": "time"},
+    });
+    let call = server.post("/v1/responses", &request).answer()["output"][0].clone();
+    assert_eq!((&call["namespace"], &call["name"]), (&json!("clock"), &json!("time")), "{call}");
+    for group in [
+        json!([{"type": "namespace", "name": "clock"}]),
+        json!([{"type": "namespace", "tools": []}]),
+        json!([{"type": "namespace", "name": "clock", "tools": [{"type": "function"}]}]),
+        json!([{"type": "namespace", "name": "clock", "tools": [7]}]),
+    ] {
+        let reply = server.post("/v1/responses", &json!({"input": "Hello!", "tools": group}));
+        assert_eq!(reply.status, 400, "{group}");
+        assert!(
+            reply.json()["error"]["param"].as_str().is_some_and(|param| param.starts_with("tools.0.")),
+            "{reply:?}"
+        );
+    }
+}
