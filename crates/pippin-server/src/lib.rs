@@ -56,6 +56,7 @@ mod fields;
 mod gate;
 mod health;
 mod impatient;
+mod instructions;
 mod keys;
 mod listing;
 mod logging;

@@ -9,6 +9,7 @@ use pippin::{EngineError, GenerateParameters, Message, ModelContainer, Role};
 
 use crate::answers::{Answers, Reading};
 use crate::error::{ApiError, ApiResult};
+use crate::instructions;
 use crate::reasoning::Reasoning;
 use crate::shared::{Caller, Shared, blocking};
 use crate::structure::Structure;
@@ -121,7 +122,14 @@ pub(crate) fn render(model: &ModelContainer, input: &mut ChatInput) -> pippin::R
     if template.is_some_and(|template| !template.source(!tools.is_empty()).contains("developer")) {
         messages.iter_mut().for_each(rename_developer);
     }
-    model.apply_chat_template(input)
+    match model.apply_chat_template(input) {
+        // Templates that know instructions at the beginning only say so by an error.
+        Err(error) if instructions::has_later(&input.messages) => {
+            input.messages = instructions::fold(std::mem::take(&mut input.messages));
+            model.apply_chat_template(input).map_err(|_| error)
+        }
+        outcome => outcome,
+    }
 }
 
 /// Refuses roles that neither the API nor the model's template knows: what they say would be shown as nobody's, or not at all.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult};
 use crate::fields::Fields;
+use crate::instructions;
 use crate::options::Limits;
 
 /// How a block begins that says which client asks, and from what. It is another in every conversation, and stands before all
@@ -17,28 +18,34 @@ const BILLING_HEADER: &str = "x-anthropic-billing-header:";
 /// Reads `system` and `messages`.
 pub(super) fn read(fields: &mut Fields, limits: &Limits) -> ApiResult<ChatInput> {
     let given = fields.messages(limits)?;
-    let mut conversation = Conversation::default();
+    let mut messages = Vec::with_capacity(given.len() + 1);
     if let Some(mut system) = fields.take("system") {
         let is_header =
             |block: &Value| block["text"].as_str().is_some_and(|text| text.starts_with(BILLING_HEADER));
         if let Value::Array(blocks) = &mut system {
             blocks.retain(|block| !is_header(block));
         }
-        let is_empty = system.as_array().is_some_and(Vec::is_empty);
-        conversation.system = if is_empty { None } else { Some(text(&system, "system")?) };
+        let text = text(&system, "system")?;
+        if !system.as_array().is_some_and(Vec::is_empty) {
+            messages.push(Message::system(text));
+        }
     }
+    let mut names = HashMap::new();
     for (index, message) in given.iter().enumerate() {
         let place = format!("messages.{index}");
         let content = &message["content"];
         let place_of_content = format!("{place}.content");
         match message["role"].as_str() {
-            Some("user") => conversation.user(blocks(content, &place_of_content)?),
-            Some("assistant") => conversation.assistant(blocks(content, &place_of_content)?),
-            Some("system") => conversation.instruct(text(content, &place_of_content)?),
+            Some("user") => user(blocks(content, &place_of_content)?, &names, &mut messages),
+            Some("assistant") => messages.push(assistant(blocks(content, &place_of_content)?, &mut names)),
+            Some("system") => messages.push(Message::system(text(content, &place_of_content)?)),
             _ => return Err(ApiError::field(&format!("{place}.role"), "user, assistant or system")),
         }
     }
-    let messages = conversation.end()?;
+    if messages.iter().all(|message| message.role() == Role::System) {
+        return Err(ApiError::field("messages", "a conversation: at least one message of the user"));
+    }
+    let messages = instructions::fold(messages);
     // An answer at the end is the beginning of the next one.
     let last = messages.last();
     let continues = last.is_some_and(|last| last.role() == Role::Assistant && last.tool_calls().is_empty());
@@ -119,87 +126,26 @@ fn text(content: &Value, place: &str) -> ApiResult<String> {
     Ok(all)
 }
 
-/// A conversation that is being read.
-#[derive(Default)]
-struct Conversation {
-    /// What stands before all messages.
-    system: Option<String>,
-    messages: Vec<Message>,
-    /// Instructions behind an answer: they belong to the user's turn that comes next.
-    waiting: Option<String>,
-    /// The names of the tools by the ids of their calls.
-    names: HashMap<String, String>,
-}
-
-impl Conversation {
-    /// Instructions between messages. Many templates know them at the beginning only, and what is put there would change all
-    /// that has been computed of the prompt: they become text of the user's turn where they stand, marked as Claude Code marks
-    /// what a user has not written.
-    fn instruct(&mut self, text: String) {
-        let Some(last) = self.messages.last() else {
-            self.system = Some(joined(self.system.take(), text));
-            return;
-        };
-        let text = format!("<system-reminder>\n{text}\n</system-reminder>");
-        if last.role() == Role::User {
-            let begin = self.messages.pop().and_then(|last| last.text());
-            self.messages.push(Message::user(joined(begin, text)));
-        } else {
-            self.waiting = Some(joined(self.waiting.take(), text));
-        }
-    }
-
-    /// Results of tools are messages of their own, and come first.
-    fn user(&mut self, content: Vec<Block>) {
-        let (mut text, mut has_results) = (String::new(), false);
-        for block in content {
-            match block {
-                Block::ToolResult { id, text } => {
-                    has_results = true;
-                    let name = self.names.get(&id).cloned();
-                    let result = Message::tool(id, text);
-                    self.messages.push(match name {
-                        Some(name) => result.with_name(name),
-                        None => result,
-                    });
-                }
-                Block::Text(part) => text.push_str(&part),
-                Block::Thinking(_) | Block::ToolUse(_) => {}
+/// Results of tools are messages of their own, and come first.
+fn user(content: Vec<Block>, names: &HashMap<String, String>, messages: &mut Vec<Message>) {
+    let (mut text, mut has_results) = (String::new(), false);
+    for block in content {
+        match block {
+            Block::ToolResult { id, text } => {
+                has_results = true;
+                let name = names.get(&id).cloned();
+                let result = Message::tool(id, text);
+                messages.push(match name {
+                    Some(name) => result.with_name(name),
+                    None => result,
+                });
             }
-        }
-        if !text.is_empty() {
-            self.messages.push(Message::user(joined(self.waiting.take(), text)));
-        } else if !has_results {
-            self.messages.push(Message::user(self.waiting.take().unwrap_or_default()));
+            Block::Text(part) => text.push_str(&part),
+            Block::Thinking(_) | Block::ToolUse(_) => {}
         }
     }
-
-    fn assistant(&mut self, content: Vec<Block>) {
-        self.end_turn();
-        self.messages.push(assistant(content, &mut self.names));
-    }
-
-    /// Gives instructions a turn of their own where no other has come.
-    fn end_turn(&mut self) {
-        if let Some(text) = self.waiting.take() {
-            self.messages.push(Message::user(text));
-        }
-    }
-
-    fn end(mut self) -> ApiResult<Vec<Message>> {
-        self.end_turn();
-        if self.messages.is_empty() {
-            return Err(ApiError::field("messages", "a conversation: at least one message of the user"));
-        }
-        Ok(self.system.map(Message::system).into_iter().chain(self.messages).collect())
-    }
-}
-
-/// A text behind another, in a paragraph of its own.
-fn joined(begin: Option<String>, text: String) -> String {
-    match begin.filter(|begin| !begin.is_empty()) {
-        Some(begin) => format!("{begin}\n\n{text}"),
-        None => text,
+    if !has_results || !text.is_empty() {
+        messages.push(Message::user(text));
     }
 }
 

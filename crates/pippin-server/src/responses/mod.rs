@@ -22,6 +22,7 @@ use self::tools::Groups;
 use crate::answers;
 use crate::error::{ApiError, ApiResult, IdResult, json_response, path_name};
 use crate::fields::Fields;
+use crate::instructions;
 use crate::parameters;
 use crate::reasoning::Reasoning;
 use crate::request::{Begun, ChatRequest};
@@ -152,9 +153,11 @@ fn chat_request(
         "response_format" => Structure { field: "text.format", ..structure },
         _ => structure,
     });
-    let instructions = fields.text("instructions")?;
-    let mut messages: Vec<Message> = instructions.into_iter().map(Message::system).collect();
+    let given = fields.text("instructions")?;
+    let mut messages: Vec<Message> = given.into_iter().map(Message::system).collect();
     messages.extend(input::messages(items, begin)?);
+    // `instructions` are followed by more, which some templates would not show.
+    let messages = instructions::gather(messages);
     let variables = fields.object("chat_template_kwargs")?.unwrap_or_default();
     let (tools, groups) = tools::read(fields, limits)?;
     let request = ChatRequest {

@@ -254,3 +254,41 @@ fn tools_that_a_server_would_run_are_passed_over_unless_they_are_demanded() {
         );
     }
 }
+
+#[test]
+fn instructions_reach_models_whose_templates_know_them_at_the_beginning_only() {
+    let templated = crate::scripted::with_template(
+        "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('System message must be at the beginning.') }}{% endif %}\
+         <|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}",
+    );
+    let server = &templated.server;
+    // As Codex gives them: the second in a message of its own, the third when something has changed.
+    let request = json!({"instructions": "Be brief.", "max_output_tokens": 2, "input": [
+        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be kind."}]},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello!"}]},
+        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be quick."}]},
+    ]});
+    let same = json!({"max_output_tokens": 2, "input": [
+        {"role": "system", "content": "Be brief.\n\nBe kind."},
+        {"role": "user", "content": "Hello!\n\n<system-reminder>\nBe quick.\n</system-reminder>"},
+    ]});
+    let count =
+        |request: &Value| server.post("/v1/responses", request).answer()["usage"]["input_tokens"].clone();
+    assert_eq!(count(&request), count(&same));
+    let messages = json!([
+        {"role": "user", "content": "Hello!"},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "system", "content": "Be quick."},
+        {"role": "user", "content": "Well?"},
+    ]);
+    let prompt = server.post("/apply-template", &json!({"messages": messages})).answer();
+    let prompt = prompt["prompt"].as_str().expect("a text");
+    assert!(
+        prompt.contains("user\n<system-reminder>\nBe quick.\n</system-reminder>\n\nWell?<|im_end|>"),
+        "{prompt}"
+    );
+    assert_eq!(
+        server.post("/v1/chat/completions", &json!({"messages": messages, "max_tokens": 2})).status,
+        200
+    );
+}
