@@ -137,6 +137,8 @@ fn keys_are_asked_for() {
     let (code, _, log) = serving.end(Signal::SIGTERM);
     assert_eq!(code, Some(0));
     assert!(!log.contains("a-long-enough-key"), "{log}");
+    // Counted as errors about a file of keys count them.
+    assert!(log.contains("key=1"), "{log}");
 }
 
 /// A folder in the place of `PATH`, with a browser that writes down what it is to open.
