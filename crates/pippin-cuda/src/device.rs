@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, sys};
@@ -85,7 +86,7 @@ impl From<CudaProblem> for TensorError {
 /// An NVIDIA GPU as a backend. Cloning is cheap.
 #[derive(Clone)]
 pub struct CudaBackend {
-    inner: Arc<Inner>,
+    inner: Rc<Inner>,
 }
 
 struct Inner {
@@ -96,7 +97,7 @@ struct Inner {
     module: Arc<CudaModule>,
     functions: RefCell<HashMap<String, CudaFunction>>,
     stream: Arc<CudaStream>,
-    memory: Arc<Memory>,
+    memory: Rc<Memory>,
 }
 
 impl fmt::Debug for CudaBackend {
@@ -156,7 +157,7 @@ impl CudaBackend {
         let total = context.total_mem()?;
         let functions = RefCell::default();
         let inner = Inner { numerics, name, capability, total, module, functions, stream, memory };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Rc::new(inner) })
     }
 
     /// What may be approximated.
@@ -179,7 +180,7 @@ impl CudaBackend {
         self.inner.capability
     }
 
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
+    pub(crate) fn memory(&self) -> &Rc<Memory> {
         &self.inner.memory
     }
 

@@ -1,6 +1,6 @@
 //! The paged KV cache of one layer.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use cudarc::driver::{DeviceRepr, sys};
 use pippin_tensor::{AttentionSpec, KvCacheSpec, KvFormat, Result, TensorError, ValueStore};
@@ -41,7 +41,7 @@ fn bytes(spec: &KvCacheSpec, dim: usize) -> Option<usize> {
 }
 
 impl CudaKvCache {
-    pub(crate) fn new(memory: &Arc<Memory>, spec: &KvCacheSpec) -> Result<Self> {
+    pub(crate) fn new(memory: &Rc<Memory>, spec: &KvCacheSpec) -> Result<Self> {
         let values = match spec.values {
             ValueStore::Own(dim) => bytes(spec, dim),
             ValueStore::InKeys(dim) => (dim <= spec.key_dim).then_some(0),

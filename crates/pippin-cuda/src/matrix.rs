@@ -1,6 +1,6 @@
 //! Weight matrices in the memory of a device, packed as in the checkpoint.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use cudarc::driver::{DeviceRepr, sys};
 use pippin_tensor::{Dtype, MatrixData, QuantMode, Result, TensorData, TensorError};
@@ -49,14 +49,14 @@ fn dense_kind(dtype: Dtype) -> Option<(&'static str, u32)> {
     }
 }
 
-fn copy(memory: &Arc<Memory>, data: &TensorData) -> Result<Block> {
+fn copy(memory: &Rc<Memory>, data: &TensorData) -> Result<Block> {
     let block = memory.keep(data.byte_len(), "weights")?;
     block.write(0, data.bytes())?;
     Ok(block)
 }
 
 impl CudaMatrix {
-    pub(crate) fn new(memory: &Arc<Memory>, data: &MatrixData) -> Result<Self> {
+    pub(crate) fn new(memory: &Rc<Memory>, data: &MatrixData) -> Result<Self> {
         let size = |rows: usize, columns: usize| {
             let fits = u32::try_from(rows).is_ok() && u32::try_from(columns).is_ok();
             fits.then_some(()).ok_or_else(|| unsupported(format!("matrices of [{rows}, {columns}]")))
@@ -131,7 +131,7 @@ impl CudaMatrix {
                     data: copy(memory, &data.weight)?,
                     scales: Some(copy(memory, &data.scales)?),
                     biases: data.biases.as_ref().map(|biases| copy(memory, biases)).transpose()?,
-                    bits: data.spec.bits.into(),
+                    bits: data.spec.bits,
                     group: data.spec.group_size as u32,
                     scale_kind,
                     kind,

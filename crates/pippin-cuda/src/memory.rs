@@ -1,8 +1,9 @@
 //! Memory of the device: tensors in recycled blocks, and what is kept for as long as a model lives.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use cudarc::driver::{CudaStream, DriverError, result, sys};
 use pippin_tensor::{Result, TensorError};
@@ -21,14 +22,14 @@ pub(crate) struct Memory {
     side: Arc<CudaStream>,
     device: String,
     /// By size.
-    free: Mutex<BTreeMap<usize, Vec<sys::CUdeviceptr>>>,
+    free: RefCell<BTreeMap<usize, Vec<sys::CUdeviceptr>>>,
     pub(crate) recorder: Recorder,
 }
 
 impl Memory {
-    pub(crate) fn new(stream: Arc<CudaStream>, side: Arc<CudaStream>, device: &str) -> Arc<Self> {
-        let (free, recorder) = (Mutex::default(), Recorder::default());
-        Arc::new(Self { stream, side, device: device.to_owned(), free, recorder })
+    pub(crate) fn new(stream: Arc<CudaStream>, side: Arc<CudaStream>, device: &str) -> Rc<Self> {
+        let (free, recorder) = (RefCell::default(), Recorder::default());
+        Rc::new(Self { stream, side, device: device.to_owned(), free, recorder })
     }
 
     pub(crate) fn failed(&self, error: DriverError) -> TensorError {
@@ -36,7 +37,7 @@ impl Memory {
     }
 
     /// A block that goes back to be used again.
-    pub(crate) fn take(self: &Arc<Self>, bytes: usize, what: &'static str) -> Result<Block> {
+    pub(crate) fn take(self: &Rc<Self>, bytes: usize, what: &'static str) -> Result<Block> {
         let size = size_class(bytes);
         let (at, owner) = match self.recorder.place(size)? {
             Place::Free => (self.find(size, what)?, Owner::Pool),
@@ -47,13 +48,12 @@ impl Memory {
                 (at, Owner::Tape)
             }
         };
-        Ok(Block { at, size, owner, memory: Arc::clone(self) })
+        Ok(Block { at, size, owner, memory: Rc::clone(self) })
     }
 
     /// A place that nobody uses.
     fn find(&self, size: usize, what: &'static str) -> Result<sys::CUdeviceptr> {
-        let known =
-            self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
+        let known = self.free.borrow_mut().get_mut(&size).and_then(Vec::pop);
         match known {
             Some(at) => Ok(at),
             None => self.allocate(size, what),
@@ -62,15 +62,15 @@ impl Memory {
 
     /// Takes places back.
     pub(crate) fn give(&self, places: impl IntoIterator<Item = (sys::CUdeviceptr, usize)>) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.borrow_mut();
         places.into_iter().for_each(|(at, size)| free.entry(size).or_default().push(at));
     }
 
     /// A block of its own.
-    pub(crate) fn keep(self: &Arc<Self>, bytes: usize, what: &'static str) -> Result<Block> {
+    pub(crate) fn keep(self: &Rc<Self>, bytes: usize, what: &'static str) -> Result<Block> {
         self.recorder.interrupt(self)?;
         let size = bytes.max(LEAST);
-        Ok(Block { at: self.allocate(size, what)?, size, owner: Owner::Nobody, memory: Arc::clone(self) })
+        Ok(Block { at: self.allocate(size, what)?, size, owner: Owner::Nobody, memory: Rc::clone(self) })
     }
 
     fn allocate(&self, bytes: usize, what: &'static str) -> Result<sys::CUdeviceptr> {
@@ -94,7 +94,7 @@ impl Memory {
 
     /// Gives back to the device what nobody uses.
     fn clear(&self) {
-        let free = std::mem::take(&mut *self.free.lock().unwrap_or_else(PoisonError::into_inner));
+        let free = self.free.take();
         // What the stream still does with it comes first.
         let _ = self.stream.synchronize();
         for at in free.into_values().flatten() {
@@ -130,7 +130,7 @@ pub(crate) struct Block {
     at: sys::CUdeviceptr,
     size: usize,
     owner: Owner,
-    memory: Arc<Memory>,
+    memory: Rc<Memory>,
 }
 
 /// Whom a block goes back to.
@@ -243,20 +243,20 @@ impl Drop for Block {
 pub struct CudaTensor {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    block: Arc<Block>,
+    block: Rc<Block>,
 }
 
 impl CudaTensor {
     /// A tensor whose contents are unspecified.
-    pub(crate) fn new(memory: &Arc<Memory>, rows: usize, columns: usize) -> Result<Self> {
+    pub(crate) fn new(memory: &Rc<Memory>, rows: usize, columns: usize) -> Result<Self> {
         let bytes = rows.checked_mul(columns).and_then(|count| count.checked_mul(4));
         let bytes = bytes.ok_or_else(|| {
             TensorError::shape("tensor", "a size that memory can have", format!("[{rows}, {columns}]"))
         })?;
-        Ok(Self { rows, columns, block: Arc::new(memory.take(bytes, "activations")?) })
+        Ok(Self { rows, columns, block: Rc::new(memory.take(bytes, "activations")?) })
     }
 
-    pub(crate) fn of(memory: &Arc<Memory>, rows: usize, columns: usize, values: &[f32]) -> Result<Self> {
+    pub(crate) fn of(memory: &Rc<Memory>, rows: usize, columns: usize, values: &[f32]) -> Result<Self> {
         let tensor = Self::new(memory, rows, columns)?;
         tensor.block.write(0, bytes_of(values))?;
         Ok(tensor)
@@ -271,7 +271,7 @@ impl CudaTensor {
     }
 
     pub(crate) fn reshaped(&self, rows: usize, columns: usize) -> Self {
-        Self { rows, columns, block: Arc::clone(&self.block) }
+        Self { rows, columns, block: Rc::clone(&self.block) }
     }
 
     pub(crate) fn read(&self) -> Result<Vec<f32>> {
@@ -285,20 +285,20 @@ impl CudaTensor {
 #[derive(Clone, Debug)]
 pub struct CudaIndices {
     pub(crate) len: usize,
-    block: Arc<Block>,
+    block: Rc<Block>,
     /// Those that came from the host.
     host: Option<Arc<[u32]>>,
     /// What has been made of them.
-    derived: Arc<OnceCell<CudaIndices>>,
+    derived: Rc<OnceCell<CudaIndices>>,
 }
 
 impl CudaIndices {
-    pub(crate) fn new(memory: &Arc<Memory>, len: usize) -> Result<Self> {
-        let block = Arc::new(memory.take(4 * len, "indices")?);
-        Ok(Self { len, block, host: None, derived: Arc::default() })
+    pub(crate) fn new(memory: &Rc<Memory>, len: usize) -> Result<Self> {
+        let block = Rc::new(memory.take(4 * len, "indices")?);
+        Ok(Self { len, block, host: None, derived: Rc::default() })
     }
 
-    pub(crate) fn of(memory: &Arc<Memory>, values: &[u32]) -> Result<Self> {
+    pub(crate) fn of(memory: &Rc<Memory>, values: &[u32]) -> Result<Self> {
         let indices = Self::new(memory, values.len())?;
         indices.block.write(0, bytes_of(values))?;
         Ok(Self { host: Some(values.into()), ..indices })
@@ -321,7 +321,7 @@ impl CudaIndices {
     /// Other indices that are made of these, once.
     pub(crate) fn derived(
         &self,
-        memory: &Arc<Memory>,
+        memory: &Rc<Memory>,
         make: impl FnOnce(&[u32]) -> Vec<u32>,
     ) -> Result<&CudaIndices> {
         if let Some(known) = self.derived.get() {

@@ -1,6 +1,6 @@
 //! What recurrent mixers keep for each slot.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use pippin_tensor::{Result, StateSpec, StepInputs, TensorError};
 
@@ -15,7 +15,7 @@ pub struct CudaState {
 }
 
 impl CudaState {
-    pub(crate) fn new(memory: &Arc<Memory>, spec: &StateSpec) -> Result<Self> {
+    pub(crate) fn new(memory: &Rc<Memory>, spec: &StateSpec) -> Result<Self> {
         let bytes = spec.slots.checked_mul(spec.columns).and_then(|count| count.checked_mul(4));
         let bytes = bytes.ok_or_else(|| TensorError::OutOfMemory {
             device: crate::NAME.to_owned(),

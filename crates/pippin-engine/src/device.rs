@@ -299,6 +299,10 @@ pub fn devices() -> Vec<(Device, std::result::Result<String, String>)> {
 pub(crate) type Loaded = (Box<dyn LanguageModel>, String);
 
 /// Loads the model of a folder onto a device.
+#[allow(
+    clippy::arc_with_non_send_sync,
+    reason = "a model stays on the thread that made it, whatever its backend can"
+)]
 pub(crate) fn load(folder: &std::path::Path, options: &LoadOptions) -> Result<Loaded> {
     match options.device {
         Device::Auto | Device::Cpu => {
