@@ -186,7 +186,7 @@ fn guessing_ahead_changes_no_answer() {
         let info = info.expect("numbers");
         assert_eq!(info.accepted_tokens, info.drafted_tokens);
     }
-    // What is held to a form is not guessed.
+    // Of what is held to a form, what it leaves no choice about is guessed.
     let model = nano();
     let parameters =
         GenerateParameters::greedy().with_constraint(Constraint::regex("(ab){20}")).with_prompt_lookup(8);
@@ -194,7 +194,8 @@ fn guessing_ahead_changes_no_answer() {
     let (text, info) =
         model.generate(prompt, &parameters).and_then(|stream| stream.collect_text()).expect("an answer");
     assert_eq!(text, "ab".repeat(20));
-    assert_eq!(info.expect("numbers").drafted_tokens, 0);
+    let info = info.expect("numbers");
+    assert!(info.drafted_tokens > 0 && info.accepted_tokens <= info.drafted_tokens, "{info:?}");
 }
 
 #[test]
