@@ -47,20 +47,8 @@ __device__ __forceinline__ float number_at(const Row& row, u32 i, u32 format) {
     }
 }
 
-// A warp writes one head of one row; head numbers beyond the keys' are those of values.
-extern "C" __global__ void kv_write(Cache cache, const float* keys, const float* values, const u32* rows, u32 count) {
-    u32 warp = place() / 32, lane = threadIdx.x % 32;
-    u32 parts = values ? 2 * cache.kv_heads : cache.kv_heads;
-    if (warp >= count * parts) return;
-    u32 row = warp / parts, part = warp % parts;
-    u32 place_of_row = rows[row];
-    u32 page = place_of_row / cache.page_size, offset = place_of_row % cache.page_size;
-    if (page >= cache.pages) return;
-    bool is_value = part >= cache.kv_heads;
-    u32 head = is_value ? part - cache.kv_heads : part;
-    u32 dim = is_value ? cache.value_dim : cache.key_dim;
-    const float* from = (is_value ? values : keys) + ((u64)row * cache.kv_heads + head) * dim;
-    u8* block = (is_value ? cache.values : cache.keys) + ((u64)page * cache.kv_heads + head) * block_bytes(cache, dim);
+__device__ __forceinline__ void store_row(const Cache& cache, u8* base, u32 dim, u32 page, u32 offset, u32 head, const float* from, u32 lane) {
+    u8* block = base + ((u64)page * cache.kv_heads + head) * block_bytes(cache, dim);
     u64 at = (u64)offset * dim;
     if (cache.format != 3) {
         for (u32 i = lane; i < dim; i += 32) {
@@ -80,6 +68,21 @@ extern "C" __global__ void kv_write(Cache cache, const float* keys, const float*
     if (lane < 4) block[(u64)cache.page_size * dim + 4 * offset + lane] = (u8)(__float_as_uint(scale) >> 8 * lane);
 }
 
+// A warp writes one head of one row; head numbers beyond the keys' are those of values.
+extern "C" __global__ void kv_write(Cache cache, const float* keys, const float* values, const u32* rows, u32 count) {
+    u32 warp = place() / 32, lane = threadIdx.x % 32;
+    u32 parts = values ? 2 * cache.kv_heads : cache.kv_heads;
+    if (warp >= count * parts) return;
+    u32 row = warp / parts, part = warp % parts;
+    u32 page = rows[row] / cache.page_size, offset = rows[row] % cache.page_size;
+    if (page >= cache.pages) return;
+    bool is_value = part >= cache.kv_heads;
+    u32 head = is_value ? part - cache.kv_heads : part;
+    u32 dim = is_value ? cache.value_dim : cache.key_dim;
+    const float* from = (is_value ? values : keys) + ((u64)row * cache.kv_heads + head) * dim;
+    store_row(cache, is_value ? cache.values : cache.keys, dim, page, offset, head, from, lane);
+}
+
 // What the keys of a row are: those of another cache that it sees, if there is one, then those that were chosen, or all from `first` on.
 struct Step {
     const u32* indices;
@@ -95,9 +98,10 @@ __device__ __forceinline__ u32 first_seen(u32 index, u32 kind, u32 limit) {
     return index - index % limit;
 }
 
-// Attention of one head of one row. A warp takes every fourth key; what the warps have found is put together in their order. Which keys
-// there are is all that the bits depend on.
-#define WARPS 4
+// Attention of one head of one row. A warp takes runs of four keys, every eighth run; what the warps have found is put together in their
+// order. Which keys there are is all that the bits depend on.
+#define WARPS 8
+#define RUN 4
 #define MOST_VALUES 32
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS) attention(
@@ -144,33 +148,60 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) attention(
     float top = -INFINITE, sum = 0.0f, mixed[MOST_VALUES];
 #pragma unroll
     for (u32 i = 0; i < MOST_VALUES; i++) mixed[i] = 0.0f;
-    for (u32 key = warp; key < beside + count; key += WARPS) {
-        bool is_other = key < beside;
-        u32 token = is_other ? beside_first + key : chosen ? chosen[(u64)row * chosen_width + key - beside] : first + key - beside;
-        const Cache& own = is_other ? other : cache;
-        const u32* pages = is_other ? other_table : table;
-        u32 width = is_other ? other_step.table_width : step.table_width;
-        u32 number = token / own.page_size;
-        u32 page = pages ? (number < width ? pages[number] : 0) : number;
-        if (page >= own.pages) page = own.pages - 1;
-        u32 offset = token % own.page_size;
-        Row key_row = cache_row(own, own.keys, key_dim, page, offset, kv_head);
-        float score = 0.0f;
-        for (u32 i = lane; i < key_dim; i += 32) score = fmaf(query[i], number_at(key_row, i, own.format), score);
-        score = warp_sum(score) * scale;
-        if (softcap > 0.0f) score = softcap * tanhf(score / softcap);
-        float higher = larger(score, top);
-        // Nothing counts as much as it did when something higher comes; what is minus infinity counts for nothing.
-        float before = higher == top || top == -INFINITE && higher == higher ? (higher == top ? 1.0f : 0.0f) : expf(top - higher);
-        float share = score == -INFINITE ? 0.0f : score == higher ? 1.0f : expf(score - higher);
-        top = higher;
-        sum = fmaf(sum, before, share);
-        if (score != score) sum = score;
-        Row value_row = cache_row(own, own.values, own.value_stride, page, offset, kv_head);
+    for (u32 run = RUN * warp; run < beside + count; run += RUN * WARPS) {
+        float scores[RUN];
+        Row value_rows[RUN];
+        // The keys of a run wait for memory together.
 #pragma unroll
-        for (u32 i = 0; i < MOST_VALUES; i++) {
-            u32 at = lane + 32 * i;
-            if (at < value_dim) mixed[i] = fmaf(mixed[i], before, share == 0.0f ? 0.0f : share * number_at(value_row, at, own.format));
+        for (u32 i = 0; i < RUN; i++) {
+            u32 key = run + i;
+            scores[i] = -INFINITE;
+            value_rows[i].numbers = 0;
+            if (key >= beside + count) continue;
+            bool is_other = key < beside;
+            u32 token = is_other ? beside_first + key : chosen ? chosen[(u64)row * chosen_width + key - beside] : first + key - beside;
+            const Cache& own = is_other ? other : cache;
+            const u32* pages = is_other ? other_table : table;
+            u32 width = is_other ? other_step.table_width : step.table_width;
+            u32 number = token / own.page_size;
+            u32 page = pages ? (number < width ? pages[number] : 0) : number;
+            if (page >= own.pages) page = own.pages - 1;
+            u32 offset = token % own.page_size;
+            Row key_row = cache_row(own, own.keys, key_dim, page, offset, kv_head);
+            float score = 0.0f;
+            for (u32 k = lane; k < key_dim; k += 32) score = fmaf(query[k], number_at(key_row, k, own.format), score);
+            scores[i] = score;
+            value_rows[i] = cache_row(own, own.values, own.value_stride, page, offset, kv_head);
+        }
+#pragma unroll
+        for (u32 i = 0; i < RUN; i++) {
+            if (run + i >= beside + count) continue;
+            float score = warp_sum(scores[i]) * scale;
+            if (softcap > 0.0f) score = softcap * tanhf(score / softcap);
+            scores[i] = score;
+        }
+        float higher = top;
+#pragma unroll
+        for (u32 i = 0; i < RUN; i++) {
+            if (run + i < beside + count) higher = larger(scores[i], higher);
+        }
+        // Nothing counts as much as it did when something higher comes; what is minus infinity counts for nothing.
+        float before = higher == top ? 1.0f : top == -INFINITE && higher == higher ? 0.0f : expf(top - higher);
+        top = higher;
+        sum *= before;
+#pragma unroll
+        for (u32 i = 0; i < MOST_VALUES; i++) mixed[i] *= before;
+#pragma unroll
+        for (u32 i = 0; i < RUN; i++) {
+            if (run + i >= beside + count) continue;
+            float share = scores[i] == -INFINITE ? 0.0f : scores[i] == higher ? 1.0f : expf(scores[i] - higher);
+            sum = scores[i] != scores[i] ? scores[i] : sum + share;
+            if (share == 0.0f) continue;
+#pragma unroll
+            for (u32 k = 0; k < MOST_VALUES; k++) {
+                u32 at = lane + 32 * k;
+                if (at < value_dim) mixed[k] = fmaf(share, number_at(value_rows[i], at, cache.format), mixed[k]);
+            }
         }
     }
     float* own_state = states + warp * (value_dim + 2);
@@ -267,4 +298,79 @@ extern "C" __global__ void rope(float* out, const float* x, const float* angles,
     u64 partner = is_traditional ? (is_second ? at - 1 : at + 1) : (is_second ? at - pairs : at + pairs);
     float cosine = angles[row * dims + pair], sine = angles[row * dims + pairs + pair];
     out[at] = is_second ? fmaf(x[partner], sine, x[at] * cosine) : fmaf(x[at], cosine, -(x[partner] * sine));
+}
+
+// What stands before the attention: a warp has one head of one row. Queries and keys are normalised if there is a weight or `has_norm`, and
+// rotated if there are angles; keys and values go to the cache.
+#define HEAD_WARPS 4
+#define MOST_DIM 512
+
+struct HeadNorm {
+    const float* weight;
+    const float* bias;
+    float eps;
+    // 0 none, 1 by the root mean square, 2 by mean and deviation.
+    int kind;
+};
+
+extern "C" __global__ void write_heads(
+    float* out, const float* queries, const float* keys, const float* values, Cache cache, const u32* rows, u32 count, u32 heads, HeadNorm query_norm, HeadNorm key_norm,
+    const float* angles, u32 dims, int is_traditional) {
+    __shared__ float buffers[HEAD_WARPS][2][MOST_DIM];
+    u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    u32 parts = heads + cache.kv_heads * (values ? 2 : 1);
+    u64 number = (u64)blockIdx.x * HEAD_WARPS + warp;
+    if (number >= (u64)count * parts) return;
+    u32 row = number / parts, part = number % parts;
+    bool is_query = part < heads, is_value = part >= heads + cache.kv_heads;
+    u32 head = is_query ? part : is_value ? part - heads - cache.kv_heads : part - heads;
+    u32 dim = is_value ? cache.value_dim : cache.key_dim;
+    const float* from = is_query ? queries + ((u64)row * heads + head) * dim : (is_value ? values : keys) + ((u64)row * cache.kv_heads + head) * dim;
+    float* own = buffers[warp][0];
+    float* rotated = buffers[warp][1];
+    if (is_value) {
+        for (u32 i = lane; i < dim; i += 32) rotated[i] = from[i];
+    } else {
+        const HeadNorm& norm = is_query ? query_norm : key_norm;
+        float shift = 0.0f, factor = 1.0f;
+        if (norm.kind) {
+            if (norm.kind == 2) {
+                float sum = 0.0f;
+                for (u32 i = lane; i < dim; i += 32) sum += from[i];
+                shift = warp_sum(sum) / dim;
+            }
+            float squares = 0.0f;
+            for (u32 i = lane; i < dim; i += 32) squares = fmaf(from[i] - shift, from[i] - shift, squares);
+            factor = 1.0f / sqrtf(warp_sum(squares) / dim + norm.eps);
+        }
+        for (u32 i = lane; i < dim; i += 32) {
+            float value = from[i];
+            if (norm.kind) {
+                value = (value - shift) * factor;
+                if (norm.weight) value *= norm.weight[i];
+                if (norm.bias) value += norm.bias[i];
+            }
+            own[i] = value;
+        }
+        __syncwarp();
+        u32 pairs = dims / 2;
+        for (u32 i = lane; i < dim; i += 32) {
+            float value = own[i];
+            if (angles && i < dims) {
+                u32 pair = is_traditional ? i / 2 : i % pairs;
+                bool is_second = is_traditional ? i % 2 : i >= pairs;
+                u32 partner = is_traditional ? (is_second ? i - 1 : i + 1) : (is_second ? i - pairs : i + pairs);
+                float cosine = angles[(u64)row * dims + pair], sine = angles[(u64)row * dims + pairs + pair];
+                value = is_second ? fmaf(own[partner], sine, value * cosine) : fmaf(value, cosine, -(own[partner] * sine));
+            }
+            rotated[i] = value;
+            if (is_query) out[((u64)row * heads + head) * dim + i] = value;
+        }
+    }
+    __syncwarp();
+    if (is_query) return;
+    u32 place_of_row = rows[row];
+    u32 page = place_of_row / cache.page_size, offset = place_of_row % cache.page_size;
+    if (page >= cache.pages) return;
+    store_row(cache, is_value ? cache.values : cache.keys, dim, page, offset, head, rotated, lane);
 }

@@ -92,6 +92,8 @@ template <int KIND, int ROWS> __device__ __forceinline__ void products(const Wei
     u32 lane = threadIdx.x % 32, chunks = (w.columns + 7) / 8;
 #pragma unroll
     for (u32 r = 0; r < ROWS; r++) sums[r] = 0.0f;
+    // Several runs are under way at a time: a lane has few, and each waits for memory.
+#pragma unroll 4
     for (u32 chunk = lane; chunk < chunks; chunk += 32) {
         float weights[8];
         weights_at<KIND>(w, row, chunk, weights);
@@ -110,24 +112,73 @@ template <int KIND, int ROWS> __device__ __forceinline__ void products(const Wei
     for (u32 r = 0; r < ROWS; r++) sums[r] = warp_sum(sums[r]);
 }
 
-template <int KIND, int ROWS> __device__ void matmul_of(const Weights& w, float* out, const float* x, u32 rows, const float* bias) {
-    u64 output = (u64)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+// One matrix of several that multiply the same rows, one's blocks after the other's.
+struct Part {
+    Weights weights;
+    float* out;
+    const float* bias;
+    // What is added to the result.
+    const float* residual;
+};
+
+template <int KIND, int ROWS> __device__ void linear_of(const Part& part, u32 block, const float* x, u32 rows) {
+    const Weights& w = part.weights;
+    u64 output = (u64)block * (blockDim.x / 32) + threadIdx.x / 32;
     u64 first = (u64)blockIdx.y * ROWS;
     if (output >= w.outputs) return;
     u32 own = min((u64)ROWS, rows - first);
     float sums[ROWS];
     products<KIND, ROWS>(w, output, x + first * w.columns, own, sums);
     if (threadIdx.x % 32 != 0) return;
-    for (u32 r = 0; r < own; r++) out[(first + r) * w.outputs + output] = bias ? sums[r] + bias[output] : sums[r];
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++) {
+        if (r >= own) break;
+        float value = part.bias ? sums[r] + part.bias[output] : sums[r];
+        u64 at = (first + r) * w.outputs + output;
+        part.out[at] = part.residual ? part.residual[at] + value : value;
+    }
 }
 
+template <int KIND, int ROWS> __device__ void linears_of(const Part& a, const Part& b, const Part& c, u32 a_blocks, u32 b_blocks, const float* x, u32 rows) {
+    u32 block = blockIdx.x;
+    if (block < a_blocks) linear_of<KIND, ROWS>(a, block, x, rows);
+    else if (block < a_blocks + b_blocks) linear_of<KIND, ROWS>(b, block - a_blocks, x, rows);
+    else linear_of<KIND, ROWS>(c, block - a_blocks - b_blocks, x, rows);
+}
+
+// The gate of two matrices.
+template <int KIND, int ROWS>
+__device__ void gated_of(const Part& gate, const Part& up, const float* x, u32 rows, int kind, int activation_kind, float p, float q) {
+    u64 output = (u64)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    u64 first = (u64)blockIdx.y * ROWS;
+    if (output >= gate.weights.outputs) return;
+    u32 own = min((u64)ROWS, rows - first);
+    x += first * gate.weights.columns;
+    float gates[ROWS], ups[ROWS];
+    products<KIND, ROWS>(gate.weights, output, x, own, gates);
+    products<KIND, ROWS>(up.weights, output, x, own, ups);
+    if (threadIdx.x % 32 != 0) return;
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++) {
+        if (r >= own) break;
+        float g = gate.bias ? gates[r] + gate.bias[output] : gates[r];
+        float u = up.bias ? ups[r] + up.bias[output] : ups[r];
+        gate.out[(first + r) * gate.weights.outputs + output] = gate_of(kind, activation_kind, p, q, g, u);
+    }
+}
+
+#define LINEARS(NAME, KIND, ROWS)                                                                                                       \
+    extern "C" __global__ void linears_##NAME##_##ROWS(Part a, Part b, Part c, u32 a_blocks, u32 b_blocks, const float* x, u32 rows) {  \
+        linears_of<KIND, ROWS>(a, b, c, a_blocks, b_blocks, x, rows);                                                                   \
+    }                                                                                                                                   \
+    extern "C" __global__ void gated_##NAME##_##ROWS(                                                                                   \
+        Part gate, Part up, const float* x, u32 rows, int kind, int activation_kind, float p, float q) {                                \
+        gated_of<KIND, ROWS>(gate, up, x, rows, kind, activation_kind, p, q);                                                           \
+    }
+
 #define MATMUL(NAME, KIND)                                                                                                              \
-    extern "C" __global__ void matmul_##NAME##_1(Weights w, float* out, const float* x, u32 rows, const float* bias) {                  \
-        matmul_of<KIND, 1>(w, out, x, rows, bias);                                                                                      \
-    }                                                                                                                                   \
-    extern "C" __global__ void matmul_##NAME##_8(Weights w, float* out, const float* x, u32 rows, const float* bias) {                  \
-        matmul_of<KIND, 8>(w, out, x, rows, bias);                                                                                      \
-    }                                                                                                                                   \
+    LINEARS(NAME, KIND, 1)                                                                                                              \
+    LINEARS(NAME, KIND, 8)                                                                                                              \
     /* Row i of the result is row i / (routes / rows) of x times the matrix of the expert routes[i]. */                                 \
     extern "C" __global__ void gathered_##NAME(Weights w, float* out, const float* x, u32 each, const u32* routes, u32 experts) {       \
         u64 output = (u64)blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32;                                                            \

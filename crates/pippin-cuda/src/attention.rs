@@ -13,7 +13,7 @@ use crate::state::check_rows;
 use crate::{CudaBackend, CudaKvCache, unsupported};
 
 /// Warps of a block, and the most values that a head can have: as in the kernel.
-const WARPS: usize = 4;
+const WARPS: usize = 8;
 const MOST_VALUES: usize = 32 * 32;
 /// Most bytes of shared memory that a block has without asking for more.
 const SHARED: usize = 48 << 10;

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use pippin_tensor::{
-    Activation, AttentionSpec, Backend, Batch, Beside, BlockFloat, Gate, KeyChoice, KvCacheSpec, Linear,
-    MatrixData, Norm, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec,
+    Activation, AttentionSpec, Backend, Batch, Beside, BlockFloat, Gate, HeadSpec, KeyChoice, KvCacheSpec,
+    Linear, MatrixData, Norm, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec,
     StateSpec, StepInputs, StepShape, TensorData, TensorError,
 };
 
@@ -122,7 +122,7 @@ impl Backend for CudaBackend {
     }
 
     fn matmul(&self, x: &CudaTensor, weight: &CudaMatrix) -> Result<CudaTensor> {
-        self.run_matmul(x, weight, None)
+        self.run_matmul(x, weight, None, None)
     }
 
     fn gathered_matmul(
@@ -312,12 +312,64 @@ impl Backend for CudaBackend {
     }
 
     fn linear(&self, x: &CudaTensor, linear: &Linear<Self>) -> Result<CudaTensor> {
-        match &linear.hadamard {
-            Some(rotation) => {
-                self.run_matmul(&rotation.apply(self, x)?, &linear.weight, linear.bias.as_ref())
-            }
-            None => self.run_matmul(x, &linear.weight, linear.bias.as_ref()),
+        self.run_matmul(&self.rotated(x, linear)?, &linear.weight, linear.bias.as_ref(), None)
+    }
+
+    fn norm_linears(
+        &self,
+        x: &CudaTensor,
+        norm: Option<&Norm<CudaTensor>>,
+        linears: &[&Linear<Self>],
+    ) -> Result<Vec<CudaTensor>> {
+        let x = &self.normalised(x, norm)?;
+        if linears.iter().any(|linear| linear.hadamard.is_some()) {
+            return linears.iter().map(|linear| self.linear(x, linear)).collect();
         }
+        self.run_linears(x, linears)
+    }
+
+    fn norm_gated(
+        &self,
+        x: &CudaTensor,
+        norm: Option<&Norm<CudaTensor>>,
+        gate: &Linear<Self>,
+        up: &Linear<Self>,
+        kind: Gate,
+    ) -> Result<CudaTensor> {
+        let x = &self.normalised(x, norm)?;
+        let shape = |linear: &Linear<Self>| (linear.weight.kind, linear.weight.rows, linear.weight.columns);
+        if shape(gate) != shape(up) || gate.hadamard.is_some() || up.hadamard.is_some() {
+            return self.gated(&self.linear(x, gate)?, &self.linear(x, up)?, kind);
+        }
+        self.run_gated_linears(x, gate, up, kind)
+    }
+
+    fn linear_add(&self, x: &CudaTensor, linear: &Linear<Self>, residual: &CudaTensor) -> Result<CudaTensor> {
+        self.run_matmul(&self.rotated(x, linear)?, &linear.weight, linear.bias.as_ref(), Some(residual))
+    }
+
+    fn write_heads(
+        &self,
+        queries: &CudaTensor,
+        keys: &CudaTensor,
+        values: Option<&CudaTensor>,
+        spec: HeadSpec<'_, Self>,
+        cache: &mut CudaKvCache,
+        rows: &CudaIndices,
+    ) -> Result<CudaTensor> {
+        self.run_write_heads(queries, keys, values, spec, cache, rows)
+    }
+}
+
+impl CudaBackend {
+    /// `x` through a norm, if there is one.
+    pub(crate) fn normalised(&self, x: &CudaTensor, norm: Option<&Norm<CudaTensor>>) -> Result<CudaTensor> {
+        norm.map_or_else(|| Ok(x.clone()), |norm| self.run_norm(x, norm))
+    }
+
+    /// What a linear layer is given, rotated if its matrix was made for that.
+    fn rotated(&self, x: &CudaTensor, linear: &Linear<Self>) -> Result<CudaTensor> {
+        linear.hadamard.as_ref().map_or_else(|| Ok(x.clone()), |rotation| rotation.apply(self, x))
     }
 }
 

@@ -2,12 +2,65 @@
 
 use std::collections::HashMap;
 
-use pippin_tensor::{PositionScale, Result, RopeFrequencies, RopeSpec, TensorError};
+use cudarc::driver::{DeviceRepr, sys};
+use pippin_tensor::{
+    HeadSpec, Norm, NormKind, PositionScale, Result, RopeFrequencies, RopeSpec, Rotation, TensorError,
+};
 
 use crate::kv::shape_of;
 use crate::launch::{THREADS, blocks, launch};
 use crate::memory::{CudaIndices, CudaTensor};
 use crate::{CudaBackend, CudaKvCache};
+
+/// Warps of a block of `write_heads`, and the most numbers that a head can have there: as in the kernel.
+const HEAD_WARPS: u32 = 4;
+const MOST_DIM: usize = 512;
+
+/// `HeadNorm` of the kernels.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct HeadNorm {
+    weight: sys::CUdeviceptr,
+    bias: sys::CUdeviceptr,
+    eps: f32,
+    kind: i32,
+}
+
+// SAFETY: plain numbers in the order and alignment of the kernels' structure.
+unsafe impl DeviceRepr for HeadNorm {}
+
+/// A norm of heads by themselves, all with the same parameters. `None`: it is another one.
+fn head_norm(norm: Option<&Norm<CudaTensor>>, dim: usize) -> Option<HeadNorm> {
+    let Some(norm) = norm else { return Some(HeadNorm { weight: 0, bias: 0, eps: 0.0, kind: 0 }) };
+    let fits = |parameter: &Option<CudaTensor>| {
+        parameter.as_ref().is_none_or(|parameter| (parameter.rows, parameter.columns) == (1, dim))
+    };
+    let at = |parameter: &Option<CudaTensor>| parameter.as_ref().map_or(0, CudaTensor::at);
+    let kind = if norm.kind == NormKind::Layer { 2 } else { 1 };
+    (norm.width == dim && fits(&norm.weight) && fits(&norm.bias)).then(|| HeadNorm {
+        weight: at(&norm.weight),
+        bias: at(&norm.bias),
+        eps: norm.eps,
+        kind,
+    })
+}
+
+/// Checks what is to be rotated by which angles.
+fn check_rope(x: &CudaTensor, angles: &CudaTensor, head_dim: usize, spec: &RopeSpec) -> Result<()> {
+    if head_dim == 0
+        || !x.columns.is_multiple_of(head_dim)
+        || spec.dims > head_dim
+        || !spec.dims.is_multiple_of(2)
+    {
+        let expected = format!("heads of {head_dim}, an even {} of them rotated", spec.dims);
+        return Err(TensorError::shape("rope", expected, x.columns));
+    }
+    if angles.rows != x.rows || angles.columns != spec.dims {
+        let expected = format!("angles of [{}, {}]", x.rows, spec.dims);
+        return Err(TensorError::shape("rope", expected, shape_of(angles)));
+    }
+    Ok(())
+}
 
 impl CudaBackend {
     pub(crate) fn run_rope_angles(
@@ -107,18 +160,7 @@ impl CudaBackend {
         head_dim: usize,
         spec: &RopeSpec,
     ) -> Result<CudaTensor> {
-        if head_dim == 0
-            || !x.columns.is_multiple_of(head_dim)
-            || spec.dims > head_dim
-            || !spec.dims.is_multiple_of(2)
-        {
-            let expected = format!("heads of {head_dim}, an even {} of them rotated", spec.dims);
-            return Err(TensorError::shape("rope", expected, x.columns));
-        }
-        if angles.rows != x.rows || angles.columns != spec.dims {
-            let expected = format!("angles of [{}, {}]", x.rows, spec.dims);
-            return Err(TensorError::shape("rope", expected, shape_of(angles)));
-        }
+        check_rope(x, angles, head_dim, spec)?;
         let out = self.output(x.rows, x.columns)?;
         launch!(
             self,
@@ -144,11 +186,7 @@ impl CudaBackend {
         rows: &CudaIndices,
     ) -> Result<()> {
         cache.check_write(keys, values, rows.len)?;
-        // Of rows with one place the last one counts: the kernel would mix them.
-        let rows = rows.derived(self.memory(), |rows| {
-            let last: HashMap<u32, usize> = rows.iter().enumerate().map(|(i, row)| (*row, i)).collect();
-            rows.iter().enumerate().map(|(i, row)| if last[row] == i { *row } else { u32::MAX }).collect()
-        })?;
+        let rows = self.distinct(rows)?;
         let parts = cache.spec.kv_heads * if values.is_some() { 2 } else { 1 };
         let count = rows.len * parts * 32;
         let values = values.map_or(0, CudaTensor::at);
@@ -163,5 +201,77 @@ impl CudaBackend {
             rows.at(),
             rows.len as u32
         )
+    }
+
+    /// Places of a cache's rows: of those that come twice the last one counts, because kernels would mix what is written.
+    fn distinct<'a>(&self, rows: &'a CudaIndices) -> Result<&'a CudaIndices> {
+        rows.derived(self.memory(), |rows| {
+            let last: HashMap<u32, usize> = rows.iter().enumerate().map(|(i, row)| (*row, i)).collect();
+            rows.iter().enumerate().map(|(i, row)| if last[row] == i { *row } else { u32::MAX }).collect()
+        })
+    }
+
+    pub(crate) fn run_write_heads(
+        &self,
+        queries: &CudaTensor,
+        keys: &CudaTensor,
+        values: Option<&CudaTensor>,
+        spec: HeadSpec<'_, Self>,
+        cache: &mut CudaKvCache,
+        rows: &CudaIndices,
+    ) -> Result<CudaTensor> {
+        let dim = spec.key_dim;
+        let largest = cache.spec.key_dim.max(cache.spec.values.dim());
+        let fits = dim == cache.spec.key_dim && largest <= MOST_DIM;
+        let norms = (head_norm(spec.query_norm, dim), head_norm(spec.key_norm, dim));
+        let (Some(query_norm), Some(key_norm), true) = (norms.0, norms.1, fits) else {
+            // One after the other.
+            let rotated = |x: &CudaTensor, norm| {
+                let x = self.normalised(x, norm)?;
+                match spec.rotation {
+                    Some(Rotation { angles, spec: rope }) => self.run_rope(&x, angles, dim, rope),
+                    None => Ok(x),
+                }
+            };
+            self.run_kv_write(cache, &rotated(keys, spec.key_norm)?, values, rows)?;
+            return rotated(queries, spec.query_norm);
+        };
+        if let Some(Rotation { angles, spec: rope }) = spec.rotation {
+            check_rope(queries, angles, dim, rope)?;
+            check_rope(keys, angles, dim, rope)?;
+        }
+        cache.check_write(keys, values, rows.len)?;
+        if queries.rows != keys.rows || !queries.columns.is_multiple_of(dim.max(1)) {
+            let expected = format!("{} rows of heads of {dim}", keys.rows);
+            return Err(TensorError::shape("write_heads", expected, shape_of(queries)));
+        }
+        let rows = self.distinct(rows)?;
+        let out = self.output(queries.rows, queries.columns)?;
+        let heads = queries.columns / dim.max(1);
+        let parts = heads + cache.spec.kv_heads * if values.is_some() { 2 } else { 1 };
+        let (angles, dims, is_traditional) = match spec.rotation {
+            Some(Rotation { angles, spec }) => (angles.at(), spec.dims as u32, i32::from(spec.traditional)),
+            None => (0, 0, 0),
+        };
+        let grid = ((queries.rows * parts).div_ceil(HEAD_WARPS as usize) as u32, 1);
+        launch!(
+            self,
+            "write_heads",
+            (grid, 32 * HEAD_WARPS, 0),
+            out.at(),
+            queries.at(),
+            keys.at(),
+            values.map_or(0, CudaTensor::at),
+            cache.view(),
+            rows.at(),
+            rows.len as u32,
+            heads as u32,
+            query_norm,
+            key_norm,
+            angles,
+            dims,
+            is_traditional
+        )?;
+        Ok(out)
     }
 }

@@ -40,6 +40,12 @@ pub(crate) struct Weights {
 // SAFETY: plain numbers in the order and alignment of the kernels' structure.
 unsafe impl DeviceRepr for Weights {}
 
+impl Weights {
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs as usize
+    }
+}
+
 fn dense_kind(dtype: Dtype) -> Option<(&'static str, u32)> {
     match dtype {
         Dtype::F32 => Some(("f32", 0)),

@@ -29,6 +29,21 @@ fn number_of(activation: Activation) -> Result<(i32, f32)> {
     })
 }
 
+/// The number of a gate in the kernels, that of its activation, and its parameters.
+pub(crate) fn numbers_of(kind: Gate) -> Result<(i32, i32, f32, f32)> {
+    Ok(match kind {
+        Gate::Of(activation) => {
+            let (activation, parameter) = number_of(activation)?;
+            (0, activation, parameter, 0.0)
+        }
+        Gate::ClampedSwiglu { alpha, limit } => (1, 0, alpha, limit),
+        Gate::SiluOfClamped { limit } => (2, 0, 0.0, limit),
+        Gate::Situ { beta, limit } => (3, 0, beta, limit.unwrap_or(0.0)),
+        Gate::ClampedSilu { limit } => (4, 0, 0.0, limit),
+        other => return Err(unsupported(format!("the gate {other:?}"))),
+    })
+}
+
 impl CudaBackend {
     pub(crate) fn output(&self, rows: usize, columns: usize) -> Result<CudaTensor> {
         CudaTensor::new(self.memory(), rows, columns)
@@ -97,17 +112,7 @@ impl CudaBackend {
         if (gate.rows, gate.columns) != (up.rows, up.columns) {
             return Err(TensorError::shape("gated", shape_of(gate), shape_of(up)));
         }
-        let (number, activation, p, q) = match kind {
-            Gate::Of(activation) => {
-                let (activation, parameter) = number_of(activation)?;
-                (0, activation, parameter, 0.0)
-            }
-            Gate::ClampedSwiglu { alpha, limit } => (1, 0, alpha, limit),
-            Gate::SiluOfClamped { limit } => (2, 0, 0.0, limit),
-            Gate::Situ { beta, limit } => (3, 0, beta, limit.unwrap_or(0.0)),
-            Gate::ClampedSilu { limit } => (4, 0, 0.0, limit),
-            other => return Err(unsupported(format!("the gate {other:?}"))),
-        };
+        let (number, activation, p, q) = numbers_of(kind)?;
         let out = self.output(gate.rows, gate.columns)?;
         let count = gate.count();
         let grid = (blocks(count), 1);
