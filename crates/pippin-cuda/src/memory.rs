@@ -38,13 +38,18 @@ impl Memory {
 
     /// A block that goes back to be used again.
     pub(crate) fn take(self: &Rc<Self>, bytes: usize, what: &'static str) -> Result<Block> {
+        self.take_for(bytes, what, false)
+    }
+
+    /// The same for what is copied from the host.
+    fn take_for(self: &Rc<Self>, bytes: usize, what: &'static str, is_from_host: bool) -> Result<Block> {
         let size = size_class(bytes);
-        let (at, owner) = match self.recorder.place(size)? {
+        let (at, owner) = match self.recorder.place(size, is_from_host)? {
             Place::Free => (self.find(size, what)?, Owner::Pool),
             Place::Known(at) => (at, Owner::Tape),
             Place::New => {
                 let at = self.find(size, what)?;
-                self.recorder.placed(at, size);
+                self.recorder.placed(at, size, is_from_host);
                 (at, Owner::Tape)
             }
         };
@@ -246,20 +251,23 @@ pub struct CudaTensor {
     block: Rc<Block>,
 }
 
+fn tensor_bytes(rows: usize, columns: usize) -> Result<usize> {
+    let bytes = rows.checked_mul(columns).and_then(|count| count.checked_mul(4));
+    bytes.ok_or_else(|| {
+        TensorError::shape("tensor", "a size that memory can have", format!("[{rows}, {columns}]"))
+    })
+}
+
 impl CudaTensor {
     /// A tensor whose contents are unspecified.
     pub(crate) fn new(memory: &Rc<Memory>, rows: usize, columns: usize) -> Result<Self> {
-        let bytes = rows.checked_mul(columns).and_then(|count| count.checked_mul(4));
-        let bytes = bytes.ok_or_else(|| {
-            TensorError::shape("tensor", "a size that memory can have", format!("[{rows}, {columns}]"))
-        })?;
-        Ok(Self { rows, columns, block: Rc::new(memory.take(bytes, "activations")?) })
+        Ok(Self { rows, columns, block: Rc::new(memory.take(tensor_bytes(rows, columns)?, "activations")?) })
     }
 
     pub(crate) fn of(memory: &Rc<Memory>, rows: usize, columns: usize, values: &[f32]) -> Result<Self> {
-        let tensor = Self::new(memory, rows, columns)?;
-        tensor.block.write(0, bytes_of(values))?;
-        Ok(tensor)
+        let block = memory.take_for(tensor_bytes(rows, columns)?, "activations", true)?;
+        block.write(0, bytes_of(values))?;
+        Ok(Self { rows, columns, block: Rc::new(block) })
     }
 
     pub(crate) fn at(&self) -> sys::CUdeviceptr {
@@ -299,9 +307,10 @@ impl CudaIndices {
     }
 
     pub(crate) fn of(memory: &Rc<Memory>, values: &[u32]) -> Result<Self> {
-        let indices = Self::new(memory, values.len())?;
-        indices.block.write(0, bytes_of(values))?;
-        Ok(Self { host: Some(values.into()), ..indices })
+        let block = memory.take_for(size_of_val(values), "indices", true)?;
+        block.write(0, bytes_of(values))?;
+        let host = Some(values.into());
+        Ok(Self { len: values.len(), block: Rc::new(block), host, derived: Rc::default() })
     }
 
     pub(crate) fn at(&self) -> sys::CUdeviceptr {

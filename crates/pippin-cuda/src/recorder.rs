@@ -3,13 +3,13 @@
 //! A launch costs the host some microseconds, and a decoding step has hundreds. So a step of a shape that has come before is captured,
 //! and the next of its shape is one launch. The operations are asked for each time all the same: what they need of memory is where it
 //! was when they were captured (the shape's *tape*), what they copy from the host is copied, and what they launch is left out,
-//! because the graph has it.
+//! because the graph has it. What is copied from the host is there before the graph begins, so its places are nothing else's.
 //!
 //! What cannot be captured (whatever waits for the device) interrupts a recording: what has been captured is launched, and the rest of the step
 //! runs as usual, as do all steps of that shape from then on.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use cudarc::driver::{CudaGraph, sys};
@@ -66,6 +66,8 @@ enum Mode {
         body: Vec<sys::CUdeviceptr>,
         own: Vec<At>,
         free: BTreeMap<usize, Vec<sys::CUdeviceptr>>,
+        /// Places of what came from the host.
+        fixed: HashSet<sys::CUdeviceptr>,
     },
     /// A step is repeated; so many of its places have been asked for.
     Repeats(StepShape, usize),
@@ -77,6 +79,8 @@ struct State {
     tapes: HashMap<StepShape, Tape>,
     /// Places of recordings that were given up, which somebody may still read.
     late: Vec<At>,
+    /// Places of inputs that somebody still has.
+    busy: HashSet<sys::CUdeviceptr>,
     steps: u64,
 }
 
@@ -105,7 +109,7 @@ impl Recorder {
                 // The stream may still be at it.
                 let _ = memory.stream().synchronize();
                 drop(tape.graph);
-                memory.give(tape.inputs.into_iter().chain(tape.own));
+                state.late.extend(tape.inputs.into_iter().chain(tape.own));
             }
         }
         let tape = state.tapes.entry(shape.clone()).or_default();
@@ -113,21 +117,29 @@ impl Recorder {
         state.mode = Mode::Inputs(shape, 0);
     }
 
-    /// Where the next block of this size is to be.
-    pub(crate) fn place(&self, size: usize) -> Result<Place> {
+    /// Where the next block of this size is to be, which is for what comes from the host or for what the device computes.
+    pub(crate) fn place(&self, size: usize, is_from_host: bool) -> Result<Place> {
         let state = &mut *self.0.borrow_mut();
         match &mut state.mode {
             Mode::Free => Ok(Place::Free),
+            Mode::Inputs(..) if !is_from_host => Ok(Place::Free),
             Mode::Inputs(shape, count) => {
-                let known = state.tapes.get(shape).and_then(|tape| tape.inputs.get(*count));
+                let known = state.tapes.get(shape).and_then(|tape| tape.inputs.get(*count)).copied();
                 match known {
-                    Some((at, known)) if *known == size => {
+                    // That of an earlier step is still used: this step is like no other.
+                    Some((at, _)) if state.busy.contains(&at) => {
+                        state.mode = Mode::Free;
+                        Ok(Place::Free)
+                    }
+                    Some((at, known)) if known == size => {
                         *count += 1;
-                        Ok(Place::Known(*at))
+                        state.busy.insert(at);
+                        Ok(Place::Known(at))
                     }
                     _ => Ok(Place::New),
                 }
             }
+            Mode::Records { .. } if is_from_host => Ok(Place::New),
             Mode::Records { body, free, .. } => match free.get_mut(&size).and_then(Vec::pop) {
                 Some(at) => {
                     body.push(at);
@@ -144,7 +156,7 @@ impl Recorder {
     }
 
     /// A block has been found for [`Place::New`].
-    pub(crate) fn placed(&self, at: sys::CUdeviceptr, size: usize) {
+    pub(crate) fn placed(&self, at: sys::CUdeviceptr, size: usize, is_from_host: bool) {
         let state = &mut *self.0.borrow_mut();
         match &mut state.mode {
             Mode::Inputs(shape, count) => {
@@ -155,10 +167,14 @@ impl Recorder {
                 state.late.append(&mut tape.own);
                 (tape.graph, tape.uses) = (None, 1);
                 *count += 1;
+                state.busy.insert(at);
             }
-            Mode::Records { body, own, .. } => {
+            Mode::Records { body, own, fixed, .. } => {
                 body.push(at);
                 own.push((at, size));
+                if is_from_host {
+                    fixed.insert(at);
+                }
             }
             Mode::Free | Mode::Repeats(..) => state.late.push((at, size)),
         }
@@ -166,8 +182,11 @@ impl Recorder {
 
     /// A block of a tape is no longer used.
     pub(crate) fn give(&self, at: sys::CUdeviceptr, size: usize) {
-        if let Mode::Records { own, free, .. } = &mut self.0.borrow_mut().mode
+        let state = &mut *self.0.borrow_mut();
+        state.busy.remove(&at);
+        if let Mode::Records { own, free, fixed, .. } = &mut state.mode
             && own.contains(&(at, size))
+            && !fixed.contains(&at)
         {
             free.entry(size).or_default().push(at);
         }
@@ -215,9 +234,18 @@ impl Recorder {
         memory.stream().synchronize().map_err(fail)?;
         {
             let state = &mut *self.0.borrow_mut();
-            memory.give(state.late.drain(..));
-            let (body, own, free) = (Vec::new(), Vec::new(), BTreeMap::new());
-            state.mode = Mode::Records { shape: shape.clone(), body, own, free };
+            let late = std::mem::take(&mut state.late);
+            let (busy, unused): (Vec<At>, Vec<At>) =
+                late.into_iter().partition(|(at, _)| state.busy.contains(at));
+            state.late = busy;
+            memory.give(unused);
+            state.mode = Mode::Records {
+                shape: shape.clone(),
+                body: Vec::new(),
+                own: Vec::new(),
+                free: BTreeMap::new(),
+                fixed: HashSet::new(),
+            };
         }
         let relaxed = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         if let Err(error) = memory.stream().begin_capture(relaxed) {

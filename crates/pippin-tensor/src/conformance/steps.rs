@@ -102,11 +102,13 @@ pub fn step_inputs<B: Backend>(backend: &B, _tolerance: f64) {
     assert_eq!(read(&step.slots), batch.slots());
     assert_eq!(step.groups.len(), 2);
     for (group, cache) in step.groups.iter().enumerate() {
-        assert_eq!(cache.pages_per_sequence, 3);
+        // A device may have them wider.
+        let width = cache.pages_per_sequence;
+        assert!(width >= 3, "{width}");
         assert_eq!(read(&cache.rows), batch.cache_rows(group));
         let tables = batch.page_tables(group).iter().flat_map(|table| {
             let pages = table.iter().map(|page| if *page == GIVEN_BACK { 0 } else { *page });
-            pages.chain([0; 3]).take(3).collect::<Vec<u32>>()
+            pages.chain(std::iter::repeat(0)).take(width).collect::<Vec<u32>>()
         });
         assert_eq!(read(&cache.page_tables), tables.collect::<Vec<u32>>());
     }
