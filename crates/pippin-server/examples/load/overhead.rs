@@ -36,20 +36,19 @@ pub(crate) fn run(model: &str) -> Result<()> {
     let server = Server::start(&cache, options)?;
     server.set_ready();
     let container = cache.get(model)?.container().clone();
-    let mut client = Client::connect(server.address())?;
+    // Connected just before: one that is idle while the engine works alone may be closed.
+    let http = || http(&mut Client::connect(server.address())?);
     // Both find the prompt in the cache.
     engine(&container)?;
-    http(&mut client)?;
+    http()?;
     let (mut first, mut decoding, mut alone, mut served) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for pair in 0..PAIRS {
-        // A connection that was idle for as long as the engine takes may be closed by now.
-        client = Client::connect(server.address())?;
         // Neither always goes first.
         let (engine, http) = if pair % 2 == 0 {
             let engine = engine(&container)?;
-            (engine, http(&mut client)?)
+            (engine, http()?)
         } else {
-            let http = http(&mut client)?;
+            let http = http()?;
             (engine(&container)?, http)
         };
         first.push((http.first.as_secs_f64() - engine.first.as_secs_f64()) * 1e3);
