@@ -236,7 +236,6 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) attention(
 
 // How high each key ranks: a warp for a key of a row.
 extern "C" __global__ void key_ranks(float* ranks, const float* queries, const float* weights, Cache cache, Step step, u32 heads, u32 stride, u32 longest) {
-    extern __shared__ float shared[];
     u32 row = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     u32 key_dim = cache.key_dim;
     const u32* table = step.table + (u64)step.row_sequences[row] * step.table_width;

@@ -2,8 +2,8 @@
 
 __device__ __forceinline__ float rank_of(float value) { return value != value ? -INFINITE : value; }
 
-// The places of the `count` largest of `size` values, largest first, the lower place of equals. A place that was taken has its bit in
-// `taken`. NaN counts as the smallest.
+// The place of the largest of `size` values but for the first `so_far` places of `chosen`: the lower one of equals. NaN counts as the
+// smallest.
 __device__ u32 next_best(const float* values, u32 size, const u32* chosen, u32 so_far) {
     u32 best = 0xffffffffu;
     for (u32 i = 0; i < size; i++) {

@@ -215,10 +215,3 @@ extern "C" __global__ void select_rows(float* out, const float* x, const u32* ro
     u32 row = rows[at / columns];
     out[at] = row < limit ? x[(u64)row * columns + at % columns] : 0.0f;
 }
-
-extern "C" __global__ void select_indices(u32* out, const u32* choice, const u32* from, const u32* otherwise, u32 count, u32 limit) {
-    u64 at = place();
-    if (at >= count) return;
-    u32 from_place = choice[at];
-    out[at] = from_place < limit ? from[from_place] : otherwise[at];
-}

@@ -286,7 +286,6 @@ impl CudaBackend {
         let width = count.min(longest);
         let ranks = self.output(step.rows, longest)?;
         let grid = (longest.div_ceil(THREADS as usize / 32).min(256) as u32, step.rows as u32);
-        // Those that are chosen among others are ranked by their tokens, which then are numbered without strides.
         let (heads, stride_of, longest_of) = (heads as u32, stride as u32, longest as u32);
         launch!(
             self,

@@ -49,7 +49,7 @@ impl CudaKvCache {
         let (Some(keys), Some(values), 1..) = (bytes(spec, spec.key_dim), values, spec.page_size) else {
             return Err(TensorError::shape("kv_cache", "a size that memory can have", format!("{spec:?}")));
         };
-        // Odd numbers of bytes would put scales, which are read by bytes, between halves that are not.
+        // Kernels count in 32 bits.
         let sizes = [spec.pages, spec.page_size, spec.kv_heads, spec.key_dim, spec.values.dim()];
         if sizes.iter().any(|size| u32::try_from(*size).is_err()) {
             return Err(unsupported(format!("a cache of {spec:?}")));
