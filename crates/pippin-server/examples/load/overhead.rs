@@ -13,11 +13,6 @@ use crate::mix::client::Client;
 use crate::mix::requests::{CHAT, question};
 
 const QUESTION: &str = "Tell me a story about a dog.";
-/// Tokens of an answer.
-const TOKENS: usize = 256;
-/// Pairs of answers.
-const PAIRS: usize = 40;
-
 /// When an answer had its first text, and its last.
 struct Times {
     first: Duration,
@@ -30,33 +25,34 @@ impl Times {
     }
 }
 
-pub(crate) fn run(model: &str) -> Result<()> {
+/// `pairs` answers of `tokens` tokens by each of the two.
+pub(crate) fn run(model: &str, pairs: usize, tokens: usize) -> Result<()> {
     let cache = ModelCache::new(CacheOptions::default());
     let options = ServerOptions::default().with_model("pippin-nano", model);
     let server = Server::start(&cache, options)?;
     server.set_ready();
     let container = cache.get(model)?.container().clone();
     // Connected just before: one that is idle while the engine works alone may be closed.
-    let http = || http(&mut Client::connect(server.address())?);
+    let http = || http(&mut Client::connect(server.address())?, tokens);
     // Both find the prompt in the cache.
-    engine(&container)?;
+    engine(&container, tokens)?;
     http()?;
     let (mut first, mut decoding, mut alone, mut served) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for pair in 0..PAIRS {
+    for pair in 0..pairs {
         // Neither always goes first.
         let (engine, http) = if pair % 2 == 0 {
-            let engine = engine(&container)?;
+            let engine = engine(&container, tokens)?;
             (engine, http()?)
         } else {
             let http = http()?;
-            (engine(&container)?, http)
+            (engine(&container, tokens)?, http)
         };
         first.push((http.first.as_secs_f64() - engine.first.as_secs_f64()) * 1e3);
         decoding.push((http.decoding().as_secs_f64() / engine.decoding().as_secs_f64() - 1.0) * 1e2);
         alone.push(engine.first.as_secs_f64() * 1e3);
-        served.push((TOKENS - 1) as f64 / engine.decoding().as_secs_f64());
+        served.push((tokens - 1) as f64 / engine.decoding().as_secs_f64());
     }
-    println!("{model}, {PAIRS} pairs of {TOKENS} tokens:");
+    println!("{model}, {pairs} pairs of {tokens} tokens:");
     println!("engine alone: first text after {} ms, {} tokens/s", quartiles(alone), quartiles(served));
     println!(
         "the server adds {} ms to the first text, {} % to decoding",
@@ -72,10 +68,10 @@ fn quartiles(mut values: Vec<f64>) -> String {
     format!("{:.2} ({:.2} to {:.2})", at(2), at(1), at(3))
 }
 
-fn engine(model: &ModelContainer) -> Result<Times> {
+fn engine(model: &ModelContainer, tokens: usize) -> Result<Times> {
     let begin = Instant::now();
     let input = ChatInput::from(vec![Message::user(QUESTION)]);
-    let mut parameters = GenerateParameters::greedy().with_max_tokens(TOKENS);
+    let mut parameters = GenerateParameters::greedy().with_max_tokens(tokens);
     parameters.ignore_eos = true;
     let (mut first, mut last) = (None, begin);
     for event in model.generate(model.prepare(&input)?, &parameters)? {
@@ -91,8 +87,8 @@ fn engine(model: &ModelContainer) -> Result<Times> {
     Ok(Times { first: first.unwrap_or(last) - begin, last: last - begin })
 }
 
-fn http(client: &mut Client) -> Result<Times> {
-    let mut request = question(QUESTION, TOKENS);
+fn http(client: &mut Client, tokens: usize) -> Result<Times> {
+    let mut request = question(QUESTION, tokens);
     request["stream"] = json!(true);
     request["ignore_eos"] = json!(true);
     let begin = Instant::now();
