@@ -1,0 +1,784 @@
+// Attention over a paged cache on tensor cores, for what most models have: keys and values of one width, in 16 bits or bytes.
+//
+// A sequence's keys are taken in *splits* of SPLIT at multiples of it. A split has a softmax of its own: the highest score, the sum of the
+// exponentials, the mixed values. What the splits give is merged in ascending order. `flash_split` computes the splits of one row apart
+// from each other and merges them last; `flash_rows` has many rows and takes their splits one after the other. Both do the same to the bit:
+// whatever a row does not see counts exactly nothing, and an element of a product of tiles depends on its own row and column only.
+//
+// Queries and shares are f32. So that nothing is lost of them, they are taken in parts of 16 bits whose sum they are: a warp's 16 rows are 8
+// queries and the rests of these 8, and for bf16, whose two parts hold 16 bits only, the rests' rests in another turn.
+
+#define SPLIT 128
+#define SPLIT_WARPS 4
+#define QUARTER 32
+#define LOG2_E 1.44269504f
+// Most queries of a block, by the width of a head.
+#define ROWS_WARPS(DIM) ((DIM) <= 128 ? 12 : 8)
+
+struct Flash {
+    float* out;
+    const float* queries;
+    Cache cache;
+    Step step;
+    const float* sinks;
+    u32 heads;
+    u32 reach_kind;
+    u32 reach_limit;
+    float scale;
+    float softcap;
+};
+
+// FORMAT is the cache's: 1 f16, 2 bf16, 3 bytes, which are computed with as bf16.
+
+// The lower half is x.
+template <int FORMAT>
+__device__ __forceinline__ u32 pack(float x, float y) {
+    u32 bits;
+    if (FORMAT == 1) asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
+    else asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(bits) : "f"(x), "f"(y));
+    return bits;
+}
+
+template <int FORMAT>
+__device__ __forceinline__ float lower(u32 bits) { return FORMAT == 1 ? of_f16((u16)bits) : __uint_as_float(bits << 16); }
+
+template <int FORMAT>
+__device__ __forceinline__ float upper(u32 bits) { return FORMAT == 1 ? of_f16((u16)(bits >> 16)) : __uint_as_float(bits & 0xffff0000u); }
+
+// What is left of x and y.
+template <int FORMAT>
+__device__ __forceinline__ void take(u32 bits, float& x, float& y) {
+    x = __fsub_rn(x, lower<FORMAT>(bits));
+    y = __fsub_rn(y, upper<FORMAT>(bits));
+}
+
+template <int FORMAT>
+__device__ __forceinline__ void multiply(float (&sums)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    if (FORMAT == 1)
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    else
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ u32 shared_at(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
+
+__device__ __forceinline__ void matrices4(u32 (&to)[4], const u16* from) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(shared_at(from)) : "memory");
+}
+
+__device__ __forceinline__ void matrices2(u32 (&to)[2], const u16* from) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "r"(shared_at(from)) : "memory");
+}
+
+__device__ __forceinline__ void transposed4(u32 (&to)[4], const u16* from) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(shared_at(from)) : "memory");
+}
+
+// Copies 16 bytes, or makes them zero.
+__device__ __forceinline__ void copy16(u16* to, const u8* from, bool is_there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_at(to)), "l"(from), "r"(is_there ? 16 : 0) : "memory");
+}
+
+__device__ __forceinline__ void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for all copies but the last GROUPS groups of them.
+template <int GROUPS>
+__device__ __forceinline__ void await_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory"); }
+
+__device__ __forceinline__ float power_of_2(float x) {
+    float value;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(x));
+    return value;
+}
+
+// What counts as much as x says counts beside what is as high as `top`.
+__device__ __forceinline__ float weight_beside(float x, float top) { return x == top ? 1.0f : power_of_2(__fsub_rn(x, top)); }
+
+// The hyperbolic tangent, in operations that are the same to the bit wherever this is.
+__device__ __forceinline__ float tangent(float x) {
+    float size = fabsf(x), square = __fmul_rn(x, x), power, inverse;
+    float small = fmaf(fmaf(fmaf(0.0157396831f, square, -0.0523039624f), square, 0.133152977f), square, -0.333327681f);
+    small = fmaf(__fmul_rn(small, square), x, x);
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(__fmul_rn(size, 2.0f * LOG2_E)));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(__fadd_rn(power, 1.0f)));
+    return size < 0.55f ? small : copysignf(fmaf(-2.0f, inverse, 1.0f), x);
+}
+
+__device__ __forceinline__ float quad_sum(float value) {
+    value = __fadd_rn(value, __shfl_xor_sync(FULL, value, 1));
+    return __fadd_rn(value, __shfl_xor_sync(FULL, value, 2));
+}
+
+__device__ __forceinline__ float quad_highest(float value) {
+    value = fmaxf(value, __shfl_xor_sync(FULL, value, 1));
+    return fmaxf(value, __shfl_xor_sync(FULL, value, 2));
+}
+
+// The keys that a row sees: none where `end` is 0.
+struct Seen {
+    u32 first;
+    u32 end;
+};
+
+__device__ __forceinline__ Seen seen_by(const Flash& flash, u32 row) {
+    Seen seen;
+    seen.end = flash.step.ends[row];
+    seen.first = first_seen(flash.step.indices[row], flash.reach_kind, flash.reach_limit);
+    if (seen.first >= seen.end) seen.first = seen.end = 0;
+    return seen;
+}
+
+// The number of a row of a head in the cache, of keys as of values.
+__device__ __forceinline__ u32 cache_place(const Flash& flash, const u32* table, u32 key, u32 kv_head) {
+    u32 number = key / flash.cache.page_size;
+    u32 page = number < flash.step.table_width ? table[number] : 0;
+    if (page >= flash.cache.pages) page = flash.cache.pages - 1;
+    return (page * flash.cache.kv_heads + kv_head) * flash.cache.page_size + key % flash.cache.page_size;
+}
+
+// Stands for a key that no row sees.
+#define NOWHERE 0xffffffffu
+
+// Brings a split's rows to shared memory; what no row sees is zero.
+template <int DIM, int FORMAT>
+__device__ __forceinline__ void bring(const Cache& cache, u16* to, const u8* base, const u32* places, float* scales) {
+    constexpr int STRIDE = DIM + 8;
+    if (FORMAT != 3) {
+        constexpr int CHUNKS = DIM / 8;
+        for (u32 i = threadIdx.x; i < SPLIT * CHUNKS; i += blockDim.x) {
+            u32 key = i / CHUNKS, chunk = i % CHUNKS, place = places[key];
+            bool is_there = place != NOWHERE;
+            copy16(to + key * STRIDE + chunk * 8, base + ((u64)(is_there ? place : 0) * DIM + chunk * 8) * 2, is_there);
+        }
+        return;
+    }
+    constexpr int CHUNKS = DIM / 16;
+    u64 block = (u64)cache.page_size * (DIM + 4);
+    for (u32 i = threadIdx.x; i < SPLIT * CHUNKS; i += blockDim.x) {
+        u32 key = i / CHUNKS, chunk = i % CHUNKS, place = places[key];
+        uint4 bytes = make_uint4(0, 0, 0, 0);
+        if (place != NOWHERE) bytes = *(const uint4*)(base + place / cache.page_size * block + place % cache.page_size * DIM + chunk * 16);
+        u32 words[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
+        u32 numbers[8];
+#pragma unroll
+        for (int word = 0; word < 4; word++) {
+            numbers[2 * word] = pack<2>((float)(signed char)(words[word]), (float)(signed char)(words[word] >> 8));
+            numbers[2 * word + 1] = pack<2>((float)(signed char)(words[word] >> 16), (float)(signed char)(words[word] >> 24));
+        }
+        uint4* own = (uint4*)(to + key * STRIDE + chunk * 16);
+        own[0] = make_uint4(numbers[0], numbers[1], numbers[2], numbers[3]);
+        own[1] = make_uint4(numbers[4], numbers[5], numbers[6], numbers[7]);
+    }
+    for (u32 key = threadIdx.x; key < SPLIT; key += blockDim.x) {
+        u32 place = places[key];
+        scales[key] = place == NOWHERE ? 0.0f : *(const float*)(base + place / cache.page_size * block + (u64)cache.page_size * DIM + 4 * (place % cache.page_size));
+    }
+}
+
+// Puts a query's parts, by a warp, into rows `at`, `at + 8` and, except for f16, `at + 16`; what is no query is zero. f16 has little
+// range, so the query becomes as large as it can be by a power of two; returned is what makes it what it was.
+template <int DIM, int FORMAT>
+__device__ __forceinline__ float put_query(u16* rows, u32 at, const float* query, u32 lane) {
+    constexpr int STRIDE = DIM + 8, TURNS = (DIM + 127) / 128;
+    float4 own[TURNS];
+#pragma unroll
+    for (int turn = 0; turn < TURNS; turn++) {
+        u32 i = 4 * lane + 128 * turn;
+        own[turn] = query && i < DIM ? *(const float4*)(query + i) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+    float back = 1.0f;
+    if (FORMAT == 1) {
+        u32 largest = 0;
+#pragma unroll
+        for (int turn = 0; turn < TURNS; turn++) {
+            largest = max(max(largest, __float_as_uint(own[turn].x) & 0x7fffffffu), __float_as_uint(own[turn].y) & 0x7fffffffu);
+            largest = max(max(largest, __float_as_uint(own[turn].z) & 0x7fffffffu), __float_as_uint(own[turn].w) & 0x7fffffffu);
+        }
+        u32 exponent = __reduce_max_sync(FULL, largest) >> 23;
+        exponent = exponent < 14 ? 14 : exponent > 253 ? 253 : exponent;
+        float factor = __uint_as_float((267 - exponent) << 23);
+        back = __uint_as_float((exponent - 13) << 23);
+#pragma unroll
+        for (int turn = 0; turn < TURNS; turn++) {
+            own[turn].x *= factor;
+            own[turn].y *= factor;
+            own[turn].z *= factor;
+            own[turn].w *= factor;
+        }
+    }
+#pragma unroll
+    for (int turn = 0; turn < TURNS; turn++) {
+        u32 i = 4 * lane + 128 * turn;
+        if (i >= DIM) continue;
+        float4 rest = own[turn];
+#pragma unroll
+        for (int part = 0; part < (FORMAT == 1 ? 2 : 3); part++) {
+            u32 low = pack<FORMAT>(rest.x, rest.y), high = pack<FORMAT>(rest.z, rest.w);
+            take<FORMAT>(low, rest.x, rest.y);
+            take<FORMAT>(high, rest.z, rest.w);
+            *(uint2*)(rows + (at + 8 * part) * STRIDE + i) = make_uint2(low, high);
+        }
+    }
+    return back;
+}
+
+// A sixteenth of the width of a warp's queries as products want it.
+template <int FORMAT>
+struct QueryPart {
+    u32 own[4];
+    u32 rest[FORMAT == 1 ? 1 : 2];
+};
+
+template <int DIM, int FORMAT>
+__device__ __forceinline__ void query_part(QueryPart<FORMAT>& part, const u16* rows, u32 step, u32 lane) {
+    constexpr int STRIDE = DIM + 8;
+    matrices4(part.own, rows + (lane % 16) * STRIDE + step * 16 + lane / 16 * 8);
+    if constexpr (FORMAT != 1) matrices2(part.rest, rows + (16 + lane % 8) * STRIDE + step * 16 + lane / 8 % 2 * 8);
+}
+
+// Products of 8 queries and a quarter of a split. A lane has two keys of every eight: query `lane / 4`, keys `8 j + 2 (lane % 4)` and the
+// next. `part(step)` gives the queries.
+template <int DIM, int FORMAT, typename Part>
+__device__ __forceinline__ void quarter_products(float (&products)[4][2], const u16* keys, u32 lane, Part part) {
+    constexpr int STRIDE = DIM + 8;
+    float sums[4][4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) sums[j][0] = sums[j][1] = sums[j][2] = sums[j][3] = 0.0f;
+    const u16* own = keys + (lane / 16 * 8 + lane % 8) * STRIDE + lane / 8 % 2 * 8;
+#pragma unroll
+    for (int step = 0; step < DIM / 16; step++) {
+        QueryPart<FORMAT> query = part(step);
+#pragma unroll
+        for (int pair = 0; pair < 2; pair++) {
+            u32 loaded[4];
+            matrices4(loaded, own + pair * 16 * STRIDE + step * 16);
+            multiply<FORMAT>(sums[2 * pair], query.own[0], query.own[1], query.own[2], query.own[3], loaded[0], loaded[1]);
+            multiply<FORMAT>(sums[2 * pair + 1], query.own[0], query.own[1], query.own[2], query.own[3], loaded[2], loaded[3]);
+            if constexpr (FORMAT != 1) {
+                multiply<FORMAT>(sums[2 * pair], query.rest[0], 0, query.rest[1], 0, loaded[0], loaded[1]);
+                multiply<FORMAT>(sums[2 * pair + 1], query.rest[0], 0, query.rest[1], 0, loaded[2], loaded[3]);
+            }
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        products[j][0] = __fadd_rn(sums[j][0], sums[j][2]);
+        products[j][1] = __fadd_rn(sums[j][1], sums[j][3]);
+    }
+}
+
+// Makes scores, in powers of two, of products with a quarter of a split that begins at `base`; returns the highest, whereby NaNs lose.
+template <int FORMAT>
+__device__ __forceinline__ float quarter_scores(float (&scores)[4][2], const Flash& flash, float back, const float* scales, Seen seen, u32 base, u32 lane) {
+    float top = -INFINITE;
+    float factor = flash.softcap > 0.0f ? __fdiv_rn(flash.scale, flash.softcap) : __fmul_rn(flash.scale, LOG2_E), cap = __fmul_rn(flash.softcap, LOG2_E);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            u32 key = 8 * j + 2 * (lane % 4) + i;
+            float score = scores[j][i];
+            if (FORMAT == 1) score = __fmul_rn(score, back);
+            if (FORMAT == 3) score = __fmul_rn(score, scales[key]);
+            score = __fmul_rn(score, factor);
+            if (flash.softcap > 0.0f) score = __fmul_rn(tangent(score), cap);
+            scores[j][i] = base + key >= seen.first && base + key < seen.end ? score : -INFINITE;
+            top = fmaxf(top, scores[j][i]);
+        }
+    }
+    return quad_highest(top);
+}
+
+// Makes shares of a quarter's scores: bits of a share and of its rest, for two keys each. Returns the shares' sum.
+template <int FORMAT>
+__device__ __forceinline__ float quarter_shares(u32 (&shares)[4][2], const float (&scores)[4][2], float top, const float* scales, u32 lane) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        float x = scores[j][0] == -INFINITE ? 0.0f : power_of_2(__fsub_rn(scores[j][0], top));
+        float y = scores[j][1] == -INFINITE ? 0.0f : power_of_2(__fsub_rn(scores[j][1], top));
+        if (FORMAT == 3) {
+            sum = __fadd_rn(__fadd_rn(sum, x), y);
+            // What is not seen has no scale, or one that is nothing's.
+            x = scores[j][0] == -INFINITE ? 0.0f : __fmul_rn(x, scales[8 * j + 2 * (lane % 4)]);
+            y = scores[j][1] == -INFINITE ? 0.0f : __fmul_rn(y, scales[8 * j + 2 * (lane % 4) + 1]);
+        }
+        shares[j][0] = pack<FORMAT>(x, y);
+        float low = lower<FORMAT>(shares[j][0]), high = upper<FORMAT>(shares[j][0]);
+        take<FORMAT>(shares[j][0], x, y);
+        shares[j][1] = pack<FORMAT>(x, y);
+        if (FORMAT != 3) {
+            // The sum is that of what values are multiplied by.
+            sum = __fadd_rn(sum, __fadd_rn(low, lower<FORMAT>(shares[j][1])));
+            sum = __fadd_rn(sum, __fadd_rn(high, upper<FORMAT>(shares[j][1])));
+        }
+    }
+    return quad_sum(sum);
+}
+
+// What has been found of a row.
+struct Found {
+    float top;
+    float sum;
+};
+
+// Merges what a split has: returns what its values count, and what those before count now is `before`.
+__device__ __forceinline__ float merge(Found& found, float top, float sum, float& before) {
+    float higher = fmaxf(found.top, top);
+    before = weight_beside(found.top, higher);
+    float own = weight_beside(top, higher);
+    found.top = higher;
+    found.sum = fmaf(found.sum, before, __fmul_rn(sum, own));
+    return own;
+}
+
+__device__ __forceinline__ float merged(float before, float factor, float own, float weight) { return fmaf(before, factor, __fmul_rn(own, weight)); }
+
+// A sink counts last: returns what the values count then.
+__device__ __forceinline__ float end_with(Found& found, const float* sinks, u32 head) {
+    if (!sinks) return 1.0f;
+    float sink = __fmul_rn(sinks[head], LOG2_E), before;
+    merge(found, sink, sink == -INFINITE ? 0.0f : 1.0f, before);
+    return before;
+}
+
+// There is no negative zero, whatever nothing was added to.
+__device__ __forceinline__ float result_of(float mixed, float factor, Found found) { return __fadd_rn(__fdiv_rn(__fmul_rn(mixed, factor), found.sum), 0.0f); }
+
+// Merges, by a warp, a row's splits, of which other blocks have written the mixed values and `{top, sum}`; a lane has WIDTH columns.
+template <int WIDTH, int UNROLLED>
+__device__ __forceinline__ void merge_splits(
+    float* out, const float* mixed, const float2* states, u32 count, u32 dim, u32 column, const float* sinks, u32 head, u32 lane) {
+    Found found = {-INFINITE, 0.0f};
+    float all[WIDTH];
+#pragma unroll
+    for (int i = 0; i < WIDTH; i++) all[i] = 0.0f;
+    bool is_own = column < dim;
+    for (u32 base = 0; base < count; base += 32) {
+        u32 left = min(32, count - base);
+        float2 state = lane < left ? __ldcg(states + base + lane) : make_float2(-INFINITE, 0.0f);
+        // The highest so far, with each split.
+        float highest_so_far = state.x;
+        for (u32 step = 1; step < 32; step *= 2) {
+            float other = __shfl_up_sync(FULL, highest_so_far, step);
+            if (lane >= step) highest_so_far = fmaxf(highest_so_far, other);
+        }
+        highest_so_far = fmaxf(highest_so_far, found.top);
+        float before = __shfl_up_sync(FULL, highest_so_far, 1);
+        if (lane == 0) before = found.top;
+        before = weight_beside(before, highest_so_far);
+        float own = weight_beside(state.x, highest_so_far), sum = __fmul_rn(state.y, own);
+        for (u32 from = 0; from < left; from += UNROLLED) {
+            float loaded[UNROLLED][WIDTH];
+#pragma unroll
+            for (int i = 0; i < UNROLLED; i++) {
+                if (from + i >= left || !is_own) continue;
+                const float* at = mixed + (u64)(base + from + i) * dim + column;
+                if constexpr (WIDTH == 4) *(float4*)loaded[i] = __ldcg((const float4*)at);
+                else loaded[i][0] = __ldcg(at);
+            }
+#pragma unroll
+            for (int i = 0; i < UNROLLED; i++) {
+                if (from + i >= left) continue;
+                float factor = __shfl_sync(FULL, before, from + i), weight = __shfl_sync(FULL, own, from + i);
+                found.sum = fmaf(found.sum, factor, __shfl_sync(FULL, sum, from + i));
+                if (!is_own) continue;
+#pragma unroll
+                for (int k = 0; k < WIDTH; k++) all[k] = merged(all[k], factor, loaded[i][k], weight);
+            }
+        }
+        found.top = __shfl_sync(FULL, highest_so_far, 31);
+    }
+    float factor = end_with(found, sinks, head);
+    if (!is_own) return;
+#pragma unroll
+    for (int i = 0; i < WIDTH; i++) out[column + i] = result_of(all[i], factor, found);
+}
+
+// Up to eight heads of one row that have their keys in common: a block takes a split, and the next after as many as there are blocks.
+// `most` is how many splits `mixed` and `states` have for each head of a row. Where there are `arrivals`, all of which are zero, whoever is
+// the last merges; where there are none, `flash_merge` does.
+template <int DIM, int FORMAT>
+__device__ __forceinline__ void split_attention(const Flash& flash, const u32* rows, float* mixed, float2* states, u32 most, u32* arrivals) {
+    constexpr int STRIDE = DIM + 8, SHARE_STRIDE = SPLIT + 8, PARTS = FORMAT == 1 ? 2 : 3, TILES = DIM / 8;
+    // Wide values take the place of keys.
+    constexpr bool IN_TURN = DIM > 128;
+    extern __shared__ __align__(16) u8 flash_memory[];
+    u16* keys = (u16*)flash_memory;
+    u16* values = IN_TURN ? keys : keys + SPLIT * STRIDE;
+    u16* queries = values + SPLIT * STRIDE;
+    u16* shares = IN_TURN ? queries + 8 * PARTS * STRIDE : keys;
+    __shared__ u32 places[SPLIT];
+    __shared__ float tops[SPLIT_WARPS][8], sums[SPLIT_WARPS][8], backs[8], key_scales[SPLIT], value_scales[SPLIT];
+    __shared__ bool is_last;
+    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const Cache& cache = flash.cache;
+    u32 of_kv_head = flash.heads / cache.kv_heads, eights = (of_kv_head + 7) / 8;
+    u32 kv_head = blockIdx.x / eights % cache.kv_heads, number = blockIdx.x / eights / cache.kv_heads;
+    u32 row = rows ? rows[number] : number;
+    u32 head = kv_head * of_kv_head + blockIdx.x % eights * 8;
+    u32 heads = min(8, (kv_head + 1) * of_kv_head - head);
+    Seen seen = seen_by(flash, row);
+    const u32* table = flash.step.table + (u64)(flash.step.row_sequences ? flash.step.row_sequences[row] : 0) * flash.step.table_width;
+    float* out = flash.out + ((u64)row * flash.heads + head) * DIM;
+    if (seen.end == 0) {
+        if (blockIdx.y == 0) {
+            for (u32 i = threadIdx.x; i < heads * DIM; i += blockDim.x) out[i] = 0.0f;
+        }
+        return;
+    }
+    u32 first_split = seen.first / SPLIT, count = (seen.end - 1) / SPLIT - first_split + 1;
+    if (blockIdx.y >= count) return;
+    u64 state_of = ((u64)number * flash.heads + head) * most;
+    for (u32 split = blockIdx.y; split < count; split += gridDim.y) {
+        u32 base = (first_split + split) * SPLIT, key = base + threadIdx.x;
+        places[threadIdx.x] = key >= seen.first && key < seen.end ? cache_place(flash, table, key, kv_head) : NOWHERE;
+        __syncthreads();
+        bring<DIM, FORMAT>(cache, keys, cache.keys, places, key_scales);
+        copies_end();
+        if (!IN_TURN) {
+            bring<DIM, FORMAT>(cache, values, cache.values, places, value_scales);
+            copies_end();
+        }
+        if (split == blockIdx.y) {
+            for (u32 i = warp; i < 8; i += SPLIT_WARPS) {
+                float back = put_query<DIM, FORMAT>(queries, i, i < heads ? flash.queries + ((u64)row * flash.heads + head + i) * DIM : 0, lane);
+                if (lane == 0) backs[i] = back;
+            }
+        }
+        await_copies<IN_TURN ? 0 : 1>();
+        __syncthreads();
+        float scores[4][2];
+        quarter_products<DIM, FORMAT>(scores, keys + warp * QUARTER * STRIDE, lane, [&](u32 step) {
+            QueryPart<FORMAT> part;
+            query_part<DIM, FORMAT>(part, queries, step, lane);
+            return part;
+        });
+        float top = quarter_scores<FORMAT>(scores, flash, backs[lane / 4], key_scales + warp * QUARTER, seen, base + warp * QUARTER, lane);
+        if (lane % 4 == 0) tops[warp][lane / 4] = top;
+        __syncthreads();
+        if (IN_TURN) {
+            bring<DIM, FORMAT>(cache, values, cache.values, places, value_scales);
+            copies_end();
+            // Shares have their scales in them.
+            if (FORMAT == 3) __syncthreads();
+        }
+        top = tops[0][lane / 4];
+#pragma unroll
+        for (int i = 1; i < SPLIT_WARPS; i++) top = fmaxf(top, tops[i][lane / 4]);
+        u32 own_shares[4][2];
+        float sum = quarter_shares<FORMAT>(own_shares, scores, top, value_scales + warp * QUARTER, lane);
+        if (lane % 4 == 0) sums[warp][lane / 4] = sum;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            u16* to = shares + lane / 4 * SHARE_STRIDE + warp * QUARTER + 8 * j + 2 * (lane % 4);
+            *(u32*)to = own_shares[j][0];
+            *(u32*)(to + 8 * SHARE_STRIDE) = own_shares[j][1];
+        }
+        await_copies<0>();
+        __syncthreads();
+        sum = sums[0][lane / 4];
+#pragma unroll
+        for (int i = 1; i < SPLIT_WARPS; i++) sum = __fadd_rn(sum, sums[i][lane / 4]);
+        // A warp has every fourth eight of columns.
+        constexpr int OWN = (TILES + SPLIT_WARPS - 1) / SPLIT_WARPS;
+        float mixes[OWN][4];
+#pragma unroll
+        for (int i = 0; i < OWN; i++) mixes[i][0] = mixes[i][1] = mixes[i][2] = mixes[i][3] = 0.0f;
+#pragma unroll
+        for (int step = 0; step < SPLIT / 32; step++) {
+            u32 first[4], second[4];
+            const u16* from = shares + (lane % 16) * SHARE_STRIDE + step * 32 + lane / 16 * 8;
+            matrices4(first, from);
+            matrices4(second, from + 16);
+#pragma unroll
+            for (int i = 0; i < OWN; i++) {
+                u32 tile = warp + SPLIT_WARPS * i;
+                if (TILES % SPLIT_WARPS && tile >= TILES) continue;
+                u32 loaded[4];
+                transposed4(loaded, values + (step * 32 + lane) * STRIDE + tile * 8);
+                multiply<FORMAT>(mixes[i], first[0], first[1], first[2], first[3], loaded[0], loaded[1]);
+                multiply<FORMAT>(mixes[i], second[0], second[1], second[2], second[3], loaded[2], loaded[3]);
+            }
+        }
+        if (lane / 4 < heads) {
+            Found found = {-INFINITE, 0.0f};
+            float before, own = merge(found, top, sum, before);
+            float factor = count == 1 ? end_with(found, flash.sinks, head + lane / 4) : 1.0f;
+            u64 state = state_of + lane / 4 * most + split;
+#pragma unroll
+            for (int i = 0; i < OWN; i++) {
+                u32 tile = warp + SPLIT_WARPS * i, column = tile * 8 + 2 * (lane % 4);
+                if (TILES % SPLIT_WARPS && tile >= TILES) continue;
+                float x = __fadd_rn(mixes[i][0], mixes[i][2]), y = __fadd_rn(mixes[i][1], mixes[i][3]);
+                if (count == 1) {
+                    x = result_of(merged(0.0f, before, x, own), factor, found);
+                    y = result_of(merged(0.0f, before, y, own), factor, found);
+                    *(float2*)(out + lane / 4 * DIM + column) = make_float2(x, y);
+                } else {
+                    __stcg((float2*)(mixed + state * DIM + column), make_float2(x, y));
+                }
+            }
+            if (count > 1 && warp == 0 && lane % 4 == 0) __stcg(states + state, make_float2(top, sum));
+        }
+        if (split + gridDim.y < count) __syncthreads();
+    }
+    if (count == 1 || !arrivals) return;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        u32 blocks = min(gridDim.y, count);
+        is_last = atomicAdd(arrivals + blockIdx.x, 1) == blocks - 1;
+        if (is_last) arrivals[blockIdx.x] = 0;
+    }
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+    for (u32 i = warp; i < heads; i += SPLIT_WARPS) {
+        u64 state = state_of + i * most;
+        for (u32 column = 0; column < DIM; column += 128)
+            merge_splits<4, 16>(out + i * DIM, mixed + state * DIM, states + state, count, DIM, column + 4 * lane, flash.sinks, head + i, lane);
+    }
+}
+
+// A warp merges 32 columns of a head of a row.
+extern "C" __global__ void flash_merge(Flash flash, const u32* rows, u32 row_count, const float* mixed, const float2* states, u32 most) {
+    u32 warp = place() / 32, lane = threadIdx.x % 32, dim = flash.cache.key_dim, pieces = (dim + 31) / 32;
+    u32 head = warp / pieces % flash.heads, number = warp / pieces / flash.heads;
+    if (number >= row_count) return;
+    u32 row = rows ? rows[number] : number;
+    Seen seen = seen_by(flash, row);
+    if (seen.end == 0) return;
+    u32 count = (seen.end - 1) / SPLIT - seen.first / SPLIT + 1;
+    // It has its result.
+    if (count == 1) return;
+    u64 state = ((u64)number * flash.heads + head) * most;
+    merge_splits<1, 32>(
+        flash.out + ((u64)row * flash.heads + head) * dim, mixed + state * dim, states + state, count, dim, warp % pieces * 32 + lane, flash.sinks, head, lane);
+}
+
+// Many rows of one sequence: those of a tile of rows, `{first row, rows}`, each with all its queries of one head of keys, eight to a warp.
+template <int DIM, int FORMAT>
+__device__ __forceinline__ void rows_attention(const Flash& flash, const u32* row_tiles, u32 tile_rows) {
+    constexpr int STRIDE = DIM + 8, PARTS = FORMAT == 1 ? 2 : 3, TILES = DIM / 8, WARPS_AT_MOST = ROWS_WARPS(DIM);
+    constexpr bool IN_TURN = DIM > 128;
+    extern __shared__ __align__(16) u8 flash_memory[];
+    u16* keys = (u16*)flash_memory;
+    u16* values = IN_TURN ? keys : keys + SPLIT * STRIDE;
+    __shared__ u32 places[2][SPLIT];
+    __shared__ u32 bounds[4][WARPS_AT_MOST];
+    __shared__ float key_scales[SPLIT], value_scales[SPLIT];
+    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    const Cache& cache = flash.cache;
+    u32 of_kv_head = flash.heads / cache.kv_heads, pieces = (tile_rows * of_kv_head + 8 * warps - 1) / (8 * warps);
+    u32 kv_head = blockIdx.x / pieces, first_row = row_tiles[2 * blockIdx.y], query_count = row_tiles[2 * blockIdx.y + 1] * of_kv_head;
+    u32 first_query = blockIdx.x % pieces * 8 * warps;
+    if (first_query >= query_count) return;
+    const u32* table = flash.step.table + (u64)(flash.step.row_sequences ? flash.step.row_sequences[first_row] : 0) * flash.step.table_width;
+
+    // Queries go through the place of keys.
+    QueryPart<FORMAT> parts[DIM / 16];
+    float back = 1.0f;
+    {
+        constexpr int ROOM = SPLIT / (8 * PARTS);
+        for (u32 turn = 0; turn < warps; turn += ROOM) {
+            if (warp >= turn && warp < turn + ROOM) {
+                u16* own = keys + (warp - turn) * 8 * PARTS * STRIDE;
+                for (u32 i = 0; i < 8; i++) {
+                    u32 query = first_query + warp * 8 + i;
+                    const float* from = flash.queries + ((u64)(first_row + query / of_kv_head) * flash.heads + kv_head * of_kv_head + query % of_kv_head) * DIM;
+                    float own_back = put_query<DIM, FORMAT>(own, i, query < query_count ? from : 0, lane);
+                    if (lane / 4 == i) back = own_back;
+                }
+                __syncwarp();
+#pragma unroll
+                for (int step = 0; step < DIM / 16; step++) query_part<DIM, FORMAT>(parts[step], own, step, lane);
+            }
+            __syncthreads();
+        }
+    }
+
+    u32 query = first_query + warp * 8 + lane / 4;
+    bool is_query = query < query_count;
+    u32 row = first_row + (is_query ? query / of_kv_head : 0), head = kv_head * of_kv_head + query % of_kv_head;
+    Seen seen = {0, 0};
+    if (is_query) seen = seen_by(flash, row);
+    // What some row sees, and what all rows see.
+    bool sees = seen.end > 0;
+    Seen own_warp = {__reduce_min_sync(FULL, sees ? seen.first : NOWHERE), __reduce_max_sync(FULL, seen.end)};
+    if (lane == 0) {
+        bounds[0][warp] = own_warp.first;
+        bounds[1][warp] = own_warp.end;
+    }
+    u32 last_first = __reduce_max_sync(FULL, is_query ? seen.first : 0), first_end = __reduce_min_sync(FULL, is_query ? seen.end : NOWHERE);
+    if (lane == 0) {
+        bounds[2][warp] = last_first;
+        bounds[3][warp] = first_end;
+    }
+    __syncthreads();
+    Seen some = {NOWHERE, 0}, every = {0, NOWHERE};
+    for (u32 i = 0; i < warps; i++) {
+        some.first = min(some.first, bounds[0][i]);
+        some.end = max(some.end, bounds[1][i]);
+        every.first = max(every.first, bounds[2][i]);
+        every.end = min(every.end, bounds[3][i]);
+    }
+
+    Found found = {-INFINITE, 0.0f};
+    float mixed[TILES][2];
+#pragma unroll
+    for (int i = 0; i < TILES; i++) mixed[i][0] = mixed[i][1] = 0.0f;
+    if (some.end > 0) {
+        u32 first_split = some.first / SPLIT, splits = (some.end - 1) / SPLIT + 1;
+        auto place_of = [&](u32 split) {
+            u32 key = split * SPLIT + threadIdx.x;
+            return key >= some.first && key < some.end ? cache_place(flash, table, key, kv_head) : NOWHERE;
+        };
+        if (threadIdx.x < SPLIT) places[first_split % 2][threadIdx.x] = place_of(first_split);
+        __syncthreads();
+        bring<DIM, FORMAT>(cache, keys, cache.keys, places[first_split % 2], key_scales);
+        copies_end();
+        if (!IN_TURN) {
+            bring<DIM, FORMAT>(cache, values, cache.values, places[first_split % 2], value_scales);
+            copies_end();
+        }
+        for (u32 split = first_split; split < splits; split++) {
+            u32 base = split * SPLIT;
+            bool is_next = split + 1 < splits, is_seen = own_warp.first < base + SPLIT && own_warp.end > base;
+            u32 next = threadIdx.x < SPLIT && is_next ? place_of(split + 1) : NOWHERE;
+            await_copies<IN_TURN ? 0 : 1>();
+            __syncthreads();
+            float scores[4][4][2];
+            float top = -INFINITE;
+            if (is_seen) {
+#pragma unroll
+                for (int quarter = 0; quarter < 4; quarter++) {
+                    quarter_products<DIM, FORMAT>(scores[quarter], keys + quarter * QUARTER * STRIDE, lane, [&](u32 step) { return parts[step]; });
+                    top = fmaxf(top, quarter_scores<FORMAT>(scores[quarter], flash, back, key_scales + quarter * QUARTER, seen, base + quarter * QUARTER, lane));
+                }
+            }
+            if (threadIdx.x < SPLIT) places[(split + 1) % 2][threadIdx.x] = next;
+            __syncthreads();
+            // Keys are done with.
+            if (IN_TURN) bring<DIM, FORMAT>(cache, values, cache.values, places[split % 2], value_scales);
+            else if (is_next) bring<DIM, FORMAT>(cache, keys, cache.keys, places[(split + 1) % 2], key_scales);
+            copies_end();
+            if (IN_TURN && FORMAT == 3) __syncthreads();
+            u32 shares[4][4][2];
+            float sum = 0.0f;
+            if (is_seen) {
+#pragma unroll
+                for (int quarter = 0; quarter < 4; quarter++) {
+                    float own = quarter_shares<FORMAT>(shares[quarter], scores[quarter], top, value_scales + quarter * QUARTER, lane);
+                    sum = quarter == 0 ? own : __fadd_rn(sum, own);
+                }
+            }
+            await_copies<IN_TURN ? 0 : 1>();
+            // Where a row does not see what another one does, nothing times that must be nothing, whatever it is.
+            bool is_mixed = every.first > max(base, some.first) || every.end < min(base + SPLIT, some.end), is_odd = false;
+            if (FORMAT != 3 && is_mixed) {
+                __syncthreads();
+                for (u32 i = threadIdx.x; i < SPLIT * (DIM / 2); i += blockDim.x) {
+                    u32 two = *(const u32*)(values + i / (DIM / 2) * STRIDE + i % (DIM / 2) * 2), infinite = FORMAT == 1 ? 0x7c00 : 0x7f80;
+                    is_odd |= (two & infinite) == infinite || (two >> 16 & infinite) == infinite;
+                }
+                is_odd = __syncthreads_or(is_odd);
+            } else {
+                __syncthreads();
+            }
+            if (is_seen) {
+                float before, own = merge(found, top, sum, before);
+                if (is_odd) {
+                    // One query after the other, without the values that it does not see.
+                    for (u32 which = 0; which < 8; which++) {
+                        u32 first = __shfl_sync(FULL, seen.first, 4 * which), end = __shfl_sync(FULL, seen.end, 4 * which);
+#pragma unroll
+                        for (int tile = 0; tile < TILES; tile++) {
+                            float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll
+                            for (int quarter = 0; quarter < 4; quarter++) {
+                                u32 loaded[4];
+                                transposed4(loaded, values + (quarter * QUARTER + lane) * STRIDE + tile * 8);
+#pragma unroll
+                                for (int i = 0; i < 4; i++) {
+                                    u32 key = base + quarter * QUARTER + 8 * i + 2 * (lane % 4);
+                                    if (key < first || key >= end) loaded[i] &= 0xffff0000u;
+                                    if (key + 1 < first || key + 1 >= end) loaded[i] &= 0xffffu;
+                                }
+                                multiply<FORMAT>(sums, shares[quarter][0][0], shares[quarter][0][1], shares[quarter][1][0], shares[quarter][1][1], loaded[0], loaded[1]);
+                                multiply<FORMAT>(sums, shares[quarter][2][0], shares[quarter][2][1], shares[quarter][3][0], shares[quarter][3][1], loaded[2], loaded[3]);
+                            }
+                            if (lane / 4 != which) continue;
+                            mixed[tile][0] = merged(mixed[tile][0], before, __fadd_rn(sums[0], sums[2]), own);
+                            mixed[tile][1] = merged(mixed[tile][1], before, __fadd_rn(sums[1], sums[3]), own);
+                        }
+                    }
+                } else {
+                    constexpr int TOGETHER = 4;
+#pragma unroll
+                    for (int from = 0; from < TILES; from += TOGETHER) {
+                        float sums[TOGETHER][4];
+#pragma unroll
+                        for (int i = 0; i < TOGETHER; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0.0f;
+#pragma unroll
+                        for (int quarter = 0; quarter < 4; quarter++) {
+#pragma unroll
+                            for (int i = 0; i < TOGETHER; i++) {
+                                if (from + i >= TILES) continue;
+                                u32 loaded[4];
+                                transposed4(loaded, values + (quarter * QUARTER + lane) * STRIDE + (from + i) * 8);
+                                multiply<FORMAT>(sums[i], shares[quarter][0][0], shares[quarter][0][1], shares[quarter][1][0], shares[quarter][1][1], loaded[0], loaded[1]);
+                                multiply<FORMAT>(sums[i], shares[quarter][2][0], shares[quarter][2][1], shares[quarter][3][0], shares[quarter][3][1], loaded[2], loaded[3]);
+                            }
+                        }
+#pragma unroll
+                        for (int i = 0; i < TOGETHER; i++) {
+                            if (from + i >= TILES) continue;
+                            mixed[from + i][0] = merged(mixed[from + i][0], before, __fadd_rn(sums[i][0], sums[i][2]), own);
+                            mixed[from + i][1] = merged(mixed[from + i][1], before, __fadd_rn(sums[i][1], sums[i][3]), own);
+                        }
+                    }
+                }
+            }
+            __syncthreads();
+            // Values are done with.
+            if (is_next) {
+                if (IN_TURN) bring<DIM, FORMAT>(cache, keys, cache.keys, places[(split + 1) % 2], key_scales);
+                else bring<DIM, FORMAT>(cache, values, cache.values, places[(split + 1) % 2], value_scales);
+            }
+            copies_end();
+        }
+    }
+    if (!is_query) return;
+    float factor = end_with(found, flash.sinks, head);
+    float* out = flash.out + ((u64)row * flash.heads + head) * DIM;
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        float x = result_of(mixed[tile][0], factor, found), y = result_of(mixed[tile][1], factor, found);
+        *(float2*)(out + tile * 8 + 2 * (lane % 4)) = sees ? make_float2(x, y) : make_float2(0.0f, 0.0f);
+    }
+}
+
+#define FLASH(DIM, FORMAT, NAME)                                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(32 * SPLIT_WARPS)                                                                                     \
+        flash_split_##NAME##_##DIM(Flash flash, const u32* rows, float* mixed, float2* states, u32 most, u32* arrivals) {                              \
+        split_attention<DIM, FORMAT>(flash, rows, mixed, states, most, arrivals);                                                                      \
+    }                                                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(32 * ROWS_WARPS(DIM))                                                                                 \
+        flash_rows_##NAME##_##DIM(Flash flash, const u32* row_tiles, u32 tile_rows) {                                                                  \
+        rows_attention<DIM, FORMAT>(flash, row_tiles, tile_rows);                                                                                      \
+    }
+
+#define FLASH_FORMATS(DIM)    \
+    FLASH(DIM, 1, f16)        \
+    FLASH(DIM, 2, bf16)       \
+    FLASH(DIM, 3, int8)
+
+FLASH_FORMATS(64)
+FLASH_FORMATS(80)
+FLASH_FORMATS(96)
+FLASH_FORMATS(128)
+FLASH_FORMATS(192)
+FLASH_FORMATS(256)
