@@ -55,26 +55,29 @@ __device__ __forceinline__ void take(u32 bits, float& x, float& y) {
 template <int FORMAT>
 __device__ __forceinline__ void multiply(float (&sums)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     if (FORMAT == 1)
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
     else
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 __device__ __forceinline__ u32 shared_at(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
 
-__device__ __forceinline__ void matrices4(u32 (&to)[4], const u16* from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(shared_at(from)) : "memory");
+__device__ __forceinline__ void matrices4(u32 (&to)[4], u32 from) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(from) : "memory");
 }
 
-__device__ __forceinline__ void matrices2(u32 (&to)[2], const u16* from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "r"(shared_at(from)) : "memory");
+__device__ __forceinline__ void matrices2(u32 (&to)[2], u32 from) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "r"(from) : "memory");
 }
 
-__device__ __forceinline__ void transposed4(u32 (&to)[4], const u16* from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(shared_at(from)) : "memory");
+__device__ __forceinline__ void transposed4(u32 (&to)[4], u32 from) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(from) : "memory");
 }
+
+// Where a lane's row of matrices begins in shared memory: addresses in it are numbers, to which constants are added for nothing.
+__device__ __forceinline__ u32 row_at(const u16* rows, u32 row, u32 stride, u32 column) { return shared_at(rows + row * stride + column); }
 
 // Copies 16 bytes, or makes them zero.
 __device__ __forceinline__ void copy16(u16* to, const u8* from, bool is_there) {
@@ -130,10 +133,13 @@ __device__ __forceinline__ Seen seen_by(const Flash& flash, u32 row) {
     return seen;
 }
 
-// The number of a row of a head in the cache, of keys as of values.
-__device__ __forceinline__ u32 cache_place(const Flash& flash, const u32* table, u32 key, u32 kv_head) {
+__device__ __forceinline__ u32 page_of(const Flash& flash, const u32* table, u32 key) {
     u32 number = key / flash.cache.page_size;
-    u32 page = number < flash.step.table_width ? table[number] : 0;
+    return number < flash.step.table_width ? table[number] : 0;
+}
+
+// The number of a row of a head in the cache, of keys as of values.
+__device__ __forceinline__ u32 cache_place(const Flash& flash, u32 page, u32 key, u32 kv_head) {
     if (page >= flash.cache.pages) page = flash.cache.pages - 1;
     return (page * flash.cache.kv_heads + kv_head) * flash.cache.page_size + key % flash.cache.page_size;
 }
@@ -232,34 +238,43 @@ struct QueryPart {
 };
 
 template <int DIM, int FORMAT>
-__device__ __forceinline__ void query_part(QueryPart<FORMAT>& part, const u16* rows, u32 step, u32 lane) {
-    constexpr int STRIDE = DIM + 8;
-    matrices4(part.own, rows + (lane % 16) * STRIDE + step * 16 + lane / 16 * 8);
-    if constexpr (FORMAT != 1) matrices2(part.rest, rows + (16 + lane % 8) * STRIDE + step * 16 + lane / 8 % 2 * 8);
+__device__ __forceinline__ void query_part(QueryPart<FORMAT>& part, u32 own_at, u32 rest_at, u32 step) {
+    matrices4(part.own, own_at + step * 32);
+    if constexpr (FORMAT != 1) matrices2(part.rest, rest_at + step * 32);
 }
+
+// Where a lane finds its part of a warp's queries and their rests, of keys, and of values.
+template <int DIM>
+__device__ __forceinline__ u32 own_query_at(const u16* rows, u32 lane) { return row_at(rows, lane % 16, DIM + 8, lane / 16 * 8); }
+
+template <int DIM>
+__device__ __forceinline__ u32 rest_at(const u16* rows, u32 lane) { return row_at(rows, 16 + lane % 8, DIM + 8, lane / 8 % 2 * 8); }
+
+template <int DIM>
+__device__ __forceinline__ u32 key_at(const u16* rows, u32 lane) { return row_at(rows, lane / 16 * 8 + lane % 8, DIM + 8, lane / 8 % 2 * 8); }
+
+template <int DIM>
+__device__ __forceinline__ u32 value_at(const u16* rows, u32 lane) { return row_at(rows, lane, DIM + 8, 0); }
 
 // Products of 8 queries and a quarter of a split. A lane has two keys of every eight: query `lane / 4`, keys `8 j + 2 (lane % 4)` and the
 // next. `part(step)` gives the queries.
 template <int DIM, int FORMAT, typename Part>
-__device__ __forceinline__ void quarter_products(float (&products)[4][2], const u16* keys, u32 lane, Part part) {
+__device__ __forceinline__ void quarter_products(float (&products)[4][2], u32 keys_at, Part part) {
     constexpr int STRIDE = DIM + 8;
     float sums[4][4];
 #pragma unroll
     for (int j = 0; j < 4; j++) sums[j][0] = sums[j][1] = sums[j][2] = sums[j][3] = 0.0f;
-    const u16* own = keys + (lane / 16 * 8 + lane % 8) * STRIDE + lane / 8 % 2 * 8;
 #pragma unroll
     for (int step = 0; step < DIM / 16; step++) {
         QueryPart<FORMAT> query = part(step);
+        u32 loaded[2][4];
+        matrices4(loaded[0], keys_at + step * 32);
+        matrices4(loaded[1], keys_at + 32 * STRIDE + step * 32);
 #pragma unroll
-        for (int pair = 0; pair < 2; pair++) {
-            u32 loaded[4];
-            matrices4(loaded, own + pair * 16 * STRIDE + step * 16);
-            multiply<FORMAT>(sums[2 * pair], query.own[0], query.own[1], query.own[2], query.own[3], loaded[0], loaded[1]);
-            multiply<FORMAT>(sums[2 * pair + 1], query.own[0], query.own[1], query.own[2], query.own[3], loaded[2], loaded[3]);
-            if constexpr (FORMAT != 1) {
-                multiply<FORMAT>(sums[2 * pair], query.rest[0], 0, query.rest[1], 0, loaded[0], loaded[1]);
-                multiply<FORMAT>(sums[2 * pair + 1], query.rest[0], 0, query.rest[1], 0, loaded[2], loaded[3]);
-            }
+        for (int j = 0; j < 4; j++) multiply<FORMAT>(sums[j], query.own[0], query.own[1], query.own[2], query.own[3], loaded[j / 2][j % 2 * 2], loaded[j / 2][j % 2 * 2 + 1]);
+        if constexpr (FORMAT != 1) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) multiply<FORMAT>(sums[j], query.rest[0], 0, query.rest[1], 0, loaded[j / 2][j % 2 * 2], loaded[j / 2][j % 2 * 2 + 1]);
         }
     }
 #pragma unroll
@@ -269,25 +284,46 @@ __device__ __forceinline__ void quarter_products(float (&products)[4][2], const 
     }
 }
 
-// Makes scores, in powers of two, of products with a quarter of a split that begins at `base`; returns the highest, whereby NaNs lose.
+// Makes scores, in powers of two, of products with a quarter of a split that begins at `base`; `sees_all` says that no row of the warp lacks
+// a key of it. Returns the highest, whereby NaNs lose.
 template <int FORMAT>
-__device__ __forceinline__ float quarter_scores(float (&scores)[4][2], const Flash& flash, float back, const float* scales, Seen seen, u32 base, u32 lane) {
-    float top = -INFINITE;
-    float factor = flash.softcap > 0.0f ? __fdiv_rn(flash.scale, flash.softcap) : __fmul_rn(flash.scale, LOG2_E), cap = __fmul_rn(flash.softcap, LOG2_E);
+__device__ __forceinline__ float quarter_scores(
+    float (&scores)[4][2], const Flash& flash, float back, const float* scales, Seen seen, bool sees_all, u32 base, u32 lane) {
+    if (FORMAT != 2) {
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < 4; j++) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            u32 key = 8 * j + 2 * (lane % 4) + i;
-            float score = scores[j][i];
-            if (FORMAT == 1) score = __fmul_rn(score, back);
-            if (FORMAT == 3) score = __fmul_rn(score, scales[key]);
-            score = __fmul_rn(score, factor);
-            if (flash.softcap > 0.0f) score = __fmul_rn(tangent(score), cap);
-            scores[j][i] = base + key >= seen.first && base + key < seen.end ? score : -INFINITE;
-            top = fmaxf(top, scores[j][i]);
+            for (int i = 0; i < 2; i++) scores[j][i] = __fmul_rn(scores[j][i], FORMAT == 1 ? back : scales[8 * j + 2 * (lane % 4) + i]);
         }
     }
+    if (flash.softcap > 0.0f) {
+        float factor = __fdiv_rn(flash.scale, flash.softcap), cap = __fmul_rn(flash.softcap, LOG2_E);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) scores[j][i] = __fmul_rn(tangent(__fmul_rn(scores[j][i], factor)), cap);
+        }
+    } else {
+        float factor = __fmul_rn(flash.scale, LOG2_E);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) scores[j][i] = __fmul_rn(scores[j][i], factor);
+        }
+    }
+    if (!sees_all) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                u32 key = base + 8 * j + 2 * (lane % 4) + i;
+                if (key < seen.first || key >= seen.end) scores[j][i] = -INFINITE;
+            }
+        }
+    }
+    float top = -INFINITE;
+#pragma unroll
+    for (int j = 0; j < 4; j++) top = fmaxf(top, fmaxf(scores[j][0], scores[j][1]));
     return quad_highest(top);
 }
 
@@ -295,20 +331,20 @@ __device__ __forceinline__ float quarter_scores(float (&scores)[4][2], const Fla
 template <int FORMAT>
 __device__ __forceinline__ float quarter_shares(u32 (&shares)[4][2], const float (&scores)[4][2], float top, const float* scales, u32 lane) {
     float sum = 0.0f;
+    // Where nothing counts, all scores are minus infinity, or no numbers.
+    if (top == -INFINITE) top = 0.0f;
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        float x = scores[j][0] == -INFINITE ? 0.0f : power_of_2(__fsub_rn(scores[j][0], top));
-        float y = scores[j][1] == -INFINITE ? 0.0f : power_of_2(__fsub_rn(scores[j][1], top));
+        float x = power_of_2(__fsub_rn(scores[j][0], top)), y = power_of_2(__fsub_rn(scores[j][1], top));
         if (FORMAT == 3) {
             sum = __fadd_rn(__fadd_rn(sum, x), y);
-            // What is not seen has no scale, or one that is nothing's.
-            x = scores[j][0] == -INFINITE ? 0.0f : __fmul_rn(x, scales[8 * j + 2 * (lane % 4)]);
-            y = scores[j][1] == -INFINITE ? 0.0f : __fmul_rn(y, scales[8 * j + 2 * (lane % 4) + 1]);
+            // The scale of what is not seen may be anything.
+            if (scores[j][0] != -INFINITE) x = __fmul_rn(x, scales[8 * j + 2 * (lane % 4)]);
+            if (scores[j][1] != -INFINITE) y = __fmul_rn(y, scales[8 * j + 2 * (lane % 4) + 1]);
         }
         shares[j][0] = pack<FORMAT>(x, y);
         float low = lower<FORMAT>(shares[j][0]), high = upper<FORMAT>(shares[j][0]);
-        take<FORMAT>(shares[j][0], x, y);
-        shares[j][1] = pack<FORMAT>(x, y);
+        shares[j][1] = pack<FORMAT>(__fsub_rn(x, low), __fsub_rn(y, high));
         if (FORMAT != 3) {
             // The sum is that of what values are multiplied by.
             sum = __fadd_rn(sum, __fadd_rn(low, lower<FORMAT>(shares[j][1])));
@@ -359,6 +395,21 @@ __device__ __forceinline__ void merge_splits(
     for (u32 base = 0; base < count; base += 32) {
         u32 left = min(32, count - base);
         float2 state = lane < left ? __ldcg(states + base + lane) : make_float2(-INFINITE, 0.0f);
+        float loaded[UNROLLED][WIDTH];
+        auto load = [&](u32 from) {
+#pragma unroll
+            for (int i = 0; i < UNROLLED; i++) {
+                if (from + i >= left || !is_own) continue;
+                const float* at = mixed + (u64)(base + from + i) * dim + column;
+                if constexpr (WIDTH == 4) {
+                    float4 four = __ldcg((const float4*)at);
+                    loaded[i][0] = four.x, loaded[i][1] = four.y, loaded[i][2] = four.z, loaded[i][3] = four.w;
+                } else {
+                    loaded[i][0] = __ldcg(at);
+                }
+            }
+        };
+        load(0);
         // The highest so far, with each split.
         float highest_so_far = state.x;
         for (u32 step = 1; step < 32; step *= 2) {
@@ -371,14 +422,7 @@ __device__ __forceinline__ void merge_splits(
         before = weight_beside(before, highest_so_far);
         float own = weight_beside(state.x, highest_so_far), sum = __fmul_rn(state.y, own);
         for (u32 from = 0; from < left; from += UNROLLED) {
-            float loaded[UNROLLED][WIDTH];
-#pragma unroll
-            for (int i = 0; i < UNROLLED; i++) {
-                if (from + i >= left || !is_own) continue;
-                const float* at = mixed + (u64)(base + from + i) * dim + column;
-                if constexpr (WIDTH == 4) *(float4*)loaded[i] = __ldcg((const float4*)at);
-                else loaded[i][0] = __ldcg(at);
-            }
+            if (from > 0) load(from);
 #pragma unroll
             for (int i = 0; i < UNROLLED; i++) {
                 if (from + i >= left) continue;
@@ -409,8 +453,8 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     u16* keys = (u16*)flash_memory;
     u16* values = IN_TURN ? keys : keys + SPLIT * STRIDE;
     u16* queries = values + SPLIT * STRIDE;
-    u16* shares = IN_TURN ? queries + 8 * PARTS * STRIDE : keys;
-    __shared__ u32 places[SPLIT];
+    u16* shares = queries + 8 * PARTS * STRIDE;
+    __shared__ u32 places[2][SPLIT];
     __shared__ float tops[SPLIT_WARPS][8], sums[SPLIT_WARPS][8], backs[8], key_scales[SPLIT], value_scales[SPLIT];
     __shared__ bool is_last;
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -420,8 +464,10 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     u32 row = rows ? rows[number] : number;
     u32 head = kv_head * of_kv_head + blockIdx.x % eights * 8;
     u32 heads = min(8, (kv_head + 1) * of_kv_head - head);
+    const u32* table = flash.step.table + (u64)(flash.step.row_sequences ? flash.step.row_sequences[row] : row) * flash.step.table_width;
+    // Nothing waits for anything else: a block's keys are known by its number where rows see everything.
+    u32 page = flash.reach_kind == 0 ? page_of(flash, table, blockIdx.y * SPLIT + threadIdx.x) : 0;
     Seen seen = seen_by(flash, row);
-    const u32* table = flash.step.table + (u64)(flash.step.row_sequences ? flash.step.row_sequences[row] : 0) * flash.step.table_width;
     float* out = flash.out + ((u64)row * flash.heads + head) * DIM;
     if (seen.end == 0) {
         if (blockIdx.y == 0) {
@@ -432,39 +478,48 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     u32 first_split = seen.first / SPLIT, count = (seen.end - 1) / SPLIT - first_split + 1;
     if (blockIdx.y >= count) return;
     u64 state_of = ((u64)number * flash.heads + head) * most;
-    for (u32 split = blockIdx.y; split < count; split += gridDim.y) {
-        u32 base = (first_split + split) * SPLIT, key = base + threadIdx.x;
-        places[threadIdx.x] = key >= seen.first && key < seen.end ? cache_place(flash, table, key, kv_head) : NOWHERE;
+    auto place_of = [&](u32 page, u32 key) { return key >= seen.first && key < seen.end ? cache_place(flash, page, key, kv_head) : NOWHERE; };
+    {
+        u32 key = (first_split + blockIdx.y) * SPLIT + threadIdx.x;
+        if (flash.reach_kind != 0) page = page_of(flash, table, key);
+        places[0][threadIdx.x] = place_of(page, key);
         __syncthreads();
-        bring<DIM, FORMAT>(cache, keys, cache.keys, places, key_scales);
+        bring<DIM, FORMAT>(cache, keys, cache.keys, places[0], key_scales);
         copies_end();
         if (!IN_TURN) {
-            bring<DIM, FORMAT>(cache, values, cache.values, places, value_scales);
+            bring<DIM, FORMAT>(cache, values, cache.values, places[0], value_scales);
             copies_end();
         }
-        if (split == blockIdx.y) {
-            for (u32 i = warp; i < 8; i += SPLIT_WARPS) {
-                float back = put_query<DIM, FORMAT>(queries, i, i < heads ? flash.queries + ((u64)row * flash.heads + head + i) * DIM : 0, lane);
-                if (lane == 0) backs[i] = back;
-            }
+        for (u32 i = warp; i < 8; i += SPLIT_WARPS) {
+            float back = put_query<DIM, FORMAT>(queries, i, i < heads ? flash.queries + ((u64)row * flash.heads + head + i) * DIM : 0, lane);
+            if (lane == 0) backs[i] = back;
         }
+    }
+    u32 own_queries = own_query_at<DIM>(queries, lane), own_rests = rest_at<DIM>(queries, lane), own_keys = key_at<DIM>(keys + warp * QUARTER * STRIDE, lane);
+    u32 own_values = value_at<DIM>(values, lane) + warp * 16, shares_at = row_at(shares, lane % 16, SHARE_STRIDE, lane / 16 * 8);
+    u32 turn = 0;
+    for (u32 split = blockIdx.y; split < count; split += gridDim.y, turn ^= 1) {
+        u32 base = (first_split + split) * SPLIT, next_key = base + gridDim.y * SPLIT + threadIdx.x;
+        bool is_next = split + gridDim.y < count;
+        if (is_next) page = page_of(flash, table, next_key);
         await_copies<IN_TURN ? 0 : 1>();
         __syncthreads();
         float scores[4][2];
-        quarter_products<DIM, FORMAT>(scores, keys + warp * QUARTER * STRIDE, lane, [&](u32 step) {
+        quarter_products<DIM, FORMAT>(scores, own_keys, [&](u32 step) {
             QueryPart<FORMAT> part;
-            query_part<DIM, FORMAT>(part, queries, step, lane);
+            query_part<DIM, FORMAT>(part, own_queries, own_rests, step);
             return part;
         });
-        float top = quarter_scores<FORMAT>(scores, flash, backs[lane / 4], key_scales + warp * QUARTER, seen, base + warp * QUARTER, lane);
+        float top = quarter_scores<FORMAT>(scores, flash, backs[lane / 4], key_scales + warp * QUARTER, seen, seen.first <= base && base + SPLIT <= seen.end, base + warp * QUARTER, lane);
         if (lane % 4 == 0) tops[warp][lane / 4] = top;
+        if (is_next) places[turn ^ 1][threadIdx.x] = place_of(page, next_key);
         __syncthreads();
-        if (IN_TURN) {
-            bring<DIM, FORMAT>(cache, values, cache.values, places, value_scales);
-            copies_end();
-            // Shares have their scales in them.
-            if (FORMAT == 3) __syncthreads();
-        }
+        // Keys are done with.
+        if (IN_TURN) bring<DIM, FORMAT>(cache, values, cache.values, places[turn], value_scales);
+        else if (is_next) bring<DIM, FORMAT>(cache, keys, cache.keys, places[turn ^ 1], key_scales);
+        copies_end();
+        // Shares have the values' scales in them.
+        if (IN_TURN && FORMAT == 3) __syncthreads();
         top = tops[0][lane / 4];
 #pragma unroll
         for (int i = 1; i < SPLIT_WARPS; i++) top = fmaxf(top, tops[i][lane / 4]);
@@ -477,7 +532,7 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
             *(u32*)to = own_shares[j][0];
             *(u32*)(to + 8 * SHARE_STRIDE) = own_shares[j][1];
         }
-        await_copies<0>();
+        await_copies<IN_TURN ? 0 : 1>();
         __syncthreads();
         sum = sums[0][lane / 4];
 #pragma unroll
@@ -490,18 +545,19 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
 #pragma unroll
         for (int step = 0; step < SPLIT / 32; step++) {
             u32 first[4], second[4];
-            const u16* from = shares + (lane % 16) * SHARE_STRIDE + step * 32 + lane / 16 * 8;
-            matrices4(first, from);
-            matrices4(second, from + 16);
+            u32 loaded[OWN][4];
+            matrices4(first, shares_at + step * 64);
+            matrices4(second, shares_at + step * 64 + 32);
+            auto is_own = [&](int i) { return TILES % SPLIT_WARPS == 0 || warp + SPLIT_WARPS * i < TILES; };
 #pragma unroll
-            for (int i = 0; i < OWN; i++) {
-                u32 tile = warp + SPLIT_WARPS * i;
-                if (TILES % SPLIT_WARPS && tile >= TILES) continue;
-                u32 loaded[4];
-                transposed4(loaded, values + (step * 32 + lane) * STRIDE + tile * 8);
-                multiply<FORMAT>(mixes[i], first[0], first[1], first[2], first[3], loaded[0], loaded[1]);
-                multiply<FORMAT>(mixes[i], second[0], second[1], second[2], second[3], loaded[2], loaded[3]);
-            }
+            for (int i = 0; i < OWN; i++)
+                if (is_own(i)) transposed4(loaded[i], own_values + step * 64 * STRIDE + SPLIT_WARPS * i * 16);
+#pragma unroll
+            for (int i = 0; i < OWN; i++)
+                if (is_own(i)) multiply<FORMAT>(mixes[i], first[0], first[1], first[2], first[3], loaded[i][0], loaded[i][1]);
+#pragma unroll
+            for (int i = 0; i < OWN; i++)
+                if (is_own(i)) multiply<FORMAT>(mixes[i], second[0], second[1], second[2], second[3], loaded[i][2], loaded[i][3]);
         }
         if (lane / 4 < heads) {
             Found found = {-INFINITE, 0.0f};
@@ -523,19 +579,24 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
             }
             if (count > 1 && warp == 0 && lane % 4 == 0) __stcg(states + state, make_float2(top, sum));
         }
-        if (split + gridDim.y < count) __syncthreads();
+        if (!is_next) break;
+        __syncthreads();
+        // Values are done with.
+        if (IN_TURN) bring<DIM, FORMAT>(cache, keys, cache.keys, places[turn ^ 1], key_scales);
+        else bring<DIM, FORMAT>(cache, values, cache.values, places[turn ^ 1], value_scales);
+        copies_end();
     }
     if (count == 1 || !arrivals) return;
-    __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
-        u32 blocks = min(gridDim.y, count);
-        is_last = atomicAdd(arrivals + blockIdx.x, 1) == blocks - 1;
+        u32 blocks = min(gridDim.y, count), before;
+        // What the block has written is there before it arrives, and what the others have when it is the last.
+        asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(arrivals + blockIdx.x) : "memory");
+        is_last = before == blocks - 1;
         if (is_last) arrivals[blockIdx.x] = 0;
     }
     __syncthreads();
     if (!is_last) return;
-    __threadfence();
     for (u32 i = warp; i < heads; i += SPLIT_WARPS) {
         u64 state = state_of + i * most;
         for (u32 column = 0; column < DIM; column += 128)
@@ -559,6 +620,38 @@ extern "C" __global__ void flash_merge(Flash flash, const u32* rows, u32 row_cou
         flash.out + ((u64)row * flash.heads + head) * dim, mixed + state * dim, states + state, count, dim, warp % pieces * 32 + lane, flash.sinks, head, lane);
 }
 
+// Mixes a split's values, some of which are infinite or no numbers: for one query after the other, without those that it does not see.
+// Hardly ever called, so it is apart from what must be fast.
+template <int DIM, int FORMAT>
+__device__ __noinline__ void odd_values(float* mixed, const u32* shares, u32 values_at, Seen seen, u32 base) {
+    u32 lane = threadIdx.x % 32;
+#pragma unroll 1
+    for (u32 query = 0; query < 8; query++) {
+        u32 first = __shfl_sync(FULL, seen.first, 4 * query), end = __shfl_sync(FULL, seen.end, 4 * query);
+#pragma unroll 1
+        for (u32 tile = 0; tile < DIM / 8; tile++) {
+            float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+#pragma unroll 1
+            for (u32 quarter = 0; quarter < 4; quarter++) {
+                u32 loaded[4];
+                transposed4(loaded, values_at + quarter * QUARTER * (DIM + 8) * 2 + tile * 16);
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    u32 key = base + quarter * QUARTER + 8 * i + 2 * (lane % 4);
+                    if (key < first || key >= end) loaded[i] &= 0xffff0000u;
+                    if (key + 1 < first || key + 1 >= end) loaded[i] &= 0xffffu;
+                }
+                const u32* own = shares + 8 * quarter;
+                multiply<FORMAT>(sums, own[0], own[1], own[2], own[3], loaded[0], loaded[1]);
+                multiply<FORMAT>(sums, own[4], own[5], own[6], own[7], loaded[2], loaded[3]);
+            }
+            if (lane / 4 != query) continue;
+            mixed[2 * tile] = __fadd_rn(sums[0], sums[2]);
+            mixed[2 * tile + 1] = __fadd_rn(sums[1], sums[3]);
+        }
+    }
+}
+
 // Many rows of one sequence: those of a tile of rows, `{first row, rows}`, each with all its queries of one head of keys, eight to a warp.
 template <int DIM, int FORMAT>
 __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* row_tiles, u32 tile_rows) {
@@ -576,7 +669,7 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
     u32 kv_head = blockIdx.x / pieces, first_row = row_tiles[2 * blockIdx.y], query_count = row_tiles[2 * blockIdx.y + 1] * of_kv_head;
     u32 first_query = blockIdx.x % pieces * 8 * warps;
     if (first_query >= query_count) return;
-    const u32* table = flash.step.table + (u64)(flash.step.row_sequences ? flash.step.row_sequences[first_row] : 0) * flash.step.table_width;
+    const u32* table = flash.step.table + (u64)(flash.step.row_sequences ? flash.step.row_sequences[first_row] : first_row) * flash.step.table_width;
 
     // Queries go through the place of keys.
     QueryPart<FORMAT> parts[DIM / 16];
@@ -594,7 +687,7 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
                 }
                 __syncwarp();
 #pragma unroll
-                for (int step = 0; step < DIM / 16; step++) query_part<DIM, FORMAT>(parts[step], own, step, lane);
+                for (int step = 0; step < DIM / 16; step++) query_part<DIM, FORMAT>(parts[step], own_query_at<DIM>(own, lane), rest_at<DIM>(own, lane), step);
             }
             __syncthreads();
         }
@@ -631,10 +724,11 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
 #pragma unroll
     for (int i = 0; i < TILES; i++) mixed[i][0] = mixed[i][1] = 0.0f;
     if (some.end > 0) {
+        u32 own_keys = key_at<DIM>(keys, lane), own_values = value_at<DIM>(values, lane);
         u32 first_split = some.first / SPLIT, splits = (some.end - 1) / SPLIT + 1;
         auto place_of = [&](u32 split) {
             u32 key = split * SPLIT + threadIdx.x;
-            return key >= some.first && key < some.end ? cache_place(flash, table, key, kv_head) : NOWHERE;
+            return key >= some.first && key < some.end ? cache_place(flash, page_of(flash, table, key), key, kv_head) : NOWHERE;
         };
         if (threadIdx.x < SPLIT) places[first_split % 2][threadIdx.x] = place_of(first_split);
         __syncthreads();
@@ -653,10 +747,11 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
             float scores[4][4][2];
             float top = -INFINITE;
             if (is_seen) {
+                bool sees_all = __all_sync(FULL, seen.first <= base && base + SPLIT <= seen.end);
 #pragma unroll
                 for (int quarter = 0; quarter < 4; quarter++) {
-                    quarter_products<DIM, FORMAT>(scores[quarter], keys + quarter * QUARTER * STRIDE, lane, [&](u32 step) { return parts[step]; });
-                    top = fmaxf(top, quarter_scores<FORMAT>(scores[quarter], flash, back, key_scales + quarter * QUARTER, seen, base + quarter * QUARTER, lane));
+                    quarter_products<DIM, FORMAT>(scores[quarter], own_keys + quarter * QUARTER * STRIDE * 2, [&](u32 step) { return parts[step]; });
+                    top = fmaxf(top, quarter_scores<FORMAT>(scores[quarter], flash, back, key_scales + quarter * QUARTER, seen, sees_all, base + quarter * QUARTER, lane));
                 }
             }
             if (threadIdx.x < SPLIT) places[(split + 1) % 2][threadIdx.x] = next;
@@ -691,29 +786,15 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
             if (is_seen) {
                 float before, own = merge(found, top, sum, before);
                 if (is_odd) {
-                    // One query after the other, without the values that it does not see.
-                    for (u32 which = 0; which < 8; which++) {
-                        u32 first = __shfl_sync(FULL, seen.first, 4 * which), end = __shfl_sync(FULL, seen.end, 4 * which);
+                    u32 kept[32];
+                    float odd[TILES][2];
 #pragma unroll
-                        for (int tile = 0; tile < TILES; tile++) {
-                            float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+                    for (int i = 0; i < 32; i++) kept[i] = shares[i / 8][i / 2 % 4][i % 2];
+                    odd_values<DIM, FORMAT>(&odd[0][0], kept, own_values, seen, base);
 #pragma unroll
-                            for (int quarter = 0; quarter < 4; quarter++) {
-                                u32 loaded[4];
-                                transposed4(loaded, values + (quarter * QUARTER + lane) * STRIDE + tile * 8);
-#pragma unroll
-                                for (int i = 0; i < 4; i++) {
-                                    u32 key = base + quarter * QUARTER + 8 * i + 2 * (lane % 4);
-                                    if (key < first || key >= end) loaded[i] &= 0xffff0000u;
-                                    if (key + 1 < first || key + 1 >= end) loaded[i] &= 0xffffu;
-                                }
-                                multiply<FORMAT>(sums, shares[quarter][0][0], shares[quarter][0][1], shares[quarter][1][0], shares[quarter][1][1], loaded[0], loaded[1]);
-                                multiply<FORMAT>(sums, shares[quarter][2][0], shares[quarter][2][1], shares[quarter][3][0], shares[quarter][3][1], loaded[2], loaded[3]);
-                            }
-                            if (lane / 4 != which) continue;
-                            mixed[tile][0] = merged(mixed[tile][0], before, __fadd_rn(sums[0], sums[2]), own);
-                            mixed[tile][1] = merged(mixed[tile][1], before, __fadd_rn(sums[1], sums[3]), own);
-                        }
+                    for (int tile = 0; tile < TILES; tile++) {
+                        mixed[tile][0] = merged(mixed[tile][0], before, odd[tile][0], own);
+                        mixed[tile][1] = merged(mixed[tile][1], before, odd[tile][1], own);
                     }
                 } else {
                     constexpr int TOGETHER = 4;
@@ -724,13 +805,17 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
                         for (int i = 0; i < TOGETHER; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0.0f;
 #pragma unroll
                         for (int quarter = 0; quarter < 4; quarter++) {
+                            u32 loaded[TOGETHER][4];
 #pragma unroll
-                            for (int i = 0; i < TOGETHER; i++) {
-                                if (from + i >= TILES) continue;
-                                u32 loaded[4];
-                                transposed4(loaded, values + (quarter * QUARTER + lane) * STRIDE + (from + i) * 8);
-                                multiply<FORMAT>(sums[i], shares[quarter][0][0], shares[quarter][0][1], shares[quarter][1][0], shares[quarter][1][1], loaded[0], loaded[1]);
-                                multiply<FORMAT>(sums[i], shares[quarter][2][0], shares[quarter][2][1], shares[quarter][3][0], shares[quarter][3][1], loaded[2], loaded[3]);
+                            for (int i = 0; i < TOGETHER; i++)
+                                if (from + i < TILES) transposed4(loaded[i], own_values + quarter * QUARTER * STRIDE * 2 + (from + i) * 16);
+#pragma unroll
+                            for (int half = 0; half < 2; half++) {
+                                const u32(&first)[2] = shares[quarter][2 * half];
+                                const u32(&second)[2] = shares[quarter][2 * half + 1];
+#pragma unroll
+                                for (int i = 0; i < TOGETHER; i++)
+                                    if (from + i < TILES) multiply<FORMAT>(sums[i], first[0], first[1], second[0], second[1], loaded[i][2 * half], loaded[i][2 * half + 1]);
                             }
                         }
 #pragma unroll
