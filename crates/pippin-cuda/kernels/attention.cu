@@ -98,6 +98,17 @@ __device__ __forceinline__ u32 first_seen(u32 index, u32 kind, u32 limit) {
     return index - index % limit;
 }
 
+// How many of a row's chosen keys it sees: they ascend, and end where the row sees no more.
+__device__ __forceinline__ u32 seen_among(const u32* chosen, u32 width, u32 end) {
+    u32 low = 0, high = width;
+    while (low < high) {
+        u32 middle = (low + high) / 2;
+        if (chosen[middle] < end) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
 // Attention of one head of one row. A warp takes runs of four keys, every eighth run; what the warps have found is put together in their
 // order. Which keys there are is all that the bits depend on.
 #define WARPS 8
@@ -127,15 +138,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) attention(
         first = first_seen(step.indices[row], reach_kind, reach_limit);
         count = end > first ? end - first : 0;
         if (chosen) {
-            // They ascend, and end where the row sees no more.
-            u32 low = 0, high = chosen_width;
-            const u32* own = chosen + (u64)row * chosen_width;
-            while (low < high) {
-                u32 middle = (low + high) / 2;
-                if (own[middle] < end) low = middle + 1;
-                else high = middle;
-            }
-            count = low;
+            count = seen_among(chosen + (u64)row * chosen_width, chosen_width, end);
         }
         if (other_step.table) {
             beside_first = first_seen(step.indices[row], other_kind, other_limit);

@@ -21,6 +21,9 @@ struct Flash {
     Cache cache;
     Step step;
     const float* sinks;
+    // For each row the keys that it sees, ascending, and what is none; without, all of the reach.
+    const u32* chosen;
+    u32 chosen_width;
     u32 heads;
     u32 reach_kind;
     u32 reach_limit;
@@ -119,7 +122,7 @@ __device__ __forceinline__ float quad_highest(float value) {
     return fmaxf(value, __shfl_xor_sync(FULL, value, 2));
 }
 
-// The keys that a row sees: none where `end` is 0.
+// The keys that a row sees, or of those chosen for it, the first and the end: none where `end` is 0.
 struct Seen {
     u32 first;
     u32 end;
@@ -128,6 +131,11 @@ struct Seen {
 __device__ __forceinline__ Seen seen_by(const Flash& flash, u32 row) {
     Seen seen;
     seen.end = flash.step.ends[row];
+    if (flash.chosen) {
+        seen.end = seen_among(flash.chosen + (u64)row * flash.chosen_width, flash.chosen_width, seen.end);
+        seen.first = 0;
+        return seen;
+    }
     seen.first = first_seen(flash.step.indices[row], flash.reach_kind, flash.reach_limit);
     if (seen.first >= seen.end) seen.first = seen.end = 0;
     return seen;
@@ -442,10 +450,10 @@ __device__ __forceinline__ void merge_splits(
 }
 
 // Up to eight heads of one row that have their keys in common: a block takes a split, and the next after as many as there are blocks.
-// `most` is how many splits `mixed` and `states` have for each head of a row. Where there are `arrivals`, all of which are zero, whoever is
+// Rows are those listed in `rows`, or all, from the one with the number `first_row` on. `most` is how many splits `mixed` and `states` have for each head of a row. Where there are `arrivals`, all of which are zero, whoever is
 // the last merges; where there are none, `flash_merge` does.
 template <int DIM, int FORMAT>
-__device__ __forceinline__ void split_attention(const Flash& flash, const u32* rows, float* mixed, float2* states, u32 most, u32* arrivals) {
+__device__ __forceinline__ void split_attention(const Flash& flash, const u32* rows, u32 first_row, float* mixed, float2* states, u32 most, u32* arrivals) {
     constexpr int STRIDE = DIM + 8, SHARE_STRIDE = SPLIT + 8, PARTS = FORMAT == 1 ? 2 : 3, TILES = DIM / 8;
     // Wide values take the place of keys.
     constexpr bool IN_TURN = DIM > 128;
@@ -461,12 +469,14 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     const Cache& cache = flash.cache;
     u32 of_kv_head = flash.heads / cache.kv_heads, eights = (of_kv_head + 7) / 8;
     u32 kv_head = blockIdx.x / eights % cache.kv_heads, number = blockIdx.x / eights / cache.kv_heads;
-    u32 row = rows ? rows[number] : number;
+    u32 row = rows ? rows[first_row + number] : first_row + number;
     u32 head = kv_head * of_kv_head + blockIdx.x % eights * 8;
     u32 heads = min(8, (kv_head + 1) * of_kv_head - head);
     const u32* table = flash.step.table + (u64)(flash.step.row_sequences ? flash.step.row_sequences[row] : row) * flash.step.table_width;
     // Nothing waits for anything else: a block's keys are known by its number where rows see everything.
-    u32 page = flash.reach_kind == 0 ? page_of(flash, table, blockIdx.y * SPLIT + threadIdx.x) : 0;
+    const u32* chosen = flash.chosen ? flash.chosen + (u64)row * flash.chosen_width : 0;
+    auto token_of = [&](u32 key) { return !chosen ? key : key < flash.chosen_width ? chosen[key] : NOWHERE; };
+    u32 token = token_of(blockIdx.y * SPLIT + threadIdx.x), page = flash.reach_kind == 0 ? page_of(flash, table, token) : 0;
     Seen seen = seen_by(flash, row);
     float* out = flash.out + ((u64)row * flash.heads + head) * DIM;
     if (seen.end == 0) {
@@ -478,11 +488,11 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     u32 first_split = seen.first / SPLIT, count = (seen.end - 1) / SPLIT - first_split + 1;
     if (blockIdx.y >= count) return;
     u64 state_of = ((u64)number * flash.heads + head) * most;
-    auto place_of = [&](u32 page, u32 key) { return key >= seen.first && key < seen.end ? cache_place(flash, page, key, kv_head) : NOWHERE; };
+    auto place_of = [&](u32 page, u32 token, u32 key) { return key >= seen.first && key < seen.end ? cache_place(flash, page, token, kv_head) : NOWHERE; };
     {
         u32 key = (first_split + blockIdx.y) * SPLIT + threadIdx.x;
-        if (flash.reach_kind != 0) page = page_of(flash, table, key);
-        places[0][threadIdx.x] = place_of(page, key);
+        if (flash.reach_kind != 0) page = page_of(flash, table, token = key);
+        places[0][threadIdx.x] = place_of(page, token, key);
         __syncthreads();
         bring<DIM, FORMAT>(cache, keys, cache.keys, places[0], key_scales);
         copies_end();
@@ -501,7 +511,7 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     for (u32 split = blockIdx.y; split < count; split += gridDim.y, turn ^= 1) {
         u32 base = (first_split + split) * SPLIT, next_key = base + gridDim.y * SPLIT + threadIdx.x;
         bool is_next = split + gridDim.y < count;
-        if (is_next) page = page_of(flash, table, next_key);
+        if (is_next) page = page_of(flash, table, token = token_of(next_key));
         await_copies<IN_TURN ? 0 : 1>();
         __syncthreads();
         float scores[4][2];
@@ -512,7 +522,7 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
         });
         float top = quarter_scores<FORMAT>(scores, flash, backs[lane / 4], key_scales + warp * QUARTER, seen, seen.first <= base && base + SPLIT <= seen.end, base + warp * QUARTER, lane);
         if (lane % 4 == 0) tops[warp][lane / 4] = top;
-        if (is_next) places[turn ^ 1][threadIdx.x] = place_of(page, next_key);
+        if (is_next) places[turn ^ 1][threadIdx.x] = place_of(page, token, next_key);
         __syncthreads();
         // Keys are done with.
         if (IN_TURN) bring<DIM, FORMAT>(cache, values, cache.values, places[turn], value_scales);
@@ -605,11 +615,11 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
 }
 
 // A warp merges 32 columns of a head of a row.
-extern "C" __global__ void flash_merge(Flash flash, const u32* rows, u32 row_count, const float* mixed, const float2* states, u32 most) {
+extern "C" __global__ void flash_merge(Flash flash, const u32* rows, u32 first_row, u32 row_count, const float* mixed, const float2* states, u32 most) {
     u32 warp = place() / 32, lane = threadIdx.x % 32, dim = flash.cache.key_dim, pieces = (dim + 31) / 32;
     u32 head = warp / pieces % flash.heads, number = warp / pieces / flash.heads;
     if (number >= row_count) return;
-    u32 row = rows ? rows[number] : number;
+    u32 row = rows ? rows[first_row + number] : first_row + number;
     Seen seen = seen_by(flash, row);
     if (seen.end == 0) return;
     u32 count = (seen.end - 1) / SPLIT - seen.first / SPLIT + 1;
@@ -848,8 +858,8 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
 
 #define FLASH(DIM, FORMAT, NAME)                                                                                                                       \
     extern "C" __global__ void __launch_bounds__(32 * SPLIT_WARPS)                                                                                     \
-        flash_split_##NAME##_##DIM(Flash flash, const u32* rows, float* mixed, float2* states, u32 most, u32* arrivals) {                              \
-        split_attention<DIM, FORMAT>(flash, rows, mixed, states, most, arrivals);                                                                      \
+        flash_split_##NAME##_##DIM(Flash flash, const u32* rows, u32 first_row, float* mixed, float2* states, u32 most, u32* arrivals) {                              \
+        split_attention<DIM, FORMAT>(flash, rows, first_row, mixed, states, most, arrivals);                                                                      \
     }                                                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(32 * ROWS_WARPS(DIM))                                                                                 \
         flash_rows_##NAME##_##DIM(Flash flash, const u32* row_tiles, u32 tile_rows) {                                                                  \

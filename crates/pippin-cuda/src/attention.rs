@@ -24,12 +24,13 @@ const OVER_PAGE: usize = 32;
 /// `Step` of the kernels: a step's rows, and the pages of their sequences in a cache group.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-struct StepView {
+pub(crate) struct StepView {
     indices: sys::CUdeviceptr,
     ends: sys::CUdeviceptr,
-    row_sequences: sys::CUdeviceptr,
+    /// Null in `kernels/flash.cu`: each row is a sequence of its own.
+    pub(crate) row_sequences: sys::CUdeviceptr,
     table: sys::CUdeviceptr,
-    table_width: u32,
+    pub(crate) table_width: u32,
 }
 
 // SAFETY: plain numbers in the order and alignment of the kernels' structure.
@@ -47,13 +48,35 @@ struct Seen<'a> {
 }
 
 /// A reach as kernels take it.
-fn reach(reach: Reach) -> (u32, u32) {
+pub(crate) fn reach(reach: Reach) -> (u32, u32) {
     let limit = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
     match reach {
         Reach::All => (0, 0),
         Reach::Window(window) => (1, limit(window)),
         Reach::Chunk(chunk) => (2, limit(chunk.max(1))),
     }
+}
+
+/// Checks the operands of an attention that its cache has not checked.
+fn check_attention(
+    queries: &CudaTensor,
+    rows: usize,
+    spec: &AttentionSpec,
+    sinks: Option<&CudaTensor>,
+) -> Result<()> {
+    let &AttentionSpec { heads, kv_heads, key_dim, .. } = spec;
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) || spec.reach.limit() == Some(0) {
+        let expected = "query heads in groups of equal size, and a window above zero";
+        return Err(TensorError::shape("attention", expected, format!("{spec:?}")));
+    }
+    let columns = heads.saturating_mul(key_dim);
+    if queries.rows != rows || queries.columns != columns {
+        return Err(TensorError::shape("attention", format!("[{rows}, {columns}]"), shape_of(queries)));
+    }
+    if let Some(sinks) = sinks.filter(|sinks| sinks.rows != 1 || sinks.columns != heads) {
+        return Err(TensorError::shape("attention", format!("[1, {heads}] sinks"), shape_of(sinks)));
+    }
+    Ok(())
 }
 
 impl CudaBackend {
@@ -81,19 +104,23 @@ impl CudaBackend {
         if cache.spec.pages == 0 && step.rows > 0 {
             return Err(TensorError::shape(operation, "a cache with pages", "none"));
         }
-        let row_sequences = step.query_starts.derived(self.memory(), |starts| {
+        Ok(StepView {
+            indices: step.indices.at(),
+            ends: step.visible_ends.at(),
+            row_sequences: self.row_sequences(step)?.at(),
+            table: inputs.page_tables.at(),
+            table_width: width as u32,
+        })
+    }
+
+    /// The sequence of each row.
+    pub(crate) fn row_sequences<'a>(&self, step: &'a StepInputs<Self>) -> Result<&'a CudaIndices> {
+        step.query_starts.derived(self.memory(), |starts| {
             let rows = starts
                 .windows(2)
                 .zip(0..)
                 .flat_map(|(pair, sequence)| (pair[0]..pair[1]).map(move |_| sequence));
             rows.collect()
-        })?;
-        Ok(StepView {
-            indices: step.indices.at(),
-            ends: step.visible_ends.at(),
-            row_sequences: row_sequences.at(),
-            table: inputs.page_tables.at(),
-            table_width: width as u32,
         })
     }
 
@@ -108,6 +135,10 @@ impl CudaBackend {
     ) -> Result<CudaTensor> {
         cache.check_attention(spec)?;
         let view = self.step_view("attention", cache, step, group)?;
+        if let Some(kernel) = self.flash_for(cache, spec) {
+            check_attention(queries, step.rows, spec, sinks)?;
+            return self.run_flash(kernel, queries, (cache, view), step, spec, None, sinks);
+        }
         let seen = Seen { cache: cache.view(), step: view, beside: None, chosen: None, spans: None };
         self.attend(queries, step.rows, &seen, spec, sinks)
     }
@@ -137,6 +168,11 @@ impl CudaBackend {
             return Err(TensorError::shape(OPERATION, expected, chosen.len));
         }
         let view = self.step_view(OPERATION, cache, step, group)?;
+        // All keys, chosen, give the bits of `attention`.
+        if let Some(kernel) = self.flash_for(cache, spec).filter(|_| beside.is_none()) {
+            check_attention(queries, step.rows, spec, sinks)?;
+            return self.run_flash(kernel, queries, (cache, view), step, spec, Some(chosen), sinks);
+        }
         let beside = match beside {
             Some(Beside { cache: other, group, reach }) => {
                 if other.shape() != cache.shape() || reach.limit() == Some(0) {
@@ -202,18 +238,8 @@ impl CudaBackend {
         spec: &AttentionSpec,
         sinks: Option<&CudaTensor>,
     ) -> Result<CudaTensor> {
-        let &AttentionSpec { heads, kv_heads, key_dim, value_dim, .. } = spec;
-        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) || spec.reach.limit() == Some(0) {
-            let expected = "query heads in groups of equal size, and a window above zero";
-            return Err(TensorError::shape("attention", expected, format!("{spec:?}")));
-        }
-        let columns = heads.saturating_mul(key_dim);
-        if queries.rows != rows || queries.columns != columns {
-            return Err(TensorError::shape("attention", format!("[{rows}, {columns}]"), shape_of(queries)));
-        }
-        if let Some(sinks) = sinks.filter(|sinks| sinks.rows != 1 || sinks.columns != heads) {
-            return Err(TensorError::shape("attention", format!("[1, {heads}] sinks"), shape_of(sinks)));
-        }
+        let &AttentionSpec { heads, key_dim, value_dim, .. } = spec;
+        check_attention(queries, rows, spec, sinks)?;
         let shared = 4 * (key_dim + WARPS * (value_dim + 2));
         if value_dim > MOST_VALUES || shared > SHARED {
             return Err(unsupported(format!("attention heads of {key_dim} and {value_dim}")));

@@ -11,7 +11,7 @@ use cudarc::nvrtc::Ptx;
 use pippin_tensor::{Numerics, Result, TensorError};
 
 use crate::NAME;
-use crate::memory::Memory;
+use crate::memory::{Block, Memory};
 
 /// Why no device can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,15 @@ struct Inner {
     functions: RefCell<HashMap<String, CudaFunction>>,
     stream: Arc<CudaStream>,
     memory: Rc<Memory>,
+    /// Blocks that run at the same time count here how many of them are done; between kernels all counts are zero.
+    arrivals: Block,
+    processors: usize,
+    /// The most bytes of shared memory that a block can ask for.
+    shared: usize,
 }
+
+/// Counts in [`CudaBackend::arrivals`].
+pub(crate) const ARRIVALS: usize = 1 << 14;
 
 impl fmt::Debug for CudaBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,8 +163,28 @@ impl CudaBackend {
         let stream = context.new_stream()?;
         let memory = Memory::new(Arc::clone(&stream), context.new_stream()?, &name);
         let total = context.total_mem()?;
+        let attribute =
+            |attribute| Ok::<_, DriverError>(usize::try_from(context.attribute(attribute)?).unwrap_or(0));
+        let processors = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1);
+        let shared =
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let problem = |error: TensorError| CudaProblem::Driver(error.to_string());
+        let arrivals = memory.keep(4 * ARRIVALS, "counts").map_err(problem)?;
+        arrivals.clear(0, 4 * ARRIVALS).map_err(problem)?;
         let functions = RefCell::default();
-        let inner = Inner { numerics, name, capability, total, module, functions, stream, memory };
+        let inner = Inner {
+            numerics,
+            name,
+            capability,
+            total,
+            module,
+            functions,
+            stream,
+            memory,
+            arrivals,
+            processors,
+            shared,
+        };
         Ok(Self { inner: Rc::new(inner) })
     }
 
@@ -195,6 +223,27 @@ impl CudaBackend {
         let function = self.inner.module.load_function(name).map_err(|error| self.failed(error))?;
         self.inner.functions.borrow_mut().insert(name.to_owned(), function.clone());
         Ok(function)
+    }
+
+    /// Lets blocks of a kernel ask for so much shared memory.
+    pub(crate) fn allow_shared(&self, name: &str, bytes: usize) -> Result<()> {
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        self.function(name)?.set_attribute(attribute, bytes as i32).map_err(|error| self.failed(error))
+    }
+
+    /// The most bytes of shared memory that a block can have.
+    pub(crate) fn shared_memory(&self) -> usize {
+        self.inner.shared
+    }
+
+    /// How many multiprocessors the device has.
+    pub(crate) fn processors(&self) -> usize {
+        self.inner.processors
+    }
+
+    /// [`ARRIVALS`] counts, all zero for a kernel that makes them zero again.
+    pub(crate) fn arrivals(&self) -> sys::CUdeviceptr {
+        self.inner.arrivals.at()
     }
 
     pub(crate) fn failed(&self, error: DriverError) -> TensorError {

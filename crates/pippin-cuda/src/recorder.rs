@@ -18,7 +18,7 @@ use pippin_tensor::{Result, StepShape, TensorError};
 use crate::memory::Memory;
 
 /// A step with more rows is not recorded: its kernels take longer than their launches.
-const MOST_ROWS: usize = 64;
+pub(crate) const MOST_ROWS: usize = 64;
 /// How often a shape comes before it is recorded.
 const PATIENCE: usize = 2;
 /// Shapes that are remembered.
