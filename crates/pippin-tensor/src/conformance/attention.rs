@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     array::{Array, Random},
-    check::{Check, assert_refused},
+    check::{Check, assert_refused, assert_same_bits},
     paged::{Among, Case, Layer, attended},
 };
 use crate::{AttentionSpec, Backend, KvFormat, Reach, ValueStore};
@@ -82,6 +82,21 @@ fn cases(random: &mut Random) -> Vec<Case> {
     for (i, (geometry, options)) in rest.enumerate() {
         add(geometry, options, KvFormat::ALL[(i + i / 4) % 4]);
     }
+    // Widths and groups of heads that backends may have kernels of their own for: odd ones, and such as fill no tile of theirs.
+    let wide = [
+        (7, 1, 64, Own(64)),
+        (3, 1, 96, Own(96)),
+        (24, 2, 80, Own(80)),
+        (17, 1, 64, Own(64)),
+        (4, 2, 192, Own(192)),
+        (8, 4, 256, Own(256)),
+    ];
+    for (i, geometry) in wide.into_iter().enumerate() {
+        for (j, format) in [KvFormat::F16, KvFormat::Bf16, KvFormat::Int8].into_iter().enumerate() {
+            add(geometry, classic[(i + j) % 4], format);
+            add(geometry, newer[(3 * i + j) % 8], format);
+        }
+    }
     cases
 }
 
@@ -109,7 +124,25 @@ fn long_cases(random: &mut Random) -> Vec<Case> {
         // Across the ends of pieces, and longer than one.
         blocks: if options.blocks { vec![1..5, 500..530, 600..1028] } else { vec![] },
     };
-    cases.map(case).into()
+    let mut cases: Vec<Case> = cases.map(case).into();
+    // The same with heads that are wide enough for kernels of their own.
+    let wide = ValueStore::Own(64);
+    let options = [
+        PLAIN,
+        Options { reach: Reach::Window(300), ..PLAIN },
+        Options { reach: Reach::Chunk(700), sinks: true, softcap: Some(2.0), ..PLAIN },
+        Options { blocks: true, reach: Reach::Window(300), ..PLAIN },
+    ];
+    for (i, options) in options.into_iter().enumerate() {
+        let format = [KvFormat::Bf16, KvFormat::F16, KvFormat::Int8, KvFormat::Bf16][i];
+        cases.push(Case {
+            layers: vec![layer(random, (3, 1, 64, wide), options, format)],
+            page_size: [32, 7, 16, 32][i],
+            lengths: vec![513, 300],
+            blocks: if options.blocks { vec![1..5, 100..180, 240..300] } else { vec![] },
+        });
+    }
+    cases
 }
 
 /// Layers of two cache groups in one step, which have pages of their own, as many as they need of their reach.
@@ -144,6 +177,46 @@ pub fn long_attention<B: Backend>(backend: &B, tolerance: f64) {
     let random = &mut Random::new(21);
     for case in long_cases(random) {
         case.judge(&check, &case.sequences(random));
+    }
+}
+
+/// What a row does not see does nothing to it, not even where it is no number and a row of the same step sees it.
+pub fn unseen_values<B: Backend>(backend: &B, tolerance: f64) {
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(46);
+    for (i, format) in KvFormat::ALL.into_iter().enumerate() {
+        for options in [PLAIN, Options { reach: Reach::Window(20), ..PLAIN }] {
+            let case = Case {
+                layers: vec![layer(random, (3, 1, 64, ValueStore::Own(64)), options, format)],
+                page_size: if i % 2 == 0 { 32 } else { 16 },
+                lengths: vec![150],
+                blocks: vec![],
+            };
+            // The token with this index spoils the rows that see it.
+            let (spoiled, reach) = (70, case.layers[0].spec.reach);
+            let sees = |row: usize| reach.first(row) <= spoiled && spoiled <= row;
+            let clean = case.sequences(random);
+            let found = |value: Option<f64>| {
+                let mut sequences = clean.clone();
+                if let Some(value) = value {
+                    sequences[0][0].values.values[spoiled * 64 + 3] = value;
+                }
+                check.supported(&case, case.attend(backend, &sequences))
+            };
+            let Some(expected) = found(None) else { continue };
+            for value in [f64::NAN, f64::INFINITY] {
+                let Some(found) = found(Some(value)) else { continue };
+                for (row, (expected, found)) in expected.chunks(192).zip(found.chunks(192)).enumerate() {
+                    if !sees(row) {
+                        assert_same_bits(expected, found, &|| {
+                            format!("{case:?}: row {row} does not see {value} at {spoiled}")
+                        });
+                    } else {
+                        assert!(!found[3].is_finite(), "{case:?}: row {row} sees {value} at {spoiled}");
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -192,6 +265,9 @@ pub fn attention_among<B: Backend>(backend: &B, tolerance: f64) {
         ((4, 1, 40, InKeys(32)), (8, 1, 32, InKeys(32)), 70, short.clone(), false),
         ((2, 1, 16, InKeys(12)), (5, 1, 12, InKeys(12)), 9, short, true),
         ((2, 1, 16, InKeys(16)), (2, 1, 16, InKeys(16)), 530, vec![513, 600], false),
+        ((3, 1, 64, Own(64)), (3, 1, 20, InKeys(20)), 70, vec![1, 70, 32, 33], false),
+        ((4, 2, 64, Own(64)), (1, 1, 16, InKeys(16)), 200, vec![200, 150], false),
+        ((4, 2, 64, Own(64)), (1, 1, 16, InKeys(16)), 40, vec![200, 150], false),
     ];
     for (case, (geometry, index, top_k, lengths, alike)) in cases.into_iter().enumerate() {
         for (page_size, i) in [(7, 0), (32, 1)] {

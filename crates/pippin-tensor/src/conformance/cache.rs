@@ -116,17 +116,17 @@ fn assert_harmless<B: Backend>(
 pub fn kv_bounds<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     let random = &mut Random::new(23);
-    let spec = spec(2, 8, 12);
-    for format in KvFormat::ALL {
+    let both = [spec(2, 8, 12), spec(2, 64, 64)];
+    for (spec, format) in both.into_iter().flat_map(|spec| KvFormat::ALL.map(|format| (spec, format))) {
         let Some(mut cache) = check.supported(&format, backend.kv_cache(&cache_spec(&spec, format))) else {
             continue;
         };
         let mut write = |cache: &mut B::KvCache, rows: &[u32]| {
-            let [keys, values] =
-                [16, 24].map(|width| Array::random(random, rows.len(), width).upload(backend));
+            let [keys, values] = [2 * spec.key_dim, 2 * spec.value_dim]
+                .map(|width| Array::random(random, rows.len(), width).upload(backend));
             backend.kv_write(cache, &keys, Some(&values), &backend.indices(rows).unwrap()).unwrap();
         };
-        let queries = Array::filled(1, 16, 0.5).upload(backend);
+        let queries = Array::filled(1, 2 * spec.key_dim, 0.5).upload(backend);
         let seen = |cache: &B::KvCache, index: usize, pages: &[u32]| {
             let step = step(backend, 1, index, pages);
             backend.read(&backend.attention(&queries, cache, &step, 0, &spec, None).unwrap()).unwrap()

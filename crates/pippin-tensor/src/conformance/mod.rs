@@ -43,7 +43,7 @@ mod weights;
 
 pub use attention::{
     attention, attention_among, attention_beside, attention_over, cache_groups, extreme_scores,
-    long_attention, spans_are_checked,
+    long_attention, spans_are_checked, unseen_values,
 };
 pub use cache::{
     duplicated_kv_rows, eight_bit_kv, kept_pages, kv_bounds, kv_shapes_are_checked, non_finite_kv,
@@ -80,7 +80,7 @@ macro_rules! conformance_suite {
             fused_products mixed_linears linears_are_checked
             hadamard rotated_linears rotations_are_checked
             rope_angles position_scale rope
-            attention long_attention cache_groups extreme_scores attention_over attention_among attention_beside spans_are_checked nan_scores
+            attention long_attention unseen_values cache_groups extreme_scores attention_over attention_among attention_beside spans_are_checked nan_scores
             eight_bit_kv non_finite_kv kv_bounds duplicated_kv_rows kv_shapes_are_checked kept_pages
             write_heads heads_are_checked
             route ties routers_are_checked

@@ -50,7 +50,9 @@ enum Wrong {
 pub fn nan_scores<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     let random = &mut Random::new(32);
-    for length in [1, 3, 40, 700] {
+    for (length, key_dim, value_dim) in
+        [(1, 20, 12), (3, 20, 12), (40, 20, 12), (700, 20, 12), (1, 64, 64), (300, 64, 64)]
+    {
         for wrong in [
             Wrong::Query,
             Wrong::Key(0),
@@ -62,28 +64,28 @@ pub fn nan_scores<B: Backend>(backend: &B, tolerance: f64) {
             let spec = AttentionSpec {
                 heads: 2,
                 kv_heads: 2,
-                key_dim: 20,
-                value_dim: 12,
+                key_dim,
+                value_dim,
                 scale: 0.2,
                 reach: Reach::All,
                 softcap: None,
             };
             // The first head is spoiled, the second one is not.
-            let mut query = Array::random(random, 1, 40);
-            let mut keys = Array::random(random, length, 40);
-            let mut values = Array::random(random, length, 24);
+            let mut query = Array::random(random, 1, 2 * key_dim);
+            let mut keys = Array::random(random, length, 2 * key_dim);
+            let mut values = Array::random(random, length, 2 * value_dim);
             match wrong {
                 Wrong::Query => query.values[7] = f64::NAN,
-                Wrong::Key(row) => keys.values[row * 40 + 19] = f64::NAN,
-                Wrong::EveryKey => (0..length).for_each(|row| keys.values[row * 40] = f64::NAN),
-                Wrong::Value(row) => values.values[row * 24..][..12].fill(f64::NAN),
+                Wrong::Key(row) => keys.values[row * 2 * key_dim + 19] = f64::NAN,
+                Wrong::EveryKey => (0..length).for_each(|row| keys.values[row * 2 * key_dim] = f64::NAN),
+                Wrong::Value(row) => values.values[row * 2 * value_dim..][..value_dim].fill(f64::NAN),
             }
             let tensors = [&query, &keys, &values].map(|array| array.upload(backend));
             for (softcap, sinks) in [(None, false), (Some(3.0), false), (None, true)] {
                 let spec = AttentionSpec { softcap, ..spec };
                 let sinks = sinks.then(|| Array::random(random, 1, 2).upload(backend));
                 for format in KvFormat::ALL {
-                    let case = (length, wrong, softcap, sinks.is_some(), format);
+                    let case = (length, key_dim, wrong, softcap, sinks.is_some(), format);
                     let result = attended(backend, &spec, &tensors, length, format, sinks.as_ref());
                     let Some(result) = check.supported(&case, result) else { continue };
                     judge(backend, &case, &result);
@@ -91,7 +93,7 @@ pub fn nan_scores<B: Backend>(backend: &B, tolerance: f64) {
                 if sinks.is_none() {
                     let [query, keys, values] = &tensors;
                     let span = backend.indices(&[0, length as u32]).unwrap();
-                    let case = (length, wrong, softcap, "without a cache");
+                    let case = (length, key_dim, wrong, softcap, "without a cache");
                     let result = backend.attention_over(query, keys, values, &span, &spec);
                     let Some(result) = check.supported(&case, result) else { continue };
                     judge(backend, &case, &result);
@@ -103,8 +105,9 @@ pub fn nan_scores<B: Backend>(backend: &B, tolerance: f64) {
 
 fn judge<B: Backend>(backend: &B, case: &dyn std::fmt::Debug, result: &B::Tensor) {
     let result = backend.read(result).unwrap();
-    assert!(result[..12].iter().all(|value| value.is_nan()), "{case:?}: {:?}", &result[..12]);
-    assert!(result[12..].iter().all(|value| value.is_finite()), "{case:?}: {:?}", &result[12..]);
+    let (spoiled, clean) = result.split_at(result.len() / 2);
+    assert!(spoiled.iter().all(|value| value.is_nan()), "{case:?}: {spoiled:?}");
+    assert!(clean.iter().all(|value| value.is_finite()), "{case:?}: {clean:?}");
 }
 
 /// Attention of the last row of a sequence whose keys and values are written first.

@@ -276,6 +276,23 @@ impl Case {
         });
     }
 
+    /// What attention of the first layer makes of whole sequences in one step.
+    pub(super) fn attend<B: Backend>(&self, backend: &B, sequences: &[Vec<Heads>]) -> Result<Vec<f32>> {
+        let layer = &self.layers[0];
+        let mut cache = backend.kv_cache(&layer.cache(self.pages(), self.page_size))?;
+        let pieces: Vec<Piece> = (0..sequences.len())
+            .map(|sequence| Piece { sequence, rows: 0..self.lengths[sequence], spoiled: false })
+            .collect();
+        let step = backend.upload(&self.batch(&pieces, &self.tables(sequences, &pieces))?)?;
+        let rows =
+            |of: fn(&Heads) -> &Array| gather(backend, &pieces, |sequence| of(&sequences[sequence][0]));
+        let values = layer.has_values().then(|| rows(|heads| &heads.values));
+        backend.kv_write(&mut cache, &rows(|heads| &heads.keys), values.as_ref(), &step.groups[0].rows)?;
+        let sinks = layer.sinks.as_ref().map(|sinks| sinks.upload(backend));
+        let queries = rows(|heads| &heads.queries);
+        backend.read(&backend.attention(&queries, &cache, &step, 0, &layer.spec, sinks.as_ref())?)
+    }
+
     /// Judges [`Backend::choose_keys`] and [`Backend::attention_among`] on sequences of this case, whose second layer is the
     /// index that chooses the first layer's keys, and whose third one, if there is one, has keys besides; `weights` are those
     /// of the index's queries, for each sequence.
