@@ -9,11 +9,12 @@
 // queries and the rests of these 8, and for bf16, whose two parts hold 16 bits only, the rests' rests in another turn.
 
 #define SPLIT 128
-#define SPLIT_WARPS 4
-#define QUARTER 32
+#define SPLIT_WARPS 8
+// Keys that are added up together, in a split.
+#define PIECE 16
+#define PIECES (SPLIT / PIECE)
+#define ROWS_WARPS 4
 #define LOG2_E 1.44269504f
-// Most queries of a block, by the width of a head.
-#define ROWS_WARPS(DIM) ((DIM) <= 128 ? 12 : 8)
 
 struct Flash {
     float* out;
@@ -155,39 +156,51 @@ __device__ __forceinline__ u32 cache_place(const Flash& flash, u32 page, u32 key
 // Stands for a key that no row sees.
 #define NOWHERE 0xffffffffu
 
-// Brings a split's rows to shared memory; what no row sees is zero.
-template <int DIM, int FORMAT>
+// Brings a split's rows to shared memory, by all of the block's THREADS; what no row sees is zero.
+template <int DIM, int FORMAT, int THREADS>
 __device__ __forceinline__ void bring(const Cache& cache, u16* to, const u8* base, const u32* places, float* scales) {
     constexpr int STRIDE = DIM + 8;
-    if (FORMAT != 3) {
+    if constexpr (FORMAT != 3) {
         constexpr int CHUNKS = DIM / 8;
-        for (u32 i = threadIdx.x; i < SPLIT * CHUNKS; i += blockDim.x) {
-            u32 key = i / CHUNKS, chunk = i % CHUNKS, place = places[key];
+        static_assert(SPLIT * CHUNKS % THREADS == 0, "every thread has as much to copy");
+        // Where there are many rows, registers are few.
+        constexpr int AT_ONCE = THREADS == 32 * ROWS_WARPS ? 4 : 16;
+#pragma unroll AT_ONCE
+        for (int turn = 0; turn < SPLIT * CHUNKS / THREADS; turn++) {
+            u32 i = threadIdx.x + turn * THREADS, key = i / CHUNKS, chunk = i % CHUNKS, place = places[key];
             bool is_there = place != NOWHERE;
-            copy16(to + key * STRIDE + chunk * 8, base + ((u64)(is_there ? place : 0) * DIM + chunk * 8) * 2, is_there);
+            copy16(to + key * STRIDE + chunk * 8, base + (u64)(is_there ? place : 0) * (DIM * 2) + chunk * 16, is_there);
         }
-        return;
-    }
-    constexpr int CHUNKS = DIM / 16;
-    u64 block = (u64)cache.page_size * (DIM + 4);
-    for (u32 i = threadIdx.x; i < SPLIT * CHUNKS; i += blockDim.x) {
-        u32 key = i / CHUNKS, chunk = i % CHUNKS, place = places[key];
-        uint4 bytes = make_uint4(0, 0, 0, 0);
-        if (place != NOWHERE) bytes = *(const uint4*)(base + place / cache.page_size * block + place % cache.page_size * DIM + chunk * 16);
-        u32 words[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
-        u32 numbers[8];
+    } else {
+        constexpr int CHUNKS = DIM / 16, TURNS = SPLIT * CHUNKS / THREADS;
+        static_assert(SPLIT * CHUNKS % THREADS == 0, "every thread has as much to copy");
+        u64 block = (u64)cache.page_size * (DIM + 4);
+        uint4 bytes[TURNS];
+        float scale = 0.0f;
+        // All wait for memory together.
 #pragma unroll
-        for (int word = 0; word < 4; word++) {
-            numbers[2 * word] = pack<2>((float)(signed char)(words[word]), (float)(signed char)(words[word] >> 8));
-            numbers[2 * word + 1] = pack<2>((float)(signed char)(words[word] >> 16), (float)(signed char)(words[word] >> 24));
+        for (int turn = 0; turn < TURNS; turn++) {
+            u32 i = threadIdx.x + turn * THREADS, place = places[i / CHUNKS];
+            bytes[turn] = make_uint4(0, 0, 0, 0);
+            if (place != NOWHERE) bytes[turn] = *(const uint4*)(base + place / cache.page_size * block + place % cache.page_size * DIM + i % CHUNKS * 16);
         }
-        uint4* own = (uint4*)(to + key * STRIDE + chunk * 16);
-        own[0] = make_uint4(numbers[0], numbers[1], numbers[2], numbers[3]);
-        own[1] = make_uint4(numbers[4], numbers[5], numbers[6], numbers[7]);
-    }
-    for (u32 key = threadIdx.x; key < SPLIT; key += blockDim.x) {
-        u32 place = places[key];
-        scales[key] = place == NOWHERE ? 0.0f : *(const float*)(base + place / cache.page_size * block + (u64)cache.page_size * DIM + 4 * (place % cache.page_size));
+        u32 place = threadIdx.x < SPLIT ? places[threadIdx.x] : NOWHERE;
+        if (place != NOWHERE) scale = *(const float*)(base + place / cache.page_size * block + (u64)cache.page_size * DIM + 4 * (place % cache.page_size));
+#pragma unroll
+        for (int turn = 0; turn < TURNS; turn++) {
+            u32 i = threadIdx.x + turn * THREADS;
+            u32 words[4] = {bytes[turn].x, bytes[turn].y, bytes[turn].z, bytes[turn].w};
+            u32 numbers[8];
+#pragma unroll
+            for (int word = 0; word < 4; word++) {
+                numbers[2 * word] = pack<2>((float)(signed char)(words[word]), (float)(signed char)(words[word] >> 8));
+                numbers[2 * word + 1] = pack<2>((float)(signed char)(words[word] >> 16), (float)(signed char)(words[word] >> 24));
+            }
+            uint4* own = (uint4*)(to + i / CHUNKS * STRIDE + i % CHUNKS * 16);
+            own[0] = make_uint4(numbers[0], numbers[1], numbers[2], numbers[3]);
+            own[1] = make_uint4(numbers[4], numbers[5], numbers[6], numbers[7]);
+        }
+        if (threadIdx.x < SPLIT) scales[threadIdx.x] = scale;
     }
 }
 
@@ -264,42 +277,42 @@ __device__ __forceinline__ u32 key_at(const u16* rows, u32 lane) { return row_at
 template <int DIM>
 __device__ __forceinline__ u32 value_at(const u16* rows, u32 lane) { return row_at(rows, lane, DIM + 8, 0); }
 
-// Products of 8 queries and a quarter of a split. A lane has two keys of every eight: query `lane / 4`, keys `8 j + 2 (lane % 4)` and the
+// Products of 8 queries and some pieces of a split. A lane has two keys of every eight: query `lane / 4`, keys `8 j + 2 (lane % 4)` and the
 // next. `part(step)` gives the queries.
-template <int DIM, int FORMAT, typename Part>
-__device__ __forceinline__ void quarter_products(float (&products)[4][2], u32 keys_at, Part part) {
+template <int DIM, int FORMAT, int COUNT, typename Part>
+__device__ __forceinline__ void products_of(float (&products)[2 * COUNT][2], u32 keys_at, Part part) {
     constexpr int STRIDE = DIM + 8;
-    float sums[4][4];
+    float sums[2 * COUNT][4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) sums[j][0] = sums[j][1] = sums[j][2] = sums[j][3] = 0.0f;
+    for (int j = 0; j < 2 * COUNT; j++) sums[j][0] = sums[j][1] = sums[j][2] = sums[j][3] = 0.0f;
 #pragma unroll
     for (int step = 0; step < DIM / 16; step++) {
         QueryPart<FORMAT> query = part(step);
-        u32 loaded[2][4];
-        matrices4(loaded[0], keys_at + step * 32);
-        matrices4(loaded[1], keys_at + 32 * STRIDE + step * 32);
+        u32 loaded[COUNT][4];
 #pragma unroll
-        for (int j = 0; j < 4; j++) multiply<FORMAT>(sums[j], query.own[0], query.own[1], query.own[2], query.own[3], loaded[j / 2][j % 2 * 2], loaded[j / 2][j % 2 * 2 + 1]);
+        for (int i = 0; i < COUNT; i++) matrices4(loaded[i], keys_at + i * PIECE * STRIDE * 2 + step * 32);
+#pragma unroll
+        for (int j = 0; j < 2 * COUNT; j++) multiply<FORMAT>(sums[j], query.own[0], query.own[1], query.own[2], query.own[3], loaded[j / 2][j % 2 * 2], loaded[j / 2][j % 2 * 2 + 1]);
         if constexpr (FORMAT != 1) {
 #pragma unroll
-            for (int j = 0; j < 4; j++) multiply<FORMAT>(sums[j], query.rest[0], 0, query.rest[1], 0, loaded[j / 2][j % 2 * 2], loaded[j / 2][j % 2 * 2 + 1]);
+            for (int j = 0; j < 2 * COUNT; j++) multiply<FORMAT>(sums[j], query.rest[0], 0, query.rest[1], 0, loaded[j / 2][j % 2 * 2], loaded[j / 2][j % 2 * 2 + 1]);
         }
     }
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < 2 * COUNT; j++) {
         products[j][0] = __fadd_rn(sums[j][0], sums[j][2]);
         products[j][1] = __fadd_rn(sums[j][1], sums[j][3]);
     }
 }
 
-// Makes scores, in powers of two, of products with a quarter of a split that begins at `base`; `sees_all` says that no row of the warp lacks
-// a key of it. Returns the highest, whereby NaNs lose.
-template <int FORMAT>
-__device__ __forceinline__ float quarter_scores(
-    float (&scores)[4][2], const Flash& flash, float back, const float* scales, Seen seen, bool sees_all, u32 base, u32 lane) {
+// Makes scores, in powers of two, of products with pieces that begin at `base`; `sees_all` says that no row of the warp lacks a key of them.
+// Returns the highest of the lane's, whereby NaNs lose.
+template <int FORMAT, int TILES>
+__device__ __forceinline__ float scores_of(
+    float (&scores)[TILES][2], const Flash& flash, float back, const float* scales, Seen seen, bool sees_all, u32 base, u32 lane) {
     if (FORMAT != 2) {
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < TILES; j++) {
 #pragma unroll
             for (int i = 0; i < 2; i++) scores[j][i] = __fmul_rn(scores[j][i], FORMAT == 1 ? back : scales[8 * j + 2 * (lane % 4) + i]);
         }
@@ -307,21 +320,21 @@ __device__ __forceinline__ float quarter_scores(
     if (flash.softcap > 0.0f) {
         float factor = __fdiv_rn(flash.scale, flash.softcap), cap = __fmul_rn(flash.softcap, LOG2_E);
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < TILES; j++) {
 #pragma unroll
             for (int i = 0; i < 2; i++) scores[j][i] = __fmul_rn(tangent(__fmul_rn(scores[j][i], factor)), cap);
         }
     } else {
         float factor = __fmul_rn(flash.scale, LOG2_E);
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < TILES; j++) {
 #pragma unroll
             for (int i = 0; i < 2; i++) scores[j][i] = __fmul_rn(scores[j][i], factor);
         }
     }
     if (!sees_all) {
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < TILES; j++) {
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 u32 key = base + 8 * j + 2 * (lane % 4) + i;
@@ -331,21 +344,21 @@ __device__ __forceinline__ float quarter_scores(
     }
     float top = -INFINITE;
 #pragma unroll
-    for (int j = 0; j < 4; j++) top = fmaxf(top, fmaxf(scores[j][0], scores[j][1]));
-    return quad_highest(top);
+    for (int j = 0; j < TILES; j++) top = fmaxf(top, fmaxf(scores[j][0], scores[j][1]));
+    return top;
 }
 
-// Makes shares of a quarter's scores: bits of a share and of its rest, for two keys each. Returns the shares' sum.
+// Makes shares of a piece's scores: bits of a share and of its rest, for two keys each. Returns the sum of the lane's.
 template <int FORMAT>
-__device__ __forceinline__ float quarter_shares(u32 (&shares)[4][2], const float (&scores)[4][2], float top, const float* scales, u32 lane) {
+__device__ __forceinline__ float shares_of(u32 (*shares)[2], const float (*scores)[2], float top, const float* scales, u32 lane) {
     float sum = 0.0f;
     // Where nothing counts, all scores are minus infinity, or no numbers.
     if (top == -INFINITE) top = 0.0f;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < PIECE / 8; j++) {
         float x = power_of_2(__fsub_rn(scores[j][0], top)), y = power_of_2(__fsub_rn(scores[j][1], top));
         if (FORMAT == 3) {
-            sum = __fadd_rn(__fadd_rn(sum, x), y);
+            sum = __fadd_rn(sum, __fadd_rn(x, y));
             // The scale of what is not seen may be anything.
             if (scores[j][0] != -INFINITE) x = __fmul_rn(x, scales[8 * j + 2 * (lane % 4)]);
             if (scores[j][1] != -INFINITE) y = __fmul_rn(y, scales[8 * j + 2 * (lane % 4) + 1]);
@@ -355,11 +368,12 @@ __device__ __forceinline__ float quarter_shares(u32 (&shares)[4][2], const float
         shares[j][1] = pack<FORMAT>(__fsub_rn(x, low), __fsub_rn(y, high));
         if (FORMAT != 3) {
             // The sum is that of what values are multiplied by.
-            sum = __fadd_rn(sum, __fadd_rn(low, lower<FORMAT>(shares[j][1])));
-            sum = __fadd_rn(sum, __fadd_rn(high, upper<FORMAT>(shares[j][1])));
+            low = __fadd_rn(low, lower<FORMAT>(shares[j][1]));
+            high = __fadd_rn(high, upper<FORMAT>(shares[j][1]));
+            sum = __fadd_rn(sum, __fadd_rn(low, high));
         }
     }
-    return quad_sum(sum);
+    return sum;
 }
 
 // What has been found of a row.
@@ -463,9 +477,13 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     u16* queries = values + SPLIT * STRIDE;
     u16* shares = queries + 8 * PARTS * STRIDE;
     __shared__ u32 places[2][SPLIT];
-    __shared__ float tops[SPLIT_WARPS][8], sums[SPLIT_WARPS][8], backs[8], key_scales[SPLIT], value_scales[SPLIT];
+    __shared__ float tops[SPLIT_WARPS][8], sums[SPLIT_WARPS][32], backs[8], key_scales[SPLIT], value_scales[SPLIT];
     __shared__ bool is_last;
+    static_assert(SPLIT_WARPS == PIECES, "a warp has a piece of the keys");
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    // Some threads have a key to look up.
+    u32 own_key = threadIdx.x % SPLIT;
+    bool looks_up = threadIdx.x < SPLIT;
     const Cache& cache = flash.cache;
     u32 of_kv_head = flash.heads / cache.kv_heads, eights = (of_kv_head + 7) / 8;
     u32 kv_head = blockIdx.x / eights % cache.kv_heads, number = blockIdx.x / eights / cache.kv_heads;
@@ -476,7 +494,7 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     // Nothing waits for anything else: a block's keys are known by its number where rows see everything.
     const u32* chosen = flash.chosen ? flash.chosen + (u64)row * flash.chosen_width : 0;
     auto token_of = [&](u32 key) { return !chosen ? key : key < flash.chosen_width ? chosen[key] : NOWHERE; };
-    u32 token = token_of(blockIdx.y * SPLIT + threadIdx.x), page = flash.reach_kind == 0 ? page_of(flash, table, token) : 0;
+    u32 token = token_of(blockIdx.y * SPLIT + own_key), page = flash.reach_kind == 0 ? page_of(flash, table, token) : 0;
     Seen seen = seen_by(flash, row);
     float* out = flash.out + ((u64)row * flash.heads + head) * DIM;
     if (seen.end == 0) {
@@ -490,14 +508,14 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     u64 state_of = ((u64)number * flash.heads + head) * most;
     auto place_of = [&](u32 page, u32 token, u32 key) { return key >= seen.first && key < seen.end ? cache_place(flash, page, token, kv_head) : NOWHERE; };
     {
-        u32 key = (first_split + blockIdx.y) * SPLIT + threadIdx.x;
+        u32 key = (first_split + blockIdx.y) * SPLIT + own_key;
         if (flash.reach_kind != 0) page = page_of(flash, table, token = key);
-        places[0][threadIdx.x] = place_of(page, token, key);
+        if (looks_up) places[0][own_key] = place_of(page, token, key);
         __syncthreads();
-        bring<DIM, FORMAT>(cache, keys, cache.keys, places[0], key_scales);
+        bring<DIM, FORMAT, 32 * SPLIT_WARPS>(cache, keys, cache.keys, places[0], key_scales);
         copies_end();
         if (!IN_TURN) {
-            bring<DIM, FORMAT>(cache, values, cache.values, places[0], value_scales);
+            bring<DIM, FORMAT, 32 * SPLIT_WARPS>(cache, values, cache.values, places[0], value_scales);
             copies_end();
         }
         for (u32 i = warp; i < 8; i += SPLIT_WARPS) {
@@ -505,49 +523,50 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
             if (lane == 0) backs[i] = back;
         }
     }
-    u32 own_queries = own_query_at<DIM>(queries, lane), own_rests = rest_at<DIM>(queries, lane), own_keys = key_at<DIM>(keys + warp * QUARTER * STRIDE, lane);
+    u32 own_queries = own_query_at<DIM>(queries, lane), own_rests = rest_at<DIM>(queries, lane), own_keys = key_at<DIM>(keys + warp * PIECE * STRIDE, lane);
     u32 own_values = value_at<DIM>(values, lane) + warp * 16, shares_at = row_at(shares, lane % 16, SHARE_STRIDE, lane / 16 * 8);
     u32 turn = 0;
     for (u32 split = blockIdx.y; split < count; split += gridDim.y, turn ^= 1) {
-        u32 base = (first_split + split) * SPLIT, next_key = base + gridDim.y * SPLIT + threadIdx.x;
+        u32 base = (first_split + split) * SPLIT, next_key = base + gridDim.y * SPLIT + own_key;
         bool is_next = split + gridDim.y < count;
         if (is_next) page = page_of(flash, table, token = token_of(next_key));
         await_copies<IN_TURN ? 0 : 1>();
         __syncthreads();
-        float scores[4][2];
-        quarter_products<DIM, FORMAT>(scores, own_keys, [&](u32 step) {
+        float scores[PIECE / 8][2];
+        products_of<DIM, FORMAT, 1>(scores, own_keys, [&](u32 step) {
             QueryPart<FORMAT> part;
             query_part<DIM, FORMAT>(part, own_queries, own_rests, step);
             return part;
         });
-        float top = quarter_scores<FORMAT>(scores, flash, backs[lane / 4], key_scales + warp * QUARTER, seen, seen.first <= base && base + SPLIT <= seen.end, base + warp * QUARTER, lane);
+        float top = quad_highest(scores_of<FORMAT>(
+            scores, flash, backs[lane / 4], key_scales + warp * PIECE, seen, seen.first <= base && base + SPLIT <= seen.end, base + warp * PIECE, lane));
         if (lane % 4 == 0) tops[warp][lane / 4] = top;
-        if (is_next) places[turn ^ 1][threadIdx.x] = place_of(page, token, next_key);
+        if (is_next && looks_up) places[turn ^ 1][own_key] = place_of(page, token, next_key);
         __syncthreads();
         // Keys are done with.
-        if (IN_TURN) bring<DIM, FORMAT>(cache, values, cache.values, places[turn], value_scales);
-        else if (is_next) bring<DIM, FORMAT>(cache, keys, cache.keys, places[turn ^ 1], key_scales);
+        if (IN_TURN) bring<DIM, FORMAT, 32 * SPLIT_WARPS>(cache, values, cache.values, places[turn], value_scales);
+        else if (is_next) bring<DIM, FORMAT, 32 * SPLIT_WARPS>(cache, keys, cache.keys, places[turn ^ 1], key_scales);
         copies_end();
         // Shares have the values' scales in them.
         if (IN_TURN && FORMAT == 3) __syncthreads();
         top = tops[0][lane / 4];
 #pragma unroll
         for (int i = 1; i < SPLIT_WARPS; i++) top = fmaxf(top, tops[i][lane / 4]);
-        u32 own_shares[4][2];
-        float sum = quarter_shares<FORMAT>(own_shares, scores, top, value_scales + warp * QUARTER, lane);
-        if (lane % 4 == 0) sums[warp][lane / 4] = sum;
+        u32 own_shares[PIECE / 8][2];
+        sums[warp][lane] = shares_of<FORMAT>(own_shares, scores, top, value_scales + warp * PIECE, lane);
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            u16* to = shares + lane / 4 * SHARE_STRIDE + warp * QUARTER + 8 * j + 2 * (lane % 4);
+        for (int j = 0; j < PIECE / 8; j++) {
+            u16* to = shares + lane / 4 * SHARE_STRIDE + warp * PIECE + 8 * j + 2 * (lane % 4);
             *(u32*)to = own_shares[j][0];
             *(u32*)(to + 8 * SHARE_STRIDE) = own_shares[j][1];
         }
         await_copies<IN_TURN ? 0 : 1>();
         __syncthreads();
-        sum = sums[0][lane / 4];
+        float sum = sums[0][lane];
 #pragma unroll
-        for (int i = 1; i < SPLIT_WARPS; i++) sum = __fadd_rn(sum, sums[i][lane / 4]);
-        // A warp has every fourth eight of columns.
+        for (int i = 1; i < SPLIT_WARPS; i++) sum = __fadd_rn(sum, sums[i][lane]);
+        sum = quad_sum(sum);
+        // A warp has every eighth eight of columns.
         constexpr int OWN = (TILES + SPLIT_WARPS - 1) / SPLIT_WARPS;
         float mixes[OWN][4];
 #pragma unroll
@@ -592,8 +611,8 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
         if (!is_next) break;
         __syncthreads();
         // Values are done with.
-        if (IN_TURN) bring<DIM, FORMAT>(cache, keys, cache.keys, places[turn ^ 1], key_scales);
-        else bring<DIM, FORMAT>(cache, values, cache.values, places[turn ^ 1], value_scales);
+        if (IN_TURN) bring<DIM, FORMAT, 32 * SPLIT_WARPS>(cache, keys, cache.keys, places[turn ^ 1], key_scales);
+        else bring<DIM, FORMAT, 32 * SPLIT_WARPS>(cache, values, cache.values, places[turn ^ 1], value_scales);
         copies_end();
     }
     if (count == 1 || !arrivals) return;
@@ -642,16 +661,16 @@ __device__ __noinline__ void odd_values(float* mixed, const u32* shares, u32 val
         for (u32 tile = 0; tile < DIM / 8; tile++) {
             float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll 1
-            for (u32 quarter = 0; quarter < 4; quarter++) {
+            for (u32 pair = 0; pair < PIECES / 2; pair++) {
                 u32 loaded[4];
-                transposed4(loaded, values_at + quarter * QUARTER * (DIM + 8) * 2 + tile * 16);
+                transposed4(loaded, values_at + pair * 2 * PIECE * (DIM + 8) * 2 + tile * 16);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    u32 key = base + quarter * QUARTER + 8 * i + 2 * (lane % 4);
+                    u32 key = base + pair * 2 * PIECE + 8 * i + 2 * (lane % 4);
                     if (key < first || key >= end) loaded[i] &= 0xffff0000u;
                     if (key + 1 < first || key + 1 >= end) loaded[i] &= 0xffffu;
                 }
-                const u32* own = shares + 8 * quarter;
+                const u32* own = shares + 8 * pair;
                 multiply<FORMAT>(sums, own[0], own[1], own[2], own[3], loaded[0], loaded[1]);
                 multiply<FORMAT>(sums, own[4], own[5], own[6], own[7], loaded[2], loaded[3]);
             }
@@ -665,42 +684,39 @@ __device__ __noinline__ void odd_values(float* mixed, const u32* shares, u32 val
 // Many rows of one sequence: those of a tile of rows, `{first row, rows}`, each with all its queries of one head of keys, eight to a warp.
 template <int DIM, int FORMAT>
 __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* row_tiles, u32 tile_rows) {
-    constexpr int STRIDE = DIM + 8, PARTS = FORMAT == 1 ? 2 : 3, TILES = DIM / 8, WARPS_AT_MOST = ROWS_WARPS(DIM);
+    constexpr int STRIDE = DIM + 8, PARTS = FORMAT == 1 ? 2 : 3, TILES = DIM / 8;
     constexpr bool IN_TURN = DIM > 128;
     extern __shared__ __align__(16) u8 flash_memory[];
     u16* keys = (u16*)flash_memory;
     u16* values = IN_TURN ? keys : keys + SPLIT * STRIDE;
     __shared__ u32 places[2][SPLIT];
-    __shared__ u32 bounds[4][WARPS_AT_MOST];
+    static_assert(32 * ROWS_WARPS == SPLIT, "every thread looks up a key");
+    __shared__ u32 bounds[4][ROWS_WARPS];
     __shared__ float key_scales[SPLIT], value_scales[SPLIT];
-    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Cache& cache = flash.cache;
-    u32 of_kv_head = flash.heads / cache.kv_heads, pieces = (tile_rows * of_kv_head + 8 * warps - 1) / (8 * warps);
+    u32 of_kv_head = flash.heads / cache.kv_heads, pieces = (tile_rows * of_kv_head + 8 * ROWS_WARPS - 1) / (8 * ROWS_WARPS);
     u32 kv_head = blockIdx.x / pieces, first_row = row_tiles[2 * blockIdx.y], query_count = row_tiles[2 * blockIdx.y + 1] * of_kv_head;
-    u32 first_query = blockIdx.x % pieces * 8 * warps;
+    u32 first_query = blockIdx.x % pieces * 8 * ROWS_WARPS;
     if (first_query >= query_count) return;
     const u32* table = flash.step.table + (u64)(flash.step.row_sequences ? flash.step.row_sequences[first_row] : first_row) * flash.step.table_width;
 
     // Queries go through the place of keys.
+    static_assert(ROWS_WARPS * 8 * PARTS <= SPLIT, "all have room");
     QueryPart<FORMAT> parts[DIM / 16];
     float back = 1.0f;
     {
-        constexpr int ROOM = SPLIT / (8 * PARTS);
-        for (u32 turn = 0; turn < warps; turn += ROOM) {
-            if (warp >= turn && warp < turn + ROOM) {
-                u16* own = keys + (warp - turn) * 8 * PARTS * STRIDE;
-                for (u32 i = 0; i < 8; i++) {
-                    u32 query = first_query + warp * 8 + i;
-                    const float* from = flash.queries + ((u64)(first_row + query / of_kv_head) * flash.heads + kv_head * of_kv_head + query % of_kv_head) * DIM;
-                    float own_back = put_query<DIM, FORMAT>(own, i, query < query_count ? from : 0, lane);
-                    if (lane / 4 == i) back = own_back;
-                }
-                __syncwarp();
-#pragma unroll
-                for (int step = 0; step < DIM / 16; step++) query_part<DIM, FORMAT>(parts[step], own_query_at<DIM>(own, lane), rest_at<DIM>(own, lane), step);
-            }
-            __syncthreads();
+        u16* own = keys + warp * 8 * PARTS * STRIDE;
+        for (u32 i = 0; i < 8; i++) {
+            u32 query = first_query + warp * 8 + i;
+            const float* from = flash.queries + ((u64)(first_row + query / of_kv_head) * flash.heads + kv_head * of_kv_head + query % of_kv_head) * DIM;
+            float own_back = put_query<DIM, FORMAT>(own, i, query < query_count ? from : 0, lane);
+            if (lane / 4 == i) back = own_back;
         }
+        __syncwarp();
+#pragma unroll
+        for (int step = 0; step < DIM / 16; step++) query_part<DIM, FORMAT>(parts[step], own_query_at<DIM>(own, lane), rest_at<DIM>(own, lane), step);
+        __syncthreads();
     }
 
     u32 query = first_query + warp * 8 + lane / 4;
@@ -722,7 +738,7 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
     }
     __syncthreads();
     Seen some = {NOWHERE, 0}, every = {0, NOWHERE};
-    for (u32 i = 0; i < warps; i++) {
+    for (u32 i = 0; i < ROWS_WARPS; i++) {
         some.first = min(some.first, bounds[0][i]);
         some.end = max(some.end, bounds[1][i]);
         every.first = max(every.first, bounds[2][i]);
@@ -740,45 +756,49 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
             u32 key = split * SPLIT + threadIdx.x;
             return key >= some.first && key < some.end ? cache_place(flash, page_of(flash, table, key), key, kv_head) : NOWHERE;
         };
-        if (threadIdx.x < SPLIT) places[first_split % 2][threadIdx.x] = place_of(first_split);
+        places[first_split % 2][threadIdx.x] = place_of(first_split);
         __syncthreads();
-        bring<DIM, FORMAT>(cache, keys, cache.keys, places[first_split % 2], key_scales);
+        bring<DIM, FORMAT, 32 * ROWS_WARPS>(cache, keys, cache.keys, places[first_split % 2], key_scales);
         copies_end();
         if (!IN_TURN) {
-            bring<DIM, FORMAT>(cache, values, cache.values, places[first_split % 2], value_scales);
+            bring<DIM, FORMAT, 32 * ROWS_WARPS>(cache, values, cache.values, places[first_split % 2], value_scales);
             copies_end();
         }
         for (u32 split = first_split; split < splits; split++) {
             u32 base = split * SPLIT;
             bool is_next = split + 1 < splits, is_seen = own_warp.first < base + SPLIT && own_warp.end > base;
-            u32 next = threadIdx.x < SPLIT && is_next ? place_of(split + 1) : NOWHERE;
+            u32 next = is_next ? place_of(split + 1) : NOWHERE;
             await_copies<IN_TURN ? 0 : 1>();
             __syncthreads();
-            float scores[4][4][2];
+            constexpr int TOGETHER = 2;
+            float scores[PIECES / TOGETHER][2 * TOGETHER][2];
             float top = -INFINITE;
             if (is_seen) {
                 bool sees_all = __all_sync(FULL, seen.first <= base && base + SPLIT <= seen.end);
 #pragma unroll
-                for (int quarter = 0; quarter < 4; quarter++) {
-                    quarter_products<DIM, FORMAT>(scores[quarter], own_keys + quarter * QUARTER * STRIDE * 2, [&](u32 step) { return parts[step]; });
-                    top = fmaxf(top, quarter_scores<FORMAT>(scores[quarter], flash, back, key_scales + quarter * QUARTER, seen, sees_all, base + quarter * QUARTER, lane));
+                for (int i = 0; i < PIECES / TOGETHER; i++) {
+                    constexpr int KEYS = PIECE * TOGETHER;
+                    products_of<DIM, FORMAT, TOGETHER>(scores[i], own_keys + i * KEYS * STRIDE * 2, [&](u32 step) { return parts[step]; });
+                    top = fmaxf(top, scores_of<FORMAT>(scores[i], flash, back, key_scales + i * KEYS, seen, sees_all, base + i * KEYS, lane));
                 }
+                top = quad_highest(top);
             }
-            if (threadIdx.x < SPLIT) places[(split + 1) % 2][threadIdx.x] = next;
+            places[(split + 1) % 2][threadIdx.x] = next;
             __syncthreads();
             // Keys are done with.
-            if (IN_TURN) bring<DIM, FORMAT>(cache, values, cache.values, places[split % 2], value_scales);
-            else if (is_next) bring<DIM, FORMAT>(cache, keys, cache.keys, places[(split + 1) % 2], key_scales);
+            if (IN_TURN) bring<DIM, FORMAT, 32 * ROWS_WARPS>(cache, values, cache.values, places[split % 2], value_scales);
+            else if (is_next) bring<DIM, FORMAT, 32 * ROWS_WARPS>(cache, keys, cache.keys, places[(split + 1) % 2], key_scales);
             copies_end();
             if (IN_TURN && FORMAT == 3) __syncthreads();
-            u32 shares[4][4][2];
+            u32 shares[PIECES][PIECE / 8][2];
             float sum = 0.0f;
             if (is_seen) {
 #pragma unroll
-                for (int quarter = 0; quarter < 4; quarter++) {
-                    float own = quarter_shares<FORMAT>(shares[quarter], scores[quarter], top, value_scales + quarter * QUARTER, lane);
-                    sum = quarter == 0 ? own : __fadd_rn(sum, own);
+                for (int i = 0; i < PIECES; i++) {
+                    float own = shares_of<FORMAT>(shares[i], scores[i / TOGETHER] + i % TOGETHER * 2, top, value_scales + i * PIECE, lane);
+                    sum = i == 0 ? own : __fadd_rn(sum, own);
                 }
+                sum = quad_sum(sum);
             }
             await_copies<IN_TURN ? 0 : 1>();
             // Where a row does not see what another one does, nothing times that must be nothing, whatever it is.
@@ -799,7 +819,7 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
                     u32 kept[32];
                     float odd[TILES][2];
 #pragma unroll
-                    for (int i = 0; i < 32; i++) kept[i] = shares[i / 8][i / 2 % 4][i % 2];
+                    for (int i = 0; i < 32; i++) kept[i] = shares[i / 4][i / 2 % 2][i % 2];
                     odd_values<DIM, FORMAT>(&odd[0][0], kept, own_values, seen, base);
 #pragma unroll
                     for (int tile = 0; tile < TILES; tile++) {
@@ -807,29 +827,28 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
                         mixed[tile][1] = merged(mixed[tile][1], before, odd[tile][1], own);
                     }
                 } else {
-                    constexpr int TOGETHER = 4;
+                    constexpr int AT_ONCE = 4;
 #pragma unroll
-                    for (int from = 0; from < TILES; from += TOGETHER) {
-                        float sums[TOGETHER][4];
+                    for (int from = 0; from < TILES; from += AT_ONCE) {
+                        float sums[AT_ONCE][4];
 #pragma unroll
-                        for (int i = 0; i < TOGETHER; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0.0f;
+                        for (int i = 0; i < AT_ONCE; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0.0f;
 #pragma unroll
-                        for (int quarter = 0; quarter < 4; quarter++) {
-                            u32 loaded[TOGETHER][4];
+                        for (int pair = 0; pair < PIECES / 2; pair++) {
+                            u32 loaded[AT_ONCE][4];
 #pragma unroll
-                            for (int i = 0; i < TOGETHER; i++)
-                                if (from + i < TILES) transposed4(loaded[i], own_values + quarter * QUARTER * STRIDE * 2 + (from + i) * 16);
+                            for (int i = 0; i < AT_ONCE; i++)
+                                if (from + i < TILES) transposed4(loaded[i], own_values + pair * 2 * PIECE * STRIDE * 2 + (from + i) * 16);
 #pragma unroll
                             for (int half = 0; half < 2; half++) {
-                                const u32(&first)[2] = shares[quarter][2 * half];
-                                const u32(&second)[2] = shares[quarter][2 * half + 1];
+                                const u32(&own)[2][2] = shares[2 * pair + half];
 #pragma unroll
-                                for (int i = 0; i < TOGETHER; i++)
-                                    if (from + i < TILES) multiply<FORMAT>(sums[i], first[0], first[1], second[0], second[1], loaded[i][2 * half], loaded[i][2 * half + 1]);
+                                for (int i = 0; i < AT_ONCE; i++)
+                                    if (from + i < TILES) multiply<FORMAT>(sums[i], own[0][0], own[0][1], own[1][0], own[1][1], loaded[i][2 * half], loaded[i][2 * half + 1]);
                             }
                         }
 #pragma unroll
-                        for (int i = 0; i < TOGETHER; i++) {
+                        for (int i = 0; i < AT_ONCE; i++) {
                             if (from + i >= TILES) continue;
                             mixed[from + i][0] = merged(mixed[from + i][0], before, __fadd_rn(sums[i][0], sums[i][2]), own);
                             mixed[from + i][1] = merged(mixed[from + i][1], before, __fadd_rn(sums[i][1], sums[i][3]), own);
@@ -840,8 +859,8 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
             __syncthreads();
             // Values are done with.
             if (is_next) {
-                if (IN_TURN) bring<DIM, FORMAT>(cache, keys, cache.keys, places[(split + 1) % 2], key_scales);
-                else bring<DIM, FORMAT>(cache, values, cache.values, places[(split + 1) % 2], value_scales);
+                if (IN_TURN) bring<DIM, FORMAT, 32 * ROWS_WARPS>(cache, keys, cache.keys, places[(split + 1) % 2], key_scales);
+                else bring<DIM, FORMAT, 32 * ROWS_WARPS>(cache, values, cache.values, places[(split + 1) % 2], value_scales);
             }
             copies_end();
         }
@@ -857,11 +876,11 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
 }
 
 #define FLASH(DIM, FORMAT, NAME)                                                                                                                       \
-    extern "C" __global__ void __launch_bounds__(32 * SPLIT_WARPS)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(32 * SPLIT_WARPS, 2)                                                                                  \
         flash_split_##NAME##_##DIM(Flash flash, const u32* rows, u32 first_row, float* mixed, float2* states, u32 most, u32* arrivals) {                              \
         split_attention<DIM, FORMAT>(flash, rows, first_row, mixed, states, most, arrivals);                                                                      \
     }                                                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(32 * ROWS_WARPS(DIM))                                                                                 \
+    extern "C" __global__ void __launch_bounds__(32 * ROWS_WARPS, (DIM) <= 128 ? 3 : 2)                                                                               \
         flash_rows_##NAME##_##DIM(Flash flash, const u32* row_tiles, u32 tile_rows) {                                                                  \
         rows_attention<DIM, FORMAT>(flash, row_tiles, tile_rows);                                                                                      \
     }
