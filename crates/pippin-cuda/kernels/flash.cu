@@ -423,9 +423,9 @@ __device__ __forceinline__ void merge_splits(
             for (int i = 0; i < UNROLLED; i++) {
                 if (from + i >= left || !is_own) continue;
                 const float* at = mixed + (u64)(base + from + i) * dim + column;
-                if constexpr (WIDTH == 4) {
-                    float4 four = __ldcg((const float4*)at);
-                    loaded[i][0] = four.x, loaded[i][1] = four.y, loaded[i][2] = four.z, loaded[i][3] = four.w;
+                if constexpr (WIDTH == 2) {
+                    float2 two = __ldcg((const float2*)at);
+                    loaded[i][0] = two.x, loaded[i][1] = two.y;
                 } else {
                     loaded[i][0] = __ldcg(at);
                 }
@@ -626,10 +626,11 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     }
     __syncthreads();
     if (!is_last) return;
-    for (u32 i = warp; i < heads; i += SPLIT_WARPS) {
-        u64 state = state_of + i * most;
-        for (u32 column = 0; column < DIM; column += 128)
-            merge_splits<4, 16>(out + i * DIM, mixed + state * DIM, states + state, count, DIM, column + 4 * lane, flash.sinks, head + i, lane);
+    constexpr u32 SHARES = (DIM + 63) / 64;
+    for (u32 i = warp; i < heads * SHARES; i += SPLIT_WARPS) {
+        u64 state = state_of + i / SHARES * most;
+        u32 column = i % SHARES * 64 + 2 * lane;
+        merge_splits<2, 32>(out + i / SHARES * DIM, mixed + state * DIM, states + state, count, DIM, column, flash.sinks, head + i / SHARES, lane);
     }
 }
 
