@@ -15,6 +15,12 @@
 #define PIECES (SPLIT / PIECE)
 #define ROWS_WARPS 4
 #define LOG2_E 1.44269504f
+// Where multiprocessors have much shared memory, a warp with many rows takes two sets of 8 queries, if their heads are not too wide.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
+#define MOST_SETS 2
+#else
+#define MOST_SETS 1
+#endif
 
 struct Flash {
     float* out;
@@ -204,11 +210,11 @@ __device__ __forceinline__ void bring(const Cache& cache, u16* to, const u8* bas
     }
 }
 
-// Puts a query's parts, by a warp, into rows `at`, `at + 8` and, except for f16, `at + 16`; what is no query is zero. f16 has little
+// Puts a query's parts, by a warp, into a row of each of the places in `parts`, the third except for f16; what is no query is zero. f16 has little
 // range, so the query becomes as large as it can be by a power of two; returned is what makes it what it was.
 template <int DIM, int FORMAT>
-__device__ __forceinline__ float put_query(u16* rows, u32 at, const float* query, u32 lane) {
-    constexpr int STRIDE = DIM + 8, TURNS = (DIM + 127) / 128;
+__device__ __forceinline__ float put_query(u16* const (&parts)[3], const float* query, u32 lane) {
+    constexpr int TURNS = (DIM + 127) / 128;
     float4 own[TURNS];
 #pragma unroll
     for (int turn = 0; turn < TURNS; turn++) {
@@ -245,31 +251,48 @@ __device__ __forceinline__ float put_query(u16* rows, u32 at, const float* query
             u32 low = pack<FORMAT>(rest.x, rest.y), high = pack<FORMAT>(rest.z, rest.w);
             take<FORMAT>(low, rest.x, rest.y);
             take<FORMAT>(high, rest.z, rest.w);
-            *(uint2*)(rows + (at + 8 * part) * STRIDE + i) = make_uint2(low, high);
+            *(uint2*)(parts[part] + i) = make_uint2(low, high);
         }
     }
     return back;
 }
 
-// A sixteenth of the width of a warp's queries as products want it.
-template <int FORMAT>
-struct QueryPart {
-    u32 own[4];
-    u32 rest[FORMAT == 1 ? 1 : 2];
+// What a warp multiplies with at a time: 8 queries and the rests of these, or two sets of 8, and then the rests of these apart.
+template <int SETS>
+struct Parts {
+    u32 own[SETS][4];
 };
 
-template <int DIM, int FORMAT>
-__device__ __forceinline__ void query_part(QueryPart<FORMAT>& part, u32 own_at, u32 rest_at, u32 step) {
-    matrices4(part.own, own_at + step * 32);
-    if constexpr (FORMAT != 1) matrices2(part.rest, rest_at + step * 32);
+// The third parts.
+template <int SETS>
+struct Rests {
+    u32 own[2 * SETS];
+};
+
+template <int FORMAT, int SETS>
+__device__ __forceinline__ void multiply_parts(float (&sums)[SETS][4], const Parts<SETS>& parts, u32 b0, u32 b1) {
+#pragma unroll
+    for (int set = 0; set < SETS; set++) multiply<FORMAT>(sums[set], parts.own[set][0], parts.own[set][1], parts.own[set][2], parts.own[set][3], b0, b1);
 }
 
-// Where a lane finds its part of a warp's queries and their rests, of keys, and of values.
+template <int FORMAT>
+__device__ __forceinline__ void multiply_rests(float (&sums)[1][4], const Rests<1>& rests, u32 b0, u32 b1) { multiply<FORMAT>(sums[0], rests.own[0], 0, rests.own[1], 0, b0, b1); }
+
+template <int FORMAT>
+__device__ __forceinline__ void multiply_rests(float (&sums)[2][4], const Rests<2>& rests, u32 b0, u32 b1) {
+    multiply<FORMAT>(sums[0], rests.own[0], rests.own[1], rests.own[2], rests.own[3], b0, b1);
+}
+
+// What has been summed up of a set, in the first or the second of a lane's columns.
+__device__ __forceinline__ float sum_of(const float (&sums)[1][4], int, int column) { return __fadd_rn(sums[0][column], sums[0][2 + column]); }
+__device__ __forceinline__ float sum_of(const float (&sums)[2][4], int set, int column) { return __fadd_rn(sums[0][2 * set + column], sums[1][2 * set + column]); }
+
+// Where a lane finds its part of 16 rows that are multiplied with, of 8 such, of keys, and of values.
 template <int DIM>
-__device__ __forceinline__ u32 own_query_at(const u16* rows, u32 lane) { return row_at(rows, lane % 16, DIM + 8, lane / 16 * 8); }
+__device__ __forceinline__ u32 sixteen_at(const u16* rows, u32 lane) { return row_at(rows, lane % 16, DIM + 8, lane / 16 * 8); }
 
 template <int DIM>
-__device__ __forceinline__ u32 rest_at(const u16* rows, u32 lane) { return row_at(rows, 16 + lane % 8, DIM + 8, lane / 8 % 2 * 8); }
+__device__ __forceinline__ u32 eight_at(const u16* rows, u32 lane) { return row_at(rows, lane % 8, DIM + 8, lane / 8 % 2 * 8); }
 
 template <int DIM>
 __device__ __forceinline__ u32 key_at(const u16* rows, u32 lane) { return row_at(rows, lane / 16 * 8 + lane % 8, DIM + 8, lane / 8 % 2 * 8); }
@@ -277,31 +300,38 @@ __device__ __forceinline__ u32 key_at(const u16* rows, u32 lane) { return row_at
 template <int DIM>
 __device__ __forceinline__ u32 value_at(const u16* rows, u32 lane) { return row_at(rows, lane, DIM + 8, 0); }
 
-// Products of 8 queries and some pieces of a split. A lane has two keys of every eight: query `lane / 4`, keys `8 j + 2 (lane % 4)` and the
-// next. `part(step)` gives the queries.
-template <int DIM, int FORMAT, int COUNT, typename Part>
-__device__ __forceinline__ void products_of(float (&products)[2 * COUNT][2], u32 keys_at, Part part) {
+// Products of sets of 8 queries and some pieces of a split. A lane has two keys of every eight: query `lane / 4`, keys `8 j + 2 (lane % 4)`
+// and the next. `parts(step)` and `rests(step)` give the queries, 16 columns at a time.
+template <int DIM, int FORMAT, int COUNT, int SETS, typename GiveParts, typename GiveRests>
+__device__ __forceinline__ void products_of(float (&products)[SETS][2 * COUNT][2], u32 keys_at, GiveParts parts, GiveRests rests) {
     constexpr int STRIDE = DIM + 8;
-    float sums[2 * COUNT][4];
+    float sums[2 * COUNT][SETS][4];
 #pragma unroll
-    for (int j = 0; j < 2 * COUNT; j++) sums[j][0] = sums[j][1] = sums[j][2] = sums[j][3] = 0.0f;
+    for (int j = 0; j < 2 * COUNT; j++) {
+#pragma unroll
+        for (int set = 0; set < SETS; set++) sums[j][set][0] = sums[j][set][1] = sums[j][set][2] = sums[j][set][3] = 0.0f;
+    }
 #pragma unroll
     for (int step = 0; step < DIM / 16; step++) {
-        QueryPart<FORMAT> query = part(step);
+        Parts<SETS> own = parts(step);
         u32 loaded[COUNT][4];
 #pragma unroll
         for (int i = 0; i < COUNT; i++) matrices4(loaded[i], keys_at + i * PIECE * STRIDE * 2 + step * 32);
 #pragma unroll
-        for (int j = 0; j < 2 * COUNT; j++) multiply<FORMAT>(sums[j], query.own[0], query.own[1], query.own[2], query.own[3], loaded[j / 2][j % 2 * 2], loaded[j / 2][j % 2 * 2 + 1]);
+        for (int j = 0; j < 2 * COUNT; j++) multiply_parts<FORMAT>(sums[j], own, loaded[j / 2][j % 2 * 2], loaded[j / 2][j % 2 * 2 + 1]);
         if constexpr (FORMAT != 1) {
+            Rests<SETS> rest = rests(step);
 #pragma unroll
-            for (int j = 0; j < 2 * COUNT; j++) multiply<FORMAT>(sums[j], query.rest[0], 0, query.rest[1], 0, loaded[j / 2][j % 2 * 2], loaded[j / 2][j % 2 * 2 + 1]);
+            for (int j = 0; j < 2 * COUNT; j++) multiply_rests<FORMAT>(sums[j], rest, loaded[j / 2][j % 2 * 2], loaded[j / 2][j % 2 * 2 + 1]);
         }
     }
 #pragma unroll
     for (int j = 0; j < 2 * COUNT; j++) {
-        products[j][0] = __fadd_rn(sums[j][0], sums[j][2]);
-        products[j][1] = __fadd_rn(sums[j][1], sums[j][3]);
+#pragma unroll
+        for (int set = 0; set < SETS; set++) {
+            products[set][j][0] = sum_of(sums[j], set, 0);
+            products[set][j][1] = sum_of(sums[j], set, 1);
+        }
     }
 }
 
@@ -519,11 +549,12 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
             copies_end();
         }
         for (u32 i = warp; i < 8; i += SPLIT_WARPS) {
-            float back = put_query<DIM, FORMAT>(queries, i, i < heads ? flash.queries + ((u64)row * flash.heads + head + i) * DIM : 0, lane);
+            u16* const parts[3] = {queries + i * STRIDE, queries + (8 + i) * STRIDE, queries + (16 + i) * STRIDE};
+            float back = put_query<DIM, FORMAT>(parts, i < heads ? flash.queries + ((u64)row * flash.heads + head + i) * DIM : 0, lane);
             if (lane == 0) backs[i] = back;
         }
     }
-    u32 own_queries = own_query_at<DIM>(queries, lane), own_rests = rest_at<DIM>(queries, lane), own_keys = key_at<DIM>(keys + warp * PIECE * STRIDE, lane);
+    u32 own_queries = sixteen_at<DIM>(queries, lane), own_rests = eight_at<DIM>(queries + 16 * STRIDE, lane), own_keys = key_at<DIM>(keys + warp * PIECE * STRIDE, lane);
     u32 own_values = value_at<DIM>(values, lane) + warp * 16, shares_at = row_at(shares, lane % 16, SHARE_STRIDE, lane / 16 * 8);
     u32 turn = 0;
     for (u32 split = blockIdx.y; split < count; split += gridDim.y, turn ^= 1) {
@@ -532,12 +563,19 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
         if (is_next) page = page_of(flash, table, token = token_of(next_key));
         await_copies<IN_TURN ? 0 : 1>();
         __syncthreads();
-        float scores[PIECE / 8][2];
-        products_of<DIM, FORMAT, 1>(scores, own_keys, [&](u32 step) {
-            QueryPart<FORMAT> part;
-            query_part<DIM, FORMAT>(part, own_queries, own_rests, step);
-            return part;
-        });
+        float products[1][PIECE / 8][2];
+        auto parts = [&](u32 step) {
+            Parts<1> found;
+            matrices4(found.own[0], own_queries + step * 32);
+            return found;
+        };
+        auto rests = [&](u32 step) {
+            Rests<1> found;
+            matrices2(found.own, own_rests + step * 32);
+            return found;
+        };
+        products_of<DIM, FORMAT, 1, 1>(products, own_keys, parts, rests);
+        float(&scores)[PIECE / 8][2] = products[0];
         float top = quad_highest(scores_of<FORMAT>(
             scores, flash, backs[lane / 4], key_scales + warp * PIECE, seen, seen.first <= base && base + SPLIT <= seen.end, base + warp * PIECE, lane));
         if (lane % 4 == 0) tops[warp][lane / 4] = top;
@@ -630,7 +668,7 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     for (u32 i = warp; i < heads * SHARES; i += SPLIT_WARPS) {
         u64 state = state_of + i / SHARES * most;
         u32 column = i % SHARES * 64 + 2 * lane;
-        merge_splits<2, 32>(out + i / SHARES * DIM, mixed + state * DIM, states + state, count, DIM, column, flash.sinks, head + i / SHARES, lane);
+        merge_splits<2, 8>(out + i / SHARES * DIM, mixed + state * DIM, states + state, count, DIM, column, flash.sinks, head + i / SHARES, lane);
     }
 }
 
@@ -682,74 +720,103 @@ __device__ __noinline__ void odd_values(float* mixed, const u32* shares, u32 val
     }
 }
 
-// Many rows of one sequence: those of a tile of rows, `{first row, rows}`, each with all its queries of one head of keys, eight to a warp.
-template <int DIM, int FORMAT>
+// Many rows of one sequence: those of a tile of rows, `{first row, rows}`, each with all its queries of one head of keys, a set or two of
+// eight to a warp.
+template <int DIM, int FORMAT, int SETS>
 __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* row_tiles, u32 tile_rows) {
-    constexpr int STRIDE = DIM + 8, PARTS = FORMAT == 1 ? 2 : 3, TILES = DIM / 8;
+    constexpr int STRIDE = DIM + 8, TILES = DIM / 8, QUERIES = 8 * SETS * ROWS_WARPS;
     constexpr bool IN_TURN = DIM > 128;
     extern __shared__ __align__(16) u8 flash_memory[];
     u16* keys = (u16*)flash_memory;
     u16* values = IN_TURN ? keys : keys + SPLIT * STRIDE;
-    __shared__ u32 places[2][SPLIT];
     static_assert(32 * ROWS_WARPS == SPLIT, "every thread looks up a key");
+    __shared__ u32 places[2][SPLIT];
     __shared__ u32 bounds[4][ROWS_WARPS];
     __shared__ float key_scales[SPLIT], value_scales[SPLIT];
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Cache& cache = flash.cache;
-    u32 of_kv_head = flash.heads / cache.kv_heads, pieces = (tile_rows * of_kv_head + 8 * ROWS_WARPS - 1) / (8 * ROWS_WARPS);
+    u32 of_kv_head = flash.heads / cache.kv_heads, pieces = (tile_rows * of_kv_head + QUERIES - 1) / QUERIES;
     u32 kv_head = blockIdx.x / pieces, first_row = row_tiles[2 * blockIdx.y], query_count = row_tiles[2 * blockIdx.y + 1] * of_kv_head;
-    u32 first_query = blockIdx.x % pieces * 8 * ROWS_WARPS;
+    u32 first_query = blockIdx.x % pieces * QUERIES;
     if (first_query >= query_count) return;
     const u32* table = flash.step.table + (u64)(flash.step.row_sequences ? flash.step.row_sequences[first_row] : first_row) * flash.step.table_width;
+    first_query += warp * 8 * SETS;
 
-    // Queries go through the place of keys.
-    static_assert(ROWS_WARPS * 8 * PARTS <= SPLIT, "all have room");
-    QueryPart<FORMAT> parts[DIM / 16];
-    float back = 1.0f;
-    {
-        u16* own = keys + warp * 8 * PARTS * STRIDE;
-        for (u32 i = 0; i < 8; i++) {
-            u32 query = first_query + warp * 8 + i;
-            const float* from = flash.queries + ((u64)(first_row + query / of_kv_head) * flash.heads + kv_head * of_kv_head + query % of_kv_head) * DIM;
-            float own_back = put_query<DIM, FORMAT>(own, i, query < query_count ? from : 0, lane);
-            if (lane / 4 == i) back = own_back;
-        }
-        __syncwarp();
+    // One set of queries stays in registers. Two sets stay in shared memory, except for their third parts. What goes to registers goes through
+    // the place of keys.
+    constexpr int STEPS = DIM / 16;
+    u16* own_rows = SETS == 1 ? keys + warp * 24 * STRIDE : values + (IN_TURN ? 0 : SPLIT * STRIDE) + warp * 32 * STRIDE;
+    u16* rest_rows = SETS == 1 ? own_rows + 16 * STRIDE : keys + warp * 16 * STRIDE;
+    static_assert((SETS == 1 ? 24 : 16) * ROWS_WARPS <= SPLIT, "all have room");
+    static_assert(SETS == 1 || !IN_TURN, "wide heads come one set at a time");
+    float back[SETS];
+    for (u32 i = 0; i < 8 * SETS; i++) {
+        u32 query = first_query + i;
+        const float* from = flash.queries + ((u64)(first_row + query / of_kv_head) * flash.heads + kv_head * of_kv_head + query % of_kv_head) * DIM;
+        u16* const parts[3] = {own_rows + i * STRIDE, own_rows + (8 * SETS + i) * STRIDE, rest_rows + i * STRIDE};
+        float own_back = put_query<DIM, FORMAT>(parts, query < query_count ? from : 0, lane);
 #pragma unroll
-        for (int step = 0; step < DIM / 16; step++) query_part<DIM, FORMAT>(parts[step], own_query_at<DIM>(own, lane), rest_at<DIM>(own, lane), step);
-        __syncthreads();
+        for (int set = 0; set < SETS; set++) {
+            if (8 * set + lane / 4 == i) back[set] = own_back;
+        }
     }
+    __syncwarp();
+    u32 own_queries = sixteen_at<DIM>(own_rows, lane);
+    Parts<1> kept_parts[SETS == 1 ? STEPS : 1];
+    Rests<SETS> kept_rests[STEPS];
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        if constexpr (SETS == 1) matrices4(kept_parts[step].own[0], own_queries + step * 32);
+        if constexpr (FORMAT != 1 && SETS == 1) matrices2(kept_rests[step].own, eight_at<DIM>(rest_rows, lane) + step * 32);
+        if constexpr (FORMAT != 1 && SETS == 2) matrices4(kept_rests[step].own, sixteen_at<DIM>(rest_rows, lane) + step * 32);
+    }
+    auto parts = [&](u32 step) {
+        if constexpr (SETS == 1) {
+            return kept_parts[step];
+        } else {
+            Parts<2> found;
+            matrices4(found.own[0], own_queries + step * 32);
+            matrices4(found.own[1], own_queries + 16 * STRIDE * 2 + step * 32);
+            return found;
+        }
+    };
+    auto rests = [&](u32 step) { return kept_rests[step]; };
+    __syncthreads();
 
-    u32 query = first_query + warp * 8 + lane / 4;
-    bool is_query = query < query_count;
-    u32 row = first_row + (is_query ? query / of_kv_head : 0), head = kv_head * of_kv_head + query % of_kv_head;
-    Seen seen = {0, 0};
-    if (is_query) seen = seen_by(flash, row);
+    Seen seen[SETS];
     // What some row sees, and what all rows see.
-    bool sees = seen.end > 0;
-    Seen own_warp = {__reduce_min_sync(FULL, sees ? seen.first : NOWHERE), __reduce_max_sync(FULL, seen.end)};
+    Seen some = {NOWHERE, 0}, every = {0, NOWHERE};
+#pragma unroll
+    for (int set = 0; set < SETS; set++) {
+        u32 query = first_query + 8 * set + lane / 4;
+        seen[set] = {0, 0};
+        if (query >= query_count) continue;
+        seen[set] = seen_by(flash, first_row + query / of_kv_head);
+        if (seen[set].end > 0) some = {min(some.first, seen[set].first), max(some.end, seen[set].end)};
+        every = {max(every.first, seen[set].first), min(every.end, seen[set].end)};
+    }
+    Seen own_warp = {__reduce_min_sync(FULL, some.first), __reduce_max_sync(FULL, some.end)};
+    every = {__reduce_max_sync(FULL, every.first), __reduce_min_sync(FULL, every.end)};
     if (lane == 0) {
         bounds[0][warp] = own_warp.first;
         bounds[1][warp] = own_warp.end;
-    }
-    u32 last_first = __reduce_max_sync(FULL, is_query ? seen.first : 0), first_end = __reduce_min_sync(FULL, is_query ? seen.end : NOWHERE);
-    if (lane == 0) {
-        bounds[2][warp] = last_first;
-        bounds[3][warp] = first_end;
+        bounds[2][warp] = every.first;
+        bounds[3][warp] = every.end;
     }
     __syncthreads();
-    Seen some = {NOWHERE, 0}, every = {0, NOWHERE};
     for (u32 i = 0; i < ROWS_WARPS; i++) {
-        some.first = min(some.first, bounds[0][i]);
-        some.end = max(some.end, bounds[1][i]);
-        every.first = max(every.first, bounds[2][i]);
-        every.end = min(every.end, bounds[3][i]);
+        some = {min(some.first, bounds[0][i]), max(some.end, bounds[1][i])};
+        every = {max(every.first, bounds[2][i]), min(every.end, bounds[3][i])};
     }
 
-    Found found = {-INFINITE, 0.0f};
-    float mixed[TILES][2];
+    Found found[SETS];
+    float mixed[TILES][SETS][2];
 #pragma unroll
-    for (int i = 0; i < TILES; i++) mixed[i][0] = mixed[i][1] = 0.0f;
+    for (int set = 0; set < SETS; set++) {
+        found[set] = {-INFINITE, 0.0f};
+#pragma unroll
+        for (int i = 0; i < TILES; i++) mixed[i][set][0] = mixed[i][set][1] = 0.0f;
+    }
     if (some.end > 0) {
         u32 own_keys = key_at<DIM>(keys, lane), own_values = value_at<DIM>(values, lane);
         u32 first_split = some.first / SPLIT, splits = (some.end - 1) / SPLIT + 1;
@@ -772,17 +839,31 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
             await_copies<IN_TURN ? 0 : 1>();
             __syncthreads();
             constexpr int TOGETHER = 2;
-            float scores[PIECES / TOGETHER][2 * TOGETHER][2];
-            float top = -INFINITE;
-            if (is_seen) {
-                bool sees_all = __all_sync(FULL, seen.first <= base && base + SPLIT <= seen.end);
+            float scores[SETS][2 * PIECES][2], top[SETS];
 #pragma unroll
-                for (int i = 0; i < PIECES / TOGETHER; i++) {
-                    constexpr int KEYS = PIECE * TOGETHER;
-                    products_of<DIM, FORMAT, TOGETHER>(scores[i], own_keys + i * KEYS * STRIDE * 2, [&](u32 step) { return parts[step]; });
-                    top = fmaxf(top, scores_of<FORMAT>(scores[i], flash, back, key_scales + i * KEYS, seen, sees_all, base + i * KEYS, lane));
+            for (int set = 0; set < SETS; set++) top[set] = -INFINITE;
+            if (is_seen) {
+                bool sees_all = true;
+#pragma unroll
+                for (int set = 0; set < SETS; set++) sees_all = sees_all && seen[set].first <= base && base + SPLIT <= seen[set].end;
+                sees_all = __all_sync(FULL, sees_all);
+#pragma unroll
+                for (int i = 0; i < PIECES; i += TOGETHER) {
+                    float products[SETS][2 * TOGETHER][2];
+                    products_of<DIM, FORMAT, TOGETHER, SETS>(products, own_keys + i * PIECE * STRIDE * 2, parts, rests);
+#pragma unroll
+                    for (int set = 0; set < SETS; set++) {
+                        float higher = scores_of<FORMAT>(products[set], flash, back[set], key_scales + i * PIECE, seen[set], sees_all, base + i * PIECE, lane);
+                        top[set] = fmaxf(top[set], higher);
+#pragma unroll
+                        for (int j = 0; j < 2 * TOGETHER; j++) {
+                            scores[set][2 * i + j][0] = products[set][j][0];
+                            scores[set][2 * i + j][1] = products[set][j][1];
+                        }
+                    }
                 }
-                top = quad_highest(top);
+#pragma unroll
+                for (int set = 0; set < SETS; set++) top[set] = quad_highest(top[set]);
             }
             places[(split + 1) % 2][threadIdx.x] = next;
             __syncthreads();
@@ -791,15 +872,18 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
             else if (is_next) bring<DIM, FORMAT, 32 * ROWS_WARPS>(cache, keys, cache.keys, places[(split + 1) % 2], key_scales);
             copies_end();
             if (IN_TURN && FORMAT == 3) __syncthreads();
-            u32 shares[PIECES][PIECE / 8][2];
-            float sum = 0.0f;
+            u32 shares[SETS][2 * PIECES][2];
+            float sum[SETS];
             if (is_seen) {
 #pragma unroll
-                for (int i = 0; i < PIECES; i++) {
-                    float own = shares_of<FORMAT>(shares[i], scores[i / TOGETHER] + i % TOGETHER * 2, top, value_scales + i * PIECE, lane);
-                    sum = i == 0 ? own : __fadd_rn(sum, own);
+                for (int set = 0; set < SETS; set++) {
+#pragma unroll
+                    for (int i = 0; i < PIECES; i++) {
+                        float own = shares_of<FORMAT>(shares[set] + 2 * i, scores[set] + 2 * i, top[set], value_scales + i * PIECE, lane);
+                        sum[set] = i == 0 ? own : __fadd_rn(sum[set], own);
+                    }
+                    sum[set] = quad_sum(sum[set]);
                 }
-                sum = quad_sum(sum);
             }
             await_copies<IN_TURN ? 0 : 1>();
             // Where a row does not see what another one does, nothing times that must be nothing, whatever it is.
@@ -815,44 +899,68 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
                 __syncthreads();
             }
             if (is_seen) {
-                float before, own = merge(found, top, sum, before);
+                float before[SETS], own[SETS];
+#pragma unroll
+                for (int set = 0; set < SETS; set++) own[set] = merge(found[set], top[set], sum[set], before[set]);
                 if (is_odd) {
-                    u32 kept[32];
-                    float odd[TILES][2];
 #pragma unroll
-                    for (int i = 0; i < 32; i++) kept[i] = shares[i / 4][i / 2 % 2][i % 2];
-                    odd_values<DIM, FORMAT>(&odd[0][0], kept, own_values, seen, base);
+                    for (int set = 0; set < SETS; set++) {
+                        u32 kept[4 * PIECES];
+                        float odd[TILES][2];
 #pragma unroll
-                    for (int tile = 0; tile < TILES; tile++) {
-                        mixed[tile][0] = merged(mixed[tile][0], before, odd[tile][0], own);
-                        mixed[tile][1] = merged(mixed[tile][1], before, odd[tile][1], own);
+                        for (int i = 0; i < 4 * PIECES; i++) kept[i] = shares[set][i / 2][i % 2];
+                        odd_values<DIM, FORMAT>(&odd[0][0], kept, own_values, seen[set], base);
+#pragma unroll
+                        for (int tile = 0; tile < TILES; tile++) {
+                            mixed[tile][set][0] = merged(mixed[tile][set][0], before[set], odd[tile][0], own[set]);
+                            mixed[tile][set][1] = merged(mixed[tile][set][1], before[set], odd[tile][1], own[set]);
+                        }
                     }
                 } else {
-                    constexpr int AT_ONCE = 4;
+                    constexpr int AT_ONCE = 4 / SETS;
 #pragma unroll
                     for (int from = 0; from < TILES; from += AT_ONCE) {
-                        float sums[AT_ONCE][4];
+                        float sums[AT_ONCE][SETS][4];
 #pragma unroll
-                        for (int i = 0; i < AT_ONCE; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0.0f;
+                        for (int i = 0; i < AT_ONCE; i++) {
 #pragma unroll
-                        for (int pair = 0; pair < PIECES / 2; pair++) {
+                            for (int set = 0; set < SETS; set++) sums[i][set][0] = sums[i][set][1] = sums[i][set][2] = sums[i][set][3] = 0.0f;
+                        }
+#pragma unroll
+                        for (int pair = 0; pair < PIECES; pair += 2) {
                             u32 loaded[AT_ONCE][4];
 #pragma unroll
                             for (int i = 0; i < AT_ONCE; i++)
-                                if (from + i < TILES) transposed4(loaded[i], own_values + pair * 2 * PIECE * STRIDE * 2 + (from + i) * 16);
+                                if (from + i < TILES) transposed4(loaded[i], own_values + pair * PIECE * STRIDE * 2 + (from + i) * 16);
 #pragma unroll
                             for (int half = 0; half < 2; half++) {
-                                const u32(&own)[2][2] = shares[2 * pair + half];
+                                int tile = 2 * (pair + half);
+                                Parts<SETS> factors;
+                                if constexpr (SETS == 1) {
+                                    factors = {{{shares[0][tile][0], shares[0][tile][1], shares[0][tile + 1][0], shares[0][tile + 1][1]}}};
+                                } else {
+#pragma unroll
+                                    for (int part = 0; part < 2; part++) {
+                                        factors.own[part][0] = shares[0][tile][part];
+                                        factors.own[part][1] = shares[SETS - 1][tile][part];
+                                        factors.own[part][2] = shares[0][tile + 1][part];
+                                        factors.own[part][3] = shares[SETS - 1][tile + 1][part];
+                                    }
+                                }
 #pragma unroll
                                 for (int i = 0; i < AT_ONCE; i++)
-                                    if (from + i < TILES) multiply<FORMAT>(sums[i], own[0][0], own[0][1], own[1][0], own[1][1], loaded[i][2 * half], loaded[i][2 * half + 1]);
+                                    if (from + i < TILES) multiply_parts<FORMAT>(sums[i], factors, loaded[i][2 * half], loaded[i][2 * half + 1]);
                             }
                         }
 #pragma unroll
                         for (int i = 0; i < AT_ONCE; i++) {
                             if (from + i >= TILES) continue;
-                            mixed[from + i][0] = merged(mixed[from + i][0], before, __fadd_rn(sums[i][0], sums[i][2]), own);
-                            mixed[from + i][1] = merged(mixed[from + i][1], before, __fadd_rn(sums[i][1], sums[i][3]), own);
+#pragma unroll
+                            for (int set = 0; set < SETS; set++) {
+                                float(&both)[2] = mixed[from + i][set];
+                                both[0] = merged(both[0], before[set], sum_of(sums[i], set, 0), own[set]);
+                                both[1] = merged(both[1], before[set], sum_of(sums[i], set, 1), own[set]);
+                            }
                         }
                     }
                 }
@@ -866,24 +974,31 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
             copies_end();
         }
     }
-    if (!is_query) return;
-    float factor = end_with(found, flash.sinks, head);
-    float* out = flash.out + ((u64)row * flash.heads + head) * DIM;
 #pragma unroll
-    for (int tile = 0; tile < TILES; tile++) {
-        float x = result_of(mixed[tile][0], factor, found), y = result_of(mixed[tile][1], factor, found);
-        *(float2*)(out + tile * 8 + 2 * (lane % 4)) = sees ? make_float2(x, y) : make_float2(0.0f, 0.0f);
+    for (int set = 0; set < SETS; set++) {
+        u32 query = first_query + 8 * set + lane / 4, head = kv_head * of_kv_head + query % of_kv_head;
+        if (query >= query_count) continue;
+        float factor = end_with(found[set], flash.sinks, head);
+        float* out = flash.out + ((u64)(first_row + query / of_kv_head) * flash.heads + head) * DIM;
+        bool sees = seen[set].end > 0;
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+            float x = result_of(mixed[tile][set][0], factor, found[set]), y = result_of(mixed[tile][set][1], factor, found[set]);
+            *(float2*)(out + tile * 8 + 2 * (lane % 4)) = sees ? make_float2(x, y) : make_float2(0.0f, 0.0f);
+        }
     }
 }
+
+#define ROWS_SETS(DIM) ((DIM) <= 128 ? MOST_SETS : 1)
 
 #define FLASH(DIM, FORMAT, NAME)                                                                                                                       \
     extern "C" __global__ void __launch_bounds__(32 * SPLIT_WARPS, 2)                                                                                  \
         flash_split_##NAME##_##DIM(Flash flash, const u32* rows, u32 first_row, float* mixed, float2* states, u32 most, u32* arrivals) {                              \
         split_attention<DIM, FORMAT>(flash, rows, first_row, mixed, states, most, arrivals);                                                                      \
     }                                                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(32 * ROWS_WARPS, (DIM) <= 128 ? 3 : 2)                                                                               \
+    extern "C" __global__ void __launch_bounds__(32 * ROWS_WARPS, ROWS_SETS(DIM) == 2 || (DIM) > 128 ? 2 : 3)                                                                               \
         flash_rows_##NAME##_##DIM(Flash flash, const u32* row_tiles, u32 tile_rows) {                                                                  \
-        rows_attention<DIM, FORMAT>(flash, row_tiles, tile_rows);                                                                                      \
+        rows_attention<DIM, FORMAT, ROWS_SETS(DIM)>(flash, row_tiles, tile_rows);                                                                                      \
     }
 
 #define FLASH_FORMATS(DIM)    \

@@ -225,10 +225,17 @@ impl CudaBackend {
         Ok(function)
     }
 
-    /// Lets blocks of a kernel ask for so much shared memory.
+    /// Lets blocks of a kernel ask for so much shared memory, and several of them have it at a time.
     pub(crate) fn allow_shared(&self, name: &str, bytes: usize) -> Result<()> {
-        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        self.function(name)?.set_attribute(attribute, bytes as i32).map_err(|error| self.failed(error))
+        use sys::CUfunction_attribute::{
+            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MOST,
+            CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT as PERCENT,
+        };
+        let function = self.function(name)?;
+        let set =
+            |attribute, value| function.set_attribute(attribute, value).map_err(|error| self.failed(error));
+        set(MOST, bytes as i32)?;
+        set(PERCENT, 100)
     }
 
     /// The most bytes of shared memory that a block can have.

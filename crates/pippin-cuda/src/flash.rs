@@ -11,25 +11,30 @@ use crate::memory::{CudaIndices, CudaTensor};
 use crate::recorder::MOST_ROWS;
 use crate::{CudaBackend, CudaKvCache};
 
-/// Keys of a split, warps of a block that has one, and queries of a warp: as in the kernels.
+/// Keys of a split, warps of a block that has one, warps of a block with many rows, and queries of a set: as in the kernels.
 const SPLIT: usize = 128;
-const SPLIT_WARPS: u32 = 4;
+const SPLIT_WARPS: u32 = 8;
+const ROWS_WARPS: usize = 4;
 const QUERIES: usize = 8;
+/// Devices whose multiprocessors have so much shared memory that a warp takes two sets of queries: as in the kernels.
+const ROOMY: [(i32, i32); 3] = [(8, 0), (9, 0), (10, 0)];
 /// Widths of heads for which there are kernels.
 const WIDTHS: [usize; 6] = [64, 80, 96, 128, 192, 256];
 /// The widest heads whose keys and values are in shared memory together.
 const WIDEST_TOGETHER: usize = 128;
 /// Shared memory that kernels have besides what they ask for, at most.
-const SHARED_BESIDES: usize = 3 << 10;
+const SHARED_BESIDES: usize = 4 << 10;
 
 /// Rows that are computed together where there are many of one sequence.
 const TILE: usize = 64;
+/// Most tiles of a launch.
+const MOST_TILES: usize = 1 << 15;
 /// A sequence with no more rows has its splits computed apart, as in decoding.
 const FEW_ROWS: usize = 4;
 /// Most splits of a row that the last block merges by itself.
 const MOST_MERGED: usize = 32;
-/// Blocks of splits for each multiprocessor; with more, each takes several splits.
-const BLOCKS: usize = 4;
+/// Blocks of splits that a multiprocessor runs at a time; where there would be more, each takes several splits, and their loads overlap.
+const BLOCKS: usize = 2;
 /// Most bytes of what splits keep until they are merged: rows take turns.
 const MOST_KEPT: usize = 128 << 20;
 
@@ -62,6 +67,8 @@ pub(crate) struct FlashKernel {
     /// Shared memory of a block with a split, and of one with many rows.
     split_shared: usize,
     rows_shared: usize,
+    /// Queries of a block with many rows.
+    rows_queries: usize,
 }
 
 /// How the rows of a step are computed.
@@ -105,10 +112,16 @@ impl CudaBackend {
             KvFormat::Int8 => ("int8", 3),
         };
         let stride = 2 * (width + 8);
-        let rows_shared = if width > WIDEST_TOGETHER { 1 } else { 2 } * SPLIT * stride;
-        let split_shared = rows_shared + parts * QUERIES * stride + 2 * QUERIES * 2 * (SPLIT + 8);
-        let fits = split_shared + SHARED_BESIDES <= self.shared_memory();
-        (is_alike && is_counted && fits).then_some(FlashKernel { format, width, split_shared, rows_shared })
+        let is_together = width <= WIDEST_TOGETHER;
+        let tiles_shared = if is_together { 2 } else { 1 } * SPLIT * stride;
+        let split_shared = tiles_shared + parts * QUERIES * stride + 2 * QUERIES * 2 * (SPLIT + 8);
+        let sets = if is_together && ROOMY.contains(&self.capability()) { 2 } else { 1 };
+        let rows_queries = QUERIES * sets * ROWS_WARPS;
+        // Two sets stay in shared memory, with the rests of the queries.
+        let rows_shared = tiles_shared + if sets == 2 { 2 * rows_queries * stride } else { 0 };
+        let fits = split_shared.max(rows_shared) + SHARED_BESIDES <= self.shared_memory();
+        let kernel = FlashKernel { format, width, split_shared, rows_shared, rows_queries };
+        (is_alike && is_counted && fits).then_some(kernel)
     }
 
     pub(crate) fn run_flash(
@@ -246,8 +259,7 @@ impl CudaBackend {
     ) -> Result<()> {
         let name = format!("flash_rows_{}_{}", kernel.format, kernel.width);
         self.allow_shared(&name, kernel.rows_shared)?;
-        let warps = ROWS_WARPS;
-        let pieces = (TILE * (spec.heads / spec.kv_heads)).div_ceil(QUERIES * warps);
+        let pieces = (TILE * (spec.heads / spec.kv_heads)).div_ceil(kernel.rows_queries);
         for first in (0..tiles).step_by(MOST_TILES) {
             let count = MOST_TILES.min(tiles - first);
             launch!(
@@ -255,7 +267,7 @@ impl CudaBackend {
                 &name,
                 (
                     ((spec.kv_heads * pieces) as u32, count as u32),
-                    32 * warps as u32,
+                    32 * ROWS_WARPS as u32,
                     kernel.rows_shared as u32
                 ),
                 *flash,
@@ -266,11 +278,6 @@ impl CudaBackend {
         Ok(())
     }
 }
-
-/// Warps of a block with many rows, at least four.
-const ROWS_WARPS: usize = 4;
-/// Most tiles of a launch.
-const MOST_TILES: usize = 1 << 15;
 
 #[cfg(test)]
 mod tests {
