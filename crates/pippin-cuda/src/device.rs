@@ -94,6 +94,7 @@ struct Inner {
     name: String,
     capability: (i32, i32),
     total: usize,
+    multiprocessors: usize,
     module: Arc<CudaModule>,
     functions: RefCell<HashMap<String, CudaFunction>>,
     stream: Arc<CudaStream>,
@@ -155,8 +156,10 @@ impl CudaBackend {
         let stream = context.new_stream()?;
         let memory = Memory::new(Arc::clone(&stream), context.new_stream()?, &name);
         let total = context.total_mem()?;
+        let multiprocessors = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let multiprocessors = usize::try_from(context.attribute(multiprocessors)?).unwrap_or(1);
         let functions = RefCell::default();
-        let inner = Inner { numerics, name, capability, total, module, functions, stream, memory };
+        let inner = Inner { numerics, name, capability, total, multiprocessors, module, functions, stream, memory };
         Ok(Self { inner: Rc::new(inner) })
     }
 
@@ -178,6 +181,10 @@ impl CudaBackend {
     /// The compute capability: major and minor version.
     pub fn capability(&self) -> (i32, i32) {
         self.inner.capability
+    }
+
+    pub(crate) fn multiprocessors(&self) -> usize {
+        self.inner.multiprocessors
     }
 
     pub(crate) fn memory(&self) -> &Rc<Memory> {
