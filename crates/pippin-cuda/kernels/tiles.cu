@@ -94,7 +94,10 @@ __device__ __forceinline__ float norm_factor(const float* squares, u32 groups, u
     return rsqrtf(warp_sum(sum) / columns + eps);
 }
 
-__device__ __forceinline__ float4 times(float4 x, float4 weight) { return make_float4(x.x * weight.x, x.y * weight.y, x.z * weight.z, x.w * weight.w); }
+// Rounded each: products that are multiplied and added in one go here and not there would differ.
+__device__ __forceinline__ float4 times(float4 x, float4 weight) {
+    return make_float4(__fmul_rn(x.x, weight.x), __fmul_rn(x.y, weight.y), __fmul_rn(x.z, weight.z), __fmul_rn(x.w, weight.w));
+}
 
 // One row of x in shared memory: high bytes, low bytes, then the groups' factors and sums, then their squares.
 struct Staged {
@@ -223,13 +226,13 @@ __device__ __forceinline__ void tiles_one_of(
         const float* own = sums + (own_line * R + r) * splits * 16 + row;
         float value = 0.0f;
         for (u32 s = 0; s < splits; s++) value += own[16 * s];
-        value *= factor;
+        value = __fmul_rn(value, factor);
         if (part.bias) value += part.bias[output];
         if (up) {
             const float* other = sums + (own_line * R + r + R / 2) * splits * 16 + row;
             float second = 0.0f;
             for (u32 s = 0; s < splits; s++) second += other[16 * s];
-            second *= factor;
+            second = __fmul_rn(second, factor);
             if (up->bias) second += up->bias[output];
             value = gate_of(kind, activation_kind, p, q, value, second);
         }
@@ -286,16 +289,19 @@ TILES_GATED_ONE(4)
 TILES_GATHERED(1)
 TILES_GATHERED(2)
 
-// Rows of x as the products with many rows take them: for each row the high bytes, the low bytes; the groups' factors and sums; what the
-// norm multiplies results with. A block has a row.
+// Rows that lie together when they are staged.
+#define STAGED_ROWS 32
+
+// Where a row's part of a group is among staged rows, in rows: those of 32 rows are together, group by group.
+__device__ __forceinline__ u64 staged_at(u32 row, u32 group, u32 groups) { return ((u64)(row / STAGED_ROWS) * groups + group) * STAGED_ROWS + row % STAGED_ROWS; }
+
+// Rows of x as the products with many rows take them: of each group of a row 64 high bytes and 64 low bytes, and its factor and sum; what the
+// norm multiplies the row's results with. A block has a row.
 extern "C" __global__ void __launch_bounds__(256) stage_rows(u8* bytes, float2* groups, float* factors, const float* x, u32 columns, u32 quads, RowNorm norm) {
     extern __shared__ float squares[];
     u32 row = blockIdx.x, padded = 256 * quads;
-    wait_for_inputs();
-    let_next_begin();
+    begin();
     x += (u64)row * columns;
-    u32* high_bytes = (u32*)(bytes + (u64)row * 2 * padded);
-    u32* low_bytes = high_bytes + padded / 4;
     for (u32 i = threadIdx.x; i < padded / 4; i += blockDim.x) {
         bool is_inside = 4 * i < columns;
         float4 own = is_inside ? ((const float4*)x)[i] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -307,9 +313,11 @@ extern "C" __global__ void __launch_bounds__(256) stage_rows(u8* bytes, float2* 
         float2 group;
         u32 high, low;
         to_integers(own, high, low, group);
-        high_bytes[i] = high;
-        low_bytes[i] = low;
-        if (i % 16 == 0) groups[(u64)row * 4 * quads + i / 16] = group;
+        u64 at = staged_at(row, i / 16, 4 * quads);
+        ((u32*)bytes)[32 * at + i % 16] = high;
+        ((u32*)bytes)[32 * at + 16 + i % 16] = low;
+        // No weights come sixteen times too large there.
+        if (i % 16 == 0) groups[at] = make_float2(16.0f * group.x, group.y);
     }
     __syncthreads();
     if (threadIdx.x < 32) {
@@ -328,14 +336,13 @@ __device__ __forceinline__ void tiles_many_of(
     float* sums = (float*)shared_bytes;
     u32 warp = __shfl_sync(FULL, threadIdx.x / 32, 0), lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
     u32 split = warp % splits, line = warp / splits, lines = blockDim.x / 32 / splits;
-    u32 all_tiles = (part.outputs + 15) / 16, padded = 256 * quads;
+    u32 all_tiles = (part.outputs + 15) / 16;
     u32 first_row = blockIdx.y * 4 * N;
     const u8* from = part.tiles + (u64)min(first_tile + line, all_tiles - 1) * quads * TILE_BYTES;
     // Of the rows whose bytes this lane brings, and of those whose sums it gets, the first: the others are every fourth after these. Rows
     // that are not there have places all the same.
-    const u8* own_bytes = bytes + ((u64)(first_row + g / 2) * 2 + (g & 1)) * padded + 16 * c;
-    const float2* own_groups = groups + (u64)(first_row + c) * 4 * quads;
-    const u32 bytes_of_four = 8 * padded, groups_of_four = 16 * quads;
+    const u8* own_bytes = bytes + staged_at(first_row + g / 2, 0, 4 * quads) * 128 + (g & 1) * 64 + 16 * c;
+    const float2* own_groups = groups + staged_at(first_row + c, 0, 4 * quads);
     float upper[N], lower[N], all_upper[N], all_lower[N];
 #pragma unroll
     for (int n = 0; n < N; n++) upper[n] = lower[n] = all_upper[n] = all_lower[n] = 0.0f;
@@ -367,16 +374,15 @@ __device__ __forceinline__ void tiles_many_of(
             float upper_scale = first_of(scales[slot].x, is_f16), lower_scale = second_of(scales[slot].x, is_f16);
             float upper_bias = first_of(scales[slot].y, is_f16), lower_bias = second_of(scales[slot].y, is_f16);
             if (first + slot + AHEAD < items) load(slot, first + slot + AHEAD);
-            const u32 at = 256 * quad + 64 * t;
+            const u32 at = (4 * quad + t) * STAGED_ROWS;
 #pragma unroll
             for (int n = 0; n < N; n++) {
-                uint4 b = *(const uint4*)(own_bytes + n * bytes_of_four + at);
-                float2 group = own_groups[n * groups_of_four + at / 64];
+                uint4 b = *(const uint4*)(own_bytes + 128 * (at + 4 * n));
+                float2 group = own_groups[at + 4 * n];
                 int all[4] = {0, 0, 0, 0};
                 mma_u8s8(all, even[0], even[1], even[2], even[3], b.x, b.y);
                 mma_u8s8(all, odd[0], odd[1], odd[2], odd[3], b.z, b.w);
-                // As sixteen times too large as the factor is too small.
-                float above = (float)((all[0] * 256 + all[1]) * 16), below = (float)((all[2] * 256 + all[3]) * 16);
+                float above = (float)(all[0] * 256 + all[1]), below = (float)(all[2] * 256 + all[3]);
                 upper[n] = fmaf(upper_scale, above * group.x, fmaf(upper_bias, group.y, upper[n]));
                 lower[n] = fmaf(lower_scale, below * group.x, fmaf(lower_bias, group.y, lower[n]));
             }
@@ -410,7 +416,7 @@ __device__ __forceinline__ void tiles_many_of(
         const float* own = sums + (own_line * splits * 4 * N + own_row) * 16 + place;
         float value = 0.0f;
         for (u32 s = 0; s < splits; s++) value += own[s * 4 * N * 16];
-        value *= factors[row];
+        value = __fmul_rn(value, factors[row]);
         if (part.bias) value += part.bias[output];
         u64 at = row * part.outputs + output;
         if (part.residual) value += part.residual[at];
@@ -430,6 +436,170 @@ __device__ __forceinline__ void tiles_many_of(
 TILES_MANY(2)
 TILES_MANY(4)
 TILES_MANY(8)
+
+// The same for many rows: a block has 64 of them, and 4 R rows of tiles. Of its eight warps each has R rows of tiles and 32 rows; x comes
+// through shared memory, a group at a time, some groups ahead. Groups are taken in the order in which their products are added.
+#define WIDE_STAGES 4
+#define WIDE_BYTES (64 * 128 + 64 * 8)
+
+struct Order {
+    u32 split, t, quad;
+};
+
+// The next group, in the order of the splits, of the groups of a tile, of the tiles of a split.
+__device__ __forceinline__ void advance(Order& at, u32 quads, u32 splits) {
+    at.quad += splits;
+    if (at.quad < quads) return;
+    if (++at.t == 4) at.t = 0, at.split++;
+    at.quad = at.split;
+}
+
+__device__ __forceinline__ void copy_16(u32 to, const void* from) { asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory"); }
+
+template <int R>
+__device__ __forceinline__ void tiles_wide_of(
+    const TilePart& part, u32 first_tile, const u8* bytes, const float2* groups, const float* factors, u32 rows, u32 quads, u32 splits, bool is_f16) {
+    extern __shared__ __align__(16) u8 shared_bytes[];
+    u32 warp = __shfl_sync(FULL, threadIdx.x / 32, 0), lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
+    u32 line = warp / 2, half = warp % 2, first_row = blockIdx.y * 64, all_tiles = (part.outputs + 15) / 16;
+    u32 shared_at = (u32)__cvta_generic_to_shared(shared_bytes);
+    const u8* from[R];
+#pragma unroll
+    for (int r = 0; r < R; r++) from[r] = part.tiles + (u64)min(first_tile + line * R + r, all_tiles - 1) * quads * TILE_BYTES;
+    uint4 w[R];
+    uint2 scales[R];
+    auto load = [&](const Order& at) {
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            const u8* tile = from[r] + (u64)at.quad * TILE_BYTES;
+            w[r] = __ldg((const uint4*)(tile + 512 * at.t) + lane);
+            scales[r] = __ldg((const uint2*)(tile + TILE_SCALES + 64 * at.t) + g);
+        }
+    };
+    const u32 items = 4 * quads;
+    const u8* copied = bytes + 128 * staged_at(first_row, 0, items) + 16 * threadIdx.x;
+    const float2* copied_groups = groups + staged_at(first_row, 0, items) + 2 * (threadIdx.x % 16);
+    // From rows to the 32 rows after them.
+    const u64 rows_on = (u64)items * STAGED_ROWS;
+    auto fetch = [&](u32 stage, const Order& at) {
+        u32 to = shared_at + stage * WIDE_BYTES, group = (4 * at.quad + at.t) * STAGED_ROWS;
+        copy_16(to + 16 * threadIdx.x, copied + 128 * group);
+        copy_16(to + 4096 + 16 * threadIdx.x, copied + 128 * (rows_on + group));
+        if (threadIdx.x < 32) copy_16(to + 8192 + 16 * threadIdx.x, copied_groups + (threadIdx.x < 16 ? 0 : rows_on) + group);
+    };
+    Order ahead = {0, 0, 0}, next = {0, 0, 0};
+    load(next);
+    wait_for_inputs();
+    let_next_begin();
+#pragma unroll
+    for (u32 stage = 0; stage < WIDE_STAGES - 1; stage++) {
+        if (stage < items) {
+            fetch(stage, ahead);
+            advance(ahead, quads, splits);
+        }
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    }
+    float all_upper[R][8], all_lower[R][8], total_upper[R][8], total_lower[R][8];
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+#pragma unroll
+        for (int n = 0; n < 8; n++) total_upper[r][n] = total_lower[r][n] = 0.0f;
+    }
+    u32 item = 0;
+#pragma unroll 1
+    for (u32 split = 0; split < splits; split++) {
+#pragma unroll
+        for (u32 t = 0; t < 4; t++) {
+            float upper[R][8], lower[R][8];
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+#pragma unroll
+                for (int n = 0; n < 8; n++) upper[r][n] = lower[r][n] = 0.0f;
+            }
+#pragma unroll 1
+            for (u32 quad = split; quad < quads; quad += splits, item++) {
+                asm volatile("cp.async.wait_group %0;" ::"n"(WIDE_STAGES - 2) : "memory");
+                __syncthreads();
+                if (item + WIDE_STAGES - 1 < items) {
+                    fetch((item + WIDE_STAGES - 1) % WIDE_STAGES, ahead);
+                    advance(ahead, quads, splits);
+                }
+                asm volatile("cp.async.commit_group;" ::: "memory");
+                const u32 LOW = 0x0f0f0f0fu;
+                u32 even[R][4], odd[R][4];
+                float upper_scale[R], lower_scale[R], upper_bias[R], lower_bias[R];
+#pragma unroll
+                for (int r = 0; r < R; r++) {
+                    even[r][0] = w[r].x & LOW, even[r][1] = w[r].y & LOW, even[r][2] = w[r].z & LOW, even[r][3] = w[r].w & LOW;
+                    odd[r][0] = w[r].x >> 4 & LOW, odd[r][1] = w[r].y >> 4 & LOW, odd[r][2] = w[r].z >> 4 & LOW, odd[r][3] = w[r].w >> 4 & LOW;
+                    upper_scale[r] = first_of(scales[r].x, is_f16), lower_scale[r] = second_of(scales[r].x, is_f16);
+                    upper_bias[r] = first_of(scales[r].y, is_f16), lower_bias[r] = second_of(scales[r].y, is_f16);
+                }
+                if (item + 1 < items) {
+                    advance(next, quads, splits);
+                    load(next);
+                }
+                const u8* stage = shared_bytes + item % WIDE_STAGES * WIDE_BYTES;
+                const u8* own_bytes = stage + half * 4096 + 128 * (g / 2) + 64 * (g & 1) + 16 * c;
+                const float2* own_groups = (const float2*)(stage + 8192) + half * 32 + c;
+#pragma unroll
+                for (int n = 0; n < 8; n++) {
+                    uint4 b = *(const uint4*)(own_bytes + 512 * n);
+                    float2 group = own_groups[4 * n];
+#pragma unroll
+                    for (int r = 0; r < R; r++) {
+                        int all[4] = {0, 0, 0, 0};
+                        mma_u8s8(all, even[r][0], even[r][1], even[r][2], even[r][3], b.x, b.y);
+                        mma_u8s8(all, odd[r][0], odd[r][1], odd[r][2], odd[r][3], b.z, b.w);
+                        float above = (float)(all[0] * 256 + all[1]), below = (float)(all[2] * 256 + all[3]);
+                        upper[r][n] = fmaf(upper_scale[r], above * group.x, fmaf(upper_bias[r], group.y, upper[r][n]));
+                        lower[r][n] = fmaf(lower_scale[r], below * group.x, fmaf(lower_bias[r], group.y, lower[r][n]));
+                    }
+                }
+            }
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+#pragma unroll
+                for (int n = 0; n < 8; n++) {
+                    all_upper[r][n] = t == 0 ? upper[r][n] : all_upper[r][n] + upper[r][n];
+                    all_lower[r][n] = t == 0 ? lower[r][n] : all_lower[r][n] + lower[r][n];
+                    if (t == 3) total_upper[r][n] += all_upper[r][n], total_lower[r][n] += all_lower[r][n];
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        u64 row = first_row + 32 * half + 4 * n + c;
+        if (row >= rows) continue;
+        float factor = factors[row];
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+#pragma unroll
+            for (u32 i = 0; i < 2; i++) {
+                u32 output = 16 * (first_tile + line * R + r) + g + 8 * i;
+                if (output >= part.outputs) continue;
+                float value = __fmul_rn(i ? total_lower[r][n] : total_upper[r][n], factor);
+                if (part.bias) value += part.bias[output];
+                u64 at = row * part.outputs + output;
+                if (part.residual) value += part.residual[at];
+                part.out[at] = value;
+            }
+        }
+    }
+}
+
+#define TILES_WIDE(R)                                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256) tiles_wide_##R(                                                                    \
+        TilePart a, TilePart b, TilePart d, u32 a_blocks, u32 b_blocks, const u8* bytes, const float2* groups, const float* factors,       \
+        u32 rows, u32 quads, u32 splits, int is_f16) {                                                                                   \
+        u32 block = blockIdx.x;                                                                                                          \
+        const TilePart part = chosen(a, b, d, block, a_blocks, b_blocks);                                                                \
+        block -= block < a_blocks ? 0 : block < a_blocks + b_blocks ? a_blocks : a_blocks + b_blocks;                                    \
+        tiles_wide_of<R>(part, block * 4 * R, bytes, groups, factors, rows, quads, splits, is_f16);                                      \
+    }
+TILES_WIDE(1)
+TILES_WIDE(2)
 
 // Packs a matrix: a block has a tile, each of its four warps a group.
 extern "C" __global__ void __launch_bounds__(128) pack_tiles(u8* tiles, const u32* weights, const u16* scales, const u16* biases, u32 outputs, u32 columns, u32 group, u32 quads) {

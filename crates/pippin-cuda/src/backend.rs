@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use pippin_tensor::{
     Activation, AttentionSpec, Backend, Batch, Beside, BlockFloat, Gate, HeadSpec, KeyChoice, KvCacheSpec,
-    Linear, MatrixData, Norm, Numerics, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec,
-    StateSpec, StepInputs, StepShape, TensorData, TensorError,
+    Linear, MatrixData, Norm, Numerics, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs,
+    ScanSpec, StateSpec, StepInputs, StepShape, TensorData, TensorError,
 };
 
 use crate::kv::shape_of;

@@ -159,7 +159,8 @@ impl CudaBackend {
         let multiprocessors = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let multiprocessors = usize::try_from(context.attribute(multiprocessors)?).unwrap_or(1);
         let functions = RefCell::default();
-        let inner = Inner { numerics, name, capability, total, multiprocessors, module, functions, stream, memory };
+        let inner =
+            Inner { numerics, name, capability, total, multiprocessors, module, functions, stream, memory };
         Ok(Self { inner: Rc::new(inner) })
     }
 

@@ -79,7 +79,12 @@ impl CudaBackend {
         };
         // SAFETY: configuration and arguments outlive the call; the rest is the caller's word.
         let launched = unsafe {
-            sys::cuLaunchKernelEx(&config, function.cu_function(), arguments.as_mut_ptr(), std::ptr::null_mut())
+            sys::cuLaunchKernelEx(
+                &config,
+                function.cu_function(),
+                arguments.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
         };
         launched.result().map_err(|error| self.failed(error))
     }

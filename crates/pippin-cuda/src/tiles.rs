@@ -16,7 +16,11 @@ const MOST_SPLITS: usize = 16;
 /// Matrices of one launch.
 const PARTS: usize = 3;
 /// Places for rows are made in such numbers: the most that a block computes together.
-const ROWS: usize = 32;
+const ROWS: usize = 64;
+/// Threads of a block of `tiles_wide`, rows of tiles that its warps have beside each other, and bytes of the groups on their way to it.
+const WIDE_THREADS: u32 = 256;
+const WIDE_LINES: usize = 4;
+const WIDE_SHARED: u32 = 4 * (64 * 128 + 64 * 8);
 
 /// `TilePart` of the kernels.
 #[derive(Clone, Copy, Debug)]
@@ -274,32 +278,41 @@ impl CudaBackend {
 
     fn launch_many(&self, rows: usize, staged: &Staged, tiles: Tiles, parts: &[TilePart]) -> Result<()> {
         let splits = splits(tiles.quads);
+        let launch = |name: &str, of_block: usize, of_rows: usize, threads: u32, shared: u32| {
+            let (counts, [first, second, third]) = shared_out(parts, of_block);
+            launch!(
+                self,
+                name,
+                ((counts.iter().sum(), rows.div_ceil(of_rows) as u32), threads, shared),
+                first,
+                second,
+                third,
+                counts[0],
+                counts[1],
+                staged.bytes.at(),
+                staged.groups.at(),
+                staged.factors.at(),
+                rows as u32,
+                tiles.quads as u32,
+                splits as u32,
+                i32::from(tiles.is_f16)
+            )
+        };
+        if rows > ROWS {
+            let all: usize = parts.iter().map(|part| (part.outputs as usize).div_ceil(TILE_ROWS)).sum();
+            let blocks = all.div_ceil(2 * WIDE_LINES) * rows.div_ceil(ROWS);
+            let of_warp = if blocks < self.multiprocessors() { 1 } else { 2 };
+            let name = format!("tiles_wide_{of_warp}");
+            return launch(&name, WIDE_LINES * of_warp, ROWS, WIDE_THREADS, WIDE_SHARED);
+        }
         let lines = (4 / splits).max(1);
         let fours = match rows {
             ..=8 => 2,
             ..=16 => 4,
             _ => 8,
         };
-        let (counts, [first, second, third]) = shared_out(parts, lines);
-        let grid = (counts.iter().sum(), rows.div_ceil(4 * fours) as u32);
         let shared = lines * splits * 4 * fours * 4 * TILE_ROWS;
-        launch!(
-            self,
-            &format!("tiles_many_{fours}"),
-            (grid, (32 * splits * lines) as u32, shared as u32),
-            first,
-            second,
-            third,
-            counts[0],
-            counts[1],
-            staged.bytes.at(),
-            staged.groups.at(),
-            staged.factors.at(),
-            rows as u32,
-            tiles.quads as u32,
-            splits as u32,
-            i32::from(tiles.is_f16)
-        )
+        launch(&format!("tiles_many_{fours}"), lines, 4 * fours, (32 * splits * lines) as u32, shared as u32)
     }
 
     /// Products of rows with one of a stack of matrices each: `[experts, outputs of each, routes of a row]`.
@@ -364,9 +377,7 @@ impl CudaBackend {
 fn shared_out(parts: &[TilePart], of_block: usize) -> ([u32; PARTS], [TilePart; PARTS]) {
     let none = TilePart { tiles: 0, out: 0, bias: 0, residual: 0, outputs: 0 };
     let part = |index: usize| parts.get(index).copied().unwrap_or(none);
-    let count = |index: usize| {
-        (part(index).outputs as usize).div_ceil(TILE_ROWS).div_ceil(of_block) as u32
-    };
+    let count = |index: usize| (part(index).outputs as usize).div_ceil(TILE_ROWS).div_ceil(of_block) as u32;
     ([count(0), count(1), count(2)], [part(0), part(1), part(2)])
 }
 
