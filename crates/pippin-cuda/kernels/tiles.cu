@@ -438,7 +438,7 @@ TILES_MANY(4)
 TILES_MANY(8)
 
 // The same for many rows: a block has 64 of them, and 4 R rows of tiles. Of its eight warps each has R rows of tiles and 32 rows; x comes
-// through shared memory, a group at a time, some groups ahead. Groups are taken in the order in which their products are added.
+// through shared memory, a group at a time, some groups ahead. ONE_TURN: a split has one tile. Groups are taken in the order in which their products are added.
 #define WIDE_STAGES 4
 #define WIDE_BYTES (64 * 128 + 64 * 8)
 
@@ -456,7 +456,7 @@ __device__ __forceinline__ void advance(Order& at, u32 quads, u32 splits) {
 
 __device__ __forceinline__ void copy_16(u32 to, const void* from) { asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory"); }
 
-template <int R>
+template <int R, bool ONE_TURN>
 __device__ __forceinline__ void tiles_wide_of(
     const TilePart& part, u32 first_tile, const u8* bytes, const float2* groups, const float* factors, u32 rows, u32 quads, u32 splits, bool is_f16) {
     extern __shared__ __align__(16) u8 shared_bytes[];
@@ -510,14 +510,16 @@ __device__ __forceinline__ void tiles_wide_of(
     for (u32 split = 0; split < splits; split++) {
 #pragma unroll
         for (u32 t = 0; t < 4; t++) {
-            float upper[R][8], lower[R][8];
+            // The first group's sums are what the others' are added to.
+            float upper_sums[R][8], lower_sums[R][8];
+            float(&upper)[R][8] = t == 0 ? all_upper : upper_sums;
+            float(&lower)[R][8] = t == 0 ? all_lower : lower_sums;
 #pragma unroll
             for (int r = 0; r < R; r++) {
 #pragma unroll
                 for (int n = 0; n < 8; n++) upper[r][n] = lower[r][n] = 0.0f;
             }
-#pragma unroll 1
-            for (u32 quad = split; quad < quads; quad += splits, item++) {
+            auto turn = [&]() {
                 asm volatile("cp.async.wait_group %0;" ::"n"(WIDE_STAGES - 2) : "memory");
                 __syncthreads();
                 if (item + WIDE_STAGES - 1 < items) {
@@ -556,13 +558,19 @@ __device__ __forceinline__ void tiles_wide_of(
                         lower[r][n] = fmaf(lower_scale[r], below * group.x, fmaf(lower_bias[r], group.y, lower[r][n]));
                     }
                 }
+                item++;
+            };
+            if (ONE_TURN) {
+                turn();
+            } else {
+#pragma unroll 1
+                for (u32 quad = split; quad < quads; quad += splits) turn();
             }
 #pragma unroll
             for (int r = 0; r < R; r++) {
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
-                    all_upper[r][n] = t == 0 ? upper[r][n] : all_upper[r][n] + upper[r][n];
-                    all_lower[r][n] = t == 0 ? lower[r][n] : all_lower[r][n] + lower[r][n];
+                    if (t > 0) all_upper[r][n] += upper[r][n], all_lower[r][n] += lower[r][n];
                     if (t == 3) total_upper[r][n] += all_upper[r][n], total_lower[r][n] += all_lower[r][n];
                 }
             }
@@ -596,7 +604,8 @@ __device__ __forceinline__ void tiles_wide_of(
         u32 block = blockIdx.x;                                                                                                          \
         const TilePart part = chosen(a, b, d, block, a_blocks, b_blocks);                                                                \
         block -= block < a_blocks ? 0 : block < a_blocks + b_blocks ? a_blocks : a_blocks + b_blocks;                                    \
-        tiles_wide_of<R>(part, block * 4 * R, bytes, groups, factors, rows, quads, splits, is_f16);                                      \
+        if (splits == quads) tiles_wide_of<R, true>(part, block * 4 * R, bytes, groups, factors, rows, quads, splits, is_f16);           \
+        else tiles_wide_of<R, false>(part, block * 4 * R, bytes, groups, factors, rows, quads, splits, is_f16);                          \
     }
 TILES_WIDE(1)
 TILES_WIDE(2)
