@@ -437,10 +437,10 @@ TILES_MANY(2)
 TILES_MANY(4)
 TILES_MANY(8)
 
-// The same for many rows: a block has 64 of them, and 4 R rows of tiles. Of its eight warps each has R rows of tiles and 32 rows; x comes
+// The same for many rows: a block has 32 HALVES of them, and of its eight warps each has 32 and R rows of tiles; x comes
 // through shared memory, a group at a time, some groups ahead. ONE_TURN: a split has one tile. Groups are taken in the order in which their products are added.
 #define WIDE_STAGES 4
-#define WIDE_BYTES (64 * 128 + 64 * 8)
+#define WIDE_BYTES(HALVES) (32 * HALVES * (128 + 8))
 
 struct Order {
     u32 split, t, quad;
@@ -456,12 +456,12 @@ __device__ __forceinline__ void advance(Order& at, u32 quads, u32 splits) {
 
 __device__ __forceinline__ void copy_16(u32 to, const void* from) { asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory"); }
 
-template <int R, bool ONE_TURN>
+template <int R, int HALVES, bool ONE_TURN>
 __device__ __forceinline__ void tiles_wide_of(
     const TilePart& part, u32 first_tile, const u8* bytes, const float2* groups, const float* factors, u32 rows, u32 quads, u32 splits, bool is_f16) {
     extern __shared__ __align__(16) u8 shared_bytes[];
     u32 warp = __shfl_sync(FULL, threadIdx.x / 32, 0), lane = threadIdx.x % 32, g = lane / 4, c = lane % 4;
-    u32 line = warp / 2, half = warp % 2, first_row = blockIdx.y * 64, all_tiles = (part.outputs + 15) / 16;
+    u32 line = warp / HALVES, half = warp % HALVES, first_row = blockIdx.y * 32 * HALVES, all_tiles = (part.outputs + 15) / 16;
     u32 shared_at = (u32)__cvta_generic_to_shared(shared_bytes);
     const u8* from[R];
 #pragma unroll
@@ -482,10 +482,10 @@ __device__ __forceinline__ void tiles_wide_of(
     // From rows to the 32 rows after them.
     const u64 rows_on = (u64)items * STAGED_ROWS;
     auto fetch = [&](u32 stage, const Order& at) {
-        u32 to = shared_at + stage * WIDE_BYTES, group = (4 * at.quad + at.t) * STAGED_ROWS;
+        u32 to = shared_at + stage * WIDE_BYTES(HALVES), group = (4 * at.quad + at.t) * STAGED_ROWS;
         copy_16(to + 16 * threadIdx.x, copied + 128 * group);
-        copy_16(to + 4096 + 16 * threadIdx.x, copied + 128 * (rows_on + group));
-        if (threadIdx.x < 32) copy_16(to + 8192 + 16 * threadIdx.x, copied_groups + (threadIdx.x < 16 ? 0 : rows_on) + group);
+        if (HALVES == 2) copy_16(to + 4096 + 16 * threadIdx.x, copied + 128 * (rows_on + group));
+        if (threadIdx.x < 16 * HALVES) copy_16(to + 4096 * HALVES + 16 * threadIdx.x, copied_groups + (threadIdx.x < 16 ? 0 : rows_on) + group);
     };
     Order ahead = {0, 0, 0}, next = {0, 0, 0};
     load(next);
@@ -541,9 +541,9 @@ __device__ __forceinline__ void tiles_wide_of(
                     advance(next, quads, splits);
                     load(next);
                 }
-                const u8* stage = shared_bytes + item % WIDE_STAGES * WIDE_BYTES;
+                const u8* stage = shared_bytes + item % WIDE_STAGES * WIDE_BYTES(HALVES);
                 const u8* own_bytes = stage + half * 4096 + 128 * (g / 2) + 64 * (g & 1) + 16 * c;
-                const float2* own_groups = (const float2*)(stage + 8192) + half * 32 + c;
+                const float2* own_groups = (const float2*)(stage + 4096 * HALVES) + half * 32 + c;
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
                     uint4 b = *(const uint4*)(own_bytes + 512 * n);
@@ -597,18 +597,19 @@ __device__ __forceinline__ void tiles_wide_of(
     }
 }
 
-#define TILES_WIDE(R)                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256) tiles_wide_##R(                                                                    \
+#define TILES_WIDE(R, HALVES)                                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) tiles_wide_##R##_##HALVES(                                                         \
         TilePart a, TilePart b, TilePart d, u32 a_blocks, u32 b_blocks, const u8* bytes, const float2* groups, const float* factors,       \
         u32 rows, u32 quads, u32 splits, int is_f16) {                                                                                   \
         u32 block = blockIdx.x;                                                                                                          \
         const TilePart part = chosen(a, b, d, block, a_blocks, b_blocks);                                                                \
         block -= block < a_blocks ? 0 : block < a_blocks + b_blocks ? a_blocks : a_blocks + b_blocks;                                    \
-        if (splits == quads) tiles_wide_of<R, true>(part, block * 4 * R, bytes, groups, factors, rows, quads, splits, is_f16);           \
-        else tiles_wide_of<R, false>(part, block * 4 * R, bytes, groups, factors, rows, quads, splits, is_f16);                          \
+        u32 first = block * 8 / HALVES * R;                                                                                              \
+        if (splits == quads) tiles_wide_of<R, HALVES, true>(part, first, bytes, groups, factors, rows, quads, splits, is_f16);           \
+        else tiles_wide_of<R, HALVES, false>(part, first, bytes, groups, factors, rows, quads, splits, is_f16);                          \
     }
-TILES_WIDE(1)
-TILES_WIDE(2)
+TILES_WIDE(1, 1)
+TILES_WIDE(2, 2)
 
 // Packs a matrix: a block has a tile, each of its four warps a group.
 extern "C" __global__ void __launch_bounds__(128) pack_tiles(u8* tiles, const u32* weights, const u16* scales, const u16* biases, u32 outputs, u32 columns, u32 group, u32 quads) {

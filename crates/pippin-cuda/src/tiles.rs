@@ -17,10 +17,11 @@ const MOST_SPLITS: usize = 16;
 const PARTS: usize = 3;
 /// Places for rows are made in such numbers: the most that a block computes together.
 const ROWS: usize = 64;
-/// Threads of a block of `tiles_wide`, rows of tiles that its warps have beside each other, and bytes of the groups on their way to it.
-const WIDE_THREADS: u32 = 256;
-const WIDE_LINES: usize = 4;
-const WIDE_SHARED: u32 = 4 * (64 * 128 + 64 * 8);
+/// Rows that a warp computes together at most.
+const WARP_ROWS: usize = 32;
+/// Warps of a block of `tiles_wide`, and groups that are on their way to it.
+const WIDE_WARPS: usize = 8;
+const WIDE_STAGES: usize = 4;
 
 /// `TilePart` of the kernels.
 #[derive(Clone, Copy, Debug)]
@@ -298,12 +299,22 @@ impl CudaBackend {
                 i32::from(tiles.is_f16)
             )
         };
+        let all: usize = parts.iter().map(|part| (part.outputs as usize).div_ceil(TILE_ROWS)).sum();
+        // Of so many warps' rows, and so many rows of tiles for each warp.
+        let wide = |halves: usize, of_warp: usize| {
+            let shared = WIDE_STAGES * WARP_ROWS * halves * (128 + 8);
+            let of_block = WIDE_WARPS / halves * of_warp;
+            let name = format!("tiles_wide_{of_warp}_{halves}");
+            launch(&name, of_block, WARP_ROWS * halves, 32 * WIDE_WARPS as u32, shared as u32)
+        };
+        let is_enough = |of_block: usize, of_rows: usize| {
+            all.div_ceil(of_block) * rows.div_ceil(of_rows) >= self.multiprocessors()
+        };
         if rows > ROWS {
-            let all: usize = parts.iter().map(|part| (part.outputs as usize).div_ceil(TILE_ROWS)).sum();
-            let blocks = all.div_ceil(2 * WIDE_LINES) * rows.div_ceil(ROWS);
-            let of_warp = if blocks < self.multiprocessors() { 1 } else { 2 };
-            let name = format!("tiles_wide_{of_warp}");
-            return launch(&name, WIDE_LINES * of_warp, ROWS, WIDE_THREADS, WIDE_SHARED);
+            return if is_enough(WIDE_WARPS, ROWS) { wide(2, 2) } else { wide(1, 1) };
+        }
+        if rows > WARP_ROWS / 2 && is_enough(WIDE_WARPS, WARP_ROWS) {
+            return wide(1, 1);
         }
         let lines = (4 / splits).max(1);
         let fours = match rows {
