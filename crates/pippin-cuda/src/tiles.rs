@@ -318,8 +318,8 @@ impl CudaBackend {
         }
         let lines = (4 / splits).max(1);
         let fours = match rows {
-            ..=8 => 2,
-            ..=16 => 4,
+            0..=8 => 2,
+            9..=16 => 4,
             _ => 8,
         };
         let shared = lines * splits * 4 * fours * 4 * TILE_ROWS;
