@@ -3,7 +3,7 @@
     cargo test --release -p pippin-grammar --test suite -- --ignored
     python tools/schemas/judge.py target/tmp/answers.jsonl
 
-The shipped model answers in `cargo test --release -p pippin-engine --test forms -- --ignored`: target/tmp/nano.jsonl.
+The shipped model answers in `cargo test --release -p pippin-engine --test forms -- --ignored`: target/tmp/forms.jsonl.
 
 A line is [file, description, schema, vocabulary, answers]. Numbers with a fraction are decimal ones, so that 0.3 is a
 multiple of 0.1.

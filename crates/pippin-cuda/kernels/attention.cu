@@ -70,6 +70,7 @@ __device__ __forceinline__ void store_row(const Cache& cache, u8* base, u32 dim,
 
 // A warp writes one head of one row; head numbers beyond the keys' are those of values.
 extern "C" __global__ void kv_write(Cache cache, const float* keys, const float* values, const u32* rows, u32 count) {
+    begin();
     u32 warp = place() / 32, lane = threadIdx.x % 32;
     u32 parts = values ? 2 * cache.kv_heads : cache.kv_heads;
     if (warp >= count * parts) return;
@@ -118,6 +119,7 @@ __device__ __forceinline__ u32 seen_among(const u32* chosen, u32 width, u32 end)
 extern "C" __global__ void __launch_bounds__(32 * WARPS) attention(
     float* out, const float* queries, Cache cache, Step step, Cache other, Step other_step, u32 other_kind, u32 other_limit, const u32* chosen, u32 chosen_width,
     const u32* spans, u32 heads, float scale, float softcap, const float* sinks, u32 reach_kind, u32 reach_limit) {
+    begin();
     extern __shared__ float shared[];
     u32 row = blockIdx.x, head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     u32 key_dim = cache.key_dim, value_dim = cache.value_dim;
@@ -239,6 +241,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) attention(
 
 // How high each key ranks: a warp for a key of a row.
 extern "C" __global__ void key_ranks(float* ranks, const float* queries, const float* weights, Cache cache, Step step, u32 heads, u32 stride, u32 longest) {
+    begin();
     u32 row = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     u32 key_dim = cache.key_dim;
     const u32* table = step.table + (u64)step.row_sequences[row] * step.table_width;
@@ -262,6 +265,7 @@ extern "C" __global__ void key_ranks(float* ranks, const float* queries, const f
 
 // Cosines and sines of a row's rotations. The product of position and frequency is rounded to f32, as mlx does.
 extern "C" __global__ void rope_angles(float* out, const u32* positions, const float* frequencies, const u8* axes, u32 rows, u32 pairs, float scale, int is_dynamic, double base, double factor, double original) {
+    begin();
     u64 at = place();
     if (at >= (u64)rows * pairs) return;
     u32 row = at / pairs, pair = at % pairs;
@@ -282,11 +286,13 @@ extern "C" __global__ void rope_angles(float* out, const u32* positions, const f
 }
 
 extern "C" __global__ void position_scale(float* out, const u32* positions, u32 rows, float floor_of, float scale, float first) {
+    begin();
     u64 row = place();
     if (row < rows) out[row] = fmaf(log1pf(floorf(((float)positions[row] + first) / floor_of)), scale, 1.0f);
 }
 
 extern "C" __global__ void rope(float* out, const float* x, const float* angles, u64 count, u32 columns, u32 head_dim, u32 dims, int is_traditional) {
+    begin();
     u64 at = place();
     if (at >= count) return;
     u64 row = at / columns;
@@ -318,6 +324,7 @@ struct HeadNorm {
 extern "C" __global__ void write_heads(
     float* out, const float* queries, const float* keys, const float* values, Cache cache, const u32* rows, u32 count, u32 heads, HeadNorm query_norm, HeadNorm key_norm,
     const float* angles, u32 dims, int is_traditional) {
+    begin();
     __shared__ float buffers[HEAD_WARPS][2][MOST_DIM];
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     u32 parts = heads + cache.kv_heads * (values ? 2 : 1);

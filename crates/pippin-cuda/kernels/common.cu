@@ -73,3 +73,24 @@ __device__ __forceinline__ float block_highest(float value) {
 
 // The number of this thread in the grid.
 __device__ __forceinline__ u64 place() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
+
+// Waits for what the kernel before this one writes: on devices that can, kernels begin early. Every kernel calls it before it reads or
+// writes anything but weights.
+__device__ __forceinline__ void wait_for_inputs() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Lets the kernel after this one begin, and wait.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// What most kernels begin with.
+__device__ __forceinline__ void begin() {
+    wait_for_inputs();
+    let_next_begin();
+}

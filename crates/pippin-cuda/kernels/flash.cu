@@ -129,6 +129,33 @@ __device__ __forceinline__ float quad_highest(float value) {
     return fmaxf(value, __shfl_xor_sync(FULL, value, 2));
 }
 
+// Blocks of a cluster wait for each other, and read each other's shared memory.
+__device__ __forceinline__ u32 cluster_height() {
+#if __CUDA_ARCH__ >= 900
+    u32 height;
+    asm("mov.u32 %0, %%cluster_nctaid.y;" : "=r"(height));
+    return height;
+#else
+    return 1;
+#endif
+}
+
+__device__ __forceinline__ void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ float2 read_other(const float2* own, u32 block) {
+    float2 value = make_float2(0.0f, 0.0f);
+#if __CUDA_ARCH__ >= 900
+    u32 at;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_at(own)), "r"(block));
+    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(value.x), "=f"(value.y) : "r"(at) : "memory");
+#endif
+    return value;
+}
+
 // The keys that a row sees, or of those chosen for it, the first and the end: none where `end` is 0.
 struct Seen {
     u32 first;
@@ -509,6 +536,7 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     __shared__ u32 places[2][SPLIT];
     __shared__ float tops[SPLIT_WARPS][8], sums[SPLIT_WARPS][32], backs[8], key_scales[SPLIT], value_scales[SPLIT];
     __shared__ bool is_last;
+    __shared__ float2 cluster_states[8];
     static_assert(SPLIT_WARPS == PIECES, "a warp has a piece of the keys");
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     // Some threads have a key to look up.
@@ -517,6 +545,9 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     const Cache& cache = flash.cache;
     u32 of_kv_head = flash.heads / cache.kv_heads, eights = (of_kv_head + 7) / 8;
     u32 kv_head = blockIdx.x / eights % cache.kv_heads, number = blockIdx.x / eights / cache.kv_heads;
+    // What the host has copied is there before any kernel of the step; what is chosen may come from the kernel before this one.
+    bool waits_first = flash.chosen;
+    if (waits_first) begin();
     u32 row = rows ? rows[first_row + number] : first_row + number;
     u32 head = kv_head * of_kv_head + blockIdx.x % eights * 8;
     u32 heads = min(8, (kv_head + 1) * of_kv_head - head);
@@ -527,6 +558,7 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     u32 token = token_of(blockIdx.y * SPLIT + own_key), page = flash.reach_kind == 0 ? page_of(flash, table, token) : 0;
     Seen seen = seen_by(flash, row);
     float* out = flash.out + ((u64)row * flash.heads + head) * DIM;
+    if (!waits_first) begin();
     if (seen.end == 0) {
         if (blockIdx.y == 0) {
             for (u32 i = threadIdx.x; i < heads * DIM; i += blockDim.x) out[i] = 0.0f;
@@ -536,6 +568,8 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     u32 first_split = seen.first / SPLIT, count = (seen.end - 1) / SPLIT - first_split + 1;
     if (blockIdx.y >= count) return;
     u64 state_of = ((u64)number * flash.heads + head) * most;
+    // All splits of the row may be in one cluster.
+    bool in_cluster = count > 1 && count <= gridDim.y && cluster_height() == gridDim.y;
     auto place_of = [&](u32 page, u32 token, u32 key) { return key >= seen.first && key < seen.end ? cache_place(flash, page, token, kv_head) : NOWHERE; };
     {
         u32 key = (first_split + blockIdx.y) * SPLIT + own_key;
@@ -640,11 +674,17 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
                     x = result_of(merged(0.0f, before, x, own), factor, found);
                     y = result_of(merged(0.0f, before, y, own), factor, found);
                     *(float2*)(out + lane / 4 * DIM + column) = make_float2(x, y);
+                } else if (in_cluster) {
+                    // Nobody needs the queries any more.
+                    *(float2*)((float*)queries + lane / 4 * DIM + column) = make_float2(x, y);
                 } else {
                     __stcg((float2*)(mixed + state * DIM + column), make_float2(x, y));
                 }
             }
-            if (count > 1 && warp == 0 && lane % 4 == 0) __stcg(states + state, make_float2(top, sum));
+            if (count > 1 && warp == 0 && lane % 4 == 0) {
+                if (in_cluster) cluster_states[lane / 4] = make_float2(top, sum);
+                else __stcg(states + state, make_float2(top, sum));
+            }
         }
         if (!is_next) break;
         __syncthreads();
@@ -652,6 +692,33 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
         if (IN_TURN) bring<DIM, FORMAT, 32 * SPLIT_WARPS>(cache, keys, cache.keys, places[turn ^ 1], key_scales);
         else bring<DIM, FORMAT, 32 * SPLIT_WARPS>(cache, values, cache.values, places[turn ^ 1], value_scales);
         copies_end();
+    }
+    if (in_cluster) {
+        cluster_sync();
+        for (u32 i = threadIdx.x; blockIdx.y == 0 && i < heads * (DIM / 2); i += 32 * SPLIT_WARPS) {
+            u32 own_head = i / (DIM / 2);
+            float2 others[8], other_states[8];
+#pragma unroll
+            for (u32 block = 0; block < 8; block++) {
+                if (block >= count) continue;
+                other_states[block] = read_other(cluster_states + own_head, block);
+                others[block] = read_other((const float2*)queries + i, block);
+            }
+            Found found = {-INFINITE, 0.0f};
+            float x = 0.0f, y = 0.0f;
+#pragma unroll
+            for (u32 block = 0; block < 8; block++) {
+                if (block >= count) continue;
+                float before, own = merge(found, other_states[block].x, other_states[block].y, before);
+                x = merged(x, before, others[block].x, own);
+                y = merged(y, before, others[block].y, own);
+            }
+            float factor = end_with(found, flash.sinks, head + own_head);
+            *(float2*)(out + 2 * i) = make_float2(result_of(x, factor, found), result_of(y, factor, found));
+        }
+        // Until then the others are there.
+        cluster_sync();
+        return;
     }
     if (count == 1 || !arrivals) return;
     __syncthreads();
@@ -674,6 +741,7 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
 
 // A warp merges 32 columns of a head of a row.
 extern "C" __global__ void flash_merge(Flash flash, const u32* rows, u32 first_row, u32 row_count, const float* mixed, const float2* states, u32 most) {
+    begin();
     u32 warp = place() / 32, lane = threadIdx.x % 32, dim = flash.cache.key_dim, pieces = (dim + 31) / 32;
     u32 head = warp / pieces % flash.heads, number = warp / pieces / flash.heads;
     if (number >= row_count) return;
@@ -733,6 +801,7 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
     __shared__ u32 places[2][SPLIT];
     __shared__ u32 bounds[4][ROWS_WARPS];
     __shared__ float key_scales[SPLIT], value_scales[SPLIT];
+    begin();
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Cache& cache = flash.cache;
     u32 of_kv_head = flash.heads / cache.kv_heads, pieces = (tile_rows * of_kv_head + QUERIES - 1) / QUERIES;

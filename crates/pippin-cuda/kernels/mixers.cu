@@ -19,6 +19,7 @@ __device__ u32 next_best(const float* values, u32 size, const u32* chosen, u32 s
 extern "C" __global__ void route(
     u32* routes, float* weights, const float* logits, const float* bias, float* scratch, float* group_ranks, u32* kept, u32 rows, u32 experts, u32 top_k, int function,
     float jitter, u32 groups, u32 top_groups, u32 best_of_group, int normalize, float scale) {
+    begin();
     u64 row = place();
     if (row >= rows) return;
     logits += row * experts;
@@ -86,6 +87,7 @@ extern "C" __global__ void route(
 
 // A thread for a column of a sequence. The state keeps the last rows, oldest first.
 extern "C" __global__ void causal_convolution(float* out, const float* x, const float* weight, const float* bias, float* state, const u32* starts, const u32* slots, u32 sequences, u32 columns, u32 taps, u32 state_columns) {
+    begin();
     u64 at = place();
     if (at >= (u64)sequences * columns) return;
     u32 sequence = at / columns, column = at % columns;
@@ -113,6 +115,7 @@ extern "C" __global__ void causal_convolution(float* out, const float* x, const 
 extern "C" __global__ void scan(
     float* out, const float* queries, const float* keys, const float* values, const float* decay, const float* first, const float* second, float* state, const u32* starts,
     const u32* slots, u32 sequences, u32 heads, u32 key_heads, u32 key_dim, u32 value_dim, int decay_columns, int update) {
+    begin();
     u64 warp = place() / 32;
     u32 lane = threadIdx.x % 32;
     if (warp >= (u64)sequences * heads * value_dim) return;

@@ -169,10 +169,12 @@ __device__ void gated_of(const Part& gate, const Part& up, const float* x, u32 r
 
 #define LINEARS(NAME, KIND, ROWS)                                                                                                       \
     extern "C" __global__ void linears_##NAME##_##ROWS(Part a, Part b, Part c, u32 a_blocks, u32 b_blocks, const float* x, u32 rows) {  \
+        begin();                                                                                                                        \
         linears_of<KIND, ROWS>(a, b, c, a_blocks, b_blocks, x, rows);                                                                   \
     }                                                                                                                                   \
     extern "C" __global__ void gated_##NAME##_##ROWS(                                                                                   \
         Part gate, Part up, const float* x, u32 rows, int kind, int activation_kind, float p, float q) {                                \
+        begin();                                                                                                                        \
         gated_of<KIND, ROWS>(gate, up, x, rows, kind, activation_kind, p, q);                                                           \
     }
 
@@ -181,6 +183,7 @@ __device__ void gated_of(const Part& gate, const Part& up, const float* x, u32 r
     LINEARS(NAME, KIND, 8)                                                                                                              \
     /* Row i of the result is row i / (routes / rows) of x times the matrix of the expert routes[i]. */                                 \
     extern "C" __global__ void gathered_##NAME(Weights w, float* out, const float* x, u32 each, const u32* routes, u32 experts) {       \
+        begin();                                                                                                                        \
         u64 output = (u64)blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32;                                                            \
         if (output >= w.outputs) return;                                                                                                \
         u64 route = blockIdx.x;                                                                                                         \
@@ -190,6 +193,7 @@ __device__ void gated_of(const Part& gate, const Part& up, const float* x, u32 r
         if (threadIdx.x % 32 == 0) out[route * w.outputs + output] = sum;                                                               \
     }                                                                                                                                   \
     extern "C" __global__ void embedding_##NAME(Weights w, float* out, const u32* rows, u64 count, u32 limit) {                         \
+        begin();                                                                                                                        \
         u64 at = place();                                                                                                               \
         u32 chunks = (w.columns + 7) / 8;                                                                                               \
         if (at >= count * chunks) return;                                                                                               \

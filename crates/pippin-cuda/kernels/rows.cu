@@ -40,6 +40,7 @@ __device__ float gate_of(int kind, int activation_kind, float p, float q, float 
 
 // `b` is as large as `a`, or one row, or one column, or one number.
 extern "C" __global__ void broadcast(float* out, const float* a, const float* b, u64 count, u32 columns, int one_row, int one_column, int adds) {
+    begin();
     u64 at = place();
     if (at >= count) return;
     u64 row = one_row ? 0 : at / columns;
@@ -49,22 +50,26 @@ extern "C" __global__ void broadcast(float* out, const float* a, const float* b,
 }
 
 extern "C" __global__ void scale(float* out, const float* x, u64 count, float factor, float offset) {
+    begin();
     u64 at = place();
     if (at < count) out[at] = fmaf(x[at], factor, offset);
 }
 
 extern "C" __global__ void activate(float* out, const float* x, u64 count, int kind, float p) {
+    begin();
     u64 at = place();
     if (at < count) out[at] = activation(kind, x[at], p);
 }
 
 extern "C" __global__ void gated(float* out, const float* gate, const float* up, u64 count, int kind, int activation_kind, float p, float q) {
+    begin();
     u64 at = place();
     if (at < count) out[at] = gate_of(kind, activation_kind, p, q, gate[at], up[at]);
 }
 
 // One block normalises one run of `width` columns. `weight_runs` says that the weight has a part for each run of a row; so for the bias.
 extern "C" __global__ void normalise(float* out, const float* x, const float* weight, const float* bias, u32 width, u32 runs, float eps, int is_layer, int weight_runs, int bias_runs) {
+    begin();
     u64 block = blockIdx.x;
     u32 run = block % runs;
     x += block * width;
@@ -91,6 +96,7 @@ extern "C" __global__ void normalise(float* out, const float* x, const float* we
 
 // Sum, mean, root of the mean square, deviation.
 extern "C" __global__ void reduce(float* out, const float* x, u32 columns, int kind) {
+    begin();
     x += (u64)blockIdx.x * columns;
     float shift = 0.0f, total = 0.0f;
     if (kind != 2) {
@@ -112,6 +118,7 @@ extern "C" __global__ void reduce(float* out, const float* x, u32 columns, int k
 }
 
 extern "C" __global__ void softmax(float* out, const float* x, u32 columns) {
+    begin();
     x += (u64)blockIdx.x * columns;
     out += (u64)blockIdx.x * columns;
     float top = -INFINITE;
@@ -129,6 +136,7 @@ extern "C" __global__ void softmax(float* out, const float* x, u32 columns) {
 
 // A thread for each matrix: they have a few numbers.
 extern "C" __global__ void sinkhorn(float* out, const float* x, u32 rows, u32 side, u32 iterations, float eps) {
+    begin();
     u64 row = place();
     if (row >= rows) return;
     x += row * side * side;
@@ -176,6 +184,7 @@ __device__ float power_above(float x) {
 
 // E4M3 with a power of two, E2M1 with a power of two, E2M1 with an E4M3.
 extern "C" __global__ void round_blocks(float* out, const float* x, u64 blocks, u32 block, int kind) {
+    begin();
     u64 at = place();
     if (at >= blocks) return;
     x += at * block;
@@ -193,6 +202,7 @@ extern "C" __global__ void round_blocks(float* out, const float* x, u64 blocks, 
 }
 
 extern "C" __global__ void weighted_sum(float* out, const float* x, const float* weights, u64 count, u32 columns, u32 terms) {
+    begin();
     u64 at = place();
     if (at >= count) return;
     u64 row = at / columns, column = at % columns;
@@ -203,6 +213,7 @@ extern "C" __global__ void weighted_sum(float* out, const float* x, const float*
 
 // Columns of one tensor to columns of another.
 extern "C" __global__ void copy_columns(float* to, const float* from, u64 count, u32 columns, u32 to_stride, u32 to_first, u32 from_stride, u32 from_first) {
+    begin();
     u64 at = place();
     if (at >= count) return;
     u64 row = at / columns, column = at % columns;
@@ -210,6 +221,7 @@ extern "C" __global__ void copy_columns(float* to, const float* from, u64 count,
 }
 
 extern "C" __global__ void select_rows(float* out, const float* x, const u32* rows, u64 count, u32 columns, u32 limit) {
+    begin();
     u64 at = place();
     if (at >= count) return;
     u32 row = rows[at / columns];

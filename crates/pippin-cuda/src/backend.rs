@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use pippin_tensor::{
     Activation, AttentionSpec, Backend, Batch, Beside, BlockFloat, Gate, HeadSpec, KeyChoice, KvCacheSpec,
-    Linear, MatrixData, Norm, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec,
-    StateSpec, StepInputs, StepShape, TensorData, TensorError,
+    Linear, MatrixData, Norm, Numerics, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs,
+    ScanSpec, StateSpec, StepInputs, StepShape, TensorData, TensorError,
 };
 
 use crate::kv::shape_of;
@@ -42,7 +42,11 @@ impl Backend for CudaBackend {
     }
 
     fn matrix(&self, data: MatrixData) -> Result<CudaMatrix> {
-        CudaMatrix::new(self.memory(), &data)
+        let matrix = CudaMatrix::new(self.memory(), &data)?;
+        match self.numerics() {
+            Numerics::Fast => matrix.in_tiles(self),
+            Numerics::Exact => Ok(matrix),
+        }
     }
 
     fn indices(&self, values: &[u32]) -> Result<CudaIndices> {
@@ -321,6 +325,9 @@ impl Backend for CudaBackend {
         norm: Option<&Norm<CudaTensor>>,
         linears: &[&Linear<Self>],
     ) -> Result<Vec<CudaTensor>> {
+        if let Some(outputs) = self.tile_linears(x, norm, linears)? {
+            return Ok(outputs);
+        }
         let x = &self.normalised(x, norm)?;
         if linears.iter().any(|linear| linear.hadamard.is_some()) {
             return linears.iter().map(|linear| self.linear(x, linear)).collect();
@@ -336,6 +343,9 @@ impl Backend for CudaBackend {
         up: &Linear<Self>,
         kind: Gate,
     ) -> Result<CudaTensor> {
+        if let Some(outputs) = self.tile_gated(x, norm, gate, up, kind)? {
+            return Ok(outputs);
+        }
         let x = &self.normalised(x, norm)?;
         let shape = |linear: &Linear<Self>| (linear.weight.kind, linear.weight.rows, linear.weight.columns);
         if shape(gate) != shape(up) || gate.hadamard.is_some() || up.hadamard.is_some() {

@@ -9,10 +9,11 @@ use cudarc::nvrtc::sys as nvrtc;
 use sha2::{Digest, Sha256};
 
 /// The sources, in the order in which they build on each other.
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: [(&str, &str); 7] = [
     ("common.cu", include_str!("../kernels/common.cu")),
     ("rows.cu", include_str!("../kernels/rows.cu")),
     ("products.cu", include_str!("../kernels/products.cu")),
+    ("tiles.cu", include_str!("../kernels/tiles.cu")),
     ("attention.cu", include_str!("../kernels/attention.cu")),
     ("flash.cu", include_str!("../kernels/flash.cu")),
     ("mixers.cu", include_str!("../kernels/mixers.cu")),

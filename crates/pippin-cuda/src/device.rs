@@ -94,13 +94,13 @@ struct Inner {
     name: String,
     capability: (i32, i32),
     total: usize,
+    multiprocessors: usize,
     module: Arc<CudaModule>,
     functions: RefCell<HashMap<String, CudaFunction>>,
     stream: Arc<CudaStream>,
     memory: Rc<Memory>,
     /// Blocks that run at the same time count here how many of them are done; between kernels all counts are zero.
     arrivals: Block,
-    processors: usize,
     /// The most bytes of shared memory that a block can ask for.
     shared: usize,
 }
@@ -163,11 +163,10 @@ impl CudaBackend {
         let stream = context.new_stream()?;
         let memory = Memory::new(Arc::clone(&stream), context.new_stream()?, &name);
         let total = context.total_mem()?;
-        let attribute =
-            |attribute| Ok::<_, DriverError>(usize::try_from(context.attribute(attribute)?).unwrap_or(0));
-        let processors = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1);
-        let shared =
-            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let multiprocessors = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let multiprocessors = usize::try_from(context.attribute(multiprocessors)?).unwrap_or(1);
+        let shared = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared = usize::try_from(context.attribute(shared)?).unwrap_or(0);
         let problem = |error: TensorError| CudaProblem::Driver(error.to_string());
         let arrivals = memory.keep(4 * ARRIVALS, "counts").map_err(problem)?;
         arrivals.clear(0, 4 * ARRIVALS).map_err(problem)?;
@@ -177,13 +176,13 @@ impl CudaBackend {
             name,
             capability,
             total,
+            multiprocessors,
+            shared,
             module,
             functions,
             stream,
             memory,
             arrivals,
-            processors,
-            shared,
         };
         Ok(Self { inner: Rc::new(inner) })
     }
@@ -208,6 +207,10 @@ impl CudaBackend {
         self.inner.capability
     }
 
+    pub(crate) fn multiprocessors(&self) -> usize {
+        self.inner.multiprocessors
+    }
+
     pub(crate) fn memory(&self) -> &Rc<Memory> {
         &self.inner.memory
     }
@@ -225,27 +228,15 @@ impl CudaBackend {
         Ok(function)
     }
 
-    /// Lets blocks of a kernel ask for so much shared memory, and several of them have it at a time.
-    pub(crate) fn allow_shared(&self, name: &str, bytes: usize) -> Result<()> {
-        use sys::CUfunction_attribute::{
-            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MOST,
-            CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT as PERCENT,
-        };
-        let function = self.function(name)?;
-        let set =
-            |attribute, value| function.set_attribute(attribute, value).map_err(|error| self.failed(error));
-        set(MOST, bytes as i32)?;
-        set(PERCENT, 100)
+    /// Lets blocks of a kernel have all shared memory of a multiprocessor, so that several run at a time.
+    pub(crate) fn prefer_shared(&self, name: &str) -> Result<()> {
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        self.function(name)?.set_attribute(attribute, 100).map_err(|error| self.failed(error))
     }
 
     /// The most bytes of shared memory that a block can have.
     pub(crate) fn shared_memory(&self) -> usize {
         self.inner.shared
-    }
-
-    /// How many multiprocessors the device has.
-    pub(crate) fn processors(&self) -> usize {
-        self.inner.processors
     }
 
     /// [`ARRIVALS`] counts, all zero for a kernel that makes them zero again.

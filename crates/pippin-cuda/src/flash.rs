@@ -6,7 +6,7 @@ use pippin_tensor::{AttentionSpec, KvFormat, Reach, Result, StepInputs, ValueSto
 use crate::attention::{StepView, reach};
 use crate::device::ARRIVALS;
 use crate::kv::CacheView;
-use crate::launch::launch;
+use crate::launch::{OVERLAPS, launch, pointer};
 use crate::memory::{CudaIndices, CudaTensor};
 use crate::recorder::MOST_ROWS;
 use crate::{CudaBackend, CudaKvCache};
@@ -31,6 +31,8 @@ const TILE: usize = 64;
 const MOST_TILES: usize = 1 << 15;
 /// A sequence with no more rows has its splits computed apart, as in decoding.
 const FEW_ROWS: usize = 4;
+/// Most blocks of a cluster, on every device that has clusters.
+const MOST_IN_CLUSTER: usize = 8;
 /// Most splits of a row that the last block merges by itself.
 const MOST_MERGED: usize = 32;
 /// Blocks of splits that a multiprocessor runs at a time; where there would be more, each takes several splits, and their loads overlap.
@@ -202,7 +204,7 @@ impl CudaBackend {
         };
         let of_row = spec.kv_heads * (heads / spec.kv_heads).div_ceil(QUERIES);
         if !self.memory().recorder.repeats() {
-            self.allow_shared(&name, kernel.split_shared)?;
+            self.prefer_shared(&name)?;
         }
         let scratch = match most {
             1 => (None, None),
@@ -214,20 +216,32 @@ impl CudaBackend {
         let [mixed, states] = [&scratch.0, &scratch.1].map(|kept| kept.as_ref().map_or(0, CudaTensor::at));
         for first in (0..count).step_by(at_once) {
             let rows = at_once.min(count - first);
-            let blocks = (BLOCKS * self.processors() / (rows * of_row).max(1)).clamp(1, splits);
+            let blocks = (BLOCKS * self.multiprocessors() / (rows * of_row).max(1)).clamp(1, splits);
             let merges = most <= MOST_MERGED && rows * of_row <= ARRIVALS;
-            launch!(
-                self,
-                &name,
-                (((rows * of_row) as u32, blocks as u32), 32 * SPLIT_WARPS, kernel.split_shared as u32),
-                *flash,
-                list,
-                first as u32,
-                mixed,
-                states,
-                most as u32,
-                if merges { self.arrivals() } else { 0 }
-            )?;
+            // Where a row's splits are few enough, their blocks are a cluster, and the first merges what the others have.
+            let is_cluster = self.capability() >= OVERLAPS && blocks == splits && blocks <= MOST_IN_CLUSTER;
+            let (flash, first, kept) = (*flash, first as u32, most as u32);
+            let arrivals = if merges { self.arrivals() } else { 0 };
+            let mut arguments = [
+                pointer(&flash),
+                pointer(&list),
+                pointer(&first),
+                pointer(&mixed),
+                pointer(&states),
+                pointer(&kept),
+                pointer(&arrivals),
+            ];
+            // SAFETY: the arguments are those of the kernel, which stays inside what it is given by the shapes that were checked.
+            unsafe {
+                self.launch_in_clusters(
+                    &name,
+                    ((rows * of_row) as u32, blocks as u32),
+                    if is_cluster { blocks as u32 } else { 1 },
+                    32 * SPLIT_WARPS,
+                    kernel.split_shared as u32,
+                    &mut arguments,
+                )?;
+            }
             if merges || most == 1 {
                 continue;
             }
@@ -236,13 +250,13 @@ impl CudaBackend {
                 self,
                 "flash_merge",
                 ((warps.div_ceil(4) as u32, 1), 128, 0),
-                *flash,
+                flash,
                 list,
-                first as u32,
+                first,
                 rows as u32,
                 mixed,
                 states,
-                most as u32
+                kept
             )?;
         }
         Ok(())
@@ -258,7 +272,7 @@ impl CudaBackend {
         tiles: usize,
     ) -> Result<()> {
         let name = format!("flash_rows_{}_{}", kernel.format, kernel.width);
-        self.allow_shared(&name, kernel.rows_shared)?;
+        self.prefer_shared(&name)?;
         let pieces = (TILE * (spec.heads / spec.kv_heads)).div_ceil(kernel.rows_queries);
         for first in (0..tiles).step_by(MOST_TILES) {
             let count = MOST_TILES.min(tiles - first);

@@ -22,6 +22,7 @@ mod products;
 mod recorder;
 mod rows;
 mod state;
+mod tiles;
 
 pub use compile::{ARCHITECTURES, compile_for};
 pub use device::{CudaBackend, CudaProblem};

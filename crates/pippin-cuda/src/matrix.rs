@@ -5,8 +5,9 @@ use std::rc::Rc;
 use cudarc::driver::{DeviceRepr, sys};
 use pippin_tensor::{Dtype, MatrixData, QuantMode, Result, TensorData, TensorError};
 
+use crate::launch::launch;
 use crate::memory::{Block, Memory};
-use crate::unsupported;
+use crate::{CudaBackend, unsupported};
 
 /// A weight matrix `[outputs, inputs]` on a device.
 #[derive(Debug)]
@@ -21,6 +22,24 @@ pub struct CudaMatrix {
     scale_kind: u32,
     /// As kernels are called for it.
     pub(crate) kind: &'static str,
+}
+
+/// The kind of matrices that are packed as `kernels/tiles.cu` reads them.
+const TILES: &str = "tiles";
+/// Rows, columns and bytes of a tile, and columns that share a scale in it.
+const TILE_ROWS: usize = 16;
+const TILE_COLUMNS: usize = 256;
+const TILE_BYTES: usize = 2304;
+const TILE_GROUP: usize = 64;
+
+/// A matrix in tiles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tiles {
+    pub(crate) at: sys::CUdeviceptr,
+    /// Tiles beside each other.
+    pub(crate) quads: usize,
+    /// Whether scales and biases are `f16`, and not `bf16`.
+    pub(crate) is_f16: bool,
 }
 
 /// `Weights` of `kernels/products.cu`.
@@ -144,6 +163,42 @@ impl CudaMatrix {
                 })
             }
         }
+    }
+
+    /// The matrix in tiles, if it is packed so.
+    pub(crate) fn tiles(&self) -> Option<Tiles> {
+        let quads = self.columns.div_ceil(TILE_COLUMNS);
+        (self.kind == TILES).then(|| Tiles { at: self.data.at(), quads, is_f16: self.scale_kind == 1 })
+    }
+
+    /// The same matrix in tiles, where such are for its kind: four bits, 64 or 128 weights that share a scale of 16 bits.
+    pub(crate) fn in_tiles(self, backend: &CudaBackend) -> Result<Self> {
+        let (lines, quads) = (self.rows.div_ceil(TILE_ROWS), self.columns.div_ceil(TILE_COLUMNS));
+        let is_fit = self.kind == "affine4"
+            && matches!(self.scale_kind, 1 | 2)
+            && (self.group as usize).is_multiple_of(TILE_GROUP)
+            && self.rows > 0;
+        let (Some(count), Some(scales), Some(biases), true) =
+            (u32::try_from(lines * quads).ok(), &self.scales, &self.biases, is_fit)
+        else {
+            return Ok(self);
+        };
+        let data = backend.memory().keep(lines * quads * TILE_BYTES, "weights")?;
+        launch!(
+            backend,
+            "pack_tiles",
+            ((count, 1), 128, 0),
+            data.at(),
+            self.data.at(),
+            scales.at(),
+            biases.at(),
+            self.rows as u32,
+            self.columns as u32,
+            self.group,
+            quads as u32
+        )?;
+        // The places of what was copied are given back when that is done: a block that is dropped waits.
+        Ok(Self { data, scales: None, biases: None, kind: TILES, ..self })
     }
 
     /// As kernels take it, for so many outputs: a stack of experts has several matrices of them.

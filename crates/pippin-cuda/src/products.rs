@@ -38,6 +38,9 @@ fn rows_of(x: &CudaTensor) -> usize {
 
 impl CudaBackend {
     pub(crate) fn run_embedding(&self, table: &CudaMatrix, rows: &CudaIndices) -> Result<CudaTensor> {
+        if let Some(tiles) = table.tiles() {
+            return self.tile_embedding(table, tiles, rows);
+        }
         let out = self.output(rows.len, table.columns)?;
         let count = rows.len * table.columns.div_ceil(8);
         let name = format!("embedding_{}", table.kind);
@@ -55,6 +58,10 @@ impl CudaBackend {
         bias: Option<&CudaTensor>,
         residual: Option<&CudaTensor>,
     ) -> Result<CudaTensor> {
+        if let Some(tiles) = weight.tiles() {
+            let mut outputs = self.tile_products(x, None, &[(weight, tiles, bias)], residual)?;
+            return Ok(outputs.remove(0));
+        }
         let (out, part) = self.part(x, weight, bias, residual)?;
         self.launch_parts(x, weight.kind, &[part])?;
         Ok(out)
@@ -64,6 +71,10 @@ impl CudaBackend {
     pub(crate) fn run_linears(&self, x: &CudaTensor, linears: &[&Linear<Self>]) -> Result<Vec<CudaTensor>> {
         let mut outputs = Vec::with_capacity(linears.len());
         for alike in linears.chunk_by(|a, b| a.weight.kind == b.weight.kind) {
+            if let Some(own) = self.tile_linears(x, None, alike)? {
+                outputs.extend(own);
+                continue;
+            }
             for together in alike.chunks(PARTS) {
                 let mut parts = Vec::with_capacity(PARTS);
                 for linear in together {
@@ -96,14 +107,14 @@ impl CudaBackend {
         Ok(out)
     }
 
-    /// A product's output, and the product as kernels take it.
-    fn part(
+    /// A product's output, when what belongs to the product has been checked.
+    pub(crate) fn product_output(
         &self,
         x: &CudaTensor,
         weight: &CudaMatrix,
         bias: Option<&CudaTensor>,
         residual: Option<&CudaTensor>,
-    ) -> Result<(CudaTensor, Part)> {
+    ) -> Result<CudaTensor> {
         if x.columns != weight.columns {
             return Err(TensorError::shape("matmul", format!("[_, {}]", weight.columns), shape_of(x)));
         }
@@ -118,7 +129,18 @@ impl CudaBackend {
             let expected = format!("[{}, {}]", x.rows, weight.rows);
             return Err(TensorError::shape("linear_add", expected, shape_of(residual)));
         }
-        let out = self.output(x.rows, weight.rows)?;
+        self.output(x.rows, weight.rows)
+    }
+
+    /// A product's output, and the product as kernels take it.
+    fn part(
+        &self,
+        x: &CudaTensor,
+        weight: &CudaMatrix,
+        bias: Option<&CudaTensor>,
+        residual: Option<&CudaTensor>,
+    ) -> Result<(CudaTensor, Part)> {
+        let out = self.product_output(x, weight, bias, residual)?;
         let at = |tensor: Option<&CudaTensor>| tensor.map_or(0, CudaTensor::at);
         let part = Part {
             weights: weight.weights(weight.rows),
@@ -169,6 +191,9 @@ impl CudaBackend {
                 routes.len,
             ));
         };
+        if let Some(tiles) = weight.tiles() {
+            return self.tile_gathered(x, weight, tiles, [experts, outputs, each], routes);
+        }
         let out = self.output(routes.len, outputs)?;
         let grid = (routes.len as u32, outputs.div_ceil(OUTPUTS) as u32);
         let name = format!("gathered_{}", weight.kind);

@@ -16,6 +16,8 @@ fn device(numerics: Numerics) -> Option<CudaBackend> {
 }
 
 pippin_tensor::conformance_suite!(exact, device(Numerics::Exact), 1e-5);
+// Activations of 16 bits.
+pippin_tensor::conformance_suite!(fast, device(Numerics::Fast), 2e-4);
 
 #[test]
 fn nothing_is_unsupported() {

@@ -44,7 +44,7 @@ pub fn matmul<B: Backend>(backend: &B, tolerance: f64) {
 pub fn large_products<B: Backend>(backend: &B, tolerance: f64) {
     let check = Check::new(backend, tolerance);
     let random = &mut Random::new(11);
-    for (outputs, inputs) in [(70, 320), (40, 1024)] {
+    for (outputs, inputs) in [(70, 320), (40, 1024), (24, 4416)] {
         for matrix in Weights::kinds(random, outputs, inputs) {
             let Some(uploaded) = matrix.upload(&check) else { continue };
             let x = Array::random(random, 300, inputs);
