@@ -38,7 +38,7 @@ struct Flash {
     float softcap;
 };
 
-// FORMAT is the cache's: 1 f16, 2 bf16, 3 bytes, which are computed with as bf16.
+// A cache's kernels are compiled when there is one: FLASH makes them. FORMAT is the cache's: 1 f16, 2 bf16, 3 bytes, which are computed with as bf16.
 
 // The lower half is x.
 template <int FORMAT>
@@ -205,15 +205,14 @@ __device__ __forceinline__ void bring(const Cache& cache, u16* to, const u8* bas
             copy16(to + key * STRIDE + chunk * 8, base + (u64)(is_there ? place : 0) * (DIM * 2) + chunk * 16, is_there);
         }
     } else {
-        constexpr int CHUNKS = DIM / 16, TURNS = SPLIT * CHUNKS / THREADS;
-        static_assert(SPLIT * CHUNKS % THREADS == 0, "every thread has as much to copy");
+        constexpr int CHUNKS = DIM / 16, TURNS = (SPLIT * CHUNKS + THREADS - 1) / THREADS;
         u64 block = (u64)cache.page_size * (DIM + 4);
         uint4 bytes[TURNS];
         float scale = 0.0f;
         // All wait for memory together.
 #pragma unroll
         for (int turn = 0; turn < TURNS; turn++) {
-            u32 i = threadIdx.x + turn * THREADS, place = places[i / CHUNKS];
+            u32 i = threadIdx.x + turn * THREADS, place = i < SPLIT * CHUNKS ? places[i / CHUNKS] : NOWHERE;
             bytes[turn] = make_uint4(0, 0, 0, 0);
             if (place != NOWHERE) bytes[turn] = *(const uint4*)(base + place / cache.page_size * block + place % cache.page_size * DIM + i % CHUNKS * 16);
         }
@@ -222,6 +221,7 @@ __device__ __forceinline__ void bring(const Cache& cache, u16* to, const u8* bas
 #pragma unroll
         for (int turn = 0; turn < TURNS; turn++) {
             u32 i = threadIdx.x + turn * THREADS;
+            if (i >= SPLIT * CHUNKS) continue;
             u32 words[4] = {bytes[turn].x, bytes[turn].y, bytes[turn].z, bytes[turn].w};
             u32 numbers[8];
 #pragma unroll
@@ -832,7 +832,7 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
     __syncwarp();
     u32 own_queries = sixteen_at<DIM>(own_rows, lane);
     Parts<1> kept_parts[SETS == 1 ? STEPS : 1];
-    Rests<SETS> kept_rests[STEPS];
+    Rests<SETS> kept_rests[STEPS] = {};
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
         if constexpr (SETS == 1) matrices4(kept_parts[step].own[0], own_queries + step * 32);
@@ -1069,15 +1069,3 @@ __device__ __forceinline__ void rows_attention(const Flash& flash, const u32* ro
         flash_rows_##NAME##_##DIM(Flash flash, const u32* row_tiles, u32 tile_rows) {                                                                  \
         rows_attention<DIM, FORMAT, ROWS_SETS(DIM)>(flash, row_tiles, tile_rows);                                                                                      \
     }
-
-#define FLASH_FORMATS(DIM)    \
-    FLASH(DIM, 1, f16)        \
-    FLASH(DIM, 2, bf16)       \
-    FLASH(DIM, 3, int8)
-
-FLASH_FORMATS(64)
-FLASH_FORMATS(80)
-FLASH_FORMATS(96)
-FLASH_FORMATS(128)
-FLASH_FORMATS(192)
-FLASH_FORMATS(256)

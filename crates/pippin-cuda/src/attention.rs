@@ -135,7 +135,7 @@ impl CudaBackend {
     ) -> Result<CudaTensor> {
         cache.check_attention(spec)?;
         let view = self.step_view("attention", cache, step, group)?;
-        if let Some(kernel) = self.flash_for(cache, spec) {
+        if let Some(kernel) = self.flash_for(cache) {
             check_attention(queries, step.rows, spec, sinks)?;
             return self.run_flash(kernel, queries, (cache, view), step, spec, None, sinks);
         }
@@ -169,7 +169,7 @@ impl CudaBackend {
         }
         let view = self.step_view(OPERATION, cache, step, group)?;
         // All keys, chosen, give the bits of `attention`.
-        if let Some(kernel) = self.flash_for(cache, spec).filter(|_| beside.is_none()) {
+        if let Some(kernel) = self.flash_for(cache).filter(|_| beside.is_none()) {
             check_attention(queries, step.rows, spec, sinks)?;
             return self.run_flash(kernel, queries, (cache, view), step, spec, Some(chosen), sinks);
         }

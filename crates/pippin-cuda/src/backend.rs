@@ -62,7 +62,9 @@ impl Backend for CudaBackend {
     }
 
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<CudaKvCache> {
-        CudaKvCache::new(self.memory(), spec)
+        let cache = CudaKvCache::new(self.memory(), spec)?;
+        self.prepare_flash(&cache)?;
+        Ok(cache)
     }
 
     fn state(&self, spec: &StateSpec) -> Result<CudaState> {

@@ -10,14 +10,19 @@ use sha2::{Digest, Sha256};
 
 /// The sources, in the order in which they build on each other.
 const SOURCES: [(&str, &str); 7] = [
-    ("common.cu", include_str!("../kernels/common.cu")),
+    COMMON,
     ("rows.cu", include_str!("../kernels/rows.cu")),
     ("products.cu", include_str!("../kernels/products.cu")),
     ("tiles.cu", include_str!("../kernels/tiles.cu")),
+    CACHE,
     ("attention.cu", include_str!("../kernels/attention.cu")),
-    ("flash.cu", include_str!("../kernels/flash.cu")),
     ("mixers.cu", include_str!("../kernels/mixers.cu")),
 ];
+
+const COMMON: (&str, &str) = ("common.cu", include_str!("../kernels/common.cu"));
+const CACHE: (&str, &str) = ("cache.cu", include_str!("../kernels/cache.cu"));
+/// The sources of kernels for one kind of cache, which are compiled when there is one.
+const FLASH_SOURCES: [(&str, &str); 3] = [COMMON, CACHE, ("flash.cu", include_str!("../kernels/flash.cu"))];
 
 /// Architectures for which the kernels are known to compile, the oldest first.
 pub const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_89", "sm_90a", "sm_100"];
@@ -27,19 +32,36 @@ const CHECKSUM: usize = 32;
 
 /// One translation unit; its lines know where they are from.
 fn source() -> String {
-    let files = SOURCES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}"));
+    joined(&SOURCES)
+}
+
+fn joined(sources: &[(&str, &str)]) -> String {
+    let files = sources.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}"));
     files.collect()
+}
+
+/// The kernels of [`crate::flash`] for heads of a width, in a format with a name and a number.
+fn flash_source(width: usize, (format, number): (&str, u32)) -> String {
+    format!("{}\nFLASH({width}, {number}, {format})\n", joined(&FLASH_SOURCES))
+}
+
+/// The same as [`load`] for them.
+pub(crate) fn load_flash(architecture: &str, width: usize, format: (&str, u32)) -> Result<Vec<u8>, String> {
+    load_source(architecture, &flash_source(width, format))
 }
 
 /// The kernels as a binary for devices of a compute capability such as `sm_90`: from disk, or compiled.
 pub(crate) fn load(architecture: &str) -> Result<Vec<u8>, String> {
-    let source = source();
+    load_source(architecture, &source())
+}
+
+fn load_source(architecture: &str, source: &str) -> Result<Vec<u8>, String> {
     let key = Sha256::new()
         .chain_update(architecture)
         .chain_update([0])
         .chain_update(version().map_or(String::new(), |(major, minor)| format!("{major}.{minor}")))
         .chain_update([0])
-        .chain_update(&source)
+        .chain_update(source)
         .finalize();
     let file = folder().map(|folder| folder.join(format!("{}-{architecture}.cubin", hex(&key))));
     if let Some(kept) = file.as_deref().and_then(|file| fs::read(file).ok())
@@ -48,7 +70,7 @@ pub(crate) fn load(architecture: &str) -> Result<Vec<u8>, String> {
     {
         return Ok(binary.to_vec());
     }
-    let binary = compile(&source, architecture)?;
+    let binary = compile(source, architecture)?;
     // Where nothing can be kept, they are compiled again.
     if let Some(file) = file {
         let _ = keep(&file, &binary);
@@ -63,6 +85,15 @@ pub(crate) fn load(architecture: &str) -> Result<Vec<u8>, String> {
 /// What the compiler says.
 pub fn compile_for(architecture: &str) -> Option<Result<Vec<u8>, String>> {
     is_present().then(|| compile(&source(), architecture))
+}
+
+/// The same for attention of heads of a width over a cache of 16 bits.
+///
+/// # Errors
+///
+/// What the compiler says.
+pub fn compile_flash_for(architecture: &str, width: usize) -> Option<Result<Vec<u8>, String>> {
+    is_present().then(|| compile(&flash_source(width, crate::flash::BF16), architecture))
 }
 
 fn is_present() -> bool {

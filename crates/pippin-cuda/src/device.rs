@@ -228,6 +228,27 @@ impl CudaBackend {
         Ok(function)
     }
 
+    /// Adds a module's kernels, unless they are there.
+    pub(crate) fn add_module(
+        &self,
+        names: &[String],
+        load: impl FnOnce(&str) -> std::result::Result<Vec<u8>, String>,
+    ) -> Result<()> {
+        if names.iter().all(|name| self.inner.functions.borrow().contains_key(name)) {
+            return Ok(());
+        }
+        let (major, minor) = self.inner.capability;
+        let binary = load(&format!("sm_{major}{minor}"))
+            .map_err(|problem| TensorError::from(CudaProblem::Kernels(problem)))?;
+        let context = self.inner.stream.context();
+        let module = context.load_module(Ptx::from_binary(binary)).map_err(|error| self.failed(error))?;
+        for name in names {
+            let function = module.load_function(name).map_err(|error| self.failed(error))?;
+            self.inner.functions.borrow_mut().insert(name.clone(), function);
+        }
+        Ok(())
+    }
+
     /// Lets blocks of a kernel have all shared memory of a multiprocessor, so that several run at a time.
     pub(crate) fn prefer_shared(&self, name: &str) -> Result<()> {
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;

@@ -9,7 +9,7 @@ use crate::kv::CacheView;
 use crate::launch::{OVERLAPS, launch, pointer};
 use crate::memory::{CudaIndices, CudaTensor};
 use crate::recorder::MOST_ROWS;
-use crate::{CudaBackend, CudaKvCache};
+use crate::{CudaBackend, CudaKvCache, compile};
 
 /// Keys of a split, warps of a block that has one, warps of a block with many rows, and queries of a set: as in the kernels.
 const SPLIT: usize = 128;
@@ -64,13 +64,28 @@ unsafe impl DeviceRepr for FlashView {}
 /// Which of the kernels a cache needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FlashKernel {
-    format: &'static str,
+    /// Its name and number in the kernels.
+    format: (&'static str, u32),
     width: usize,
     /// Shared memory of a block with a split, and of one with many rows.
     split_shared: usize,
     rows_shared: usize,
     /// Queries of a block with many rows.
     rows_queries: usize,
+}
+
+const F16: (&str, u32) = ("f16", 1);
+pub(crate) const BF16: (&str, u32) = ("bf16", 2);
+const INT8: (&str, u32) = ("int8", 3);
+
+impl FlashKernel {
+    fn split_name(&self) -> String {
+        format!("flash_split_{}_{}", self.format.0, self.width)
+    }
+
+    fn rows_name(&self) -> String {
+        format!("flash_rows_{}_{}", self.format.0, self.width)
+    }
 }
 
 /// How the rows of a step are computed.
@@ -99,19 +114,19 @@ fn plan(starts: &[u32]) -> Plan {
 
 impl CudaBackend {
     /// The kernels for a cache, if there are any.
-    pub(crate) fn flash_for(&self, cache: &CudaKvCache, spec: &AttentionSpec) -> Option<FlashKernel> {
-        let width = spec.key_dim;
+    pub(crate) fn flash_for(&self, cache: &CudaKvCache) -> Option<FlashKernel> {
         let kept = &cache.spec;
+        let width = kept.key_dim;
         let is_alike = kept.values == ValueStore::Own(width) && WIDTHS.contains(&width);
         // Kernels count rows of heads in 32 bits, and copy 16 bytes at a time.
         let rows = kept.pages.checked_mul(kept.page_size).and_then(|rows| rows.checked_mul(kept.kv_heads));
         let is_counted = rows.is_some_and(|rows| rows < u32::MAX as usize);
         let (format, parts) = match kept.format {
             KvFormat::F32 => return None,
-            KvFormat::F16 => ("f16", 2),
-            KvFormat::Bf16 => ("bf16", 3),
+            KvFormat::F16 => (F16, 2),
+            KvFormat::Bf16 => (BF16, 3),
             KvFormat::Int8 if !kept.page_size.is_multiple_of(4) => return None,
-            KvFormat::Int8 => ("int8", 3),
+            KvFormat::Int8 => (INT8, 3),
         };
         let stride = 2 * (width + 8);
         let is_together = width <= WIDEST_TOGETHER;
@@ -124,6 +139,13 @@ impl CudaBackend {
         let fits = split_shared.max(rows_shared) + SHARED_BESIDES <= self.shared_memory();
         let kernel = FlashKernel { format, width, split_shared, rows_shared, rows_queries };
         (is_alike && is_counted && fits).then_some(kernel)
+    }
+
+    /// Compiles the kernels for a cache, if there are any and nobody has before.
+    pub(crate) fn prepare_flash(&self, cache: &CudaKvCache) -> Result<()> {
+        let Some(kernel) = self.flash_for(cache) else { return Ok(()) };
+        let names = [kernel.split_name(), kernel.rows_name(), "flash_merge".to_owned()];
+        self.add_module(&names, |architecture| compile::load_flash(architecture, kernel.width, kernel.format))
     }
 
     pub(crate) fn run_flash(
@@ -192,7 +214,7 @@ impl CudaBackend {
         list: sys::CUdeviceptr,
         count: usize,
     ) -> Result<()> {
-        let name = format!("flash_split_{}_{}", kernel.format, kernel.width);
+        let name = kernel.split_name();
         let (heads, width) = (spec.heads, kernel.width);
         let most = seen.div_ceil(SPLIT).max(1);
         let kept = most.saturating_mul(heads).saturating_mul(4 * (width + 2));
@@ -271,7 +293,7 @@ impl CudaBackend {
         list: sys::CUdeviceptr,
         tiles: usize,
     ) -> Result<()> {
-        let name = format!("flash_rows_{}_{}", kernel.format, kernel.width);
+        let name = kernel.rows_name();
         self.prefer_shared(&name)?;
         let pieces = (TILE * (spec.heads / spec.kv_heads)).div_ceil(kernel.rows_queries);
         for first in (0..tiles).step_by(MOST_TILES) {

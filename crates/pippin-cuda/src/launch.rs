@@ -83,7 +83,7 @@ impl CudaBackend {
             pad: [0; 4],
             value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
         };
-        let shape = sys::CUlaunchAttributeValue__bindgen_ty_1 { x: 1, y: cluster, z: 1 };
+        let shape = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: 1, y: cluster, z: 1 };
         let clusters = sys::CUlaunchAttribute {
             id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
             pad: [0; 4],

@@ -24,7 +24,7 @@ mod rows;
 mod state;
 mod tiles;
 
-pub use compile::{ARCHITECTURES, compile_for};
+pub use compile::{ARCHITECTURES, compile_flash_for, compile_for};
 pub use device::{CudaBackend, CudaProblem};
 pub use kv::CudaKvCache;
 pub use matrix::CudaMatrix;
