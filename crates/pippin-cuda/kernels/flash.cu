@@ -735,7 +735,7 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     for (u32 i = warp; i < heads * SHARES; i += SPLIT_WARPS) {
         u64 state = state_of + i / SHARES * most;
         u32 column = i % SHARES * 64 + 2 * lane;
-        merge_splits<2, 8>(out + i / SHARES * DIM, mixed + state * DIM, states + state, count, DIM, column, flash.sinks, head + i / SHARES, lane);
+        merge_splits<2, 16>(out + i / SHARES * DIM, mixed + state * DIM, states + state, count, DIM, column, flash.sinks, head + i / SHARES, lane);
     }
 }
 

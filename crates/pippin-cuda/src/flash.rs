@@ -34,9 +34,11 @@ const FEW_ROWS: usize = 4;
 /// Most blocks of a cluster, on every device that has clusters.
 const MOST_IN_CLUSTER: usize = 8;
 /// Most splits of a row that the last block merges by itself.
-const MOST_MERGED: usize = 32;
+const MOST_MERGED: usize = 64;
 /// Blocks of splits that a multiprocessor runs at a time; where there would be more, each takes several splits, and their loads overlap.
 const BLOCKS: usize = 2;
+/// Most splits of a block: a row may see much more than the others of its step.
+const MOST_TURNS: usize = 16;
 /// Most bytes of what splits keep until they are merged: rows take turns.
 const MOST_KEPT: usize = 128 << 20;
 
@@ -86,6 +88,26 @@ impl FlashKernel {
     fn rows_name(&self) -> String {
         format!("flash_rows_{}_{}", self.format.0, self.width)
     }
+}
+
+/// Who merges the splits of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Merge {
+    /// The first block of their cluster; the last to arrive where tokens that see each other see more than a cluster has.
+    Cluster,
+    /// The last block to arrive.
+    Last,
+    /// A kernel of its own, which must not come after the others: they leave nothing for it.
+    Kernel,
+}
+
+/// Who merges the splits, `splits` at most where no tokens see each other, each of which has a block if there are as many `blocks`; `groups`
+/// are the groups of heads and rows that have splits.
+fn merge_of(has_clusters: bool, splits: usize, blocks: usize, groups: usize) -> Merge {
+    if splits > MOST_MERGED || groups > ARRIVALS {
+        return Merge::Kernel;
+    }
+    if has_clusters && blocks == splits && blocks <= MOST_IN_CLUSTER { Merge::Cluster } else { Merge::Last }
 }
 
 /// How the rows of a step are computed.
@@ -238,12 +260,11 @@ impl CudaBackend {
         let [mixed, states] = [&scratch.0, &scratch.1].map(|kept| kept.as_ref().map_or(0, CudaTensor::at));
         for first in (0..count).step_by(at_once) {
             let rows = at_once.min(count - first);
-            let blocks = (BLOCKS * self.multiprocessors() / (rows * of_row).max(1)).clamp(1, splits);
-            let merges = most <= MOST_MERGED && rows * of_row <= ARRIVALS;
-            // Where a row's splits are few enough, their blocks are a cluster, and the first merges what the others have.
-            let is_cluster = self.capability() >= OVERLAPS && blocks == splits && blocks <= MOST_IN_CLUSTER;
+            let blocks = BLOCKS * self.multiprocessors() / (rows * of_row).max(1);
+            let blocks = blocks.clamp(splits.div_ceil(MOST_TURNS), splits);
+            let merge = merge_of(self.capability() >= OVERLAPS, splits, blocks, rows * of_row);
             let (flash, first, kept) = (*flash, first as u32, most as u32);
-            let arrivals = if merges { self.arrivals() } else { 0 };
+            let arrivals = if merge == Merge::Kernel { 0 } else { self.arrivals() };
             let mut arguments = [
                 pointer(&flash),
                 pointer(&list),
@@ -258,13 +279,13 @@ impl CudaBackend {
                 self.launch_in_clusters(
                     &name,
                     ((rows * of_row) as u32, blocks as u32),
-                    if is_cluster { blocks as u32 } else { 1 },
+                    if merge == Merge::Cluster { blocks as u32 } else { 1 },
                     32 * SPLIT_WARPS,
                     kernel.split_shared as u32,
                     &mut arguments,
                 )?;
             }
-            if merges || most == 1 {
+            if merge != Merge::Kernel || most == 1 {
                 continue;
             }
             let warps = rows * heads * width.div_ceil(32);
@@ -325,5 +346,16 @@ mod tests {
         assert_eq!(found.tiles, [135, 5, 129, 2, 65, 64, 1, 64]);
         assert_eq!(found.singles, [131, 132, 133, 134, 0]);
         assert_eq!(plan(&[0]), Plan::default());
+    }
+
+    #[test]
+    fn splits_are_merged_once() {
+        assert_eq!(merge_of(true, 4, 4, 8), Merge::Cluster);
+        assert_eq!(merge_of(false, 4, 4, 8), Merge::Last);
+        // Blocks that take several splits leave them in memory.
+        assert_eq!(merge_of(true, 4, 2, 200), Merge::Last);
+        assert_eq!(merge_of(true, 64, 33, 8), Merge::Last);
+        assert_eq!(merge_of(true, 65, 33, 8), Merge::Kernel);
+        assert_eq!(merge_of(true, 4, 1, ARRIVALS + 1), Merge::Kernel);
     }
 }
