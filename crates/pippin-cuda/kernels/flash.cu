@@ -16,7 +16,9 @@
 #define ROWS_WARPS 4
 #define LOG2_E 1.44269504f
 // Where multiprocessors have much shared memory, a warp with many rows takes two sets of 8 queries, if their heads are not too wide.
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
+// Measured on no device yet, and off until then, as in src/flash.rs.
+#define TWO_SETS 0
+#if TWO_SETS && defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000)
 #define MOST_SETS 2
 #else
 #define MOST_SETS 1
@@ -545,9 +547,7 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     const Cache& cache = flash.cache;
     u32 of_kv_head = flash.heads / cache.kv_heads, eights = (of_kv_head + 7) / 8;
     u32 kv_head = blockIdx.x / eights % cache.kv_heads, number = blockIdx.x / eights / cache.kv_heads;
-    // What the host has copied is there before any kernel of the step; what is chosen may come from the kernel before this one.
-    bool waits_first = flash.chosen;
-    if (waits_first) begin();
+    begin();
     u32 row = rows ? rows[first_row + number] : first_row + number;
     u32 head = kv_head * of_kv_head + blockIdx.x % eights * 8;
     u32 heads = min(8, (kv_head + 1) * of_kv_head - head);
@@ -558,7 +558,6 @@ __device__ __forceinline__ void split_attention(const Flash& flash, const u32* r
     u32 token = token_of(blockIdx.y * SPLIT + own_key), page = flash.reach_kind == 0 ? page_of(flash, table, token) : 0;
     Seen seen = seen_by(flash, row);
     float* out = flash.out + ((u64)row * flash.heads + head) * DIM;
-    if (!waits_first) begin();
     if (seen.end == 0) {
         if (blockIdx.y == 0) {
             for (u32 i = threadIdx.x; i < heads * DIM; i += blockDim.x) out[i] = 0.0f;

@@ -16,6 +16,9 @@ const SPLIT: usize = 128;
 const SPLIT_WARPS: u32 = 8;
 const ROWS_WARPS: usize = 4;
 const QUERIES: usize = 8;
+/// Whether warps with many rows take two sets of queries, and splits that are few are merged in clusters. Neither has been measured on a device.
+const TWO_SETS: bool = false;
+const CLUSTERS: bool = false;
 /// Devices whose multiprocessors have so much shared memory that a warp takes two sets of queries: as in the kernels.
 const ROOMY: [(i32, i32); 3] = [(8, 0), (9, 0), (10, 0)];
 /// Widths of heads for which there are kernels.
@@ -154,7 +157,7 @@ impl CudaBackend {
         let is_together = width <= WIDEST_TOGETHER;
         let tiles_shared = if is_together { 2 } else { 1 } * SPLIT * stride;
         let split_shared = tiles_shared + parts * QUERIES * stride + 2 * QUERIES * 2 * (SPLIT + 8);
-        let sets = if is_together && ROOMY.contains(&self.capability()) { 2 } else { 1 };
+        let sets = if TWO_SETS && is_together && ROOMY.contains(&self.capability()) { 2 } else { 1 };
         let rows_queries = QUERIES * sets * ROWS_WARPS;
         // Two sets stay in shared memory, with the rests of the queries.
         let rows_shared = tiles_shared + if sets == 2 { 2 * rows_queries * stride } else { 0 };
@@ -262,7 +265,8 @@ impl CudaBackend {
             let rows = at_once.min(count - first);
             let blocks = BLOCKS * self.multiprocessors() / (rows * of_row).max(1);
             let blocks = blocks.clamp(splits.div_ceil(MOST_TURNS), splits);
-            let merge = merge_of(self.capability() >= OVERLAPS, splits, blocks, rows * of_row);
+            let has_clusters = CLUSTERS && self.capability() >= OVERLAPS;
+            let merge = merge_of(has_clusters, splits, blocks, rows * of_row);
             let (flash, first, kept) = (*flash, first as u32, most as u32);
             let arrivals = if merge == Merge::Kernel { 0 } else { self.arrivals() };
             let mut arguments = [
