@@ -10,6 +10,7 @@ use pippin_sampling::Constraint;
 use serde_json::{Value, json};
 
 use crate::guide::{Guide, Start};
+use crate::numbers::{Follower, Place};
 use crate::schema::{self, Checked};
 use crate::{GrammarError, Vocabulary};
 
@@ -64,8 +65,8 @@ pub fn compile(
     on_thread(what, limits.time, move || {
         // A thought is followed by white space as the model likes; only the beginning of an answer is trimmed.
         let is_trimmed = vocabulary.trims_first_space && !matches!(start, Start::After(_));
-        let matcher = source.matcher(&vocabulary, is_trimmed)?;
-        let mut guide = Guide::new(vocabulary, matcher, &start, matches!(source, Source::Schema(_)))?;
+        let (matcher, place) = source.matcher(&vocabulary, is_trimmed)?;
+        let mut guide = Guide::new(vocabulary, matcher, &start, place)?;
         // The first mask is the most work, and shows whether there is anything to begin with.
         guide.warm_up().map_err(|error| match error {
             GrammarError::Step { problem } => source.error(problem),
@@ -148,22 +149,31 @@ impl Source {
         }
     }
 
-    fn matcher(&self, vocabulary: &Vocabulary, is_trimmed: bool) -> Result<Matcher, GrammarError> {
+    /// The parser, and where it begins as far as numbers of documents go.
+    fn matcher(
+        &self,
+        vocabulary: &Vocabulary,
+        is_trimmed: bool,
+    ) -> Result<(Matcher, Option<Follower>), GrammarError> {
         let grammar = match self {
             Self::Schema(schema) => {
                 let checked = schema::check(schema)?;
                 let grammar = GrammarWithLexer::from_json_schema(with_options(checked.schema.clone()));
-                return parse(vocabulary, grammar, is_trimmed)
-                    .map_err(|problem| locate(vocabulary, &checked, problem));
+                let matcher = parse(vocabulary, grammar, is_trimmed)
+                    .map_err(|problem| locate(vocabulary, &checked, problem))?;
+                return Ok((matcher, Some(Follower::Document(Place::default()))));
             }
             Self::Regex(pattern) | Self::Choice(pattern) => GrammarWithLexer::from_regex(pattern),
             Self::Grammar(grammar) => {
                 let (grammar, documents) = check_schemas(grammar)?;
-                return parse(vocabulary, GrammarWithLexer::from_lark(grammar), is_trimmed)
-                    .map_err(|problem| locate_in(vocabulary, &documents, problem));
+                let matcher = parse(vocabulary, GrammarWithLexer::from_lark(grammar), is_trimmed)
+                    .map_err(|problem| locate_in(vocabulary, &documents, problem))?;
+                let place = (!documents.is_empty()).then(|| Follower::Parts(Place::default()));
+                return Ok((matcher, place));
             }
         };
-        parse(vocabulary, grammar, is_trimmed).map_err(|problem| self.error(problem))
+        let matcher = parse(vocabulary, grammar, is_trimmed).map_err(|problem| self.error(problem))?;
+        Ok((matcher, None))
     }
 }
 
@@ -312,7 +322,7 @@ fn whole(pattern: &str) -> &str {
 }
 
 /// A text as a regular expression.
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
