@@ -101,7 +101,7 @@ pub use monitor::{
     ProcessPerformance, RequestCounts, TokenCounts,
 };
 pub use open::{LoadProgress, LoadTask, ModelOpener};
-pub use pippin_grammar::GrammarError;
+pub use pippin_grammar::{GrammarError, pattern_of_grammar};
 pub use pippin_hub::{ModelConfiguration, ModelLocation, ModelRegistry};
 pub use pippin_models::{LanguageModel, ModelInfo};
 pub use pippin_sampling::{Constraint, GenerateParameters, TokenLogprob, TokenScore};
