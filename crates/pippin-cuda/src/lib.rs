@@ -17,6 +17,7 @@ mod launch;
 mod matrix;
 mod memory;
 mod mixers;
+mod nvrtc;
 mod products;
 mod recorder;
 mod rows;
@@ -24,7 +25,7 @@ mod state;
 mod tiles;
 
 pub use compile::{ARCHITECTURES, compile_for};
-pub use device::{CudaBackend, CudaProblem};
+pub use device::{CudaBackend, CudaDevice, CudaProblem};
 pub use kv::CudaKvCache;
 pub use matrix::CudaMatrix;
 pub use memory::{CudaIndices, CudaTensor};

@@ -33,7 +33,11 @@ impl Memory {
     }
 
     pub(crate) fn failed(&self, error: DriverError) -> TensorError {
-        TensorError::Device { device: self.device.clone(), message: error.to_string() }
+        let (device, message) = (self.device.clone(), error.to_string());
+        match crate::device::is_lost(error) {
+            true => TensorError::DeviceLost { device, message },
+            false => TensorError::Device { device, message },
+        }
     }
 
     /// A block that goes back to be used again.
