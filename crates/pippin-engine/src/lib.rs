@@ -91,7 +91,7 @@ pub use config::{
 };
 pub use constrained::{PreparedConstraint, check_schema};
 pub use container::ModelContainer;
-pub use device::{Device, LoadOptions, devices};
+pub use device::{Device, DeviceMemory, LoadOptions, device_surroundings, devices};
 pub use disk::PrefixCacheCounts;
 pub use error::{EngineError, HeldModel, Result};
 pub use estimate::ModelMemory;
