@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
@@ -144,7 +144,10 @@ impl CudaDevice {
         if ordinal >= count {
             return Err(CudaProblem::NoDevice { ordinal, count });
         }
-        let (free, total) = CudaContext::new(ordinal)?.mem_get_info()?;
+        let context = CudaContext::new(ordinal)?;
+        let (free, total) = context.mem_get_info()?;
+        // To open a device takes some tenths of a second, and most who ask for its memory open it next.
+        *held() = Some(context);
         Ok((free as u64, total as u64))
     }
 
@@ -159,6 +162,18 @@ impl CudaDevice {
         };
         [("driver", driver)].into_iter().chain(crate::compile::describe()).collect()
     }
+}
+
+/// The device that was opened last to look at its memory, until a model opens one. Not longer: a device that is lost is only opened anew
+/// when nobody has it any more.
+fn held() -> MutexGuard<'static, Option<Arc<CudaContext>>> {
+    static HELD: Mutex<Option<Arc<CudaContext>>> = Mutex::new(None);
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets go of what nobody needs of a lost device.
+pub(crate) fn let_go() {
+    held().take();
 }
 
 /// The oldest compute capability that kernels are written for.
@@ -303,6 +318,7 @@ impl CudaBackend {
     pub fn new(ordinal: usize, numerics: Numerics) -> Result<Self, CudaProblem> {
         let CudaDevice { name, capability, .. } = CudaDevice::find(ordinal)?;
         let context = CudaContext::new(ordinal)?;
+        let_go();
         // SAFETY: everything runs on one stream, in order; nothing has to wait for anything else.
         unsafe { context.disable_event_tracking() };
         let binary = crate::compile::load(&architecture(capability)).map_err(CudaProblem::Kernels)?;

@@ -35,7 +35,10 @@ impl Memory {
     pub(crate) fn failed(&self, error: DriverError) -> TensorError {
         let (device, message) = (self.device.clone(), error.to_string());
         match crate::device::is_lost(error) {
-            true => TensorError::DeviceLost { device, message },
+            true => {
+                crate::device::let_go();
+                TensorError::DeviceLost { device, message }
+            }
             false => TensorError::Device { device, message },
         }
     }
