@@ -103,6 +103,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn models_are_judged_by_the_memory_that_they_would_be_in() {
+        let config = EngineConfig::default();
+        let (hardware, gpu) =
+            (Hardware::detect(), DeviceMemory::new("a GPU", 70_000_000_000, 80_000_000_000));
+        let on_gpu = judge(&hardware, Some(&gpu), &config, 4096);
+        assert_eq!((on_gpu.budget, on_gpu.total_memory), (Some(56_000_000_000), Some(80_000_000_000)));
+        let on_host = judge(&hardware, None, &config, 4096);
+        assert_eq!(on_host.total_memory, hardware.total_memory);
+    }
+
+    #[test]
     fn parameters_are_short() {
         for (count, text) in [
             (12, "12"),

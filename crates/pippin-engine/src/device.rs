@@ -77,12 +77,10 @@ impl Device {
             Self::Cuda(number) => {
                 let found = pippin_cuda::CudaDevice::usable(number as usize).ok()?;
                 let (available, total) = pippin_cuda::CudaDevice::memory(number as usize).ok()?;
-                Some(DeviceMemory {
-                    name: found.name,
-                    available,
-                    total,
-                    bytes_per_second: found.bytes_per_second,
-                })
+                Some(
+                    DeviceMemory::new(found.name, available, total)
+                        .with_bytes_per_second(found.bytes_per_second),
+                )
             }
             _ => None,
         }
@@ -101,6 +99,20 @@ pub struct DeviceMemory {
     pub total: u64,
     /// What can be read of it in a second, in bytes, as far as that is known.
     pub bytes_per_second: Option<f64>,
+}
+
+impl DeviceMemory {
+    /// The memory of a GPU of this name: what of it is free, and all of it, in bytes.
+    pub fn new(name: impl Into<String>, available: u64, total: u64) -> Self {
+        Self { name: name.into(), available, total, bytes_per_second: None }
+    }
+
+    /// With so many bytes that can be read of it in a second.
+    #[must_use]
+    pub fn with_bytes_per_second(mut self, bytes_per_second: impl Into<Option<f64>>) -> Self {
+        self.bytes_per_second = bytes_per_second.into();
+        self
+    }
 }
 
 impl fmt::Display for Device {

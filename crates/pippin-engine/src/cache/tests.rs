@@ -249,10 +249,7 @@ impl MemoryProbe for TestProbe {
 
     /// There is a GPU with room for ten large models, of which two are taken by others.
     fn device(&self, device: Device) -> Option<DeviceMemory> {
-        let name = "a GPU".to_owned();
-        let (available, total) = (8 * LARGE, 10 * LARGE);
-        let memory = DeviceMemory { name, available, total, bytes_per_second: None };
-        (device == Device::Cuda(1)).then_some(memory)
+        (device == Device::Cuda(1)).then(|| DeviceMemory::new("a GPU", 8 * LARGE, 10 * LARGE))
     }
 }
 
