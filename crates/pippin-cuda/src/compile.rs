@@ -9,12 +9,13 @@ use cudarc::nvrtc::sys as nvrtc;
 use sha2::{Digest, Sha256};
 
 /// The sources, in the order in which they build on each other.
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 6] = [
     ("common.cu", include_str!("../kernels/common.cu")),
     ("rows.cu", include_str!("../kernels/rows.cu")),
     ("products.cu", include_str!("../kernels/products.cu")),
     ("attention.cu", include_str!("../kernels/attention.cu")),
     ("mixers.cu", include_str!("../kernels/mixers.cu")),
+    ("drawing.cu", include_str!("../kernels/drawing.cu")),
 ];
 
 /// Architectures for which the kernels are known to compile, the oldest first.

@@ -11,6 +11,7 @@ use cudarc::nvrtc::Ptx;
 use pippin_tensor::{Numerics, Result, TensorError};
 
 use crate::NAME;
+use crate::drawing::Drawer;
 use crate::memory::Memory;
 
 /// Why no device can be used.
@@ -98,6 +99,7 @@ struct Inner {
     functions: RefCell<HashMap<String, CudaFunction>>,
     stream: Arc<CudaStream>,
     memory: Rc<Memory>,
+    drawer: RefCell<Drawer>,
 }
 
 impl fmt::Debug for CudaBackend {
@@ -155,8 +157,9 @@ impl CudaBackend {
         let stream = context.new_stream()?;
         let memory = Memory::new(Arc::clone(&stream), context.new_stream()?, &name);
         let total = context.total_mem()?;
-        let functions = RefCell::default();
-        let inner = Inner { numerics, name, capability, total, module, functions, stream, memory };
+        let (functions, drawer) = (RefCell::default(), RefCell::default());
+        let inner =
+            Inner { numerics, name, capability, total, module, functions, stream, memory, drawer };
         Ok(Self { inner: Rc::new(inner) })
     }
 
@@ -182,6 +185,10 @@ impl CudaBackend {
 
     pub(crate) fn memory(&self) -> &Rc<Memory> {
         &self.inner.memory
+    }
+
+    pub(crate) fn drawer(&self) -> &RefCell<Drawer> {
+        &self.inner.drawer
     }
 
     pub(crate) fn stream(&self) -> &Arc<CudaStream> {
