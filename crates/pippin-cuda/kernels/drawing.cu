@@ -15,8 +15,10 @@
 #define DRAW_LAST_THREADS 512
 #define DRAW_SORTED 4096
 // Most blocks of a row.
-#define DRAW_MOST_BLOCKS 1024
+#define DRAW_MOST_BLOCKS 512
 #define DRAW_BINS 256
+// So many candidates are sorted as they are.
+#define DRAW_FEW 256
 #define NO_TOKEN 0xffffffffu
 
 // What `DrawRow::flags` holds, as in src/drawing.rs.
@@ -226,15 +228,36 @@ __device__ float draw_change(const DrawRow& r, const u32* change, float x) {
     return x;
 }
 
-// At most the k-th highest of so many keys (16 bits of it), or minus infinity.
+// At most the k-th highest of so many keys (16 bits of it), or minus infinity. Keys beyond what the threads can hold are taken together.
+#define DRAW_HELD 8
 __device__ float draw_bound(const u32* keys, u32 count, u32 k) {
-    u32 found = 0;
-    if (k > count) return -INFINITE;
-    for (u32 bit = 31; bit >= 16; bit--) {
-        u32 probe = found | 1u << bit, own = 0;
-        for (u32 i = threadIdx.x; i < count; i += blockDim.x) own += fresh(keys + i) >= probe;
-        if (draw_count(own) >= k) found = probe;
+    __shared__ u32 sums[2][DRAW_THREADS / 32];
+    u32 held[DRAW_HELD], found = 0;
+    if (k > min(count, (u32)DRAW_HELD * DRAW_THREADS)) return -INFINITE;
+    #pragma unroll
+    for (u32 i = 0; i < DRAW_HELD; i++) {
+        held[i] = 0;
+        for (u32 j = i * DRAW_THREADS + threadIdx.x; j < count; j += DRAW_HELD * DRAW_THREADS) held[i] = max(held[i], fresh(keys + j));
     }
+    // Two bits at a time. Of three numbers to compare with, a warp counts each to 256 at most.
+    for (u32 bit = 30; bit >= 16; bit -= 2) {
+        u32 own = 0;
+        #pragma unroll
+        for (u32 i = 0; i < DRAW_HELD; i++) {
+            for (u32 probe = 1; probe < 4; probe++) own += (held[i] >= (found | probe << bit)) << 10 * (probe - 1);
+        }
+        own = __reduce_add_sync(FULL, own);
+        u32* sum = sums[bit / 2 % 2];
+        if (threadIdx.x % 32 == 0) sum[threadIdx.x / 32] = own;
+        __syncthreads();
+        u32 counts[3] = {0, 0, 0};
+        for (u32 warp = 0; warp < DRAW_THREADS / 32; warp++) {
+            for (u32 probe = 0; probe < 3; probe++) counts[probe] += sum[warp] >> 10 * probe & 0x3ff;
+        }
+        u32 bits = counts[2] >= k ? 3 : counts[1] >= k ? 2 : counts[0] >= k ? 1 : 0;
+        found |= bits << bit;
+    }
+    __syncthreads();
     return found <= KEY_OF_MINUS_INFINITY ? -INFINITE : of_key(found);
 }
 
@@ -242,68 +265,70 @@ __device__ float draw_bound(const u32* keys, u32 count, u32 k) {
 extern "C" __global__ void draw_highest(Drawing d) {
     __shared__ float own[DRAW_BLOCK];
     __shared__ u64 bests[DRAW_THREADS / 32];
-    u32 row = blockIdx.y, first = blockIdx.x * DRAW_BLOCK, thread = threadIdx.x, warp = thread / 32;
-    u32 count = min((u32)DRAW_BLOCK, d.columns - first);
+    u32 row = blockIdx.y, thread = threadIdx.x, warp = thread / 32;
     const DrawRow& r = d.rows[row];
-    const float* from = d.logits + (u64)row * d.columns + first;
-    float x[DRAW_PARTS];
-    for (u32 part = 0; part < DRAW_PARTS; part++) {
-        u32 i = part * DRAW_THREADS + thread;
-        x[part] = i < count ? from[i] : -INFINITE;
-    }
-    if (r.flags & CHANGES) {
-        for (u32 part = 0; part < DRAW_PARTS; part++) {
-            u32 i = part * DRAW_THREADS + thread, token = first + i;
-            bool is_allowed = !r.mask || (token / 32 < r.mask_words && (r.mask[token / 32] >> token % 32 & 1));
-            own[i] = is_allowed ? x[part] : -INFINITE;
-        }
-        __syncthreads();
-        const u32* changes = d.lists + r.changes;
-        u32 low = 0, high = r.change_count;
-        while (low < high) {
-            u32 middle = (low + high) / 2;
-            if (changes[4 * middle] < first) low = middle + 1; else high = middle;
-        }
-        for (u32 i = low + thread; i < r.change_count; i += DRAW_THREADS) {
-            u32 token = changes[4 * i];
-            if (token >= first + count) break;
-            own[token - first] = draw_change(r, changes + 4 * i, own[token - first]);
-        }
-        __syncthreads();
-        float* to = d.copies + (u64)r.copy * d.columns + first;
+    u64 best = 0;
+    for (u32 block = blockIdx.x; block < d.blocks; block += gridDim.x) {
+        u32 first = block * DRAW_BLOCK, count = min((u32)DRAW_BLOCK, d.columns - first);
+        const float* from = d.logits + (u64)row * d.columns + first;
+        float x[DRAW_PARTS];
         for (u32 part = 0; part < DRAW_PARTS; part++) {
             u32 i = part * DRAW_THREADS + thread;
-            x[part] = own[i];
-            if (i < count) to[i] = x[part];
+            x[part] = i < count ? from[i] : -INFINITE;
         }
-    }
-    // Zeros of either sign are equal.
-    u32 key = 0, token = NO_TOKEN;
-    for (u32 part = 0; part < DRAW_PARTS; part++) {
-        u32 i = part * DRAW_THREADS + thread, other = key_of(x[part] + 0.0f);
-        if (i < count && other > key) {
-            key = other;
-            token = first + i;
+        if (r.flags & CHANGES) {
+            for (u32 part = 0; part < DRAW_PARTS; part++) {
+                u32 i = part * DRAW_THREADS + thread, token = first + i;
+                bool is_allowed = !r.mask || (token / 32 < r.mask_words && (r.mask[token / 32] >> token % 32 & 1));
+                own[i] = is_allowed ? x[part] : -INFINITE;
+            }
+            __syncthreads();
+            const u32* changes = d.lists + r.changes;
+            u32 low = 0, high = r.change_count;
+            while (low < high) {
+                u32 middle = (low + high) / 2;
+                if (changes[4 * middle] < first) low = middle + 1; else high = middle;
+            }
+            for (u32 i = low + thread; i < r.change_count; i += DRAW_THREADS) {
+                u32 token = changes[4 * i];
+                if (token >= first + count) break;
+                own[token - first] = draw_change(r, changes + 4 * i, own[token - first]);
+            }
+            __syncthreads();
+            float* to = d.copies + (u64)r.copy * d.columns + first;
+            for (u32 part = 0; part < DRAW_PARTS; part++) {
+                u32 i = part * DRAW_THREADS + thread;
+                x[part] = own[i];
+                if (i < count) to[i] = x[part];
+            }
+            __syncthreads();
         }
+        // Zeros of either sign are equal.
+        u32 key = 0, token = NO_TOKEN;
+        for (u32 part = 0; part < DRAW_PARTS; part++) {
+            u32 i = part * DRAW_THREADS + thread, other = key_of(x[part] + 0.0f);
+            if (i < count && other > key) {
+                key = other;
+                token = first + i;
+            }
+        }
+        u32 highest = __reduce_max_sync(FULL, key);
+        token = __reduce_min_sync(FULL, key == highest ? token : NO_TOKEN);
+        best = max(best, (u64)highest << 32 | (u32)~token);
+        if (thread % 32 == 0) d.slices[((u64)row * d.blocks + block) * DRAW_SLICES + warp] = highest;
     }
-    u32 highest = __reduce_max_sync(FULL, key);
-    token = __reduce_min_sync(FULL, key == highest ? token : NO_TOKEN);
-    if (thread % 32 == 0) {
-        bests[warp] = (u64)highest << 32 | (u32)~token;
-        d.slices[((u64)row * d.blocks + blockIdx.x) * DRAW_SLICES + warp] = highest;
-    }
+    if (thread % 32 == 0) bests[warp] = best;
     __syncthreads();
     if (thread == 0) {
-        u64 best = bests[0];
-        for (u32 other = 1; other < DRAW_THREADS / 32; other++) best = max(best, bests[other]);
-        d.bests[(u64)row * d.blocks + blockIdx.x] = best;
+        for (u32 other = 0; other < DRAW_THREADS / 32; other++) best = max(best, bests[other]);
+        d.bests[(u64)row * gridDim.x + blockIdx.x] = best;
     }
-    if (!is_last_of(d.counters + 1 + row, d.blocks)) return;
+    if (!is_last_of(d.counters + 1 + row, gridDim.x)) return;
 
-    u64 best = 0;
-    for (u32 block = thread; block < d.blocks; block += DRAW_THREADS) best = max(best, fresh(d.bests + (u64)row * d.blocks + block));
-    highest = draw_highest_of((u32)(best >> 32));
-    token = ~draw_highest_of((u32)(best >> 32) == highest ? (u32)best : 0);
+    best = 0;
+    for (u32 i = thread; i < gridDim.x; i += DRAW_THREADS) best = max(best, fresh(d.bests + (u64)row * gridDim.x + i));
+    u32 highest = draw_highest_of((u32)(best >> 32));
+    u32 token = ~draw_highest_of((u32)(best >> 32) == highest ? (u32)best : 0);
     bool is_sound = highest > KEY_OF_MINUS_INFINITY && highest < KEY_OF_INFINITY;
     float top = of_key(highest), bound = -INFINITE;
     if (is_sound && r.flags & FILTERS) {
@@ -372,7 +397,7 @@ __device__ u32 draw_among_blocks(const double* masses, u32 blocks, double unifor
     return last;
 }
 
-// The place of the weight that is drawn from a block of so many, a multiple of 8, in shared memory; for one thread.
+// The place of the weight that is drawn from a block of so many, a multiple of 8, in shared memory, as the host finds it; for one thread.
 __device__ u32 draw_within(const float* weights, u32 count, double target) {
     for (u32 i = 0; i < count; i += 8) {
         double left[8];
@@ -389,33 +414,107 @@ __device__ u32 draw_within(const float* weights, u32 count, double target) {
     return count - 1;
 }
 
+// Where the sum of numbers that are not negative passes a target, and what is left of that before it, to every thread. The numbers are added in another order
+// than the host's: NO_TOKEN where that might matter, which is hardly ever, or where the sum does not get there. With `uniform` the target is that share of the sum.
+template <typename Numbers>
+__device__ u32 draw_crossing(Numbers numbers, u32 count, double uniform, double& target, double& margin) {
+    __shared__ u32 found, is_doubtful;
+    __shared__ double left;
+    u32 each = (count + blockDim.x - 1) / blockDim.x, first = threadIdx.x * each, end = min(count, first + each);
+    double own = 0.0, before, all;
+    for (u32 i = first; i < end; i++) own += (double)numbers[i];
+    if (threadIdx.x == 0) {
+        found = NO_TOKEN;
+        is_doubtful = 0;
+    }
+    draw_scan(own, before, all);
+    if (uniform >= 0.0) {
+        target = uniform * all;
+        margin = all * 1e-12;
+    }
+    double at = target - before;
+    for (u32 i = first; i < end; i++) {
+        double number = (double)numbers[i], next = at - number;
+        if (number > 0.0) {
+            if (fabs(at) <= margin || fabs(next) <= margin) {
+                is_doubtful = 1;
+            } else if (at > 0.0 && next < 0.0) {
+                found = i;
+                left = at;
+            }
+        }
+        at = next;
+    }
+    __syncthreads();
+    u32 result = is_doubtful ? NO_TOKEN : found;
+    target = left;
+    __syncthreads();
+    return result;
+}
+
+// The number that is drawn from so many weights with a random number, to every thread: `masses` are the sums of their blocks, and `weigh` puts the weights of
+// a block into shared memory, with zeros behind them.
+template <typename Weigh>
+__device__ u32 draw_weight(const double* masses, u32 blocks, double uniform, float* weights, Weigh weigh) {
+    __shared__ u32 chosen;
+    __shared__ double left;
+    double target = 0.0, margin = 0.0;
+    u32 block = NO_TOKEN;
+    if (blocks > 8) {
+        block = draw_crossing(masses, blocks, uniform, target, margin);
+        if (block != NO_TOKEN) {
+            weigh(block);
+            __syncthreads();
+            u32 within = draw_crossing(weights, DRAW_BLOCK, -1.0, target, margin);
+            if (within != NO_TOKEN) return block * DRAW_BLOCK + within;
+        }
+    }
+    if (threadIdx.x == 0) chosen = draw_among_blocks(masses, blocks, uniform, left);
+    __syncthreads();
+    block = chosen;
+    target = left;
+    margin = masses[block == NO_TOKEN ? 0 : block] * 1e-12;
+    if (block == NO_TOKEN) return NO_TOKEN;
+    weigh(block);
+    __syncthreads();
+    if (blocks <= 8) {
+        double aim = target;
+        u32 within = draw_crossing(weights, DRAW_BLOCK, -1.0, aim, margin);
+        if (within != NO_TOKEN) return block * DRAW_BLOCK + within;
+    }
+    if (threadIdx.x == 0) chosen = draw_within(weights, DRAW_BLOCK, target);
+    __syncthreads();
+    return block * DRAW_BLOCK + chosen;
+}
+
 // The second pass: sums. Also the draw, where nothing is filtered.
 extern "C" __global__ void draw_sums(Drawing d) {
     __shared__ float own[DRAW_BLOCK];
     __shared__ double masses[DRAW_MOST_BLOCKS];
-    __shared__ u32 found;
-    __shared__ double left;
     u32 row = blockIdx.y, thread = threadIdx.x;
     const DrawRow& r = d.rows[row];
     DrawState& s = d.states[row];
     bool sums = r.flags & (REPORTS | NUCLEUS), draws = (r.flags & DRAWS) && !(r.flags & FILTERS);
     if (!s.is_sound || !(sums || draws)) return;
     const float* x = draw_logits(d, r, row);
-    u32 first = blockIdx.x * DRAW_BLOCK, count = min((u32)DRAW_BLOCK, d.columns - first);
     float max = s.max;
-    u64 place = (u64)row * d.blocks + blockIdx.x;
-    if (sums) {
-        for (u32 i = thread; i < count; i += DRAW_THREADS) own[i] = exp_below(__fadd_rn(x[first + i], -max));
-        double sum = draw_sum(own, count);
-        if (thread == 0) d.sums[place] = sum;
+    for (u32 block = blockIdx.x; block < d.blocks; block += gridDim.x) {
+        u32 first = block * DRAW_BLOCK, count = min((u32)DRAW_BLOCK, d.columns - first);
+        u64 place = (u64)row * d.blocks + block;
+        if (sums) {
+            for (u32 i = thread; i < count; i += DRAW_THREADS) own[i] = exp_below(__fadd_rn(x[first + i], -max));
+            double sum = draw_sum(own, count);
+            if (thread == 0) d.sums[place] = sum;
+        }
+        if (draws) {
+            __syncthreads();
+            for (u32 i = thread; i < count; i += DRAW_THREADS) own[i] = weight_of(x[first + i], max, r.factor);
+            double sum = draw_sum(own, count);
+            if (thread == 0) d.masses[place] = sum;
+        }
         __syncthreads();
     }
-    if (draws) {
-        for (u32 i = thread; i < count; i += DRAW_THREADS) own[i] = weight_of(x[first + i], max, r.factor);
-        double sum = draw_sum(own, count);
-        if (thread == 0) d.masses[place] = sum;
-    }
-    if (!is_last_of(d.counters + 1 + row, d.blocks)) return;
+    if (!is_last_of(d.counters + 1 + row, gridDim.x)) return;
 
     float normaliser = 0.0f;
     if (sums) {
@@ -441,56 +540,48 @@ extern "C" __global__ void draw_sums(Drawing d) {
     if (!draws) return;
     for (u32 block = thread; block < d.blocks; block += DRAW_THREADS) masses[block] = fresh(d.masses + (u64)row * d.blocks + block);
     __syncthreads();
-    if (thread == 0) {
-        double target;
-        found = draw_among_blocks(masses, d.blocks, r.uniform, target);
-        left = target;
-    }
-    __syncthreads();
-    if (found == NO_TOKEN) {
-        if (thread == 0) tell(d, row, NO_TOKEN, 0.0f);
-        return;
-    }
-    first = found * DRAW_BLOCK;
-    for (u32 i = thread; i < DRAW_BLOCK; i += DRAW_THREADS) own[i] = first + i < d.columns ? weight_of(x[first + i], max, r.factor) : 0.0f;
-    __syncthreads();
-    if (thread == 0) {
-        u32 token = first + draw_within(own, DRAW_BLOCK, left);
-        tell(d, row, token, __fadd_rn(x[token], -normaliser));
-    }
+    u32 token = draw_weight(masses, d.blocks, r.uniform, own, [&](u32 block) {
+        u32 first = block * DRAW_BLOCK;
+        for (u32 i = thread; i < DRAW_BLOCK; i += DRAW_THREADS) own[i] = first + i < d.columns ? weight_of(x[first + i], max, r.factor) : 0.0f;
+    });
+    if (thread == 0) tell(d, row, token, token == NO_TOKEN ? 0.0f : __fadd_rn(x[token], -normaliser));
 }
 
 // Sorts up to DRAW_SORTED numbers in shared memory, from stretches of so many that are sorted in turn already: the first step of a merge compares
 // with the mirrored place, so that all are in ascending order and what is missing at the end counts as the highest. `from` is 2 where nothing is sorted;
 // 0 says that only the last steps of a longer merge are left.
-__device__ void sort_shared(u64* list, u32 count, u32 from) {
-    u32 most = from ? DRAW_SORTED : 0;
-    for (u32 size = from; size <= most && size / 2 < count; size *= 2) {
-        for (u32 half = size / 2; half > 0; half /= 2) {
-            for (u32 pair = threadIdx.x; pair < DRAW_SORTED / 2; pair += blockDim.x) {
-                u32 low = pair / half * 2 * half + pair % half;
-                u32 high = half == size / 2 ? low - pair % half + size - 1 - pair % half : low + half;
-                if (low >= count) break;
-                if (high < count && list[low] > list[high]) {
-                    u64 other = list[low];
-                    list[low] = list[high];
-                    list[high] = other;
-                }
-            }
-            __syncthreads();
+__device__ __forceinline__ void sort_pairs(u64* list, u32 count, u32 half, bool is_mirrored, u32 threads) {
+    for (u32 pair = threadIdx.x; pair < DRAW_SORTED / 2; pair += threads) {
+        u32 offset = pair & (half - 1), base = 2 * (pair - offset), low = base + offset;
+        u32 high = is_mirrored ? base + 2 * half - 1 - offset : low + half;
+        if (low >= count) break;
+        if (high >= count) continue;
+        u64 a = list[low], b = list[high];
+        if (a > b) {
+            list[low] = b;
+            list[high] = a;
         }
     }
-    if (from) return;
-    for (u32 half = DRAW_SORTED / 2; half > 0; half /= 2) {
-        for (u32 pair = threadIdx.x; pair < DRAW_SORTED / 2; pair += blockDim.x) {
-            u32 low = pair / half * 2 * half + pair % half, high = low + half;
-            if (high < count && list[low] > list[high]) {
-                u64 other = list[low];
-                list[low] = list[high];
-                list[high] = other;
+}
+__device__ void sort_shared(u64* list, u32 count, u32 from) {
+    if (from && count <= 64) {
+        // One warp has all.
+        if (threadIdx.x < 32) {
+            for (u32 size = from; size / 2 < count; size *= 2) {
+                for (u32 half = size / 2; half > 0; half /= 2) {
+                    sort_pairs(list, count, half, half == size / 2, 32);
+                    __syncwarp();
+                }
             }
         }
         __syncthreads();
+        return;
+    }
+    for (u32 size = from ? from : DRAW_SORTED; size <= DRAW_SORTED && size / 2 < count; size *= 2) {
+        for (u32 half = size / 2; half > 0; half /= 2) {
+            sort_pairs(list, count, half, from && half == size / 2, blockDim.x);
+            __syncthreads();
+        }
     }
 }
 
@@ -539,9 +630,9 @@ __device__ __forceinline__ u32 bin_of(float x, float max) {
 extern "C" __global__ void draw_candidates(Drawing d) {
     __shared__ u64 list[DRAW_SORTED];
     __shared__ double masses[DRAW_MOST_BLOCKS];
+    __shared__ float weights[DRAW_BLOCK];
     __shared__ float lanes[DRAW_LAST_THREADS];
     __shared__ u32 found, base;
-    __shared__ double left;
     u32 row = blockIdx.y, thread = threadIdx.x;
     const DrawRow& r = d.rows[row];
     DrawState& s = d.states[row];
@@ -549,8 +640,8 @@ extern "C" __global__ void draw_candidates(Drawing d) {
     const float* x = draw_logits(d, r, row);
     float max_logit = s.max, bound = s.bound, normaliser = s.normaliser;
     u64* candidates = d.candidates + (u64)r.list * d.room;
-    {
-        u32 first = blockIdx.x * DRAW_BLOCK, count = min((u32)DRAW_BLOCK, d.columns - first);
+    for (u32 block = blockIdx.x; block < d.blocks; block += gridDim.x) {
+        u32 first = block * DRAW_BLOCK, count = min((u32)DRAW_BLOCK, d.columns - first);
         if (thread == 0) found = 0;
         __syncthreads();
         float own[DRAW_BLOCK / DRAW_LAST_THREADS];
@@ -568,15 +659,15 @@ extern "C" __global__ void draw_candidates(Drawing d) {
             if (places[part] != NO_TOKEN && at < d.room) candidates[at] = candidate_of(own[part], first + part * DRAW_LAST_THREADS + thread);
         }
     }
-    if (!is_last_of(d.counters + 1 + row, d.blocks)) return;
+    if (!is_last_of(d.counters + 1 + row, gridDim.x)) return;
 
     bool has_nucleus = r.flags & NUCLEUS, has_least = r.flags & LEAST, has_top = r.flags & TOP;
     bool is_heap = r.flags & HEAP, strikes = r.flags & STRIKES;
     u32 all = fresh(&s.count), bins = DRAW_BINS - 1, count;
     bool is_listed = all <= d.room;
     u32 sources = is_listed ? all : d.columns;
-    if (all > DRAW_SORTED && (has_nucleus || (has_top && !strikes))) {
-        // The bound was too low: count by bins. Shares of the total are whole numbers, rounded down, of 2^31.
+    if (all > DRAW_FEW && (has_nucleus || (has_top && !strikes))) {
+        // The bound was low: count by bins. Shares of the total are whole numbers, rounded down, of 2^31.
         u32* counts = (u32*)masses;
         u32* shares = counts + DRAW_BINS;
         for (u32 i = thread; i < 2 * DRAW_BINS; i += blockDim.x) counts[i] = 0;
@@ -590,16 +681,13 @@ extern "C" __global__ void draw_candidates(Drawing d) {
             if (has_nucleus) atomicAdd(shares + bin, (u32)(exp_below(own - max_logit) * scale));
         }
         __syncthreads();
-        if (thread == 0) {
-            u64 wanted = (u64)((double)r.top_p * 1.00001 * 2147483648.0), share = 0;
-            u32 number = 0, bin = 0;
-            for (; bin < DRAW_BINS - 1; bin++) {
-                number += counts[bin];
-                share += shares[bin];
-                if ((has_top && !strikes && number > r.top_k) || (has_nucleus && share >= wanted)) break;
-            }
-            found = bin;
-        }
+        if (thread == 0) found = DRAW_BINS - 1;
+        double before, sum, number = thread < DRAW_BINS ? counts[thread] : 0.0, share = thread < DRAW_BINS ? shares[thread] : 0.0;
+        draw_scan(number, before, sum);
+        bool is_enough = has_top && !strikes && before + number > r.top_k;
+        draw_scan(share, before, sum);
+        is_enough |= has_nucleus && before + share >= r.top_p * 1.00001 * 2147483648.0;
+        if (is_enough && thread < DRAW_BINS) atomicMin(&found, thread);
         __syncthreads();
         bins = found;
         __syncthreads();
@@ -748,24 +836,13 @@ extern "C" __global__ void draw_candidates(Drawing d) {
         }
         __syncthreads();
     }
+    u32 chosen = draw_weight(masses, blocks, r.uniform, weights, [&](u32 block) {
+        u32 first = block * DRAW_BLOCK;
+        for (u32 i = thread; i < DRAW_BLOCK; i += blockDim.x) weights[i] = first + i < count ? __uint_as_float((u32)(at[first + i] >> 32)) : 0.0f;
+    });
     if (thread == 0) {
-        double target;
-        found = draw_among_blocks(masses, blocks, r.uniform, target);
-        left = target;
-    }
-    __syncthreads();
-    u32 block = found;
-    if (block != NO_TOKEN) {
-        float* weights = (float*)masses;
-        u32 first = block * DRAW_BLOCK, own = min((u32)DRAW_BLOCK, count - first);
-        for (u32 i = thread; i < DRAW_BLOCK; i += blockDim.x) weights[i] = i < own ? __uint_as_float((u32)(at[first + i] >> 32)) : 0.0f;
-        __syncthreads();
-        if (thread == 0) {
-            u32 token = (u32)at[first + draw_within(weights, (own + 7) / 8 * 8, left)];
-            tell(d, row, token, __fadd_rn(x[token], -normaliser));
-        }
-    } else if (thread == 0) {
-        tell(d, row, NO_TOKEN, 0.0f);
+        u32 token = chosen == NO_TOKEN ? NO_TOKEN : (u32)at[chosen];
+        tell(d, row, token, token == NO_TOKEN ? 0.0f : __fadd_rn(x[token], -normaliser));
     }
     if (at != list) {
         __threadfence();

@@ -19,7 +19,9 @@ use crate::memory::{Block, CudaIndices, CudaTensor, Letter, Memory, bytes_of};
 /// Logits that a block of threads has.
 const BLOCK: usize = 1024;
 /// Most blocks of a row.
-const MOST_BLOCKS: usize = 1024;
+const MOST_BLOCKS: usize = 512;
+/// Blocks of logits that a block of threads has at most.
+const MOST_TURNS: usize = 4;
 /// Parts of a block whose highest logits are known.
 const SLICES: usize = 8;
 /// Threads of the last kernel.
@@ -366,7 +368,8 @@ impl CudaBackend {
             room: room as u32,
             row_count: count as u32,
         };
-        let grid = (blocks as u32, count as u32);
+        // Where there are many rows, a block of threads has several blocks of logits.
+        let grid = (blocks.div_ceil(count.div_ceil(8).min(MOST_TURNS)) as u32, count as u32);
         launch!(self, "draw_highest", (grid, THREADS, 0), drawing)?;
         let sums = |row: &Row| {
             row.has(flags::REPORTS | flags::NUCLEUS) || (row.has(flags::DRAWS) && !row.has(flags::FILTERS))
