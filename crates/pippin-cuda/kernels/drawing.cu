@@ -31,6 +31,7 @@
 #define HEAP 64u
 #define CHANGES 128u
 #define TOP 256u
+#define ORDERED 512u
 
 // A row's sampler.
 struct DrawRow {
@@ -330,13 +331,14 @@ extern "C" __global__ void draw_highest(Drawing d) {
     u32 highest = draw_highest_of((u32)(best >> 32));
     u32 token = ~draw_highest_of((u32)(best >> 32) == highest ? (u32)best : 0);
     bool is_sound = highest > KEY_OF_MINUS_INFINITY && highest < KEY_OF_INFINITY;
-    float top = of_key(highest), bound = -INFINITE;
+    // What is impossible counts only where candidates stand in the order of their tokens.
+    float top = of_key(highest), bound = r.flags & ORDERED ? __uint_as_float(0xff7fffffu) : -INFINITE;
     if (is_sound && r.flags & FILTERS) {
         const u32* slices = d.slices + (u64)row * d.blocks * DRAW_SLICES;
         u32 count = d.blocks * DRAW_SLICES;
         // XTC removes from the top what the k highest would be of.
         // One more than those that stay: whether there are more decides about their order.
-        if ((r.flags & TOP) && !(r.flags & STRIKES)) bound = draw_bound(slices, count, r.top_k + 1);
+        if ((r.flags & TOP) && !(r.flags & STRIKES)) bound = fmaxf(bound, draw_bound(slices, count, r.top_k + 1));
         if (r.flags & LEAST) {
             float least = __fadd_rn(top, r.least);
             if (r.keep > 1) least = fminf(least, draw_bound(slices, count, r.keep));
@@ -455,7 +457,8 @@ __device__ u32 draw_crossing(Numbers numbers, u32 count, double uniform, double&
 // The number that is drawn from so many weights with a random number, to every thread: `masses` are the sums of their blocks, and `weigh` puts the weights of
 // a block into shared memory, with zeros behind them.
 template <typename Weigh>
-__device__ u32 draw_weight(const double* masses, u32 blocks, double uniform, float* weights, Weigh weigh) {
+__device__ u32 draw_weight(const double* masses, u32 count, double uniform, float* weights, Weigh weigh) {
+    u32 blocks = (count + DRAW_BLOCK - 1) / DRAW_BLOCK;
     __shared__ u32 chosen;
     __shared__ double left;
     double target = 0.0, margin = 0.0;
@@ -482,7 +485,7 @@ __device__ u32 draw_weight(const double* masses, u32 blocks, double uniform, flo
         u32 within = draw_crossing(weights, DRAW_BLOCK, -1.0, aim, margin);
         if (within != NO_TOKEN) return block * DRAW_BLOCK + within;
     }
-    if (threadIdx.x == 0) chosen = draw_within(weights, DRAW_BLOCK, target);
+    if (threadIdx.x == 0) chosen = draw_within(weights, min((u32)DRAW_BLOCK, (count - block * DRAW_BLOCK + 7) / 8 * 8), target);
     __syncthreads();
     return block * DRAW_BLOCK + chosen;
 }
@@ -540,7 +543,7 @@ extern "C" __global__ void draw_sums(Drawing d) {
     if (!draws) return;
     for (u32 block = thread; block < d.blocks; block += DRAW_THREADS) masses[block] = fresh(d.masses + (u64)row * d.blocks + block);
     __syncthreads();
-    u32 token = draw_weight(masses, d.blocks, r.uniform, own, [&](u32 block) {
+    u32 token = draw_weight(masses, d.columns, r.uniform, own, [&](u32 block) {
         u32 first = block * DRAW_BLOCK;
         for (u32 i = thread; i < DRAW_BLOCK; i += DRAW_THREADS) own[i] = first + i < d.columns ? weight_of(x[first + i], max, r.factor) : 0.0f;
     });
@@ -577,7 +580,7 @@ __device__ void sort_shared(u64* list, u32 count, u32 from) {
         __syncthreads();
         return;
     }
-    for (u32 size = from ? from : DRAW_SORTED; size <= DRAW_SORTED && size / 2 < count; size *= 2) {
+    for (u32 size = from ? from : DRAW_SORTED; size <= DRAW_SORTED && (!from || size / 2 < count); size *= 2) {
         for (u32 half = size / 2; half > 0; half /= 2) {
             sort_pairs(list, count, half, from && half == size / 2, blockDim.x);
             __syncthreads();
@@ -706,7 +709,7 @@ extern "C" __global__ void draw_candidates(Drawing d) {
     count = found;
     __syncthreads();
     u64* at = list;
-    bool is_ordered = has_nucleus || is_heap || (has_least && r.keep > 1);
+    bool is_ordered = r.flags & ORDERED;
     u32* lock = d.counters;
     if (count > DRAW_SORTED) {
         at = d.scratch;
@@ -836,7 +839,7 @@ extern "C" __global__ void draw_candidates(Drawing d) {
         }
         __syncthreads();
     }
-    u32 chosen = draw_weight(masses, blocks, r.uniform, weights, [&](u32 block) {
+    u32 chosen = draw_weight(masses, count, r.uniform, weights, [&](u32 block) {
         u32 first = block * DRAW_BLOCK;
         for (u32 i = thread; i < DRAW_BLOCK; i += blockDim.x) weights[i] = first + i < count ? __uint_as_float((u32)(at[first + i] >> 32)) : 0.0f;
     });

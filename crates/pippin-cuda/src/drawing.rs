@@ -21,7 +21,9 @@ const BLOCK: usize = 1024;
 /// Most blocks of a row.
 const MOST_BLOCKS: usize = 512;
 /// Blocks of logits that a block of threads has at most.
-const MOST_TURNS: usize = 4;
+const MOST_TURNS: usize = 8;
+/// Blocks of threads of which a device has hardly more at once.
+const AT_ONCE: usize = 512;
 /// Parts of a block whose highest logits are known.
 const SLICES: usize = 8;
 /// Threads of the last kernel.
@@ -46,6 +48,7 @@ mod flags {
     pub(super) const HEAP: u32 = 64;
     pub(super) const CHANGES: u32 = 128;
     pub(super) const TOP: u32 = 256;
+    pub(super) const ORDERED: u32 = 512;
 }
 
 /// What is kept from draw to draw.
@@ -258,6 +261,12 @@ fn row_of(sampler: &mut Sampler, columns: usize) -> Row {
             row.flags |= flags::HEAP;
         }
     }
+    // As the host has its candidates: of which there are all, or those that are likely enough, in the order of their tokens.
+    let keeps_some = row.has(flags::LEAST) && (2..columns).contains(&p.min_tokens_to_keep);
+    let is_cut = row.has(flags::TOP) && !row.has(flags::STRIKES | flags::LEAST);
+    if row.has(flags::NUCLEUS | flags::HEAP) || keeps_some || is_cut {
+        row.flags |= flags::ORDERED;
+    }
     if row.has(flags::STRIKES | flags::NUCLEUS | flags::LEAST | flags::TOP) {
         row.flags |= flags::FILTERS;
     }
@@ -369,7 +378,8 @@ impl CudaBackend {
             row_count: count as u32,
         };
         // Where there are many rows, a block of threads has several blocks of logits.
-        let grid = (blocks.div_ceil(count.div_ceil(8).min(MOST_TURNS)) as u32, count as u32);
+        let turns = parts.div_ceil(AT_ONCE).min(MOST_TURNS);
+        let grid = (blocks.div_ceil(turns) as u32, count as u32);
         launch!(self, "draw_highest", (grid, THREADS, 0), drawing)?;
         let sums = |row: &Row| {
             row.has(flags::REPORTS | flags::NUCLEUS) || (row.has(flags::DRAWS) && !row.has(flags::FILTERS))
