@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pippin_cpu::CpuBackend;
+use pippin_cuda::CudaBackend;
 use pippin_models::{
     CachePlan, Config, LanguageModel, ModelError, Output, SlotEdit, StepId, load_from, testing,
 };
 use pippin_tensor::sampling::{GenerateParameters, Sampled, Sampler};
 use pippin_tensor::testing::{Counts, Late};
-use pippin_tensor::{Batch, Dtype, Input, KvFormat, Numerics, SequenceRows, Want};
+use pippin_tensor::{Backend, Batch, Dtype, Input, KvFormat, Numerics, SequenceRows, Want};
 use serde_json::Value;
 
 const PAGE: usize = 16;
@@ -23,19 +24,20 @@ fn config(name: &str) -> Config {
     Config::new(golden["config"].clone()).unwrap()
 }
 
-#[allow(clippy::arc_with_non_send_sync, reason = "a model and its device stay on one thread")]
 fn model(config: &Config, late: bool) -> (Box<dyn LanguageModel>, Rc<Counts>) {
-    let checkpoint = testing::checkpoint(config, Dtype::F32, 3).unwrap();
     let cpu = CpuBackend::new(Numerics::Exact);
     let device = Late::new(cpu.clone(), Duration::from_millis(1));
     let counts = device.counts();
-    let mut model = match late {
-        true => load_from(config, &checkpoint, Arc::new(device)).unwrap(),
-        false => load_from(config, &checkpoint, Arc::new(cpu)).unwrap(),
-    };
+    (if late { model_on(config, device) } else { model_on(config, cpu) }, counts)
+}
+
+#[allow(clippy::arc_with_non_send_sync, reason = "a model and its device stay on one thread")]
+fn model_on<B: Backend>(config: &Config, backend: B) -> Box<dyn LanguageModel> {
+    let checkpoint = testing::checkpoint(config, Dtype::F32, 3).unwrap();
+    let mut model = load_from(config, &checkpoint, Arc::new(backend)).unwrap();
     let pages = vec![16; model.info().cache.groups.len()];
     model.allocate(&CachePlan { page_size: PAGE, format: KvFormat::F32, pages, slots: 3 }).unwrap();
-    (model, counts)
+    model
 }
 
 /// Two sequences: a prompt each, then tokens drawn from it. Returns what is drawn.
@@ -241,6 +243,63 @@ fn tokens_of_the_host_and_of_the_device_are_told_apart() {
         drawn
     };
     assert_eq!(tokens(true), tokens(false));
+}
+
+/// On the device that `PIPPIN_TEST_DEVICE` names: what it draws, one step ahead, is what the host draws from its logits.
+#[test]
+fn a_real_device_feeds_itself() {
+    if std::env::var("PIPPIN_TEST_DEVICE").as_deref() != Ok("cuda") {
+        eprintln!("skipped: PIPPIN_TEST_DEVICE names no device that draws tokens");
+        return;
+    }
+    let backend = CudaBackend::new(0, Numerics::Exact).unwrap();
+    let sampled = GenerateParameters {
+        temperature: 1.5,
+        top_k: 20,
+        top_p: 0.95,
+        seed: Some(7),
+        logprobs: true,
+        ..Default::default()
+    };
+    for family in FAMILIES {
+        let config = config(family);
+        for parameters in [GenerateParameters { logprobs: true, ..GenerateParameters::greedy() }, sampled.clone()]
+        {
+            // What is asked for beside the tokens only the host can tell.
+            let on_host = GenerateParameters { top_logprobs: 1, ..parameters.clone() };
+            let mut host = Two::new(model_on(&config, backend.clone()), &on_host);
+            let (id, feeds) = host.submit(PROMPTS.map(Input::Tokens));
+            assert!(!feeds);
+            let mut expected = vec![host.sampled(id)];
+            for _ in 0..60 {
+                let (id, _) = host.submit([Input::Sampled; 2]);
+                expected.push(host.sampled(id));
+            }
+            let mut device = Two::new(model_on(&config, backend.clone()), &parameters);
+            let (mut flying, feeds) = device.submit(PROMPTS.map(Input::Tokens));
+            assert!(feeds);
+            let mut drawn = Vec::new();
+            for step in 0..60 {
+                // Now and then the device has nothing to do, and the host knows the tokens.
+                if step % 23 == 22 {
+                    drawn.push(device.sampled(flying));
+                    flying = device.submit([Input::Sampled; 2]).0;
+                    continue;
+                }
+                let (next, _) = device.submit([Input::Sampled; 2]);
+                drawn.push(device.sampled(flying));
+                flying = next;
+            }
+            drawn.push(device.sampled(flying));
+            for (step, (drawn, expected)) in drawn.iter().zip(&expected).enumerate() {
+                for (drawn, expected) in drawn.iter().zip(expected) {
+                    assert_eq!(drawn.token, expected.token, "{family}, step {step}");
+                    let difference = drawn.logprob.unwrap() - expected.logprob.unwrap();
+                    assert!(difference.abs() < 1e-4, "{family}, step {step}: {difference}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
