@@ -580,6 +580,19 @@ __device__ void sort_shared(u64* list, u32 count, u32 from) {
         __syncthreads();
         return;
     }
+    if (from && count <= DRAW_FEW) {
+        // So have a few of them.
+        if (threadIdx.x < DRAW_FEW / 2) {
+            for (u32 size = from; size / 2 < count; size *= 2) {
+                for (u32 half = size / 2; half > 0; half /= 2) {
+                    sort_pairs(list, count, half, half == size / 2, DRAW_FEW / 2);
+                    asm volatile("bar.sync 1, %0;" : : "n"(DRAW_FEW / 2) : "memory");
+                }
+            }
+        }
+        __syncthreads();
+        return;
+    }
     for (u32 size = from ? from : DRAW_SORTED; size <= DRAW_SORTED && (!from || size / 2 < count); size *= 2) {
         for (u32 half = size / 2; half > 0; half /= 2) {
             sort_pairs(list, count, half, from && half == size / 2, blockDim.x);
@@ -629,6 +642,18 @@ __device__ __forceinline__ u32 bin_of(float x, float max) {
     return min((__float_as_uint(1.0f + distance) - 0x3f800000u) >> 18, (u32)DRAW_BINS - 1);
 }
 
+// Each of so many candidates to one thread; several are on their way at once. In the place of those that are not there stands a zero, whose logit is a NaN.
+template <typename Source, typename Use>
+__device__ __forceinline__ void draw_each(u32 count, Source source, Use use) {
+    for (u32 first = threadIdx.x; first < count; first += 4 * blockDim.x) {
+        u64 own[4];
+        #pragma unroll
+        for (u32 i = 0; i < 4; i++) own[i] = first + i * blockDim.x < count ? source(first + i * blockDim.x) : 0;
+        #pragma unroll
+        for (u32 i = 0; i < 4; i++) use(own[i]);
+    }
+}
+
 // The third pass: candidates. Who is done last sorts them as far as they are in order on the host, leaves out what the filters leave out, and draws.
 extern "C" __global__ void draw_candidates(Drawing d) {
     __shared__ u64 list[DRAW_SORTED];
@@ -669,6 +694,7 @@ extern "C" __global__ void draw_candidates(Drawing d) {
     u32 all = fresh(&s.count), bins = DRAW_BINS - 1, count;
     bool is_listed = all <= d.room;
     u32 sources = is_listed ? all : d.columns;
+    auto source = [&](u32 i) { return is_listed ? fresh(candidates + i) : candidate_of(x[i], i); };
     if (all > DRAW_FEW && (has_nucleus || (has_top && !strikes))) {
         // The bound was low: count by bins. Shares of the total are whole numbers, rounded down, of 2^31.
         u32* counts = (u32*)masses;
@@ -676,13 +702,13 @@ extern "C" __global__ void draw_candidates(Drawing d) {
         for (u32 i = thread; i < 2 * DRAW_BINS; i += blockDim.x) counts[i] = 0;
         __syncthreads();
         float scale = has_nucleus ? (float)(2147483648.0 / s.total) : 0.0f;
-        for (u32 i = thread; i < sources; i += blockDim.x) {
-            float own = is_listed ? logit_of(fresh(candidates + i)) : x[i];
-            if (!(own >= bound)) continue;
+        draw_each(sources, source, [&](u64 one) {
+            float own = logit_of(one);
+            if (!(own >= bound)) return;
             u32 bin = bin_of(own, max_logit);
             atomicAdd(counts + bin, 1);
             if (has_nucleus) atomicAdd(shares + bin, (u32)(exp_below(own - max_logit) * scale));
-        }
+        });
         __syncthreads();
         if (thread == 0) found = DRAW_BINS - 1;
         double before, sum, number = thread < DRAW_BINS ? counts[thread] : 0.0, share = thread < DRAW_BINS ? shares[thread] : 0.0;
@@ -698,13 +724,12 @@ extern "C" __global__ void draw_candidates(Drawing d) {
     // Those that are left go to shared memory, or, where they are too many, to the scratch space in the order of their tokens.
     if (thread == 0) found = 0;
     __syncthreads();
-    for (u32 i = thread; i < sources; i += blockDim.x) {
-        u64 own = is_listed ? fresh(candidates + i) : candidate_of(x[i], i);
+    draw_each(sources, source, [&](u64 own) {
         float logit = logit_of(own);
-        if (!(logit >= bound) || bin_of(logit, max_logit) > bins) continue;
+        if (!(logit >= bound) || bin_of(logit, max_logit) > bins) return;
         u32 at = atomicAdd(&found, 1);
         if (at < DRAW_SORTED) list[at] = own;
-    }
+    });
     __syncthreads();
     count = found;
     __syncthreads();

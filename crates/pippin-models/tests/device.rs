@@ -252,7 +252,8 @@ fn a_real_device_feeds_itself() {
         eprintln!("skipped: PIPPIN_TEST_DEVICE names no device that draws tokens");
         return;
     }
-    let backend = CudaBackend::new(0, Numerics::Exact).unwrap();
+    // A backend repeats the steps of one model.
+    let model = |config: &Config| model_on(config, CudaBackend::new(0, Numerics::Exact).unwrap());
     let sampled = GenerateParameters {
         temperature: 1.5,
         top_k: 20,
@@ -267,7 +268,7 @@ fn a_real_device_feeds_itself() {
         {
             // What is asked for beside the tokens only the host can tell.
             let on_host = GenerateParameters { top_logprobs: 1, ..parameters.clone() };
-            let mut host = Two::new(model_on(&config, backend.clone()), &on_host);
+            let mut host = Two::new(model(&config), &on_host);
             let (id, feeds) = host.submit(PROMPTS.map(Input::Tokens));
             assert!(!feeds);
             let mut expected = vec![host.sampled(id)];
@@ -275,7 +276,7 @@ fn a_real_device_feeds_itself() {
                 let (id, _) = host.submit([Input::Sampled; 2]);
                 expected.push(host.sampled(id));
             }
-            let mut device = Two::new(model_on(&config, backend.clone()), &parameters);
+            let mut device = Two::new(model(&config), &parameters);
             let (mut flying, feeds) = device.submit(PROMPTS.map(Input::Tokens));
             assert!(feeds);
             let mut drawn = Vec::new();
