@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use pippin_tensor::sampling::Sampler;
 use pippin_tensor::{
-    Activation, AttentionSpec, Backend, Batch, Beside, BlockFloat, Drawn, Gate, HeadSpec, KeyChoice, KvCacheSpec,
-    Linear, MatrixData, Norm, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs, ScanSpec,
-    StateSpec, StepInputs, StepShape, TensorData, TensorError,
+    Activation, AttentionSpec, Backend, Batch, Beside, BlockFloat, Drawn, Gate, HeadSpec, KeyChoice,
+    KvCacheSpec, Linear, MatrixData, Norm, PositionScale, Reduction, Result, RopeSpec, RouterSpec,
+    ScanInputs, ScanSpec, StateSpec, StepInputs, StepShape, TensorData, TensorError,
 };
 
 use crate::kv::shape_of;

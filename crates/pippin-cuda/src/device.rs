@@ -84,7 +84,7 @@ impl From<CudaProblem> for TensorError {
     }
 }
 
-/// An NVIDIA GPU as a backend. Cloning is cheap.
+/// An NVIDIA GPU as a backend. Cloning is cheap. What it records are the steps of one model: another one needs a backend of its own.
 #[derive(Clone)]
 pub struct CudaBackend {
     inner: Rc<Inner>,
@@ -158,8 +158,7 @@ impl CudaBackend {
         let memory = Memory::new(Arc::clone(&stream), context.new_stream()?, &name);
         let total = context.total_mem()?;
         let (functions, drawer) = (RefCell::default(), RefCell::default());
-        let inner =
-            Inner { numerics, name, capability, total, module, functions, stream, memory, drawer };
+        let inner = Inner { numerics, name, capability, total, module, functions, stream, memory, drawer };
         Ok(Self { inner: Rc::new(inner) })
     }
 

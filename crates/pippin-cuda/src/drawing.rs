@@ -275,9 +275,8 @@ fn row_of(sampler: &mut Sampler, columns: usize) -> Row {
 
 /// A change as the kernels read it.
 fn words_of(change: &Change) -> [u32; 4] {
-    let kinds = u32::from(change.bias.is_some())
-        | u32::from(change.repeats) << 1
-        | u32::from(change.is_present) << 2;
+    let kinds =
+        u32::from(change.bias.is_some()) | u32::from(change.repeats) << 1 | u32::from(change.is_present) << 2;
     [change.token, change.bias.unwrap_or(0.0).to_bits(), kinds, change.times]
 }
 
@@ -391,8 +390,7 @@ impl CudaBackend {
             launch!(self, "draw_candidates", (grid, LAST_THREADS, 0), drawing)?;
         }
         letter.send()?;
-        let logprobs =
-            rows.iter().any(|row| row.has(flags::REPORTS)).then(|| logprobs.sent(&letter, count));
+        let logprobs = rows.iter().any(|row| row.has(flags::REPORTS)).then(|| logprobs.sent(&letter, count));
         Ok(Some(Drawn { tokens: tokens.sent(&letter), logprobs }))
     }
 

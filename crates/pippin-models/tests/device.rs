@@ -264,7 +264,8 @@ fn a_real_device_feeds_itself() {
     };
     for family in FAMILIES {
         let config = config(family);
-        for parameters in [GenerateParameters { logprobs: true, ..GenerateParameters::greedy() }, sampled.clone()]
+        for parameters in
+            [GenerateParameters { logprobs: true, ..GenerateParameters::greedy() }, sampled.clone()]
         {
             // What is asked for beside the tokens only the host can tell.
             let on_host = GenerateParameters { top_logprobs: 1, ..parameters.clone() };

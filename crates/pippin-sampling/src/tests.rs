@@ -365,13 +365,9 @@ fn changes_are_those_that_are_made() {
         let sampler = Sampler::new(Arc::new(parameters.clone()), Arc::default(), &history);
         assert_eq!(
             sampler.looks_back(),
-            [
-                parameters.repetition_penalty,
-                parameters.presence_penalty,
-                parameters.frequency_penalty
-            ]
-            .iter()
-            .any(Option::is_some)
+            [parameters.repetition_penalty, parameters.presence_penalty, parameters.frequency_penalty]
+                .iter()
+                .any(Option::is_some)
         );
         let changes = sampler.changes(logits.len());
         assert!(changes.is_sorted_by(|a, b| a.token < b.token), "{changes:?}");

@@ -50,7 +50,8 @@ pub use cache::{
 };
 pub use convolutions::{convolutions_are_checked, convolve, convolve_image, convolve_transposed};
 pub use drawing::{
-    draws_are_independent, draws_are_read_late, fed_tokens, large_vocabularies, logits_without_maximum, sample,
+    draws_are_independent, draws_are_read_late, fed_tokens, large_vocabularies, logits_without_maximum,
+    sample,
 };
 pub use elementwise::{ACTIVATIONS, activate, add_and_mul, gated, gates, scale};
 pub use experts::{route, routers_are_checked, ties};
