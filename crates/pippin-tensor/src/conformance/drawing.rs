@@ -220,6 +220,51 @@ pub fn large_vocabularies<B: Backend>(backend: &B, tolerance: f64) {
     }
 }
 
+/// Any parameters that requests may have, the unlikely ones more often than in life.
+fn any_parameters(random: &mut Random) -> GenerateParameters {
+    let mut one_of = |values: &[f32]| values[random.below(values.len())];
+    let parameters = GenerateParameters {
+        temperature: one_of(&[0.0, 1e-30, 0.1, 0.7, 1.0, 1.0, 3.0, 1e38]),
+        top_p: one_of(&[1e-40, 0.1, 0.5, 0.9, 0.999, 1.0, 1.0, 1.0]),
+        min_p: one_of(&[0.0, 0.0, 0.0, 0.01, 0.1, 0.5, 1.0]),
+        xtc_probability: one_of(&[0.0, 0.0, 0.0, 0.5, 1.0]),
+        xtc_threshold: one_of(&[0.0, 0.02, 0.1, 0.5]),
+        repetition_penalty: Some(one_of(&[0.0, 0.5, 1.0, 1.3, 1e38])),
+        presence_penalty: Some(one_of(&[-1.0, 0.0, 0.7, 3e38])),
+        frequency_penalty: Some(one_of(&[-3e38, 0.0, 0.1, 1.0])),
+        ..Default::default()
+    };
+    let [below, small] = [300, 10].map(|limit| random.below(limit));
+    GenerateParameters {
+        top_k: [0, 1, small, below, 299, 300, 2000][random.below(7)],
+        min_tokens_to_keep: [1, 1, 2, small + 1, 400][random.below(5)],
+        repetition_context_size: random.below(4),
+        frequency_context_size: random.below(10),
+        logit_bias: random.indices(small, 320).into_iter().map(|token| (token, random.value())).collect(),
+        logprobs: random.below(2) == 0,
+        seed: Some(random.bits()),
+        ..parameters
+    }
+}
+
+/// [`Backend::sample`] with any parameters.
+pub fn any_draws<B: Backend>(backend: &B, tolerance: f64) {
+    if !draws(backend) {
+        return;
+    }
+    let check = Check::new(backend, tolerance);
+    let random = &mut Random::new(96);
+    let masks = masks(random, 300);
+    for case in 0..300 {
+        let mut sampler = sampler(any_parameters(random));
+        sampler.set_mask(masks.get(random.below(6)).cloned());
+        // From nearly alike to one that is all but certain.
+        let scale = f64::from(1_u32 << (case % 6));
+        let mut logits = || Array::random(random, 1, 300).operand(|v| scale * v);
+        compare(&check, vec![sampler], &mut logits, 3, "any parameters");
+    }
+}
+
 /// [`Backend::sample`] from logits that are no numbers, or infinite: no token, and the other rows' are what they are.
 pub fn logits_without_maximum<B: Backend>(backend: &B, tolerance: f64) {
     if !draws(backend) {
