@@ -9,13 +9,14 @@ use sha2::{Digest, Sha256};
 use crate::nvrtc::Nvrtc;
 
 /// The sources, in the order in which they build on each other.
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: &[(&str, &str)] = &[
     ("common.cu", include_str!("../kernels/common.cu")),
     ("rows.cu", include_str!("../kernels/rows.cu")),
     ("products.cu", include_str!("../kernels/products.cu")),
     ("tiles.cu", include_str!("../kernels/tiles.cu")),
     ("attention.cu", include_str!("../kernels/attention.cu")),
     ("mixers.cu", include_str!("../kernels/mixers.cu")),
+    ("drawing.cu", include_str!("../kernels/drawing.cu")),
 ];
 
 /// Architectures for which the kernels are known to compile, the oldest first.
@@ -152,6 +153,29 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// They are launched so that they may begin before the one in front of them has ended.
+    #[test]
+    fn every_kernel_waits_for_the_one_before_it() {
+        for (name, text) in SOURCES {
+            let mut kernels = text.split("extern \"C\" __global__").skip(1).peekable();
+            assert!(
+                kernels.peek().is_some() || matches!(*name, "common.cu" | "cache.cu"),
+                "{name}: no kernel"
+            );
+            for kernel in kernels {
+                let Some((_, body)) = kernel.split_once('{') else { panic!("{name}: {kernel}") };
+                let first = body.find("\n}").map_or(body, |end| &body[..end]);
+                let waits =
+                    ["begin();", "wait_for_inputs();", "tiles_one_of<", "tiles_many_of<", "tiles_wide_of<"];
+                assert!(
+                    waits.iter().any(|call| first.contains(call)),
+                    "{name}: {}",
+                    kernel.lines().next().unwrap_or_default()
+                );
+            }
+        }
+    }
 
     const VERSION: Option<(i32, i32)> = Some((13, 0));
 

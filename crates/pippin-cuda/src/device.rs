@@ -11,6 +11,7 @@ use cudarc::nvrtc::Ptx;
 use pippin_tensor::{Numerics, Result, TensorError};
 
 use crate::NAME;
+use crate::drawing::Drawer;
 use crate::memory::Memory;
 
 /// Why no device can be used.
@@ -264,7 +265,7 @@ pub(crate) fn is_lost(error: DriverError) -> bool {
     )
 }
 
-/// An NVIDIA GPU as a backend. Cloning is cheap.
+/// An NVIDIA GPU as a backend. Cloning is cheap. What it records are the steps of one model: another one needs a backend of its own.
 #[derive(Clone)]
 pub struct CudaBackend {
     inner: Rc<Inner>,
@@ -280,6 +281,7 @@ struct Inner {
     functions: RefCell<HashMap<String, CudaFunction>>,
     stream: Arc<CudaStream>,
     memory: Rc<Memory>,
+    drawer: RefCell<Drawer>,
 }
 
 impl fmt::Debug for CudaBackend {
@@ -328,9 +330,19 @@ impl CudaBackend {
         let total = context.total_mem()?;
         let multiprocessors = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let multiprocessors = usize::try_from(context.attribute(multiprocessors)?).unwrap_or(1);
-        let functions = RefCell::default();
-        let inner =
-            Inner { numerics, name, capability, total, multiprocessors, module, functions, stream, memory };
+        let (functions, drawer) = (RefCell::default(), RefCell::default());
+        let inner = Inner {
+            numerics,
+            name,
+            capability,
+            total,
+            multiprocessors,
+            module,
+            functions,
+            stream,
+            memory,
+            drawer,
+        };
         Ok(Self { inner: Rc::new(inner) })
     }
 
@@ -360,6 +372,10 @@ impl CudaBackend {
 
     pub(crate) fn memory(&self) -> &Rc<Memory> {
         &self.inner.memory
+    }
+
+    pub(crate) fn drawer(&self) -> &RefCell<Drawer> {
+        &self.inner.drawer
     }
 
     pub(crate) fn stream(&self) -> &Arc<CudaStream> {

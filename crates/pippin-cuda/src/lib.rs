@@ -11,6 +11,7 @@ mod attention;
 mod backend;
 mod compile;
 mod device;
+mod drawing;
 mod heads;
 mod kv;
 mod launch;

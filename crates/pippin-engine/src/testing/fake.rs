@@ -353,7 +353,7 @@ impl LanguageModel for FakeModel {
             starts.windows(2).map(|w| (batch.indices()[w[0] as usize] as usize, (w[1] - w[0]) as usize));
         control.steps.push(step.collect());
         assert!(control.panic_at != Some(control.steps.len()), "the fake model panics as told");
-        batch.resolve(|slot| self.slots[slot].last);
+        batch.resolve(|slot| Some(self.slots[slot].last));
         let (slots, wants) = (batch.slots(), batch.wants());
         let draws = |want: &Want| matches!(want, Want::Sample | Want::Verify);
         for (slot, _) in slots.iter().zip(wants).filter(|(_, want)| draws(want)) {
