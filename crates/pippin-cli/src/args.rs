@@ -541,13 +541,28 @@ pub(crate) struct BenchArgs {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) repetitions: u16,
 
+    /// Write each number of tokens once more, as a real answer to a short text that repeats itself, and guess what it repeats, up to N
+    /// tokens ahead. How much that helps depends on the text.
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "8")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=32), help_heading = "Guessing")]
+    pub(crate) prompt_lookup: Option<u8>,
+
+    /// The same with the guesses of a smaller model with the same vocabulary: its folder, hub id or alias.
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::DirPath, help_heading = "Guessing")]
+    pub(crate) draft_model: Option<String>,
+
+    /// Guess up to N tokens ahead with that model.
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "draft_model", help_heading = "Guessing")]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub(crate) draft_tokens: u8,
+
     /// The form of the result.
     #[arg(short = 'o', long, value_name = "FORMAT", value_enum, default_value_t = BenchFormat::Table)]
     pub(crate) output: BenchFormat,
 
     /// Measure what this machine reads and computes at most, instead of a model. Results are compared with it, and its
     /// memory's part is remembered for a month.
-    #[arg(long, conflicts_with_all = ["model", "n_prompt", "n_gen"])]
+    #[arg(long, conflicts_with_all = ["model", "n_prompt", "n_gen", "prompt_lookup", "draft_model"])]
     pub(crate) machine: bool,
 
     #[command(flatten)]

@@ -151,7 +151,8 @@ impl From<&ModelError> for Exit {
         match error {
             ModelError::Backend(TensorError::OutOfMemory { .. }) => Self::OutOfMemory,
             ModelError::Backend(TensorError::Unsupported { .. }) => Self::DeviceUnavailable,
-            ModelError::Backend(TensorError::Device { .. }) | ModelError::KvCache { .. } => Self::Failure,
+            ModelError::Backend(TensorError::Device { .. } | TensorError::DeviceLost { .. })
+            | ModelError::KvCache { .. } => Self::Failure,
             _ => Self::ModelInvalid,
         }
     }

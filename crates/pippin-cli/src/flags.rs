@@ -1,12 +1,14 @@
 //! Flags that are made from lists: those of the settings, and those of the parameters of generation.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::marker::PhantomData;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::Error;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use pippin::config::{ConfigInputs, Setting, SettingKind};
+use pippin::loading::Device;
 
 /// Which settings have flags in a command.
 pub(crate) trait Selection {
@@ -112,6 +114,7 @@ fn argument(setting: &'static Setting) -> Option<Arg> {
         SettingKind::Choice(names) => {
             argument.value_name(flag.value_name).value_parser(PossibleValuesParser::new(names))
         }
+        SettingKind::Device => argument.value_name(flag.value_name).value_parser(DeviceParser),
         SettingKind::Integer(low, high) => {
             // "-1" is a value here, though a wrong one: it is refused by what it means.
             let argument = argument.value_name(flag.value_name).allow_negative_numbers(true);
@@ -121,6 +124,26 @@ fn argument(setting: &'static Setting) -> Option<Arg> {
         SettingKind::Time => argument.value_name(flag.value_name).allow_negative_numbers(true),
         _ => argument.value_name(flag.value_name),
     })
+}
+
+/// Takes the name of a device, with a number or without, and completes those without.
+#[derive(Clone)]
+struct DeviceParser;
+
+impl TypedValueParser for DeviceParser {
+    type Value = String;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, Error> {
+        match value.to_str() {
+            Some(name) if name.parse::<Device>().is_ok() => Ok(name.to_owned()),
+            // It says what there is.
+            _ => PossibleValuesParser::new(Device::NAMES).parse_ref(command, arg, value),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Device::NAMES.into_iter().map(PossibleValue::new)))
+    }
 }
 
 /// The values that a setting's flag was given.

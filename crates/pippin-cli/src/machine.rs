@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pippin::hub::{Hardware, HubClient, Judge, Patience};
+use pippin::loading::DeviceMemory;
 use pippin::{EngineConfig, EngineError};
 
 use crate::error::Result;
@@ -18,12 +19,21 @@ pub(crate) fn hub(config: &EngineConfig) -> Result<HubClient> {
     Ok(HubClient::new(options.with_patience(patience)).map_err(EngineError::from)?)
 }
 
-/// What decides whether a model is of use on this machine.
-pub(crate) fn judge(hardware: &Hardware, config: &EngineConfig, context: u64) -> Judge<'static> {
+/// What decides whether a model is of use on this machine, or on a GPU of it.
+pub(crate) fn judge(
+    hardware: &Hardware,
+    gpu: Option<&DeviceMemory>,
+    config: &EngineConfig,
+    context: u64,
+) -> Judge<'static> {
+    let (available, total_memory) = match gpu {
+        Some(gpu) => (Some(gpu.available), Some(gpu.total)),
+        None => (hardware.available_memory, hardware.total_memory),
+    };
     Judge {
         is_supported: &pippin::models::is_supported,
-        budget: hardware.available_memory.map(|available| config.memory_budget.bytes(available)),
-        total_memory: hardware.total_memory,
+        budget: available.map(|available| config.memory_budget.bytes(available)),
+        total_memory,
         context,
     }
 }
@@ -91,6 +101,17 @@ pub(crate) fn parameters(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn models_are_judged_by_the_memory_that_they_would_be_in() {
+        let config = EngineConfig::default();
+        let (hardware, gpu) =
+            (Hardware::detect(), DeviceMemory::new("a GPU", 70_000_000_000, 80_000_000_000));
+        let on_gpu = judge(&hardware, Some(&gpu), &config, 4096);
+        assert_eq!((on_gpu.budget, on_gpu.total_memory), (Some(56_000_000_000), Some(80_000_000_000)));
+        let on_host = judge(&hardware, None, &config, 4096);
+        assert_eq!(on_host.total_memory, hardware.total_memory);
+    }
 
     #[test]
     fn parameters_are_short() {

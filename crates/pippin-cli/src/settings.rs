@@ -557,12 +557,28 @@ pub(crate) struct BenchSettings {
     pub(crate) model: String,
     pub(crate) load: LoadOptions,
     pub(crate) workloads: Vec<Workload>,
+    /// Ways of guessing with which answers are written as well.
+    pub(crate) guesses: Vec<Guesses>,
+    /// The model that guesses.
+    pub(crate) draft_model: Option<String>,
     pub(crate) repetitions: usize,
     pub(crate) format: BenchFormat,
     /// Measure the machine instead of a model.
     pub(crate) machine: bool,
     pub(crate) config: EngineConfig,
 }
+
+/// A way of guessing tokens ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guesses {
+    /// What the text repeats, up to so many tokens.
+    Lookup(usize),
+    /// What a smaller model would say.
+    Draft(usize),
+}
+
+/// The most tokens of the prompt whose answers are written with guesses.
+pub(crate) const GUESSING_PROMPT: usize = 256;
 
 impl BenchSettings {
     /// Decides.
@@ -581,15 +597,28 @@ impl BenchSettings {
         let answers = expand(args.n_gen, 128).into_iter().map(Workload::decode);
         let workloads: Vec<Workload> = prompts.chain(answers).collect();
         // Only as much KV cache as the longest test needs.
-        let Some(context) = workloads.iter().map(Workload::tokens).max() else {
+        let Some(mut context) = workloads.iter().map(Workload::tokens).max() else {
             return Err(CliError::usage("there is nothing to measure", "give -p or -n a number above 0"));
         };
+        let lookup = args.prompt_lookup.map(|count| Guesses::Lookup(count.into()));
+        let draft = args.draft_model.as_ref().map(|_| Guesses::Draft(args.draft_tokens.into()));
+        let guesses: Vec<Guesses> = lookup.into_iter().chain(draft).collect();
+        if !guesses.is_empty() {
+            context += GUESSING_PROMPT;
+        }
         let config = surroundings.configured(|inputs| args.load.add_to(inputs))?;
         let model = args.model.unwrap_or_else(|| config.model.clone());
         Ok(Self {
-            load: LoadOptions { context: Some(context), max_sequences: 1, ..config.load_options(&model) },
+            load: LoadOptions {
+                context: Some(context),
+                max_sequences: 1,
+                draft_model: None,
+                ..config.load_options(&model)
+            },
             model,
             workloads,
+            guesses,
+            draft_model: args.draft_model,
             repetitions: usize::from(args.repetitions),
             format: args.output,
             machine: args.machine,

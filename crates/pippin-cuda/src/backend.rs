@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use pippin_tensor::sampling::Sampler;
 use pippin_tensor::{
-    Activation, AttentionSpec, Backend, Batch, Beside, BlockFloat, Gate, HeadSpec, KeyChoice, KvCacheSpec,
-    Linear, MatrixData, Norm, Numerics, PositionScale, Reduction, Result, RopeSpec, RouterSpec, ScanInputs,
-    ScanSpec, StateSpec, StepInputs, StepShape, TensorData, TensorError,
+    Activation, AttentionSpec, Backend, Batch, Beside, BlockFloat, Drawn, Gate, HeadSpec, KeyChoice,
+    KvCacheSpec, Linear, MatrixData, Norm, Numerics, PositionScale, Reduction, Result, RopeSpec, RouterSpec,
+    ScanInputs, ScanSpec, StateSpec, StepInputs, StepShape, TensorData, TensorError,
 };
 
 use crate::kv::shape_of;
@@ -121,6 +122,23 @@ impl Backend for CudaBackend {
         f: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         self.memory().recorder.run(self.memory(), f)
+    }
+
+    fn sample(&self, logits: &CudaTensor, samplers: &mut [&mut Sampler]) -> Result<Option<Drawn<Self>>> {
+        self.run_sample(logits, samplers)
+    }
+
+    fn place(&self, into: &CudaIndices, at: &CudaIndices, values: &CudaIndices) -> Result<CudaIndices> {
+        self.run_place(into, at, values)
+    }
+
+    fn choose(
+        &self,
+        choice: &CudaIndices,
+        from: &CudaIndices,
+        otherwise: &CudaIndices,
+    ) -> Result<CudaIndices> {
+        self.run_choose(choice, from, otherwise)
     }
 
     fn embedding(&self, table: &CudaMatrix, rows: &CudaIndices) -> Result<CudaTensor> {

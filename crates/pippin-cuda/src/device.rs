@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, sys};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
 use pippin_tensor::{Numerics, Result, TensorError};
 
 use crate::NAME;
+use crate::drawing::Drawer;
 use crate::memory::{Block, Memory};
 
 /// Why no device can be used.
@@ -83,7 +84,188 @@ impl From<CudaProblem> for TensorError {
     }
 }
 
-/// An NVIDIA GPU as a backend. Cloning is cheap.
+/// What the driver says of a device, without its being opened: that takes time, and memory of the device.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CudaDevice {
+    /// Its number.
+    pub ordinal: usize,
+    /// Its name.
+    pub name: String,
+    /// The compute capability: major and minor version.
+    pub capability: (i32, i32),
+    /// Its memory in bytes.
+    pub total_memory: u64,
+    /// What it reads of its memory in a second, in bytes, as it was made; reached are nine tenths of it.
+    pub bytes_per_second: Option<f64>,
+}
+
+impl CudaDevice {
+    /// Looks at a device that kernels can run on.
+    ///
+    /// # Errors
+    ///
+    /// What is missing: the driver, the device, kernels and what could compile them.
+    pub fn usable(ordinal: usize) -> Result<Self, CudaProblem> {
+        let found = Self::find(ordinal)?;
+        crate::compile::check(&architecture(found.capability)).map_err(CudaProblem::Kernels)?;
+        Ok(found)
+    }
+
+    fn find(ordinal: usize) -> Result<Self, CudaProblem> {
+        let count = CudaBackend::count()?;
+        let number = i32::try_from(ordinal).ok().filter(|_| ordinal < count);
+        let device = result::device::get(number.ok_or(CudaProblem::NoDevice { ordinal, count })?)?;
+        // SAFETY: the device is one that the driver has given.
+        let attribute = |of| unsafe { result::device::get_attribute(device, of) };
+        let name = result::device::get_name(device)?;
+        let capability = (
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        if capability < LEAST_CAPABILITY {
+            return Err(CudaProblem::OldDevice { name, capability });
+        }
+        // SAFETY: as above.
+        let total_memory = unsafe { result::device::total_mem(device) }? as u64;
+        let clock = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE).unwrap_or(0);
+        let width =
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH).unwrap_or(0);
+        let bytes_per_second = bandwidth(&name, clock, width);
+        Ok(Self { ordinal, name, capability, total_memory, bytes_per_second })
+    }
+
+    /// The memory of a device that is free, and all of it, in bytes. The device is opened for it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened.
+    pub fn memory(ordinal: usize) -> Result<(u64, u64), CudaProblem> {
+        let count = CudaBackend::count()?;
+        if ordinal >= count {
+            return Err(CudaProblem::NoDevice { ordinal, count });
+        }
+        let context = CudaContext::new(ordinal)?;
+        let (free, total) = context.mem_get_info()?;
+        // To open a device takes some tenths of a second, and most who ask for its memory open it next.
+        *held() = Some(context);
+        Ok((free as u64, total as u64))
+    }
+
+    /// What there is on this machine besides devices: the driver, the compiler, and where kernels are kept. Names and words.
+    pub fn surroundings() -> Vec<(&'static str, String)> {
+        let driver = match CudaBackend::count() {
+            Ok(_) => driver_version().map_or_else(
+                || "of an unknown version".to_owned(),
+                |version| format!("CUDA {}.{}", version / 1000, version % 1000 / 10),
+            ),
+            Err(problem) => problem.to_string(),
+        };
+        [("driver", driver)].into_iter().chain(crate::compile::describe()).collect()
+    }
+}
+
+/// The device that was opened last to look at its memory, until a model opens one. Not longer: a device that is lost is only opened anew
+/// when nobody has it any more.
+fn held() -> MutexGuard<'static, Option<Arc<CudaContext>>> {
+    static HELD: Mutex<Option<Arc<CudaContext>>> = Mutex::new(None);
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets go of what nobody needs of a lost device.
+pub(crate) fn let_go() {
+    held().take();
+}
+
+/// The oldest compute capability that kernels are written for.
+const LEAST_CAPABILITY: (i32, i32) = (8, 0);
+
+/// As the compiler calls it; with all that only this architecture has, where kernels use that.
+fn architecture((major, minor): (i32, i32)) -> String {
+    let own = if (major, minor) == (9, 0) { "a" } else { "" };
+    format!("sm_{major}{minor}{own}")
+}
+
+/// Bytes per second, from the clock in kHz and the width of the bus in bits, with two transfers in a cycle. Drivers that no longer tell
+/// the clock say 0; then it is what is known of the name.
+fn bandwidth(name: &str, clock: i32, width: i32) -> Option<f64> {
+    /// Gigabytes per second; of names that begin alike, the longer ones first.
+    const KNOWN: [(&str, f64); 24] = [
+        ("GB200", 8000.0),
+        ("B200", 8000.0),
+        ("GH200", 4000.0),
+        ("H200", 4800.0),
+        ("H100 PCIe", 2039.0),
+        ("H100 NVL", 3938.0),
+        ("H100", 3352.0),
+        ("A100-SXM4-80GB", 2039.0),
+        ("A100 80GB", 1935.0),
+        ("A100", 1555.0),
+        ("L40", 864.0),
+        ("L4", 300.0),
+        ("A40", 696.0),
+        ("A30", 933.0),
+        ("A10", 600.0),
+        ("RTX PRO 6000", 1792.0),
+        ("RTX 6000 Ada", 960.0),
+        ("RTX A6000", 768.0),
+        ("RTX 5090", 1792.0),
+        ("RTX 5080", 960.0),
+        ("RTX 4090", 1008.0),
+        ("RTX 4080", 717.0),
+        ("RTX 3090", 936.0),
+        ("RTX 3080", 760.0),
+    ];
+    let told = 2.0 * f64::from(clock) * 1e3 * f64::from(width) / 8.0;
+    let known = || KNOWN.iter().find(|(known, _)| name.contains(known)).map(|(_, gigabytes)| gigabytes * 1e9);
+    // None of today's is slower than that.
+    if told >= 5e10 { Some(told) } else { known() }
+}
+
+fn driver_version() -> Option<i32> {
+    let mut version = 0;
+    // SAFETY: the pointer is valid; the driver is there, or the caller has not come so far.
+    let status = unsafe { sys::cuDriverGetVersion(&mut version) };
+    (status == sys::CUresult::CUDA_SUCCESS).then_some(version)
+}
+
+/// Whether an error means that nothing can be computed any more in this process's context of the device.
+pub(crate) fn is_lost(error: DriverError) -> bool {
+    use sys::CUresult::{
+        CUDA_ERROR_ASSERT, CUDA_ERROR_CONTEXT_IS_DESTROYED, CUDA_ERROR_DEINITIALIZED,
+        CUDA_ERROR_ECC_UNCORRECTABLE, CUDA_ERROR_EXTERNAL_DEVICE, CUDA_ERROR_HARDWARE_STACK_ERROR,
+        CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_ILLEGAL_INSTRUCTION, CUDA_ERROR_INVALID_ADDRESS_SPACE,
+        CUDA_ERROR_INVALID_CONTEXT, CUDA_ERROR_INVALID_DEVICE, CUDA_ERROR_INVALID_PC,
+        CUDA_ERROR_LAUNCH_FAILED, CUDA_ERROR_LAUNCH_TIMEOUT, CUDA_ERROR_MISALIGNED_ADDRESS,
+        CUDA_ERROR_NO_DEVICE, CUDA_ERROR_NVLINK_UNCORRECTABLE, CUDA_ERROR_OPERATING_SYSTEM,
+        CUDA_ERROR_SYSTEM_NOT_READY, CUDA_ERROR_UNKNOWN,
+    };
+    matches!(
+        error.0,
+        CUDA_ERROR_DEINITIALIZED
+            | CUDA_ERROR_NO_DEVICE
+            | CUDA_ERROR_INVALID_DEVICE
+            | CUDA_ERROR_INVALID_CONTEXT
+            | CUDA_ERROR_ECC_UNCORRECTABLE
+            | CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | CUDA_ERROR_OPERATING_SYSTEM
+            | CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | CUDA_ERROR_ASSERT
+            | CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUDA_ERROR_INVALID_PC
+            | CUDA_ERROR_LAUNCH_FAILED
+            | CUDA_ERROR_SYSTEM_NOT_READY
+            | CUDA_ERROR_EXTERNAL_DEVICE
+            | CUDA_ERROR_UNKNOWN
+    )
+}
+
+/// An NVIDIA GPU as a backend. Cloning is cheap. What it records are the steps of one model: another one needs a backend of its own.
 #[derive(Clone)]
 pub struct CudaBackend {
     inner: Rc<Inner>,
@@ -103,6 +285,7 @@ struct Inner {
     arrivals: Block,
     /// The most bytes of shared memory that a block can ask for.
     shared: usize,
+    drawer: RefCell<Drawer>,
 }
 
 /// Counts in [`CudaBackend::arrivals`].
@@ -125,11 +308,7 @@ impl CudaBackend {
         if !unsafe { sys::is_culib_present() } {
             return Err(CudaProblem::NoDriver);
         }
-        let mut version = 0;
-        // SAFETY: the pointer is valid.
-        if unsafe { sys::cuDriverGetVersion(&mut version) } != sys::CUresult::CUDA_SUCCESS {
-            return Err(CudaProblem::NoDriver);
-        }
+        let Some(version) = driver_version() else { return Err(CudaProblem::NoDriver) };
         if version < 12_000 {
             return Err(CudaProblem::OldDriver { version });
         }
@@ -146,19 +325,12 @@ impl CudaBackend {
     ///
     /// What is missing.
     pub fn new(ordinal: usize, numerics: Numerics) -> Result<Self, CudaProblem> {
-        let count = Self::count()?;
-        if ordinal >= count {
-            return Err(CudaProblem::NoDevice { ordinal, count });
-        }
+        let CudaDevice { name, capability, .. } = CudaDevice::find(ordinal)?;
         let context = CudaContext::new(ordinal)?;
+        let_go();
         // SAFETY: everything runs on one stream, in order; nothing has to wait for anything else.
         unsafe { context.disable_event_tracking() };
-        let (name, capability) = (context.name()?, context.compute_capability()?);
-        if capability < (8, 0) {
-            return Err(CudaProblem::OldDevice { name, capability });
-        }
-        let (major, minor) = capability;
-        let binary = crate::compile::load(&format!("sm_{major}{minor}")).map_err(CudaProblem::Kernels)?;
+        let binary = crate::compile::load(&architecture(capability)).map_err(CudaProblem::Kernels)?;
         let module = context.load_module(Ptx::from_binary(binary))?;
         let stream = context.new_stream()?;
         let memory = Memory::new(Arc::clone(&stream), context.new_stream()?, &name);
@@ -170,7 +342,7 @@ impl CudaBackend {
         let problem = |error: TensorError| CudaProblem::Driver(error.to_string());
         let arrivals = memory.keep(4 * ARRIVALS, "counts").map_err(problem)?;
         arrivals.clear(0, 4 * ARRIVALS).map_err(problem)?;
-        let functions = RefCell::default();
+        let (functions, drawer) = (RefCell::default(), RefCell::default());
         let inner = Inner {
             numerics,
             name,
@@ -183,6 +355,7 @@ impl CudaBackend {
             stream,
             memory,
             arrivals,
+            drawer,
         };
         Ok(Self { inner: Rc::new(inner) })
     }
@@ -213,6 +386,10 @@ impl CudaBackend {
 
     pub(crate) fn memory(&self) -> &Rc<Memory> {
         &self.inner.memory
+    }
+
+    pub(crate) fn drawer(&self) -> &RefCell<Drawer> {
+        &self.inner.drawer
     }
 
     pub(crate) fn stream(&self) -> &Arc<CudaStream> {
@@ -267,5 +444,45 @@ impl CudaBackend {
 
     pub(crate) fn failed(&self, error: DriverError) -> TensorError {
         self.inner.memory.failed(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bandwidths_are_told_or_known() {
+        // An H100 SXM: 2,619 MHz and 5,120 bits.
+        let told = bandwidth("NVIDIA H100 80GB HBM3", 2_619_000, 5120).expect("told");
+        assert!((3.35e12..3.36e12).contains(&told), "{told}");
+        for (name, gigabytes) in [
+            ("NVIDIA H200", Some(4800.0)),
+            ("NVIDIA GH200 480GB", Some(4000.0)),
+            ("NVIDIA H100 PCIe", Some(2039.0)),
+            ("NVIDIA A100-SXM4-40GB", Some(1555.0)),
+            ("NVIDIA L40S", Some(864.0)),
+            ("NVIDIA L4", Some(300.0)),
+            ("NVIDIA GeForce RTX 4090", Some(1008.0)),
+            ("NVIDIA Something", None),
+        ] {
+            assert_eq!(bandwidth(name, 0, 5120), gigabytes.map(|gigabytes| gigabytes * 1e9), "{name}");
+        }
+    }
+
+    #[test]
+    fn errors_of_a_lost_device_are_told_from_others() {
+        use sys::CUresult;
+        for (error, expected) in [
+            (CUresult::CUDA_ERROR_ILLEGAL_ADDRESS, true),
+            (CUresult::CUDA_ERROR_LAUNCH_FAILED, true),
+            (CUresult::CUDA_ERROR_ECC_UNCORRECTABLE, true),
+            (CUresult::CUDA_ERROR_OUT_OF_MEMORY, false),
+            (CUresult::CUDA_ERROR_INVALID_VALUE, false),
+            (CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, false),
+            (CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, false),
+        ] {
+            assert_eq!(is_lost(DriverError(error)), expected, "{error:?}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaStream, DriverError, result, sys};
+use cudarc::driver::{CudaEvent, CudaStream, DriverError, result, sys};
 use pippin_tensor::{Result, TensorError};
 
 use crate::recorder::{Place, Recorder};
@@ -23,17 +23,26 @@ pub(crate) struct Memory {
     device: String,
     /// By size.
     free: RefCell<BTreeMap<usize, Vec<sys::CUdeviceptr>>>,
+    /// Memory of the host that kernels write to, by size.
+    mailboxes: RefCell<BTreeMap<usize, Vec<Mailbox>>>,
     pub(crate) recorder: Recorder,
 }
 
 impl Memory {
     pub(crate) fn new(stream: Arc<CudaStream>, side: Arc<CudaStream>, device: &str) -> Rc<Self> {
-        let (free, recorder) = (RefCell::default(), Recorder::default());
-        Rc::new(Self { stream, side, device: device.to_owned(), free, recorder })
+        let (free, mailboxes, recorder) = (RefCell::default(), RefCell::default(), Recorder::default());
+        Rc::new(Self { stream, side, device: device.to_owned(), free, mailboxes, recorder })
     }
 
     pub(crate) fn failed(&self, error: DriverError) -> TensorError {
-        TensorError::Device { device: self.device.clone(), message: error.to_string() }
+        let (device, message) = (self.device.clone(), error.to_string());
+        match crate::device::is_lost(error) {
+            true => {
+                crate::device::let_go();
+                TensorError::DeviceLost { device, message }
+            }
+            false => TensorError::Device { device, message },
+        }
     }
 
     /// A block that goes back to be used again.
@@ -42,7 +51,12 @@ impl Memory {
     }
 
     /// The same for what is copied from the host.
-    fn take_for(self: &Rc<Self>, bytes: usize, what: &'static str, is_from_host: bool) -> Result<Block> {
+    pub(crate) fn take_for(
+        self: &Rc<Self>,
+        bytes: usize,
+        what: &'static str,
+        is_from_host: bool,
+    ) -> Result<Block> {
         let size = size_class(bytes);
         let (at, owner) = match self.recorder.place(size, is_from_host)? {
             Place::Free => (self.find(size, what)?, Owner::Pool),
@@ -119,6 +133,81 @@ impl Drop for Memory {
             let _ = self.stream.synchronize();
             self.give(self.recorder.forget());
             self.clear();
+            for mailbox in self.mailboxes.take().into_values().flatten() {
+                // SAFETY: allocated by this context, and in nobody's hands.
+                let _ = unsafe { result::free_host(mailbox.at.cast()) };
+            }
+        }
+    }
+}
+
+/// Memory of the host that the device can write to, and the event after which it has.
+#[derive(Debug)]
+struct Mailbox {
+    at: *mut u32,
+    event: CudaEvent,
+}
+
+/// Words that a kernel sends to the host by itself: they are there as soon as it is done, whatever has been asked for after it.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    mailbox: Option<Mailbox>,
+    words: usize,
+    memory: Rc<Memory>,
+}
+
+impl Letter {
+    /// Room for so many words.
+    pub(crate) fn new(memory: &Rc<Memory>, words: usize) -> Result<Self> {
+        let words = words.next_power_of_two().max(64);
+        let known = memory.mailboxes.borrow_mut().get_mut(&words).and_then(Vec::pop);
+        let mailbox = match known {
+            Some(mailbox) => mailbox,
+            None => {
+                let context = memory.stream.context();
+                context.bind_to_thread().map_err(|error| memory.failed(error))?;
+                let event = context.new_event(None).map_err(|error| memory.failed(error))?;
+                // SAFETY: a context is current. Kernels see the memory at the same address.
+                let at = unsafe { result::malloc_host(4 * words, sys::CU_MEMHOSTALLOC_DEVICEMAP) }
+                    .map_err(|error| memory.failed(error))?;
+                Mailbox { at: at.cast(), event }
+            }
+        };
+        Ok(Self { mailbox: Some(mailbox), words, memory: Rc::clone(memory) })
+    }
+
+    /// Where kernels write.
+    pub(crate) fn at(&self) -> sys::CUdeviceptr {
+        self.mailbox.as_ref().map_or(0, |mailbox| mailbox.at as sys::CUdeviceptr)
+    }
+
+    /// All that writes to it has been launched.
+    pub(crate) fn send(&self) -> Result<()> {
+        let Some(mailbox) = &self.mailbox else { return Ok(()) };
+        mailbox.event.record(&self.memory.stream).map_err(|error| self.memory.failed(error))
+    }
+
+    /// Waits until it has come, and copies some of its words.
+    fn read(&self, first: usize, to: &mut [u32]) -> Result<()> {
+        let Some(mailbox) = &self.mailbox else { return Ok(()) };
+        if first.checked_add(to.len()).is_none_or(|end| end > self.words) {
+            let found = format!("{} at {first}", to.len());
+            return Err(TensorError::shape("letter", format!("{} words", self.words), found));
+        }
+        mailbox.event.synchronize().map_err(|error| self.memory.failed(error))?;
+        for (i, word) in to.iter_mut().enumerate() {
+            // SAFETY: inside the mailbox, and nobody writes to it any more. The compiler knows nothing of the device.
+            *word = unsafe { mailbox.at.add(first + i).read_volatile() };
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Letter {
+    fn drop(&mut self) {
+        // Who gets it next is written to after this one: all kernels are on one stream.
+        if let Some(mailbox) = self.mailbox.take() {
+            self.memory.mailboxes.borrow_mut().entry(self.words).or_default().push(mailbox);
         }
     }
 }
@@ -249,6 +338,8 @@ pub struct CudaTensor {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     block: Rc<Block>,
+    /// Where the host has it too, and from which word on.
+    letter: Option<(Rc<Letter>, usize)>,
 }
 
 fn tensor_bytes(rows: usize, columns: usize) -> Result<usize> {
@@ -261,13 +352,19 @@ fn tensor_bytes(rows: usize, columns: usize) -> Result<usize> {
 impl CudaTensor {
     /// A tensor whose contents are unspecified.
     pub(crate) fn new(memory: &Rc<Memory>, rows: usize, columns: usize) -> Result<Self> {
-        Ok(Self { rows, columns, block: Rc::new(memory.take(tensor_bytes(rows, columns)?, "activations")?) })
+        let block = Rc::new(memory.take(tensor_bytes(rows, columns)?, "activations")?);
+        Ok(Self { rows, columns, block, letter: None })
     }
 
     pub(crate) fn of(memory: &Rc<Memory>, rows: usize, columns: usize, values: &[f32]) -> Result<Self> {
         let block = memory.take_for(tensor_bytes(rows, columns)?, "activations", true)?;
         block.write(0, bytes_of(values))?;
-        Ok(Self { rows, columns, block: Rc::new(block) })
+        Ok(Self { rows, columns, block: Rc::new(block), letter: None })
+    }
+
+    /// The same, whose values are words of a letter too.
+    pub(crate) fn sent(self, letter: &Rc<Letter>, first: usize) -> Self {
+        Self { letter: Some((Rc::clone(letter), first)), ..self }
     }
 
     pub(crate) fn at(&self) -> sys::CUdeviceptr {
@@ -279,10 +376,15 @@ impl CudaTensor {
     }
 
     pub(crate) fn reshaped(&self, rows: usize, columns: usize) -> Self {
-        Self { rows, columns, block: Rc::clone(&self.block) }
+        Self { rows, columns, block: Rc::clone(&self.block), letter: self.letter.clone() }
     }
 
     pub(crate) fn read(&self) -> Result<Vec<f32>> {
+        if let Some((letter, first)) = &self.letter {
+            let mut words = vec![0; self.count()];
+            letter.read(*first, &mut words)?;
+            return Ok(words.into_iter().map(f32::from_bits).collect());
+        }
         let mut values = vec![0.0_f32; self.count()];
         self.block.read(0, bytes_of_mut(&mut values))?;
         Ok(values)
@@ -296,6 +398,8 @@ pub struct CudaIndices {
     block: Rc<Block>,
     /// Those that came from the host.
     host: Option<Arc<[u32]>>,
+    /// Where the host has those that the device has computed, from the first word on.
+    letter: Option<Rc<Letter>>,
     /// What has been made of them.
     derived: Rc<OnceCell<CudaIndices>>,
 }
@@ -303,14 +407,25 @@ pub struct CudaIndices {
 impl CudaIndices {
     pub(crate) fn new(memory: &Rc<Memory>, len: usize) -> Result<Self> {
         let block = Rc::new(memory.take(4 * len, "indices")?);
-        Ok(Self { len, block, host: None, derived: Rc::default() })
+        Ok(Self { len, block, host: None, letter: None, derived: Rc::default() })
+    }
+
+    /// Indices that a step begins with, although they do not come from the host: a recorded step finds them where they were.
+    pub(crate) fn of_step(memory: &Rc<Memory>, len: usize) -> Result<Self> {
+        let block = Rc::new(memory.take_for(4 * len, "indices", true)?);
+        Ok(Self { len, block, host: None, letter: None, derived: Rc::default() })
+    }
+
+    /// The same, whose values are the first words of a letter too.
+    pub(crate) fn sent(self, letter: &Rc<Letter>) -> Self {
+        Self { letter: Some(Rc::clone(letter)), ..self }
     }
 
     pub(crate) fn of(memory: &Rc<Memory>, values: &[u32]) -> Result<Self> {
         let block = memory.take_for(size_of_val(values), "indices", true)?;
         block.write(0, bytes_of(values))?;
         let host = Some(values.into());
-        Ok(Self { len: values.len(), block: Rc::new(block), host, derived: Rc::default() })
+        Ok(Self { len: values.len(), block: Rc::new(block), host, letter: None, derived: Rc::default() })
     }
 
     pub(crate) fn at(&self) -> sys::CUdeviceptr {
@@ -323,6 +438,10 @@ impl CudaIndices {
             return Ok(Arc::clone(values));
         }
         let mut values = vec![0_u32; self.len];
+        if let Some(letter) = &self.letter {
+            letter.read(0, &mut values)?;
+            return Ok(values.into());
+        }
         self.block.read(0, bytes_of_mut(&mut values))?;
         Ok(values.into())
     }

@@ -296,6 +296,13 @@ impl Recorder {
         Ok(())
     }
 
+    /// What follows is no part of a step.
+    pub(crate) fn leave(&self, memory: &Memory) -> Result<()> {
+        self.interrupt(memory)?;
+        self.0.borrow_mut().mode = Mode::Free;
+        Ok(())
+    }
+
     /// Forgets everything, and says which places are free by that.
     pub(crate) fn forget(&self) -> Vec<At> {
         let state = std::mem::take(&mut *self.0.borrow_mut());

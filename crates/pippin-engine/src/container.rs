@@ -276,6 +276,11 @@ impl ModelContainer {
         self.inner.worker.is_alive()
     }
 
+    /// Whether it does not because its device is lost.
+    pub(crate) fn has_lost_device(&self) -> bool {
+        self.inner.worker.has_lost_device()
+    }
+
     /// The token ids of a text as it stands, preceded by the beginning-of-sequence token where the model has one.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pippin_cpu::{CpuBackend, InstructionSet};
 use pippin_hub::Resolver;
@@ -11,38 +11,116 @@ use pippin_tensor::{Backend, Dtype, KvFormat, Numerics};
 use crate::{EngineError, Result};
 
 /// What computes.
+///
+/// ```
+/// use pippin_engine::Device;
+///
+/// assert_eq!("cuda".parse::<Device>()?, Device::Cuda(0));
+/// assert_eq!("cuda:1".parse::<Device>()?.to_string(), "cuda:1");
+/// # Ok::<(), pippin_engine::EngineError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Device {
-    /// The fastest that this build and this machine have.
+    /// The first NVIDIA GPU, if there is one that can be used, and the processor otherwise.
     #[default]
     Auto,
     /// The processor.
     Cpu,
-    /// An NVIDIA GPU.
-    Cuda,
+    /// An NVIDIA GPU, by its number: `cuda` is the first, `cuda:1` the second.
+    Cuda(u32),
     /// An Apple GPU, through MLX.
     Mlx,
 }
 
 impl Device {
-    /// The names of all devices, as the command line takes them.
+    /// The names of all kinds of devices, as the command line takes them. A number may follow: `cuda:1`.
     pub const NAMES: [&str; 4] = ["auto", "cpu", "cuda", "mlx"];
 
-    /// The device's name.
+    /// The name of its kind.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
+            Self::Cuda(_) => "cuda",
             Self::Mlx => "mlx",
         }
+    }
+
+    /// What [`Auto`](Self::Auto) stands for on this machine, and where that is the processor, why no GPU is used. It is found out once.
+    pub fn automatic() -> (Self, Option<String>) {
+        static FOUND: OnceLock<(Device, Option<String>)> = OnceLock::new();
+        let find = || {
+            #[cfg(feature = "cuda")]
+            let outcome = match pippin_cuda::CudaDevice::usable(0) {
+                Ok(_) => (Self::Cuda(0), None),
+                Err(problem) => (Self::Cpu, Some(problem.to_string())),
+            };
+            #[cfg(not(feature = "cuda"))]
+            let outcome = (Self::Cpu, Some(EngineError::DeviceUnavailable(Self::Cuda(0)).to_string()));
+            outcome
+        };
+        FOUND.get_or_init(find).clone()
+    }
+
+    /// The device itself: what [`Auto`](Self::Auto) stands for, or this one.
+    #[must_use]
+    pub fn resolved(self) -> Self {
+        if self == Self::Auto { Self::automatic().0 } else { self }
+    }
+
+    /// The memory that models have on this device, where that is not the machine's. `None` also where the device cannot be used: that
+    /// is for loading to say.
+    pub fn memory(self) -> Option<DeviceMemory> {
+        match self.resolved() {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(number) => {
+                let found = pippin_cuda::CudaDevice::usable(number as usize).ok()?;
+                let (available, total) = pippin_cuda::CudaDevice::memory(number as usize).ok()?;
+                Some(
+                    DeviceMemory::new(found.name, available, total)
+                        .with_bytes_per_second(found.bytes_per_second),
+                )
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The memory of a GPU.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DeviceMemory {
+    /// The GPU's name.
+    pub name: String,
+    /// Bytes that are free.
+    pub available: u64,
+    /// All of them.
+    pub total: u64,
+    /// What can be read of it in a second, in bytes, as far as that is known.
+    pub bytes_per_second: Option<f64>,
+}
+
+impl DeviceMemory {
+    /// The memory of a GPU of this name: what of it is free, and all of it, in bytes.
+    pub fn new(name: impl Into<String>, available: u64, total: u64) -> Self {
+        Self { name: name.into(), available, total, bytes_per_second: None }
+    }
+
+    /// With so many bytes that can be read of it in a second.
+    #[must_use]
+    pub fn with_bytes_per_second(mut self, bytes_per_second: impl Into<Option<f64>>) -> Self {
+        self.bytes_per_second = bytes_per_second.into();
+        self
     }
 }
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        match self {
+            Self::Cuda(number @ 1..) => f.pad(&format!("cuda:{number}")),
+            device => f.pad(device.as_str()),
+        }
     }
 }
 
@@ -50,10 +128,23 @@ impl FromStr for Device {
     type Err = EngineError;
 
     fn from_str(name: &str) -> Result<Self> {
-        [Self::Auto, Self::Cpu, Self::Cuda, Self::Mlx]
-            .into_iter()
-            .find(|device| device.as_str() == name)
-            .ok_or_else(|| EngineError::UnknownDevice(name.to_owned()))
+        let unknown = || EngineError::UnknownDevice(name.to_owned());
+        // Digits only: a number may be written with a sign otherwise.
+        let number =
+            name.strip_prefix("cuda:").filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+        if let Some(number) = number {
+            return number.parse().map(Self::Cuda).map_err(|_| unknown());
+        }
+        let all = [Self::Auto, Self::Cpu, Self::Cuda(0), Self::Mlx];
+        all.into_iter().find(|device| device.as_str() == name).ok_or_else(unknown)
+    }
+}
+
+/// What models may take on a device where nobody says otherwise.
+pub(crate) fn budget(device: Device) -> u64 {
+    match device.memory() {
+        Some(memory) => memory.available / 100 * u64::from(crate::memory::SHARE),
+        None => crate::memory::budget(),
     }
 }
 
@@ -285,14 +376,37 @@ impl LoadOptions {
 /// What each device of this build is on this machine, in words, or why it cannot be used here.
 pub fn devices() -> Vec<(Device, std::result::Result<String, String>)> {
     let unavailable = |device: Device| (device, Err(EngineError::DeviceUnavailable(device).to_string()));
+    let mut all = vec![(Device::Cpu, Ok(CpuBackend::new(Numerics::Fast).description()))];
     #[cfg(feature = "cuda")]
-    let cuda = {
-        let cuda = pippin_cuda::CudaBackend::new(0, Numerics::Fast);
-        (Device::Cuda, cuda.map(|cuda| cuda.description()).map_err(|problem| problem.to_string()))
-    };
+    {
+        let count = pippin_cuda::CudaBackend::count().unwrap_or(0);
+        // Of none, it is said why.
+        let numbers = 0..u32::try_from(count.max(1)).unwrap_or(1);
+        all.extend(numbers.map(|number| {
+            let found = cuda(number, Numerics::Fast).map(|cuda| cuda.description());
+            (Device::Cuda(number), found.map_err(|problem| problem.to_string()))
+        }));
+    }
     #[cfg(not(feature = "cuda"))]
-    let cuda = unavailable(Device::Cuda);
-    vec![(Device::Cpu, Ok(CpuBackend::new(Numerics::Fast).description())), cuda, unavailable(Device::Mlx)]
+    all.push(unavailable(Device::Cuda(0)));
+    all.push(unavailable(Device::Mlx));
+    all
+}
+
+/// What there is on this machine for GPUs besides themselves, in names and words: the driver, the compiler of kernels, and where they are kept.
+pub fn device_surroundings() -> Vec<(&'static str, String)> {
+    #[cfg(feature = "cuda")]
+    return pippin_cuda::CudaDevice::surroundings();
+    #[cfg(not(feature = "cuda"))]
+    Vec::new()
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(
+    number: u32,
+    numerics: Numerics,
+) -> std::result::Result<pippin_cuda::CudaBackend, pippin_cuda::CudaProblem> {
+    pippin_cuda::CudaBackend::new(number as usize, numerics)
 }
 
 /// A loaded model and its device in words.
@@ -304,17 +418,16 @@ pub(crate) type Loaded = (Box<dyn LanguageModel>, String);
     reason = "a model stays on the thread that made it, whatever its backend can"
 )]
 pub(crate) fn load(folder: &std::path::Path, options: &LoadOptions) -> Result<Loaded> {
-    match options.device {
+    match options.device.resolved() {
         Device::Auto | Device::Cpu => {
             let backend = cpu(options)?;
             let description = backend.description();
             Ok((pippin_models::load(folder, Arc::new(backend))?, description))
         }
         #[cfg(feature = "cuda")]
-        Device::Cuda => {
-            let backend = pippin_cuda::CudaBackend::new(0, options.numerics).map_err(|problem| {
-                EngineError::DeviceProblem { device: Device::Cuda, problem: problem.to_string() }
-            })?;
+        device @ Device::Cuda(number) => {
+            let backend = cuda(number, options.numerics)
+                .map_err(|problem| EngineError::DeviceProblem { device, problem: problem.to_string() })?;
             let description = backend.description();
             Ok((pippin_models::load(folder, Arc::new(backend))?, description))
         }
@@ -340,8 +453,25 @@ mod tests {
         for name in Device::NAMES {
             assert_eq!(name.parse::<Device>().expect(name).to_string(), name);
         }
-        let error = "gpu".parse::<Device>().expect_err("no such device");
-        assert!(error.hint().expect("a hint").contains("cuda"));
+        assert_eq!("cuda:0".parse::<Device>().expect("a device").to_string(), "cuda");
+        assert_eq!("cuda:12".parse::<Device>().expect("a device"), Device::Cuda(12));
+        assert_eq!(Device::Cuda(12).to_string(), "cuda:12");
+        for wrong in
+            ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:99999999999", "cpu:1", "cuda1", ""]
+        {
+            let error = wrong.parse::<Device>().expect_err(wrong);
+            assert!(error.hint().expect("a hint").contains("cuda:1"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_chosen_can_be_used_or_there_is_a_reason() {
+        let (device, reason) = Device::automatic();
+        assert_eq!(device == Device::Cpu, reason.is_some(), "{reason:?}");
+        assert_eq!(Device::Auto.resolved(), device);
+        assert_eq!(Device::Cuda(7).resolved(), Device::Cuda(7));
+        assert_eq!((Device::Cpu.memory(), Device::Cuda(999).memory()), (None, None));
+        assert_eq!(Device::Auto.memory().is_some(), device != Device::Cpu);
     }
 
     #[test]

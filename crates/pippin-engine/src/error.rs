@@ -123,6 +123,12 @@ pub enum EngineError {
         /// The panic's message.
         message: String,
     },
+    /// The model's device has failed for good, and the model with it. Every request to this model fails from then on.
+    #[error("the device of the model is lost: {message}")]
+    DeviceLost {
+        /// What the device or its driver says.
+        message: String,
+    },
     /// A model that a cache was asked for could not be loaded. Everyone who waited for the load gets the same error.
     #[error(transparent)]
     Load(Arc<EngineError>),
@@ -133,7 +139,12 @@ pub enum EngineError {
         model: String,
     },
     /// A model does not fit the memory budget, even without the models that could be unloaded.
-    #[error("{model} needs {needed}, but the memory budget is {}{}", Bytes(*budget), held_by(held))]
+    #[error(
+        "{model} needs {needed}, but the memory budget is {}{}{}",
+        Bytes(*budget),
+        of_device(*device),
+        held_by(held)
+    )]
     OverBudget {
         /// The model's name.
         model: String,
@@ -141,6 +152,8 @@ pub enum EngineError {
         needed: Box<ModelMemory>,
         /// The budget in bytes.
         budget: u64,
+        /// The device whose memory that is a part of.
+        device: Device,
         /// The models that hold a part of it and cannot be unloaded.
         held: Vec<HeldModel>,
     },
@@ -247,6 +260,14 @@ pub struct HeldModel {
     pub reason: &'static str,
 }
 
+/// Whose memory a budget is, where that is not the machine's.
+fn of_device(device: Device) -> String {
+    match device {
+        Device::Cpu | Device::Auto => String::new(),
+        device => format!(" of the memory of {device}"),
+    }
+}
+
 fn held_by(held: &[HeldModel]) -> String {
     if held.is_empty() {
         return String::new();
@@ -293,6 +314,13 @@ impl EngineError {
             }
             Self::ContextTooLong { maximum, .. } => format!("ask for {maximum} or less"),
             Self::Load(error) => return error.hint(),
+            Self::OverBudget { needed, budget, device, .. }
+                if needed.total() > *budget && !matches!(device, Device::Cpu | Device::Auto) =>
+            {
+                "choose a smaller context (--context), fewer bits (a 4-bit model, --kv-cache int8), a smaller model, or the processor \
+                 (--device cpu); the memory budget (--memory-budget, memory_budget) is what was free of the GPU's memory, or less"
+                    .to_owned()
+            }
             Self::OverBudget { needed, budget, .. } if needed.total() > *budget => {
                 "choose a smaller context or a smaller model, or raise the memory budget (--memory-budget, memory_budget)".to_owned()
             }
@@ -323,7 +351,9 @@ impl EngineError {
                 "say in the type's schema what it asks for (#[schemars(range(…), regex(…))]), and ask again".to_owned()
             }
             Self::EmptyPrompt => "give at least one token of text".to_owned(),
-            Self::UnknownDevice(_) => format!("devices are {}", Device::NAMES.join(", ")),
+            Self::UnknownDevice(_) => {
+                format!("devices are {}; cuda:1 is the second GPU", Device::NAMES.join(", "))
+            }
             Self::Draft { .. } => {
                 "give a smaller model of the same family without recurrent layers, or none; --prompt-lookup needs no second model"
                     .to_owned()
@@ -338,6 +368,10 @@ impl EngineError {
             }
             Self::ModelThreadDied { .. } => {
                 "this is a bug in Pippin: please report it with the message; load the model again to go on".to_owned()
+            }
+            Self::DeviceLost { .. } => {
+                "load the model again to go on; if that fails, start the program anew, and look at what nvidia-smi and the system's log say"
+                    .to_owned()
             }
             Self::TokenOutOfRange { text: Some(_), .. } => {
                 "the tokenizer has more tokens than the model: leave this one out".to_owned()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kv::{PAGE_SIZE, pages_for};
 use crate::scheduler::{Limits, MAX_SCORE_LOGITS};
-use crate::{EngineError, LoadOptions, Result, memory};
+use crate::{EngineError, LoadOptions, Result};
 
 /// A context that is never reduced for want of memory.
 pub(crate) const MIN_CONTEXT: usize = 4096;
@@ -117,7 +117,8 @@ impl MemoryPlan {
                 Err(EngineError::ContextTooLong { requested, maximum: info.context_length })
             }
             _ => {
-                Ok(Self::fitting(info, draft, options, options.memory_budget.unwrap_or_else(memory::budget)))
+                let budget = options.memory_budget.unwrap_or_else(|| crate::device::budget(options.device));
+                Ok(Self::fitting(info, draft, options, budget))
             }
         }
     }

@@ -91,7 +91,7 @@ pub use config::{
 };
 pub use constrained::{PreparedConstraint, check_schema};
 pub use container::ModelContainer;
-pub use device::{Device, LoadOptions, devices};
+pub use device::{Device, DeviceMemory, LoadOptions, device_surroundings, devices};
 pub use disk::PrefixCacheCounts;
 pub use error::{EngineError, HeldModel, Result};
 pub use estimate::ModelMemory;
@@ -101,7 +101,7 @@ pub use monitor::{
     ProcessPerformance, RequestCounts, TokenCounts,
 };
 pub use open::{LoadProgress, LoadTask, ModelOpener};
-pub use pippin_grammar::GrammarError;
+pub use pippin_grammar::{GrammarError, pattern_of_grammar};
 pub use pippin_hub::{ModelConfiguration, ModelLocation, ModelRegistry};
 pub use pippin_models::{LanguageModel, ModelInfo};
 pub use pippin_sampling::{Constraint, GenerateParameters, TokenLogprob, TokenScore};

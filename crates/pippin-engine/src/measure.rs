@@ -56,6 +56,11 @@ pub struct Measurement {
 }
 
 impl Measurement {
+    /// What somebody has timed.
+    pub fn new(workload: Workload, samples: Vec<Duration>) -> Self {
+        Self { workload, samples }
+    }
+
     /// Mean of the repetitions' tokens per second.
     pub fn mean(&self) -> f64 {
         let rates = self.rates();
@@ -79,7 +84,8 @@ impl Measurement {
     }
 }
 
-/// What a machine can do at most: the two lines of a roofline.
+/// What a machine can do at most: the two lines of a roofline. Of a GPU, it is what its memory was made for; what it computes is not
+/// known, and infinite here.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct MachineLimits {
@@ -99,6 +105,15 @@ impl MachineLimits {
     ///
     /// The options ask for a device or a number of threads that is not there.
     pub fn measure(options: &crate::LoadOptions, again: bool) -> crate::Result<Self> {
+        if let Some(bytes_per_second) = options.device.memory().and_then(|gpu| gpu.bytes_per_second) {
+            // What a GPU computes at most is not known here.
+            let unknown = f64::INFINITY;
+            return Ok(Self {
+                bytes_per_second,
+                float_operations_per_second: unknown,
+                byte_operations_per_second: unknown,
+            });
+        }
         let peak = crate::device::cpu(options)?.peak_rates();
         let hardware = pippin_hub::Hardware::detect();
         Ok(Self {

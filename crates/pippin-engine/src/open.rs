@@ -194,6 +194,7 @@ impl<'a> ModelOpener<'a> {
                 model: found.configuration.name(),
                 needed: Box::new(plan.memory),
                 budget: plan.budget,
+                device: options.device.resolved(),
                 held: Vec::new(),
             });
         }

@@ -67,7 +67,8 @@ fn loading_reports_its_progress() {
     assert_eq!(model.name(), "pippin-nano");
     assert!(model.info().parameters > 1_000_000);
     assert!(!model.device().is_empty());
-    let unavailable = ModelContainer::load("pippin-nano", &LoadOptions { device: Device::Cuda, ..options });
+    let unavailable =
+        ModelContainer::load("pippin-nano", &LoadOptions { device: Device::Cuda(999), ..options });
     assert!(unavailable.is_err());
 }
 

@@ -10,6 +10,7 @@ use pippin_sampling::Constraint;
 use serde_json::{Value, json};
 
 use crate::guide::{Guide, Start};
+use crate::numbers::{Follower, Place};
 use crate::schema::{self, Checked};
 use crate::{GrammarError, Vocabulary};
 
@@ -46,6 +47,9 @@ const AT_A_TIME: usize = 8;
 const SEARCH_TIME: Duration = Duration::from_secs(1);
 /// Groups within groups, in a grammar.
 const NESTING: usize = 200;
+/// Parts of a grammar that may be left out or repeated. Of those that stand one behind the other, the parser keeps all in mind at once,
+/// and takes seconds to find that they are too many for it.
+const LOOSE_PARTS: usize = 8192;
 
 /// Makes a constraint into a guide. It is compiled on a thread of its own while the caller waits.
 ///
@@ -64,8 +68,8 @@ pub fn compile(
     on_thread(what, limits.time, move || {
         // A thought is followed by white space as the model likes; only the beginning of an answer is trimmed.
         let is_trimmed = vocabulary.trims_first_space && !matches!(start, Start::After(_));
-        let matcher = source.matcher(&vocabulary, is_trimmed)?;
-        let mut guide = Guide::new(vocabulary, matcher, &start, matches!(source, Source::Schema(_)))?;
+        let (matcher, place) = source.matcher(&vocabulary, is_trimmed)?;
+        let mut guide = Guide::new(vocabulary, matcher, &start, place)?;
         // The first mask is the most work, and shows whether there is anything to begin with.
         guide.warm_up().map_err(|error| match error {
             GrammarError::Step { problem } => source.error(problem),
@@ -148,22 +152,31 @@ impl Source {
         }
     }
 
-    fn matcher(&self, vocabulary: &Vocabulary, is_trimmed: bool) -> Result<Matcher, GrammarError> {
+    /// The parser, and where it begins as far as numbers of documents go.
+    fn matcher(
+        &self,
+        vocabulary: &Vocabulary,
+        is_trimmed: bool,
+    ) -> Result<(Matcher, Option<Follower>), GrammarError> {
         let grammar = match self {
             Self::Schema(schema) => {
                 let checked = schema::check(schema)?;
                 let grammar = GrammarWithLexer::from_json_schema(with_options(checked.schema.clone()));
-                return parse(vocabulary, grammar, is_trimmed)
-                    .map_err(|problem| locate(vocabulary, &checked, problem));
+                let matcher = parse(vocabulary, grammar, is_trimmed)
+                    .map_err(|problem| locate(vocabulary, &checked, problem))?;
+                return Ok((matcher, Some(Follower::Document(Place::default()))));
             }
             Self::Regex(pattern) | Self::Choice(pattern) => GrammarWithLexer::from_regex(pattern),
             Self::Grammar(grammar) => {
                 let (grammar, documents) = check_schemas(grammar)?;
-                return parse(vocabulary, GrammarWithLexer::from_lark(grammar), is_trimmed)
-                    .map_err(|problem| locate_in(vocabulary, &documents, problem));
+                let matcher = parse(vocabulary, GrammarWithLexer::from_lark(grammar), is_trimmed)
+                    .map_err(|problem| locate_in(vocabulary, &documents, problem))?;
+                let place = (!documents.is_empty()).then(|| Follower::Parts(Place::default()));
+                return Ok((matcher, place));
             }
         };
-        parse(vocabulary, grammar, is_trimmed).map_err(|problem| self.error(problem))
+        let matcher = parse(vocabulary, grammar, is_trimmed).map_err(|problem| self.error(problem))?;
+        Ok((matcher, None))
     }
 }
 
@@ -312,7 +325,7 @@ fn whole(pattern: &str) -> &str {
 }
 
 /// A text as a regular expression.
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
@@ -324,13 +337,13 @@ fn literal(text: &str) -> String {
     pattern
 }
 
-/// Refuses a grammar that is nested too deeply, or that sets options of the parser.
+/// Refuses a grammar that is nested too deeply, that has too many parts which may be left out, or that sets options of the parser.
 fn check_grammar(grammar: &str) -> Result<(), GrammarError> {
     if grammar.contains("x-guidance") {
         let problem = "options of the parser (`x-guidance`) are not taken from a grammar".to_owned();
         return Err(GrammarError::Grammar { problem });
     }
-    let (mut depth, mut deepest, mut chars) = (0_usize, 0, grammar.chars());
+    let (mut depth, mut deepest, mut loose, mut chars) = (0_usize, 0, 0, grammar.chars());
     let mut quote = None;
     while let Some(char) = chars.next() {
         match (quote, char) {
@@ -341,21 +354,22 @@ fn check_grammar(grammar: &str) -> Result<(), GrammarError> {
             // Groups of a regular expression nest as well.
             (Some('"'), _) => {}
             (None, '"' | '/') => quote = Some(char),
+            (None, '?' | '*') => loose += 1,
             (_, '(' | '[' | '{') => depth += 1,
             (_, ')' | ']' | '}') => depth = depth.saturating_sub(1),
             _ => {}
         }
         deepest = deepest.max(depth);
     }
-    match deepest > NESTING {
-        true => Err(GrammarError::TooLarge {
-            what: "grammar",
-            unit: "groups within groups",
-            found: deepest,
-            limit: NESTING,
-        }),
-        false => Ok(()),
+    for (unit, found, limit) in [
+        ("groups within groups", deepest, NESTING),
+        ("parts that may be left out or repeated", loose, LOOSE_PARTS),
+    ] {
+        if found > limit {
+            return Err(GrammarError::TooLarge { what: "grammar", unit, found, limit });
+        }
     }
+    Ok(())
 }
 
 /// Looks at the schemas within a grammar as at others, and lays their documents out alike. Returns them with their lines as well.
@@ -389,6 +403,7 @@ pub(crate) fn one_line(message: &str) -> String {
     let first = || message.lines().find(|line| !line.trim().is_empty());
     let line = message.lines().find(problem).or_else(first).unwrap_or("an unknown problem").trim();
     let line = match line.strip_prefix("error: ").unwrap_or(line) {
+        line if line.contains("grammar.symbols.len()") => "it has more parts than the parser can tell apart",
         line if line.contains("NoExtensionBias") => "nothing that could follow satisfies it",
         line if line.starts_with("oneOf constraints are not supported") => {
             "the alternatives of `oneOf` have to exclude each other visibly, by their types or by a property that all require"

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use llguidance::Matcher;
 use pippin_sampling::TokenMask;
 
-use crate::numbers::{self, Place};
+use crate::numbers::Follower;
 use crate::{GrammarError, Vocabulary};
 
 /// When a constraint begins to hold.
@@ -38,8 +38,8 @@ pub struct Guide {
     seen: Vec<u32>,
     /// Everything but what would end the answer.
     free: Arc<TokenMask>,
-    /// Where in a document it is, if the answer is one.
-    place: Option<Place>,
+    /// Where in a number it is, if there are documents.
+    place: Option<Follower>,
     /// The token that was accepted last.
     last: Option<u32>,
 }
@@ -82,7 +82,7 @@ impl Guide {
         vocabulary: Arc<Vocabulary>,
         matcher: Matcher,
         start: &Start,
-        is_document: bool,
+        place: Option<Follower>,
     ) -> Result<Self, GrammarError> {
         let (phase, open, close) = match start {
             Start::Now => (Phase::Bound, None, Vec::new()),
@@ -99,7 +99,6 @@ impl Guide {
         };
         let mut free = TokenMask::from_words(vocabulary.size, &vec![u32::MAX; vocabulary.size.div_ceil(32)]);
         vocabulary.stop.iter().for_each(|token| free.exclude(*token));
-        let place = is_document.then(Place::default);
         let (seen, free) = (Vec::new(), Arc::new(free));
         Ok(Self { vocabulary, matcher, phase, open, close, seen, free, place, last: None })
     }
@@ -217,7 +216,7 @@ impl Guide {
                 let set = if is_accepting { TokenMask::allow } else { TokenMask::exclude };
                 self.vocabulary.stop.iter().for_each(|token| set(&mut mask, *token));
                 if let Some(place) = self.place {
-                    numbers::limit(&mut mask, place, self.vocabulary.trie(), &self.vocabulary.large);
+                    place.limit(&mut mask, self.vocabulary.trie(), &self.vocabulary.large);
                 }
                 match mask.words().iter().any(|word| *word != 0) {
                     true => Ok(mask),

@@ -37,11 +37,16 @@ impl Place {
     }
 
     fn next(self, byte: u8) -> Option<Self> {
-        let place = match (self, byte) {
+        let place = self.step(byte);
+        (place.power() <= HIGHEST).then_some(place)
+    }
+
+    fn step(self, byte: u8) -> Self {
+        match (self, byte) {
             (Self::Text, b'"') => Self::Outside,
             (Self::Text, b'\\') => Self::Escape,
             (Self::Text | Self::Escape, _) => Self::Text,
-            (Self::Whole(digits), b'0'..=b'9') => Self::Whole(digits + 1),
+            (Self::Whole(digits), b'0'..=b'9') => Self::Whole(digits.saturating_add(1)),
             (Self::Whole(digits), b'.') => Self::Fraction(digits),
             (Self::Fraction(digits), b'0'..=b'9') => Self::Fraction(digits),
             (Self::Whole(digits) | Self::Fraction(digits), b'e' | b'E') => {
@@ -61,8 +66,7 @@ impl Place {
             (_, b'-') => Self::Whole(0),
             (_, b'0'..=b'9') => Self::Whole(1),
             _ => Self::Outside,
-        };
-        (place.power() <= HIGHEST).then_some(place)
+        }
     }
 
     /// The power of ten that a number has reached. A negative exponent has limits as well: readers count its digits.
@@ -87,6 +91,78 @@ impl Place {
     }
 }
 
+/// Where an answer is, as far as numbers go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Follower {
+    /// It is a document.
+    Document(Place),
+    /// There are documents in it. What stands around them is not known here, so this is where it would be if it were in a number.
+    Parts(Place),
+}
+
+impl Follower {
+    /// After these bytes. `None` where a number of a document has become too large.
+    pub(crate) fn after(self, bytes: &[u8]) -> Option<Self> {
+        match self {
+            Self::Document(place) => place.after(bytes).map(Self::Document),
+            Self::Parts(place) => {
+                // Quotation marks in a text need not come in pairs.
+                let step = |place: Place, byte: &u8| match byte {
+                    b'"' => Place::Outside,
+                    byte => place.step(*byte),
+                };
+                Some(Self::Parts(bytes.iter().fold(place, step)))
+            }
+        }
+    }
+
+    /// Takes away what would make a number too large. It can always end instead.
+    pub(crate) fn limit(self, mask: &mut TokenMask, trie: &TokTrie, large: &[u32]) {
+        match self {
+            Self::Document(place) => limit(mask, place, trie, large),
+            Self::Parts(place) => {
+                let may_be_critical = place.is_critical() || large.iter().any(|token| mask.allows(*token));
+                if !may_be_critical || is_text(mask, trie) {
+                    return;
+                }
+                let mut limited = mask.clone();
+                limit(&mut limited, place, trie, large);
+                // Something else than a number, then, of which a pattern says how long it is.
+                if limited.words().iter().any(|word| *word != 0) {
+                    *mask = limited;
+                }
+            }
+        }
+    }
+}
+
+/// Whether more letters can follow than where a value of a document begins (`true`, `false`, `null`), or goes on (`e`).
+fn is_text(mask: &TokenMask, trie: &TokTrie) -> bool {
+    let mut letters = 0_u32;
+    for token in tokens(mask) {
+        if let Some(letter) = trie.token(token).first()
+            && letter.is_ascii_alphabetic()
+            && !b"eE".contains(letter)
+        {
+            // Small and capital ones have the same lowest five bits, which is as good for counting.
+            letters |= 1 << (letter & 31);
+            if letters.count_ones() > 3 {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// The tokens of a mask.
+fn tokens(mask: &TokenMask) -> impl Iterator<Item = u32> {
+    let all = |(word, bits): (usize, &u32)| {
+        let bits = *bits;
+        (0..32).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| (word * 32 + bit) as u32)
+    };
+    mask.words().iter().enumerate().filter(|(_, bits)| **bits != 0).flat_map(all)
+}
+
 /// Tokens that may make a number too large wherever one stands: those with an exponent of three digits, and those with very many.
 pub(crate) fn large_tokens(trie: &TokTrie) -> Vec<u32> {
     let is_large = |id: &u32| {
@@ -104,23 +180,14 @@ pub(crate) fn large_tokens(trie: &TokTrie) -> Vec<u32> {
     (0..trie.vocab_size() as u32).filter(is_large).collect()
 }
 
-/// Takes away what would make a number too large. It can always end instead.
-pub(crate) fn limit(mask: &mut TokenMask, place: Place, trie: &TokTrie, large: &[u32]) {
-    let is_too_large = |token: u32| place.after(trie.token(token)).is_none();
-    if !place.is_critical() {
-        for token in large {
-            if mask.allows(*token) && is_too_large(*token) {
-                mask.exclude(*token);
-            }
-        }
-        return;
-    }
-    let allowed = |(word, bits): (usize, &u32)| {
-        let bits = *bits;
-        (0..32).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| (word * 32 + bit) as u32)
+/// Takes away what would make a number of a document too large.
+fn limit(mask: &mut TokenMask, place: Place, trie: &TokTrie, large: &[u32]) {
+    let is_too_large = |token: &u32| place.after(trie.token(*token)).is_none();
+    let found: Vec<u32> = match place.is_critical() {
+        true => tokens(mask).filter(is_too_large).collect(),
+        false => large.iter().copied().filter(|token| mask.allows(*token) && is_too_large(token)).collect(),
     };
-    let tokens: Vec<u32> = mask.words().iter().enumerate().flat_map(allowed).collect();
-    tokens.into_iter().filter(|token| is_too_large(*token)).for_each(|token| mask.exclude(token));
+    found.into_iter().for_each(|token| mask.exclude(token));
 }
 
 #[cfg(test)]

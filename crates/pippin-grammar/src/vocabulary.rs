@@ -15,6 +15,10 @@ const LONGEST_TOKEN: usize = 1024;
 /// Ids have 24 bits there, the highest of which means none.
 const MOST_TOKENS: usize = 0xff_fffe;
 
+/// Sets of tokens that are allowed or not as a whole, besides the parser's own, which are for texts of JSON: words, of which most tokens
+/// are made. They are no longer than a set of the parser's, so that they lie within it.
+const WORDS: [&str; 4] = ["[a-z]{1,10}", "[A-Za-z]{1,10}", " [a-z]{1,9}", " [A-Za-z]{1,9}"];
+
 /// A model's tokens as bytes, in a tree: what masks are computed over. Made once for a model, for all its requests.
 pub struct Vocabulary {
     pub(crate) factory: ParserFactory,
@@ -63,7 +67,8 @@ impl Vocabulary {
             trie = trie.with_eos_tokens(&stop);
         }
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-        let slices = SlicedBiasComputer::general_slices();
+        let mut slices = SlicedBiasComputer::general_slices();
+        slices.extend(WORDS.map(str::to_owned));
         let mut factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices)
             .map_err(|error| refuse(format!("{error:#}")))?;
         factory.quiet();

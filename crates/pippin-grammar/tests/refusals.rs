@@ -118,6 +118,21 @@ fn patterns_and_grammars_that_cannot_be_followed() {
     }
 }
 
+/// What would only be refused after seconds of work is refused by its size.
+#[test]
+fn grammars_of_too_many_loose_parts_are_refused_at_once() {
+    for part in ["\"a\"?", "(\"a\" | \"b\")*"] {
+        let grammar = format!("start: {}", format!("{part} ").repeat(16_000));
+        let begin = std::time::Instant::now();
+        let error = refused(&Constraint::grammar(&grammar));
+        assert!(matches!(error, GrammarError::TooLarge { found: 16_000, limit: 8192, .. }), "{error}");
+        assert!(begin.elapsed() < std::time::Duration::from_secs(1), "{:?}", begin.elapsed());
+    }
+    // Those of texts and patterns are others.
+    let grammar = format!("start: {}", "\"?*\" /[?*]/ ".repeat(5000));
+    assert!(BYTES.compile(&Constraint::grammar(&grammar)).is_ok());
+}
+
 /// Either outcome will do, as long as it is one: these were chosen to exhaust stacks, memory or patience.
 fn survives(name: &str, constraint: &Constraint) {
     let begin = std::time::Instant::now();

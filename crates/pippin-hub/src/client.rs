@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -477,15 +478,22 @@ impl HubClient {
         &self.inner.options.patience
     }
 
-    /// Repeats what fails for reasons that may pass.
+    /// Repeats what fails for reasons that may pass. Where there has not been as much as a connection, that is most often a machine
+    /// without a network, and somebody who waits to be told so.
     pub(crate) fn retried<T>(&self, mut action: impl FnMut() -> Result<T>) -> Result<T> {
         let patience = self.patience();
-        let mut failures = 0;
+        let begin = Instant::now();
+        let (mut failures, mut was_connected) = (0, false);
         loop {
             match action() {
                 Err(error) if error.is_transient() && failures < patience.retries => {
                     failures += 1;
-                    std::thread::sleep(patience.wait(failures, &error));
+                    was_connected |= !matches!(error, HubError::Network { is_connected: false, .. });
+                    let wait = patience.wait(failures, &error);
+                    if !was_connected && begin.elapsed() + wait > patience.unreachable {
+                        return Err(error);
+                    }
+                    std::thread::sleep(wait);
                 }
                 result => return result,
             }

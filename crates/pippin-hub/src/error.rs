@@ -112,6 +112,8 @@ pub enum HubError {
         host: String,
         /// What happened.
         reason: String,
+        /// Whether there was a connection, which then broke.
+        is_connected: bool,
     },
     /// The hub answered with a status that means failure.
     #[error("{url} answered with status {status}{}", after_colon(message))]

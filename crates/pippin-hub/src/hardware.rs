@@ -267,6 +267,15 @@ pub struct Bandwidth {
     pub bytes_per_second: f64,
     /// Whether it was measured earlier and remembered.
     pub is_remembered: bool,
+    /// Whether it is what the device was made for, and was not measured.
+    pub is_told: bool,
+}
+
+impl Bandwidth {
+    /// So many bytes per second, as a device was made.
+    pub const fn told(bytes_per_second: f64) -> Self {
+        Self { bytes_per_second, is_remembered: false, is_told: true }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -306,7 +315,9 @@ pub fn memory_bandwidth(hardware: &Hardware, again: bool) -> Bandwidth {
         is_valid.then_some(remembered.bytes_per_second)
     });
     let bandwidth = match remembered {
-        Some(bytes_per_second) if !again => Bandwidth { bytes_per_second, is_remembered: true },
+        Some(bytes_per_second) if !again => {
+            Bandwidth { bytes_per_second, is_remembered: true, is_told: false }
+        }
         _ => {
             let bytes_per_second = measure(hardware);
             // It is only a saving of time: a folder that cannot be written to is no failure.
@@ -314,7 +325,7 @@ pub fn memory_bandwidth(hardware: &Hardware, again: bool) -> Bandwidth {
                 let remembered = Remembered { machine, bytes_per_second, measured: now };
                 let _ = store(&path, &remembered);
             }
-            Bandwidth { bytes_per_second, is_remembered: false }
+            Bandwidth { bytes_per_second, is_remembered: false, is_told: false }
         }
     };
     *MEASURED.get_or_init(|| bandwidth)

@@ -30,6 +30,8 @@ pub struct Patience {
     pub backoff: Duration,
     /// The longest wait, a server's wish included.
     pub longest_wait: Duration,
+    /// For how long a server is tried that cannot even be connected to: its name cannot be resolved, or it refuses every connection.
+    pub unreachable: Duration,
 }
 
 impl Patience {
@@ -67,6 +69,13 @@ impl Patience {
         self.longest_wait = longest_wait;
         self
     }
+
+    /// Tries a server that cannot be connected to for so long.
+    #[must_use]
+    pub fn with_unreachable(mut self, unreachable: Duration) -> Self {
+        self.unreachable = unreachable;
+        self
+    }
 }
 
 impl Default for Patience {
@@ -77,6 +86,7 @@ impl Default for Patience {
             retries: 7,
             backoff: Duration::from_millis(500),
             longest_wait: Duration::from_secs(60),
+            unreachable: Duration::from_secs(10),
         }
     }
 }
@@ -197,15 +207,17 @@ impl Answer {
         }
         let host = host_of(&self.url);
         let mut bytes = Vec::with_capacity(length.unwrap_or(0).min(1 << 20) as usize);
-        self.into_reader()
-            .take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| HubError::Network { host: host.clone(), reason: error.to_string() })?;
+        self.into_reader().take(limit + 1).read_to_end(&mut bytes).map_err(|error| HubError::Network {
+            host: host.clone(),
+            reason: error.to_string(),
+            is_connected: true,
+        })?;
         if bytes.len() as u64 > limit {
             return Err(HubError::TooLarge { what: url, limit });
         }
         if length.is_some_and(|length| length != bytes.len() as u64) {
-            return Err(HubError::Network { host, reason: "the answer was cut short".to_owned() });
+            let reason = "the answer was cut short".to_owned();
+            return Err(HubError::Network { host, reason, is_connected: true });
         }
         Ok(bytes)
     }
@@ -362,7 +374,30 @@ fn network(uri: &Uri, error: &ureq::Error) -> HubError {
         ureq::Error::HostNotFound => "there is no such host, or no connection".to_owned(),
         error => error.to_string(),
     };
-    HubError::Network { host, reason }
+    HubError::Network { host, reason, is_connected: is_connected(error) }
+}
+
+/// Whether there was a connection before this happened.
+fn is_connected(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind;
+    match error {
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => false,
+        ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => false,
+        ureq::Error::Io(error) => {
+            let kinds = [
+                ErrorKind::ConnectionRefused,
+                ErrorKind::HostUnreachable,
+                ErrorKind::NetworkUnreachable,
+                ErrorKind::NetworkDown,
+                ErrorKind::AddrNotAvailable,
+            ];
+            // Names that cannot be resolved have no kind of their own: the words are the standard library's, the number Windows's.
+            let is_unknown_name = error.raw_os_error() == Some(11_001)
+                || error.to_string().starts_with("failed to lookup address information");
+            !kinds.contains(&error.kind()) && !is_unknown_name
+        }
+        _ => true,
+    }
 }
 
 impl HubError {

@@ -139,7 +139,7 @@ fn judged(model: &ModelConfiguration, judge: &Judge<'_>, bandwidth: Bandwidth) -
 mod tests {
     use super::*;
 
-    const DECENT: Bandwidth = Bandwidth { bytes_per_second: 60e9, is_remembered: false };
+    const DECENT: Bandwidth = Bandwidth::told(60e9);
 
     fn recommend_for(gigabytes: u64) -> Vec<Recommendation> {
         let judge = Judge {

@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pippin_hub::{
     Fit, HubClient, HubError, HubOptions, Judge, ModelSearch, Patience, SearchSort, describe_remote, search,
@@ -201,6 +201,31 @@ fn failures_of_the_hub_are_errors() {
     let nobody = HubClient::new(options("http://127.0.0.1:1".to_owned())).expect("a client");
     let error = search(&nobody, &ModelSearch::default(), &judge()).expect_err("nobody is there");
     assert!(matches!(error, HubError::Network { .. }) && error.hint().is_some(), "{error}");
+}
+
+#[test]
+fn a_hub_that_cannot_be_reached_is_given_up_soon() {
+    let patience = |unreachable| {
+        Patience::default()
+            .with_backoff(Duration::from_millis(100))
+            .with_retries(6)
+            .with_unreachable(unreachable)
+    };
+    // Six retries would take at least three seconds.
+    for address in ["http://127.0.0.1:1", "http://no-such-host.invalid"] {
+        let options = HubOptions::new(address.to_owned()).with_patience(patience(Duration::from_millis(400)));
+        let begin = Instant::now();
+        let error = search(&HubClient::new(options).expect("a client"), &ModelSearch::default(), &judge())
+            .expect_err("nobody is there");
+        assert!(matches!(error, HubError::Network { is_connected: false, .. }), "{error}");
+        assert!(begin.elapsed() < Duration::from_millis(2500), "{address}: {:?}", begin.elapsed());
+    }
+    // Who has once answered is given its time.
+    let hub = hub();
+    hub.fault("/api/models", 5, Kind::CutAfter(0));
+    let patience = patience(Duration::ZERO).with_backoff(Duration::from_millis(5));
+    let options = HubOptions::new(hub.endpoint()).with_patience(patience);
+    search(&HubClient::new(options).expect("a client"), &ModelSearch::default(), &judge()).expect("found");
 }
 
 /// A server that gives one answer, whatever it is asked.

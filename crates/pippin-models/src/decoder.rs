@@ -69,13 +69,21 @@ struct Pending<B: Backend> {
     /// The guesses of the sequences that have some to be checked, one after another.
     guesses: Vec<u32>,
     results: Results<B>,
+    /// Whether a step may begin with what this one draws before it is finished.
+    feeds: bool,
     hidden: Option<B::Tensor>,
 }
 
 #[derive(Debug)]
 enum Results<B: Backend> {
     Logits(Option<B::Tensor>),
-    Drawn(Drawn<B>),
+    Drawn {
+        drawn: Drawn<B>,
+        /// Whose log-probabilities are reported.
+        reports: Vec<bool>,
+        /// Whether a sampler has to know its token before it draws the next.
+        looks_back: bool,
+    },
 }
 
 /// What leaves the last layer.
@@ -320,13 +328,13 @@ impl<B: Backend> Decoder<B> {
                 return Err(ModelError::Step { problem: format!("slot {slot} has no sampler") });
             }
         }
-        // Tokens that were drawn on the host are known once their step is finished.
-        let feeds = |slot: u32| {
+        // Tokens that were drawn on the host are known once their step is finished, and some samplers wait for those of devices.
+        let waits = |slot: u32| {
             let mut steps =
                 self.pending.iter().filter(|step| step.slots.iter().any(|(s, _)| *s == slot as usize));
-            steps.any(|step| matches!(step.results, Results::Logits(_)))
+            steps.any(|step| !step.feeds)
         };
-        match batch.fed().iter().find(|slot| **slot != u32::MAX && feeds(**slot)) {
+        match batch.fed().iter().find(|slot| **slot != u32::MAX && waits(**slot)) {
             Some(slot) => {
                 let problem = format!("the token of slot {slot} is not drawn before its step is finished");
                 Err(ModelError::Step { problem })
@@ -336,7 +344,12 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Draws tokens on the device, if all that is wanted of the logits is that, and the device can.
-    fn draw(&mut self, batch: &Batch, logits: &B::Tensor) -> Result<Option<Drawn<B>>> {
+    fn draw(
+        &mut self,
+        batch: &Batch,
+        step: &StepInputs<B>,
+        logits: &B::Tensor,
+    ) -> Result<Option<Results<B>>> {
         // The host numbers the next step's n-grams, and has to know the tokens.
         if self.spec.ngrams.is_some() {
             return Ok(None);
@@ -366,8 +379,20 @@ impl<B: Backend> Decoder<B> {
             Some(known) => known,
             None => backend.indices(&vec![0; self.limits.slots])?,
         };
-        self.drawn = Some(backend.place(&known, &backend.indices(&slots)?, &drawn.tokens)?);
-        Ok(Some(drawn))
+        let reports = samplers.iter().map(|sampler| sampler.parameters().logprobs).collect();
+        let looks_back = samplers.iter().any(|sampler| sampler.looks_back());
+        let slots = if slots == batch.slots() { step.slots.clone() } else { backend.indices(&slots)? };
+        self.drawn = Some(backend.place(&known, &slots, &drawn.tokens)?);
+        Ok(Some(Results::Drawn { drawn, reports, looks_back }))
+    }
+
+    /// Whether a step on its way draws a slot's token on the device.
+    fn is_on_its_way(&self, slot: usize) -> bool {
+        self.pending.iter().any(|step| {
+            let mut wants = step.slots.iter().zip(&step.wants);
+            matches!(step.results, Results::Drawn { .. })
+                && wants.any(|((of, _), want)| *of == slot && *want == Want::Sample)
+        })
     }
 
     /// Draws a token on the host.
@@ -566,10 +591,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
     fn submit(&mut self, mut batch: Batch) -> Result<Submitted> {
         self.check(&batch)?;
         let backend = Arc::clone(&self.backend);
-        if self.pending.is_empty() || self.drawn.is_none() {
-            // Every token is known to the host.
-            batch.resolve(|slot| self.slots[slot].last);
-        }
+        batch.resolve(|slot| (!self.is_on_its_way(slot)).then_some(self.slots[slot].last));
         let step = backend.upload(&batch)?;
         let tokens = match (&step.fed, &self.drawn) {
             (Some(fed), Some(drawn)) => backend.choose(fed, drawn, &step.tokens)?,
@@ -603,15 +625,14 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             })?,
         };
         let results = match logits {
-            Some(logits) => match self.draw(&batch, &logits)? {
-                Some(drawn) => Results::Drawn(drawn),
-                None => Results::Logits(Some(logits)),
-            },
+            Some(logits) => {
+                self.draw(&batch, &step, &logits)?.unwrap_or_else(|| Results::Logits(Some(logits)))
+            }
             None => Results::Logits(None),
         };
         let id = StepId(self.next_step);
         self.next_step += 1;
-        let feeds = matches!(results, Results::Drawn(_));
+        let feeds = matches!(results, Results::Drawn { looks_back: false, .. });
         self.pending.push_back(Pending {
             id,
             slots: batch
@@ -624,6 +645,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             guesses: guesses(&batch),
             rows: batch.query_starts().windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect(),
             results,
+            feeds,
             hidden,
         });
         Ok(Submitted { id, feeds })
@@ -652,7 +674,7 @@ impl<B: Backend> LanguageModel for Decoder<B> {
             _ => 1,
         };
         match results {
-            Results::Drawn(drawn) => {
+            Results::Drawn { drawn, reports, .. } => {
                 let tokens = self.backend.read_indices(&drawn.tokens)?;
                 let logprobs = drawn.logprobs.map(|logprobs| self.backend.read(&logprobs)).transpose()?;
                 let mut drawn = tokens.into_iter().enumerate();
@@ -661,7 +683,10 @@ impl<B: Backend> LanguageModel for Decoder<B> {
                         Want::Sample => {
                             let sampled = drawn.next().map(|(i, token)| Sampled {
                                 token,
-                                logprob: logprobs.as_ref().and_then(|logprobs| logprobs.get(i).copied()),
+                                logprob: logprobs
+                                    .as_ref()
+                                    .and_then(|logprobs| logprobs.get(i).copied())
+                                    .filter(|_| reports[i]),
                                 top_logprobs: Vec::new(),
                             });
                             let slot = &mut self.slots[*slot];

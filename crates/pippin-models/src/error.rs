@@ -107,6 +107,12 @@ impl ModelError {
         Self::Field { file: file.to_string(), field: field.to_string(), problem: problem.to_string() }
     }
 
+    /// Whether the device has failed for good.
+    #[must_use]
+    pub fn is_device_lost(&self) -> bool {
+        matches!(self, Self::Backend(TensorError::DeviceLost { .. }))
+    }
+
     /// What the user can do about the error, when there is something to say.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

@@ -109,6 +109,8 @@ pub use parts::{
     Projected, Projections, RgLru, RouterNorm, ScaledNorm, ScanForm, ScanNorms, SecondPass, SelectiveScan,
     SharedExpert, ShortConv, StateSpace, TimeMix,
 };
+/// What steps are given and give, by the crate that draws tokens.
+pub use pippin_sampling::{Sampled, Sampler, TokenMask};
 pub use residual_mix::ResidualMix;
 pub use spec::{
     Block, Branch, DecoderSpec, EmbeddingScale, Head, HeadWeights, LayerSpec, ModelNames, StreamGates, limits,

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pippin_cpu::CpuBackend;
-use pippin_models::{CachePlan, Config, LanguageModel, Output, SlotEdit, load_from, testing};
-use pippin_tensor::sampling::{GenerateParameters, Sampler};
+use pippin_cuda::CudaBackend;
+use pippin_models::{
+    CachePlan, Config, LanguageModel, ModelError, Output, SlotEdit, StepId, load_from, testing,
+};
+use pippin_tensor::sampling::{GenerateParameters, Sampled, Sampler};
 use pippin_tensor::testing::{Counts, Late};
-use pippin_tensor::{Batch, Dtype, Input, KvFormat, Numerics, SequenceRows, Want};
+use pippin_tensor::{Backend, Batch, Dtype, Input, KvFormat, Numerics, SequenceRows, Want};
 use serde_json::Value;
 
 const PAGE: usize = 16;
@@ -21,19 +24,20 @@ fn config(name: &str) -> Config {
     Config::new(golden["config"].clone()).unwrap()
 }
 
-#[allow(clippy::arc_with_non_send_sync, reason = "a model and its device stay on one thread")]
 fn model(config: &Config, late: bool) -> (Box<dyn LanguageModel>, Rc<Counts>) {
-    let checkpoint = testing::checkpoint(config, Dtype::F32, 3).unwrap();
     let cpu = CpuBackend::new(Numerics::Exact);
     let device = Late::new(cpu.clone(), Duration::from_millis(1));
     let counts = device.counts();
-    let mut model = match late {
-        true => load_from(config, &checkpoint, Arc::new(device)).unwrap(),
-        false => load_from(config, &checkpoint, Arc::new(cpu)).unwrap(),
-    };
+    (if late { model_on(config, device) } else { model_on(config, cpu) }, counts)
+}
+
+#[allow(clippy::arc_with_non_send_sync, reason = "a model and its device stay on one thread")]
+fn model_on<B: Backend>(config: &Config, backend: B) -> Box<dyn LanguageModel> {
+    let checkpoint = testing::checkpoint(config, Dtype::F32, 3).unwrap();
+    let mut model = load_from(config, &checkpoint, Arc::new(backend)).unwrap();
     let pages = vec![16; model.info().cache.groups.len()];
     model.allocate(&CachePlan { page_size: PAGE, format: KvFormat::F32, pages, slots: 3 }).unwrap();
-    (model, counts)
+    model
 }
 
 /// Two sequences: a prompt each, then tokens drawn from it. Returns what is drawn.
@@ -54,27 +58,43 @@ impl Two {
         Self { model, lengths: [0, 0] }
     }
 
-    fn submit(&mut self, inputs: [Input<'_>; 2]) -> (pippin_models::StepId, bool) {
-        let mut batch = Batch::new(self.model.limits());
-        let groups = self.model.limits().pages.len();
-        for (sequence, input) in inputs.into_iter().enumerate() {
-            let pages: Vec<u32> = (0..8).map(|page| 2 * page + sequence as u32).collect();
-            let pages = vec![pages.as_slice(); groups];
-            let start = self.lengths[sequence];
-            self.lengths[sequence] += input.len();
-            batch.push(SequenceRows::text(2 * sequence, input, start, &pages, Want::Sample)).unwrap();
-        }
-        let submitted = self.model.submit(batch).unwrap();
-        (submitted.id, submitted.feeds)
+    /// Gives one of them a sampler of its own.
+    fn set_sampler(&mut self, sequence: usize, parameters: &GenerateParameters) {
+        let sampler = Box::new(Sampler::new(Arc::new(parameters.clone()), Arc::default(), &[]));
+        self.model.edit(vec![SlotEdit::Sampler { slot: 2 * sequence, sampler }]).unwrap();
     }
 
-    fn finish(&mut self, id: pippin_models::StepId) -> [u32; 2] {
+    fn submit(&mut self, inputs: [Input<'_>; 2]) -> (StepId, bool) {
+        let [first, second] = inputs;
+        self.try_submit(&[(0, first), (1, second)]).unwrap()
+    }
+
+    fn try_submit(&mut self, inputs: &[(usize, Input<'_>)]) -> Result<(StepId, bool), ModelError> {
+        let mut batch = Batch::new(self.model.limits());
+        let groups = self.model.limits().pages.len();
+        for (sequence, input) in inputs {
+            let pages: Vec<u32> = (0..8).map(|page| 2 * page + *sequence as u32).collect();
+            let pages = vec![pages.as_slice(); groups];
+            let start = self.lengths[*sequence];
+            batch.push(SequenceRows::text(2 * sequence, *input, start, &pages, Want::Sample)).unwrap();
+        }
+        let submitted = self.model.submit(batch)?;
+        inputs.iter().for_each(|(sequence, input)| self.lengths[*sequence] += input.len());
+        Ok((submitted.id, submitted.feeds))
+    }
+
+    fn sampled(&mut self, id: StepId) -> Vec<Sampled> {
         let outputs = self.model.finish(id).unwrap();
-        let token = |output: &Output| match output {
-            Output::Sampled(Some(sampled)) => sampled.token,
+        let sampled = |output| match output {
+            Output::Sampled(Some(sampled)) => sampled,
             other => panic!("{other:?}"),
         };
-        [token(&outputs[0]), token(&outputs[1])]
+        outputs.into_iter().map(sampled).collect()
+    }
+
+    fn finish(&mut self, id: StepId) -> [u32; 2] {
+        let sampled = self.sampled(id);
+        [sampled[0].token, sampled[1].token]
     }
 }
 
@@ -144,7 +164,7 @@ fn tokens_feed_the_next_step_on_the_device() {
 #[test]
 fn what_a_device_cannot_draw_the_host_draws() {
     let config = config("llama");
-    let penalty = GenerateParameters { repetition_penalty: Some(1.3), ..GenerateParameters::greedy() };
+    let bias = GenerateParameters { logit_bias: [(3, 1.0)].into(), ..GenerateParameters::greedy() };
     let alternatives = GenerateParameters { logprobs: true, top_logprobs: 3, ..GenerateParameters::greedy() };
     let tokens = |late, parameters| {
         let mut two = Two::new(model(&config, late).0, parameters);
@@ -158,8 +178,129 @@ fn what_a_device_cannot_draw_the_host_draws() {
         }
         drawn
     };
-    for parameters in [&penalty, &alternatives] {
+    for parameters in [&bias, &alternatives] {
         assert_eq!(tokens(true, parameters), tokens(false, parameters));
+    }
+}
+
+/// Penalties look at the tokens before: they are drawn with on the device, but not ahead of what they look at.
+#[test]
+fn penalties_wait_for_the_token_before() {
+    let config = config("llama");
+    let penalties = GenerateParameters {
+        repetition_penalty: Some(1.5),
+        frequency_penalty: Some(0.3),
+        ..GenerateParameters::greedy()
+    };
+    let mut host = Two::new(model(&config, false).0, &penalties);
+    let (device, counts) = model(&config, true);
+    let mut device = Two::new(device, &penalties);
+    let mut inputs = PROMPTS.map(Input::Tokens);
+    for step in 0..12 {
+        let (id, _) = host.submit(inputs);
+        let (late, feeds) = device.submit(inputs);
+        assert!(!feeds);
+        let both = [(0, Input::Sampled), (1, Input::Sampled)];
+        assert!(device.try_submit(&both).unwrap_err().to_string().contains("slot 0"));
+        let reads = counts.reads.get();
+        assert_eq!(host.finish(id), device.finish(late), "step {step}");
+        assert_eq!(counts.reads.get(), reads + 1, "more than the tokens was read");
+        inputs = [Input::Sampled; 2];
+    }
+}
+
+/// Whether one sampler reports log-probabilities makes no difference to another.
+#[test]
+fn log_probabilities_are_for_those_who_ask() {
+    let config = config("llama");
+    let reports = GenerateParameters { logprobs: true, ..GenerateParameters::greedy() };
+    for late in [false, true] {
+        let mut two = Two::new(model(&config, late).0, &GenerateParameters::greedy());
+        two.set_sampler(1, &reports);
+        let (id, _) = two.submit(PROMPTS.map(Input::Tokens));
+        let reported: Vec<bool> = two.sampled(id).iter().map(|sampled| sampled.logprob.is_some()).collect();
+        assert_eq!(reported, [false, true], "late: {late}");
+    }
+}
+
+/// What the host has drawn is not looked for on the device, whatever else is on its way there.
+#[test]
+fn tokens_of_the_host_and_of_the_device_are_told_apart() {
+    let config = config("llama");
+    let alternatives = GenerateParameters { logprobs: true, top_logprobs: 3, ..GenerateParameters::greedy() };
+    let tokens = |late| {
+        let mut two = Two::new(model(&config, late).0, &GenerateParameters::greedy());
+        // The device draws for the first once, so that it keeps a token of it.
+        let (id, _) = two.submit(PROMPTS.map(Input::Tokens));
+        let mut drawn = two.finish(id).to_vec();
+        two.set_sampler(0, &alternatives);
+        let (id, _) = two.try_submit(&[(0, Input::Sampled)]).unwrap();
+        drawn.push(two.sampled(id)[0].token);
+        let (second, _) = two.try_submit(&[(1, Input::Sampled)]).unwrap();
+        let (first, _) = two.try_submit(&[(0, Input::Sampled)]).unwrap();
+        drawn.push(two.sampled(second)[0].token);
+        drawn.push(two.sampled(first)[0].token);
+        drawn
+    };
+    assert_eq!(tokens(true), tokens(false));
+}
+
+/// On the device that `PIPPIN_TEST_DEVICE` names: what it draws, one step ahead, is what the host draws from its logits.
+#[test]
+fn a_real_device_feeds_itself() {
+    if std::env::var("PIPPIN_TEST_DEVICE").as_deref() != Ok("cuda") {
+        eprintln!("skipped: PIPPIN_TEST_DEVICE names no device that draws tokens");
+        return;
+    }
+    // A backend repeats the steps of one model.
+    let model = |config: &Config| model_on(config, CudaBackend::new(0, Numerics::Exact).unwrap());
+    let sampled = GenerateParameters {
+        temperature: 1.5,
+        top_k: 20,
+        top_p: 0.95,
+        seed: Some(7),
+        logprobs: true,
+        ..Default::default()
+    };
+    for family in FAMILIES {
+        let config = config(family);
+        for parameters in
+            [GenerateParameters { logprobs: true, ..GenerateParameters::greedy() }, sampled.clone()]
+        {
+            // What is asked for beside the tokens only the host can tell.
+            let on_host = GenerateParameters { top_logprobs: 1, ..parameters.clone() };
+            let mut host = Two::new(model(&config), &on_host);
+            let (id, feeds) = host.submit(PROMPTS.map(Input::Tokens));
+            assert!(!feeds);
+            let mut expected = vec![host.sampled(id)];
+            for _ in 0..60 {
+                let (id, _) = host.submit([Input::Sampled; 2]);
+                expected.push(host.sampled(id));
+            }
+            let mut device = Two::new(model(&config), &parameters);
+            let (mut flying, feeds) = device.submit(PROMPTS.map(Input::Tokens));
+            assert!(feeds);
+            let mut drawn = Vec::new();
+            for step in 0..60 {
+                // Now and then the device has nothing to do, and the host knows the tokens.
+                if step % 23 == 22 {
+                    drawn.push(device.sampled(flying));
+                    flying = device.submit([Input::Sampled; 2]).0;
+                    continue;
+                }
+                let (next, _) = device.submit([Input::Sampled; 2]);
+                drawn.push(device.sampled(flying));
+                flying = next;
+            }
+            drawn.push(device.sampled(flying));
+            for (step, (drawn, expected)) in drawn.iter().zip(&expected).enumerate() {
+                for (drawn, expected) in drawn.iter().zip(expected) {
+                    assert_eq!(drawn.token, expected.token, "{family}, step {step}");
+                    let difference = drawn.logprob.unwrap() - expected.logprob.unwrap();
+                    assert!(difference.abs() < 1e-4, "{family}, step {step}: {difference}");
+                }
+            }
+        }
     }
 }
 

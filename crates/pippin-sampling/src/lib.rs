@@ -37,5 +37,6 @@ mod vector;
 pub use constraint::Constraint;
 pub use mask::TokenMask;
 pub use parameters::{GenerateParameters, ParameterError};
+pub use processors::Change;
 pub use random::random_seed;
-pub use sampler::{Sampled, Sampler, Scratch, TokenLogprob, TokenScore, log_probability, score};
+pub use sampler::{Numbers, Sampled, Sampler, Scratch, TokenLogprob, TokenScore, log_probability, score};

@@ -2,7 +2,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::random::Random;
-use super::{GenerateParameters, TokenMask, processors, vector};
+use super::{Change, GenerateParameters, TokenMask, processors, vector};
 
 /// Above this many, top-k selects by partitioning rather than with a heap.
 const MAX_HEAP: usize = 1024;
@@ -17,6 +17,15 @@ pub struct Sampler {
     /// The last tokens before the next one, as many as penalties look at.
     history: Vec<u32>,
     mask: Option<Arc<TokenMask>>,
+}
+
+/// The random numbers of a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Numbers {
+    /// Whether XTC strikes.
+    pub strikes: bool,
+    /// What the token is drawn with, in `[0, 1)`: 0 where the likeliest is taken.
+    pub uniform: f64,
 }
 
 /// A chosen token.
@@ -64,6 +73,11 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// A token and its logit, a zero of either sign being the same.
+    fn new(token: usize, logit: f32) -> Self {
+        Self { logit: logit + 0.0, token: token as u32 }
+    }
+
     /// Likeliest first, lowest id first among equals. Logits are never NaN here.
     fn order(&self, other: &Self) -> Ordering {
         other.logit.total_cmp(&self.logit).then(self.token.cmp(&other.token))
@@ -97,8 +111,38 @@ impl Sampler {
     }
 
     /// What [`set_mask`](Self::set_mask) set last.
-    pub fn mask(&self) -> Option<&TokenMask> {
-        self.mask.as_deref()
+    pub fn mask(&self) -> Option<&Arc<TokenMask>> {
+        self.mask.as_ref()
+    }
+
+    /// The tokens that XTC never removes.
+    pub fn protected(&self) -> &[u32] {
+        &self.protected
+    }
+
+    /// What bias and penalties change of the next token's `vocab` logits, after the mask: each token once, in ascending order.
+    pub fn changes(&self, vocab: usize) -> Vec<Change> {
+        processors::changes(&self.parameters, &self.history, vocab)
+    }
+
+    /// Whether what it draws depends on the tokens that were drawn before: a device must not draw ahead of
+    /// [`accept`](Self::accept).
+    pub fn looks_back(&self) -> bool {
+        self.window() > 0
+    }
+
+    /// Uses up the random numbers of a token, with which a device draws it.
+    pub fn numbers(&mut self) -> Numbers {
+        if self.parameters.temperature == 0.0 {
+            return Numbers::default();
+        }
+        Numbers { strikes: self.strikes(), uniform: self.random.uniform() }
+    }
+
+    /// Whether XTC strikes at the next token.
+    fn strikes(&mut self) -> bool {
+        let probability = self.parameters.xtc_probability;
+        probability > 0.0 && self.random.uniform() <= f64::from(probability)
     }
 
     /// Goes on as a sampler that has drawn `tokens` tokens: their random numbers are used up.
@@ -171,8 +215,7 @@ impl Sampler {
         }
         // An underflow of the temperature must not turn the maximum's exponent, 0, into NaN.
         let factor = (1.0 / self.parameters.temperature).min(f32::MAX);
-        let xtc = self.parameters.xtc_probability > 0.0
-            && self.random.uniform() <= f64::from(self.parameters.xtc_probability);
+        let xtc = self.strikes();
         let (token, logit) = if self.filters(logits.len(), xtc) {
             self.filter(logits, max, xtc, scratch);
             let Scratch { candidates, weights, .. } = scratch;
@@ -249,8 +292,7 @@ impl Sampler {
             Some(k) => largest(logits, bound, k, candidates),
             None => {
                 let kept = logits.iter().enumerate().filter(|(_, logit)| **logit >= bound);
-                candidates
-                    .extend(kept.map(|(token, logit)| Candidate { logit: *logit, token: token as u32 }));
+                candidates.extend(kept.map(|(token, logit)| Candidate::new(token, *logit)));
             }
         }
 
@@ -331,7 +373,7 @@ fn largest(logits: &[f32], bound: f32, k: usize, heap: &mut Vec<Candidate>) {
     // The root is the worst of the best: what a new candidate has to beat.
     let mut limit = bound;
     for (token, logit) in logits.iter().enumerate() {
-        let candidate = Candidate { logit: *logit, token: token as u32 };
+        let candidate = Candidate::new(token, *logit);
         if heap.len() < k {
             if *logit >= limit {
                 heap.push(candidate);

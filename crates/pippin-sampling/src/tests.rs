@@ -328,3 +328,101 @@ fn no_penalty_makes_a_logit_infinite() {
         assert!(sampled.is_some(), "{parameters:?}");
     }
 }
+
+/// What a device is told to change is what is changed here.
+#[test]
+fn changes_are_those_that_are_made() {
+    let change = |logit: &mut f32, changed: f32| {
+        *logit = if logit.is_finite() { changed.clamp(f32::MIN, f32::MAX) } else { changed };
+    };
+    let mut next = 1u32;
+    let mut random = move |limit: u32| {
+        next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (next >> 8) % limit
+    };
+    for case in 0..200 {
+        let mut penalty = |scale: f32| match random(3) {
+            0 => None,
+            1 => Some(0.0),
+            _ => Some(random(50) as f32 * scale),
+        };
+        let parameters = GenerateParameters {
+            repetition_penalty: penalty(0.1),
+            presence_penalty: penalty(-1.0),
+            frequency_penalty: penalty(if case % 10 == 0 { 1e37 } else { 0.5 }),
+            repetition_context_size: random(9) as usize,
+            presence_context_size: random(9) as usize,
+            frequency_context_size: random(9) as usize,
+            logit_bias: (0..random(5)).map(|_| (random(60), random(9) as f32 - 4.0)).collect(),
+            ..GenerateParameters::greedy()
+        };
+        // Some are tokens that the logits do not have.
+        let history: Vec<u32> = (0..random(12)).map(|_| random(55)).collect();
+        let mut logits: Vec<f32> = (0..50).map(|_| random(2000) as f32 / 100.0 - 10.0).collect();
+        logits[7] = f32::NEG_INFINITY;
+        let mut expected = logits.clone();
+        super::processors::apply(&parameters, &history, &mut expected, &mut Vec::new());
+        let sampler = Sampler::new(Arc::new(parameters.clone()), Arc::default(), &history);
+        assert_eq!(
+            sampler.looks_back(),
+            [parameters.repetition_penalty, parameters.presence_penalty, parameters.frequency_penalty]
+                .iter()
+                .any(Option::is_some)
+        );
+        let changes = sampler.changes(logits.len());
+        assert!(changes.is_sorted_by(|a, b| a.token < b.token), "{changes:?}");
+        for super::Change { token, bias, repeats, is_present, times } in changes {
+            let logit = &mut logits[token as usize];
+            if let Some(bias) = bias {
+                change(logit, *logit + bias);
+            }
+            if repeats {
+                let penalty = parameters.repetition_penalty.expect("active");
+                change(logit, if *logit < 0.0 { *logit * penalty } else { *logit / penalty });
+            }
+            if is_present {
+                change(logit, *logit - parameters.presence_penalty.expect("active"));
+            }
+            for _ in 0..times {
+                change(logit, *logit - parameters.frequency_penalty.expect("active"));
+            }
+        }
+        assert_eq!(logits, expected, "{parameters:?} after {history:?}");
+    }
+}
+
+/// A device that is given a token's random numbers leaves the sampler where a draw leaves it.
+#[test]
+fn numbers_are_those_of_a_draw() {
+    for xtc_probability in [0.0, 0.5] {
+        for temperature in [0.0, 1.0] {
+            let parameters =
+                GenerateParameters { temperature, xtc_probability, seed: Some(5), ..Default::default() };
+            let mut sampler = Sampler::new(Arc::new(parameters), Arc::default(), &[]);
+            let mut device = sampler.clone();
+            let mut struck = 0;
+            for _ in 0..50 {
+                let numbers = device.numbers();
+                struck += u32::from(numbers.strikes);
+                // Of equal weights the random number says which is drawn.
+                let sampled = sampler.sample(&mut [0.0; 64], &mut Scratch::default()).expect("finite");
+                assert_eq!(sampled.token, (numbers.uniform * 64.0) as u32);
+            }
+            assert_eq!((10..40).contains(&struck), temperature > 0.0 && xtc_probability > 0.0, "{struck}");
+        }
+    }
+}
+
+/// Zeros of either sign are equally likely, and of equals the lowest id comes first.
+#[test]
+fn the_sign_of_a_zero_makes_no_difference() {
+    for seed in 0..30 {
+        for (top_p, top_k) in [(0.01, 0), (0.9, 0), (1.0, 2), (1.0, 1), (0.5, 3)] {
+            let parameters =
+                GenerateParameters { temperature: 1.0, top_p, top_k, seed: Some(seed), ..Default::default() };
+            let plain = sample(parameters.clone(), &[0.0, 0.0, 0.0, -1.0]);
+            assert_eq!(sample(parameters.clone(), &[-0.0, 0.0, 0.0, -1.0]), plain, "{parameters:?}");
+            assert_eq!(sample(parameters.clone(), &[-0.0, -0.0, 0.0, -1.0]), plain, "{parameters:?}");
+        }
+    }
+}

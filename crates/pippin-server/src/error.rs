@@ -177,6 +177,10 @@ impl From<EngineError> for ApiError {
                 let message = "the model has died, and is loaded anew for the next request";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("model_died"), message).again_after(1)
             }
+            EngineError::DeviceLost { .. } => {
+                let message = "the model's device is lost; the model is loaded anew for the next request, if that can be";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, Some("device_lost"), message).again_after(10)
+            }
             EngineError::QueueFull { .. } => {
                 let message = "too many requests wait for this model; try again later";
                 Self::new(StatusCode::TOO_MANY_REQUESTS, Some("queue_full"), message).again_after(1)

@@ -16,6 +16,7 @@ pub(crate) async fn health(State(shared): State<Arc<Shared>>) -> Response {
     let status = match () {
         () if shared.phase() != Phase::Serving => "shutting down",
         () if !shared.is_ready() => "loading",
+        () if shared.cache.has_lost_device() => "a device is lost",
         () if has_died() => "a model has died",
         () => "ok",
     };

@@ -29,7 +29,7 @@
 //! | `GET /v1/models`, `/v1/models/{id}` | which models there are |
 //! | `POST /models/load`, `/models/unload`, `/api/pull`, `DELETE /api/delete` | which models are loaded, and on this machine ([`Management`]) |
 //! | `POST /tokenize`, `/detokenize`, `/apply-template`, `GET /tokenizer_info` | what a model sees |
-//! | `GET /health` | 200, or 503 while loading or shutting down, or when a model has died |
+//! | `GET /health` | 200, or 503 while loading or shutting down, or when a model has died or its device is lost |
 //! | `GET /openapi.json` | this, for programs |
 //! | `GET /metrics` | numbers for Prometheus |
 //! | `GET /`, `/assets/…` | a web page to chat with the models, where [`ServerOptions::page`] says so |

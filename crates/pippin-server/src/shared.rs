@@ -245,10 +245,11 @@ impl Shared {
             if Path::new(&name).is_absolute() { last().unwrap_or_default() } else { name }
         };
         match error.root() {
-            EngineError::OverBudget { model, needed, budget, held } => {
+            EngineError::OverBudget { model, needed, budget, device, held } => {
                 let mut held = held.clone();
                 held.iter_mut().for_each(|held| held.model = shown(&held.model));
-                EngineError::OverBudget { model: shown(model), needed: needed.clone(), budget: *budget, held }
+                let (model, needed) = (shown(model), needed.clone());
+                EngineError::OverBudget { model, needed, budget: *budget, device: *device, held }
             }
             EngineError::TooManyModels { model, limit, held } => {
                 let mut held = held.clone();

@@ -100,9 +100,9 @@ impl<B: Backend> Copy for HeadSpec<'_, B> {}
 /// Tokens that were drawn on a device.
 #[derive(Debug)]
 pub struct Drawn<B: Backend> {
-    /// One for each row of the logits.
+    /// One for each row of the logits. [`u32::MAX`] where these hold a NaN or no finite maximum.
     pub tokens: B::Indices,
-    /// Their log-probabilities, `[rows, 1]`, if the samplers report them.
+    /// Their log-probabilities, `[rows, 1]`, if any of the samplers reports them; those of the others may be anything.
     pub logprobs: Option<B::Tensor>,
 }
 
@@ -297,10 +297,16 @@ pub trait Backend: Sized + Debug + 'static {
         f()
     }
 
-    /// Draws each row's next token with its sampler, without waiting for the result. `None` where the device has no
-    /// samplers, or not for these parameters: then the host draws from the logits. The samplers' random numbers move on
-    /// by a token exactly where this draws. It is not asked where a sampler reports
-    /// [`top_logprobs`](pippin_sampling::GenerateParameters::top_logprobs).
+    /// Draws each row's next token with its sampler, without waiting for the result: the token that
+    /// [`Sampler::sample`] draws from the same logits, which stay as they are. `None` where the device has no samplers, or
+    /// not for these parameters: then the host draws from the logits. The samplers' random numbers move on by a token
+    /// exactly where this draws; that it is [accepted](Sampler::accept) is for the caller to say, once it is known. It is not
+    /// asked where a sampler reports [`top_logprobs`](pippin_sampling::GenerateParameters::top_logprobs), nor where one that
+    /// [looks back](Sampler::looks_back) does not know all tokens before this one.
+    ///
+    /// Sums that decide are added as the host adds them. Excepted are those over sorted candidates (the masses that top-p
+    /// compares, XTC's total), which may be added in any order in `f64`: that makes a difference of a unit in the last place
+    /// where numbers differ by a factor of 2^30.
     ///
     /// # Errors
     /// The device failed.

@@ -61,6 +61,14 @@ pub enum TensorError {
         /// The driver's or runtime's own message.
         message: String,
     },
+    /// The device has failed for good: nothing that is on it can be used, and nothing can be computed with it.
+    #[error("{device} is lost: {message}")]
+    DeviceLost {
+        /// The device's name.
+        device: String,
+        /// The driver's or runtime's own message.
+        message: String,
+    },
     /// A weight tensor could not be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),

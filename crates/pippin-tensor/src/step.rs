@@ -309,12 +309,12 @@ impl Batch {
         &self.fed
     }
 
-    /// Puts known tokens in the place of those that slots have drawn: `last` gives a slot's.
-    pub fn resolve(&mut self, last: impl Fn(usize) -> u32) {
-        for (token, slot) in self.tokens.iter_mut().zip(&mut self.fed) {
-            if *slot != u32::MAX {
-                *token = last(*slot as usize);
-                *slot = u32::MAX;
+    /// Puts known tokens in the place of those that slots have drawn: `last` gives a slot's, unless it is still on the device.
+    pub fn resolve(&mut self, last: impl Fn(usize) -> Option<u32>) {
+        for (token, slot) in self.tokens.iter_mut().zip(&mut self.fed).filter(|(_, slot)| **slot != u32::MAX)
+        {
+            if let Some(known) = last(*slot as usize) {
+                (*token, *slot) = (known, u32::MAX);
             }
         }
     }
@@ -367,7 +367,21 @@ impl Batch {
             head_rows: self.head_rows.len(),
             hidden_rows: self.hidden_rows.len(),
             pages: self.groups.iter().map(GroupRows::width).collect(),
+            is_fed: self.is_fed(),
+            is_whole: self.outputs().is_none(),
         }
+    }
+
+    /// Whether there are rows whose tokens are on the device.
+    fn is_fed(&self) -> bool {
+        self.fed.iter().any(|slot| *slot != u32::MAX)
+    }
+
+    /// The rows that leave the last layer, `None` where that is every row in order.
+    fn outputs(&self) -> Option<Vec<u32>> {
+        let outputs: Vec<u32> = self.head_rows.iter().chain(&self.hidden_rows).copied().collect();
+        let is_all = outputs.len() == self.rows() && outputs.iter().zip(0..).all(|(row, i)| *row == i);
+        (!is_all).then_some(outputs)
     }
 }
 
@@ -392,6 +406,10 @@ pub struct StepShape {
     pub hidden_rows: usize,
     /// Width of each cache group's page tables.
     pub pages: Vec<usize>,
+    /// Whether there are rows whose tokens are on the device ([`StepInputs::fed`]).
+    pub is_fed: bool,
+    /// Whether all rows leave the last layer, in order ([`StepInputs::output_rows`]).
+    pub is_whole: bool,
 }
 
 /// A cache group's part of a step's inputs.
@@ -468,15 +486,12 @@ impl<B: Backend> StepInputs<B> {
                 page_tables: backend.indices(&tables)?,
             })
         });
-        let outputs: Vec<u32> = batch.head_rows.iter().chain(&batch.hidden_rows).copied().collect();
-        let is_all = outputs.len() == batch.rows() && outputs.iter().zip(0..).all(|(row, i)| *row == i);
-        let feeds = batch.fed.iter().any(|slot| *slot != u32::MAX);
         Ok(Self {
             rows: batch.rows(),
             sequences: batch.sequences(),
             axes: batch.positions.len(),
             tokens: backend.indices(&batch.tokens)?,
-            fed: if feeds { Some(backend.indices(&batch.fed)?) } else { None },
+            fed: if batch.is_fed() { Some(backend.indices(&batch.fed)?) } else { None },
             positions: backend.indices(&batch.positions.concat())?,
             indices: backend.indices(&batch.indices)?,
             visible_ends: backend.indices(&batch.visible_ends)?,
@@ -484,7 +499,7 @@ impl<B: Backend> StepInputs<B> {
             lengths: backend.indices(&batch.lengths)?,
             slots: backend.indices(&batch.slots)?,
             groups: groups.collect::<Result<_>>()?,
-            output_rows: if is_all { None } else { Some(backend.indices(&outputs)?) },
+            output_rows: batch.outputs().map(|rows| backend.indices(&rows)).transpose()?,
         })
     }
 }
@@ -524,8 +539,29 @@ mod tests {
         let pages: [&[u32]; 2] = [&[1], &[1]];
         batch.push(SequenceRows::text(3, Input::Sampled, 2, &pages, Want::Nothing)).unwrap();
         assert_eq!((batch.tokens(), batch.fed()), (&[0][..], &[3][..]));
-        batch.resolve(|slot| slot as u32 + 50);
+        let shape = batch.shape();
+        batch.resolve(|_| None);
+        assert_eq!((batch.fed(), batch.shape()), (&[3][..], shape.clone()));
+        batch.resolve(|slot| Some(slot as u32 + 50));
         assert_eq!((batch.tokens(), batch.fed()), (&[53][..], &[u32::MAX][..]));
+        // What is recorded for a step whose tokens are on the device reads them there.
+        assert_ne!(batch.shape(), shape);
+    }
+
+    /// Steps with as many rows of each kind are alike only if the rows leave the last layer alike.
+    #[test]
+    fn the_order_of_the_outputs_is_part_of_the_shape() {
+        let pages: [&[u32]; 2] = [&[1], &[1]];
+        let others: [&[u32]; 2] = [&[2], &[2]];
+        let shape = |wants: [Want; 2]| {
+            let mut batch = Batch::new(&limits());
+            batch.push(SequenceRows { want: wants[0], ..rows(0, &[1], 0, &pages) }).unwrap();
+            batch.push(SequenceRows { want: wants[1], ..rows(1, &[1], 0, &others) }).unwrap();
+            batch.shape()
+        };
+        let hidden = Want::Hidden(LogitRows::Last);
+        assert_ne!(shape([Want::Sample, hidden]), shape([hidden, Want::Sample]));
+        assert_eq!(shape([Want::Sample, hidden]), shape([Want::Logits(LogitRows::Last), hidden]));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Counts {
 }
 
 /// A device around another that behaves as a GPU does: what is read from it comes after a delay, reading within a step is
-/// refused by a panic, and tokens are drawn on it, for samplers without penalties.
+/// refused by a panic, and tokens are drawn on it, for samplers without biases.
 #[derive(Debug)]
 pub struct Late<B> {
     inner: B,
@@ -183,23 +183,19 @@ impl<B: Backend> Backend for Late<B> {
     }
 
     fn sample(&self, logits: &B::Tensor, samplers: &mut [&mut Sampler]) -> Result<Option<Drawn<Self>>> {
-        let knows = |sampler: &Sampler| {
-            let p = sampler.parameters();
-            [p.repetition_penalty, p.presence_penalty, p.frequency_penalty].iter().all(Option::is_none)
-        };
-        if !samplers.iter().all(|sampler| knows(sampler)) {
+        if samplers.iter().any(|sampler| !sampler.parameters().logit_bias.is_empty()) {
             return Ok(None);
         }
         let [_, vocab] = self.inner.shape(logits);
         let mut values = self.inner.read(logits)?;
         let (mut tokens, mut logprobs) = (Vec::new(), Vec::new());
-        for (row, sampler) in values.chunks_exact_mut(vocab.max(1)).zip(samplers) {
+        for (row, sampler) in values.chunks_exact_mut(vocab.max(1)).zip(samplers.iter_mut()) {
             let sampled = sampler.clone().sample(row, &mut self.scratch.borrow_mut());
             sampler.skip(1);
             tokens.push(sampled.as_ref().map_or(u32::MAX, |sampled| sampled.token));
-            logprobs.extend(sampled.and_then(|sampled| sampled.logprob));
+            logprobs.push(sampled.and_then(|sampled| sampled.logprob).unwrap_or(f32::NAN));
         }
-        let logprobs = match logprobs.len() == tokens.len() {
+        let logprobs = match samplers.iter().any(|sampler| sampler.parameters().logprobs) {
             true => {
                 Some(self.inner.tensor(&TensorData::from_f32("logprobs", &[tokens.len(), 1], &logprobs)?)?)
             }

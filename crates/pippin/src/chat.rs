@@ -85,7 +85,9 @@
 #[doc(inline)]
 pub use pippin_engine::answer_schema;
 #[doc(inline)]
-pub use pippin_engine::{ChatInput, ChatSession, GrammarError, ResponseEvents, ResponseStream, check_schema};
+pub use pippin_engine::{
+    ChatInput, ChatSession, GrammarError, ResponseEvents, ResponseStream, check_schema, pattern_of_grammar,
+};
 #[doc(inline)]
 pub use pippin_text::{
     Content, ContentPart, FunctionCall, Message, MessageError, OutputEvent, ParsedOutput, Role, ToolCall,

@@ -35,8 +35,8 @@
 
 #[doc(inline)]
 pub use pippin_engine::{
-    Device, LoadOptions, LoadProgress, LoadTask, ModelContainer, ModelMemory, ModelOpener, TextProcessor,
-    devices,
+    Device, DeviceMemory, LoadOptions, LoadProgress, LoadTask, ModelContainer, ModelMemory, ModelOpener,
+    TextProcessor, device_surroundings, devices,
 };
 #[doc(inline)]
 pub use pippin_tensor::{KvFormat, Numerics};

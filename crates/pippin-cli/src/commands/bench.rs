@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use pippin::GenerateParameters;
 use pippin::loading::Numerics;
 use pippin::measure::{Demand, MachineLimits, Measurement, Workload};
 use serde::Serialize;
@@ -10,7 +11,7 @@ use crate::args::BenchFormat;
 use crate::error::Result;
 use crate::model::{self, Download, Loaded};
 use crate::output;
-use crate::settings::BenchSettings;
+use crate::settings::{BenchSettings, GUESSING_PROMPT, Guesses};
 
 /// Measures every workload and prints the results.
 pub(super) fn run(settings: &BenchSettings, is_verbose: bool) -> Result<()> {
@@ -20,7 +21,11 @@ pub(super) fn run(settings: &BenchSettings, is_verbose: bool) -> Result<()> {
         return Ok(());
     }
     let model = model::find(&settings.model, &settings.config, Download::Never)?;
-    let loaded = model::keep(&model, &settings.load, &settings.config, is_verbose)?;
+    let mut load = settings.load.clone();
+    if let Some(draft) = &settings.draft_model {
+        load.draft_model = Some(model::locate(draft, &settings.config, Download::Never)?.directory);
+    }
+    let loaded = model::keep(&model, &load, &settings.config, is_verbose)?;
     let mut rows = Vec::with_capacity(settings.workloads.len());
     for workload in &settings.workloads {
         if is_verbose {
@@ -33,6 +38,14 @@ pub(super) fn run(settings: &BenchSettings, is_verbose: bool) -> Result<()> {
         let measurement = loaded.container.measure(*workload, settings.repetitions)?;
         rows.push(Row::new(&loaded, settings, &measurement, &limits));
     }
+    let answers = settings.workloads.iter().filter(|workload| matches!(workload, Workload::Decode { .. }));
+    for workload in answers {
+        for guesses in &settings.guesses {
+            let (measurement, guessed) = guessing(&loaded, *workload, *guesses, settings.repetitions)?;
+            let row = Row::new(&loaded, settings, &measurement, &limits);
+            rows.push(Row { test: guesses.name(workload), guessed: Some(guessed), ..row });
+        }
+    }
     let text = match settings.format {
         BenchFormat::Table => table(&rows) + &roofline(&rows, &limits),
         BenchFormat::Json => format!("{}\n", output::json_pretty(&rows)),
@@ -42,17 +55,72 @@ pub(super) fn run(settings: &BenchSettings, is_verbose: bool) -> Result<()> {
     Ok(())
 }
 
+/// What is continued where tokens are guessed ahead: a text that repeats itself, as code and tables do.
+const REPEATING: &str = "The days of the week:\n1. Monday is the first day of the week.\n2. Tuesday is the second day of the week.\n\
+    3. Wednesday is the third day of the week.\n4. Thursday is the fourth day of the week.\n5. Friday is the fifth day of the week.\n\
+    6. Saturday is the sixth day of the week.\n7. Sunday is the seventh day of the week.\n\nThe same once more:\n\
+    1. Monday is the first day of the week.\n2. Tuesday is";
+
+/// Times answers whose tokens are guessed ahead, from the first token to the last, and counts the guesses. A first one warms up.
+fn guessing(
+    loaded: &Loaded,
+    workload: Workload,
+    guesses: Guesses,
+    repetitions: usize,
+) -> Result<(Measurement, Guessed)> {
+    let container = &loaded.container;
+    let mut prompt = container.encode(REPEATING)?;
+    prompt.truncate(GUESSING_PROMPT);
+    let tokens = workload.tokens();
+    let parameters = GenerateParameters { ignore_eos: true, ..GenerateParameters::greedy() };
+    // The first token is the prompt's.
+    let parameters = parameters.with_max_tokens(tokens + 1);
+    let parameters = match guesses {
+        Guesses::Lookup(count) => GenerateParameters { prompt_lookup: count, draft_tokens: 0, ..parameters },
+        Guesses::Draft(count) => GenerateParameters { prompt_lookup: 0, draft_tokens: count, ..parameters },
+    };
+    let (mut samples, mut guessed) = (Vec::with_capacity(repetitions), Guessed { drafted: 0, right: 0 });
+    for round in 0..=repetitions {
+        let (_, info) = container.generate(prompt.clone(), &parameters)?.collect_text()?;
+        if let (Some(info), 1..) = (info, round) {
+            // An answer that ended before its time counts as what it was.
+            let made = info.generated_tokens.saturating_sub(1).max(1);
+            samples.push(info.generate_time.mul_f64(tokens as f64 / made as f64));
+            guessed.drafted += info.drafted_tokens;
+            guessed.right += info.accepted_tokens;
+        }
+    }
+    Ok((Measurement::new(workload, samples), guessed))
+}
+
+/// Tokens that were guessed ahead, over all repetitions.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Guessed {
+    drafted: usize,
+    right: usize,
+}
+
+impl Guesses {
+    fn name(self, workload: &Workload) -> String {
+        let kind = if matches!(self, Self::Lookup(_)) { "lookup" } else { "draft" };
+        format!("{}+{kind}", workload.name())
+    }
+}
+
 /// What the machine can do at most.
 fn machine(limits: &MachineLimits, format: BenchFormat) -> String {
     let names = ["bytes_per_second", "float_operations_per_second", "byte_operations_per_second"];
     let values =
         [limits.bytes_per_second, limits.float_operations_per_second, limits.byte_operations_per_second];
+    let rate = |value: f64| {
+        if value.is_finite() { format!("{:.0} Gop/s", value / 1e9) } else { "unknown".to_owned() }
+    };
     match format {
         BenchFormat::Table => format!(
-            "memory reads     {:.1} GB/s\nf32 products     {:.0} Gop/s\n8-bit products   {:.0} Gop/s\n",
+            "memory reads     {:.1} GB/s\nf32 products     {}\n8-bit products   {}\n",
             values[0] / 1e9,
-            values[1] / 1e9,
-            values[2] / 1e9
+            rate(values[1]),
+            rate(values[2])
         ),
         BenchFormat::Json => {
             let object: serde_json::Map<_, _> =
@@ -69,6 +137,10 @@ fn machine(limits: &MachineLimits, format: BenchFormat) -> String {
 fn roofline(rows: &[Row], limits: &MachineLimits) -> String {
     let mut text = String::from("\n");
     for row in rows {
+        if let Some(Guessed { drafted, right }) = row.guessed {
+            let _ = writeln!(text, "{}: {drafted} tokens guessed ahead, {right} of them right", row.test);
+            continue;
+        }
         // A test is held up by what it asks more of.
         let _ = if row.bandwidth_share > 1.0 && row.bandwidth_share >= row.peak_share {
             writeln!(
@@ -124,6 +196,9 @@ struct Row {
     operations_per_token: f64,
     operations_per_second: f64,
     peak_share: f64,
+    /// Where tokens were guessed ahead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guessed: Option<Guessed>,
     model: String,
     family: &'static str,
     quantization: Option<String>,
@@ -166,6 +241,7 @@ impl Row {
             operations_per_token: demand.operations,
             operations_per_second: mean * demand.operations,
             peak_share: mean * demand.operations / peak.max(1.0),
+            guessed: None,
             model: container.name(),
             family: info.family,
             quantization: info.quantization.as_ref().map(ToString::to_string),
@@ -285,6 +361,7 @@ mod tests {
             operations_per_token: 1e7,
             operations_per_second: 1e10,
             peak_share: 0.6,
+            guessed: None,
             model: "a \"model\", mine".to_owned(),
             family: "llama",
             quantization: Some("4-bit affine, group 64".to_owned()),

@@ -15,7 +15,9 @@ use crate::settings::RecommendSettings;
 struct Advice {
     hardware: Hardware,
     /// What computes: the estimates are for it.
-    device: &'static str,
+    device: String,
+    /// The GPU that it is, if it is one.
+    gpu: Option<String>,
     bandwidth: Bandwidth,
     /// Bytes that models may take.
     budget: Option<u64>,
@@ -29,15 +31,21 @@ struct Advice {
 pub(super) fn run(settings: &RecommendSettings) -> Result<()> {
     let registry = ModelRegistry::local().map_err(EngineError::from)?;
     let hardware = Hardware::detect();
-    let bandwidth = pippin::hub::memory_bandwidth(&hardware, settings.measure);
-    let judge = machine::judge(&hardware, &settings.config, settings.context);
+    let device = settings.config.device.resolved();
+    let gpu = device.memory();
+    let bandwidth = match gpu.as_ref().and_then(|gpu| gpu.bytes_per_second) {
+        Some(bytes_per_second) => Bandwidth::told(bytes_per_second),
+        None => pippin::hub::memory_bandwidth(&hardware, settings.measure),
+    };
+    let judge = machine::judge(&hardware, gpu.as_ref(), &settings.config, settings.context);
     let models = pippin::hub::recommend(registry, &judge, bandwidth, settings.all);
     let advice = Advice {
-        device: "cpu",
+        device: device.to_string(),
+        gpu: gpu.map(|gpu| gpu.name),
         bandwidth,
         budget: judge.budget,
         context: settings.context,
-        tier: MemoryTier::of_memory(hardware.total_memory.unwrap_or(0)),
+        tier: MemoryTier::of_memory(judge.total_memory.unwrap_or(0)),
         tiers: MemoryTier::ALL,
         models,
         hardware,
@@ -50,8 +58,8 @@ pub(super) fn run(settings: &RecommendSettings) -> Result<()> {
     if let Some(best) = advice.models.iter().find(|model| model.is_best) {
         output::hint(&format!("begin with: pippin run {}", best.alias.as_ref().unwrap_or(&best.id)));
     }
-    if !advice.hardware.gpus.is_empty() || advice.hardware.is_apple_silicon {
-        output::note("this build computes on the processor; the GPU is not used");
+    if advice.gpu.is_none() && (!advice.hardware.gpus.is_empty() || advice.hardware.is_apple_silicon) {
+        output::note("these are estimates for the processor; the GPU is not used (pippin doctor says why)");
     }
     Ok(())
 }
@@ -59,13 +67,18 @@ pub(super) fn run(settings: &RecommendSettings) -> Result<()> {
 impl Advice {
     fn to_text(&self) -> String {
         let mut text = format!("{}\n", machine::describe(&self.hardware));
-        let how = if self.bandwidth.is_remembered { "measured earlier" } else { "measured now" };
-        let how = if cfg!(debug_assertions) {
+        let how = match (self.bandwidth.is_told, self.bandwidth.is_remembered) {
+            (true, _) => "as it is made",
+            (false, true) => "measured earlier",
+            (false, false) => "measured now",
+        };
+        let how = if cfg!(debug_assertions) && !self.bandwidth.is_told {
             format!("{how}, by a build without optimization")
         } else {
             how.to_owned()
         };
-        let _ = writeln!(text, "reads {:.1} GB/s ({how})", self.bandwidth.bytes_per_second / 1e9);
+        let what = self.gpu.as_ref().map(|gpu| format!("{} ({}) ", self.device, gpu)).unwrap_or_default();
+        let _ = writeln!(text, "{what}reads {:.1} GB/s ({how})", self.bandwidth.bytes_per_second / 1e9);
         if let Some(budget) = self.budget {
             let _ = writeln!(
                 text,

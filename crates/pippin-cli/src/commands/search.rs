@@ -12,7 +12,12 @@ use crate::settings::SearchSettings;
 pub(super) fn run(settings: &SearchSettings) -> Result<()> {
     let hub = machine::hub(&settings.config)?;
     let hardware = Hardware::detect();
-    let judge = machine::judge(&hardware, &settings.config, settings.context);
+    let judge = machine::judge(
+        &hardware,
+        settings.config.device.memory().as_ref(),
+        &settings.config,
+        settings.context,
+    );
     let found = pippin::hub::search(&hub, &settings.search, &judge).map_err(EngineError::from)?;
     if settings.json {
         output::data(&format!("{}\n", output::json_pretty(&found)))?;

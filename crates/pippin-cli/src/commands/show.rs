@@ -55,7 +55,8 @@ fn remote(settings: &ShowSettings, id: &str, revision: &str, quantization: Optio
         hub.plan_of(&cache, id, revision, quantization).map_err(EngineError::from)?;
     }
     let hardware = Hardware::detect();
-    let judge = machine::judge(&hardware, &settings.config, settings.config.context.unwrap_or(4096) as u64);
+    let (config, gpu) = (&settings.config, settings.config.device.memory());
+    let judge = machine::judge(&hardware, gpu.as_ref(), config, config.context.unwrap_or(4096) as u64);
     let description = pippin::hub::describe_remote(&hub, id, revision, &judge).map_err(EngineError::from)?;
     if settings.json {
         // What is here has a folder, what is not has a page.

@@ -59,3 +59,22 @@ fn tests_must_fit_the_model() {
     let model = TinyModel::new();
     pippin(&["bench", model.write(), "-p", "513", "-n", "0"]).fails(2, &["513", "512"]).hints("512");
 }
+
+#[test]
+fn answers_are_written_with_guesses_too() {
+    let words =
+        ["bench", "-p", "0", "-n", "24", "-r", "2", "--prompt-lookup", "--draft-model", "pippin-nano"];
+    let rows = pippin(&[&words[..], &["--draft-tokens", "3", "-o", "json"]].concat()).json();
+    let rows = rows.as_array().expect("an array");
+    let tests: Vec<&str> = rows.iter().filter_map(|row| row["test"].as_str()).collect();
+    assert_eq!(tests, ["tg24", "tg24+lookup", "tg24+draft"]);
+    assert!(rows[0].get("guessed").is_none());
+    for row in &rows[1..] {
+        assert_eq!((&row["tokens"], &row["samples"].as_array().map(Vec::len)), (&24.into(), &Some(2)));
+        assert!(row["tokens_per_second_mean"].as_f64() > Some(0.0), "{row}");
+        assert!(row["guessed"]["right"].as_u64() <= row["guessed"]["drafted"].as_u64(), "{row}");
+    }
+    let text = pippin(&["bench", "-p", "0", "-n", "8", "-r", "1", "--prompt-lookup=2"]).answer();
+    assert!(text.contains(" tg8+lookup ") && text.contains("tg8+lookup: "), "{text}");
+    pippin(&["bench", "--draft-tokens", "3"]).fails(2, &["--draft-model"]);
+}

@@ -187,8 +187,18 @@ fn the_doctor_says_what_there_is_and_what_is_missing() {
     assert!(line("cpu").contains(" yes ") && line("cpu").contains("thread"), "{}", line("cpu"));
     let cuda = line("cuda");
     assert!(cuda.contains(" yes ") || cuda.contains("NVIDIA"), "{cuda}");
+    let auto = line("auto");
+    assert!(auto.contains(" cpu: ") != auto.contains(" cuda"), "{auto}");
+    for name in ["driver", "NVRTC", "kernels"] {
+        assert!(line(name).split_whitespace().count() > 1, "{}", line(name));
+    }
     // A model is refused for the same reason.
     if let Some((_, problem)) = cuda.split_once(" no ") {
         pippin(&["run", "--device", "cuda", "x"]).fails(6, &[problem.trim()]).hints("cpu");
+    }
+    // GPUs have numbers, and nothing else has.
+    pippin(&["run", "--device", "cuda:9999", "x"]).fails(6, &["cuda:9999"]).hints("cpu");
+    for wrong in ["cuda:x", "cuda:", "cpu:1", "gpu"] {
+        pippin(&["run", "--device", wrong, "x"]).fails(2, &[wrong, "--device"]);
     }
 }

@@ -187,7 +187,11 @@ impl ModelCache {
         clock: impl Clock + 'static,
         probe: impl MemoryProbe + 'static,
     ) -> Self {
-        let free = probe.read().available.unwrap_or(memory::ASSUMED);
+        // Where models are computed on a GPU, they are in its memory.
+        let free = match probe.device(options.load.device) {
+            Some(memory) => memory.available,
+            None => probe.read().available.unwrap_or(memory::ASSUMED),
+        };
         let limits =
             Limits { bytes: options.memory_budget.bytes(free), models: options.max_loaded_models.max(1) };
         Self {
@@ -242,6 +246,7 @@ impl ModelCache {
             let found = match state.entries.get_mut(&key) {
                 None => None,
                 Some(Entry { phase: Phase::Ready(ready), .. }) if !ready.container.is_alive() => {
+                    state.has_lost_device |= ready.container.has_lost_device();
                     let dead = state.remove(&key, EvictionReason::Died);
                     drop(state);
                     shared.finish_unloading(dead.into_iter().collect());
@@ -400,6 +405,15 @@ impl ModelCache {
         let mut entries: Vec<(&String, &Entry)> = state.entries.iter().collect();
         entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.used));
         entries.into_iter().map(|(key, entry)| entry.describe(key, state.pinned.contains(key), now)).collect()
+    }
+
+    /// Whether a model's device was lost, and no model has been loaded since. The next one may be: its context of the device is a new
+    /// one, once all that had the old one are gone.
+    pub fn has_lost_device(&self) -> bool {
+        let state = self.shared.lock();
+        let is_lost =
+            |entry: &Entry| matches!(&entry.phase, Phase::Ready(ready) if ready.container.has_lost_device());
+        state.has_lost_device || state.entries.values().any(is_lost)
     }
 
     /// How much of its limits the cache uses.

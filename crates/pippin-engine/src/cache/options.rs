@@ -13,7 +13,7 @@ pub struct CacheOptions {
     /// How models are loaded.
     pub load: LoadOptions,
     /// The memory that all of them together may take. A share is of what the machine has available when the cache is
-    /// made, or its control group where that has less.
+    /// made, or its control group where that has less; or the GPU, where it is one that computes.
     pub memory_budget: MemoryBudget,
     /// How many may be loaded at a time; at least 1.
     pub max_loaded_models: usize,

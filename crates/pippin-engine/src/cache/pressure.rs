@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use crate::memory;
+use crate::{Device, DeviceMemory, memory};
 
 /// Tasks that wait for memory this share of the time, in percent, mean pressure.
 const SOME: f64 = 20.0;
@@ -58,6 +58,11 @@ impl MemoryReading {
 pub trait MemoryProbe: Send + Sync {
     /// What it says now.
     fn read(&self) -> MemoryReading;
+
+    /// The memory of a device that has its own: what its driver says.
+    fn device(&self, device: Device) -> Option<DeviceMemory> {
+        device.memory()
+    }
 }
 
 /// The probe of this machine: on Linux `/proc/meminfo`, the control groups around the process, and pressure stall

@@ -103,6 +103,7 @@ impl Shared {
                 // Under the lock, so that nobody unloads it before those who wait have it.
                 if flight.succeed(&container) {
                     drop(container);
+                    state.has_lost_device = false;
                     state.emit(&CacheEvent::Loaded { model: name, memory, time });
                     drop(state);
                     self.changed.notify_all();
@@ -216,6 +217,7 @@ impl Shared {
                         model: name,
                         needed,
                         budget: self.limits.bytes,
+                        device: self.options.load.device.resolved(),
                         held,
                     });
                 }

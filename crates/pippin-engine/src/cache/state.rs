@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) is_pressing: bool,
     pub(super) stall_pause_until: Option<Instant>,
     pub(super) has_keeper: bool,
+    /// A model was unloaded because its device is lost, and none has been loaded since.
+    pub(super) has_lost_device: bool,
 }
 
 /// A model that is loaded or being loaded.

@@ -17,8 +17,8 @@ use super::*;
 use crate::error::HeldModel;
 use crate::testing::{FakeModel, Kind, VOCAB, processor};
 use crate::{
-    CancelHandle, GenerateParameters, GenerationStream, LoadOptions, LoadProgress, MemoryBudget,
-    ModelSettings, TextProcessor,
+    CancelHandle, Device, DeviceMemory, GenerateParameters, GenerationStream, LoadOptions, LoadProgress,
+    MemoryBudget, ModelSettings, TextProcessor,
 };
 use crate::{ModelContainer, ModelMemory};
 
@@ -46,6 +46,10 @@ impl LanguageModel for Weight {
 
     fn submit(&mut self, batch: Batch) -> Result<Submitted, ModelError> {
         assert!(!batch.tokens().contains(&DEADLY), "the model panics as told");
+        if batch.tokens().contains(&LOST) {
+            let (device, message) = ("fake".to_owned(), "it fell off the bus".to_owned());
+            return Err(TensorError::DeviceLost { device, message }.into());
+        }
         std::thread::sleep(Duration::from_micros(100));
         let drawn = Output::Sampled(Some(Sampled { token: 0, logprob: None, top_logprobs: Vec::new() }));
         let output = |want: &Want| if *want == Want::Sample { drawn.clone() } else { Output::Nothing };
@@ -64,6 +68,8 @@ impl LanguageModel for Weight {
 
 /// A token that kills the model's thread.
 const DEADLY: u32 = 13;
+/// A token with which the device is lost.
+const LOST: u32 = 14;
 
 /// What the loader does with a model.
 #[derive(Clone, Default)]
@@ -240,6 +246,11 @@ impl MemoryProbe for TestProbe {
     fn read(&self) -> MemoryReading {
         *self.0.lock().expect("no panic")
     }
+
+    /// There is a GPU with room for ten large models, of which two are taken by others.
+    fn device(&self, device: Device) -> Option<DeviceMemory> {
+        (device == Device::Cuda(1)).then(|| DeviceMemory::new("a GPU", 8 * LARGE, 10 * LARGE))
+    }
 }
 
 struct Bench {
@@ -354,7 +365,7 @@ fn nothing_is_evicted_in_vain() {
     let used = bench.get(0);
     drop(bench.get(1));
     let error = bench.cache.get("m2").expect_err("no room");
-    let EngineError::OverBudget { model, needed, budget, held } = error.root() else { panic!("{error}") };
+    let EngineError::OverBudget { model, needed, budget, held, .. } = error.root() else { panic!("{error}") };
     assert_eq!((model.as_str(), needed.weights, *budget), ("m2", 9 * LARGE, 10 * LARGE + 3 * overhead()));
     let expected = HeldModel { model: "m0".to_owned(), bytes: 4 * LARGE + overhead(), reason: "in use" };
     assert_eq!(held, &[expected]);
@@ -364,6 +375,46 @@ fn nothing_is_evicted_in_vain() {
     drop(used);
     drop(bench.get(2));
     assert_eq!(bench.trace(), ["-m1 Room", "-m0 Room", "+m2"]);
+}
+
+/// What a GPU computes has to fit into its memory, whatever the machine has.
+#[test]
+fn a_gpu_has_a_budget_of_its_own() {
+    let of = |device| {
+        let load = LoadOptions::default().with_device(device);
+        let options =
+            CacheOptions { load, memory_budget: MemoryBudget::Percent(50), ..CacheOptions::default() };
+        Bench::with(&[3 * LARGE, 5 * LARGE], options)
+    };
+    let bench = of(Device::Cuda(1));
+    assert_eq!(bench.cache.usage().budget, 4 * LARGE);
+    drop(bench.get(0));
+    let error = bench.cache.get("m1").expect_err("too large");
+    let EngineError::OverBudget { device: Device::Cuda(1), .. } = error.root() else { panic!("{error}") };
+    assert!(error.to_string().contains("of the memory of cuda:1"), "{error}");
+    let hint = error.hint().expect("a hint");
+    for part in ["context", "bits", "smaller model", "--device cpu"] {
+        assert!(hint.contains(part), "{hint}");
+    }
+    // The machine itself has a terabyte.
+    assert_eq!(of(Device::Cpu).cache.usage().budget, 1 << 39);
+}
+
+#[test]
+fn a_lost_device_is_known_until_a_model_is_loaded_again() {
+    let bench = Bench::new(&[1, 1], 3, 100);
+    let lease = bench.get(0);
+    assert!(!bench.cache.has_lost_device());
+    let stream = lease.generate(vec![LOST], &GenerateParameters::greedy()).expect("accepted");
+    assert!(matches!(stream.collect_text(), Err(EngineError::DeviceLost { .. })));
+    wait_for(|| !lease.is_alive());
+    assert!(bench.cache.has_lost_device() && bench.cache.models()[0].has_died);
+    assert!(matches!(lease.score(&[1, 2]), Err(EngineError::DeviceLost { .. })));
+    // It cannot be used again yet.
+    bench.fakes.change(0, |model| model.failures = vec![Some("no such device")]);
+    bench.cache.get("m0").expect_err("told to fail");
+    assert!(bench.cache.has_lost_device() && bench.cache.models().is_empty());
+    assert!(bench.get(0).is_alive() && !bench.cache.has_lost_device());
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub enum SettingKind {
     Integer(u64, u64),
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// A device: one of [`Device::NAMES`](crate::Device::NAMES), perhaps with a number: `cuda:1`.
+    Device,
     /// A size or a share: `12 GB`, `80%`.
     Size,
     /// A size: `12 GB`.

@@ -8,7 +8,6 @@ use serde_json::json;
 use super::setting::{Setting, SettingFlag, SettingKind, SettingVariable};
 use super::values::KeepAlive;
 use super::{ConfigInputs, MemoryBudget};
-use crate::Device;
 use crate::device::MAX_STEP;
 
 pub(super) const MAX_CONTEXT: usize = u32::MAX as usize;
@@ -68,12 +67,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         key: "device",
         variables: &[variable("PIPPIN_DEVICE")],
         flag: loading("--device", "DEVICE"),
-        purpose: "what computes",
+        purpose: "what computes: auto is the first NVIDIA GPU that can be used, or the processor; cuda:1 is the second",
         unset: None,
-        expected: "one of auto, cpu, cuda and mlx",
-        kind: SettingKind::Choice(&Device::NAMES),
+        expected: "one of auto, cpu, cuda, cuda:1 (the second GPU) and mlx",
+        kind: SettingKind::Device,
         set: |config, raw| raw.text()?.parse().ok().map(|value| config.device = value),
-        show: |config| json!(config.device.as_str()),
+        show: |config| json!(config.device.to_string()),
     },
     Setting {
         key: "threads",

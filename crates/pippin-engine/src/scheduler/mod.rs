@@ -32,7 +32,8 @@
 //!
 //! # Failures
 //!
-//! When a step fails, its sequences are tried again one by one, and the one at fault fails alone ([`recover`]).
+//! When a step fails, its sequences are tried again one by one, and the one at fault fails alone ([`recover`]). When the device is
+//! lost, all fail.
 
 mod admit;
 mod disk;
@@ -121,6 +122,8 @@ pub(crate) struct Scheduler {
     shape: Option<Shape>,
     /// Prefixes on disk.
     disk: Option<Disk>,
+    /// What the device said when it was lost.
+    lost: Option<String>,
 }
 
 impl Scheduler {
@@ -146,7 +149,13 @@ impl Scheduler {
             draft: None,
             shape,
             disk: None,
+            lost: None,
         }
+    }
+
+    /// What the device said when it was lost. Nothing can be computed any more.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
     }
 
     /// With a draft model, whose caches have slots for all running sequences.
@@ -213,6 +222,9 @@ impl Scheduler {
         let is_first = has_launched && self.flights.len() == 1 && self.flights[0].feeds && is_alone;
         if !is_first {
             self.finish();
+        }
+        if self.lost.is_some() {
+            return;
         }
         self.cache_use.store(self.store.use_share().to_bits(), Ordering::Relaxed);
     }

@@ -24,8 +24,17 @@ pub(crate) struct Worker {
     /// `None` only while the worker is dropped.
     commands: Mutex<Option<Sender<Command>>>,
     thread: Option<JoinHandle<()>>,
-    /// The message of the panic that ended the thread.
-    death: Arc<OnceLock<String>>,
+    /// What ended the thread.
+    death: Arc<OnceLock<Death>>,
+}
+
+/// Why a model's thread has ended although there were handles.
+#[derive(Debug)]
+enum Death {
+    /// A panic with this message.
+    Panic(String),
+    /// The device is lost.
+    Lost(String),
 }
 
 impl Worker {
@@ -57,10 +66,14 @@ impl Worker {
                         }
                     };
                     let end = catch_unwind(AssertUnwindSafe(|| serve(&mut scheduler, &receiver)));
-                    if let Err(panic) = end {
+                    let reason = match end {
+                        Ok(()) => scheduler.lost().map(|message| Death::Lost(message.to_owned())),
+                        Err(panic) => Some(Death::Panic(panic_message(&*panic))),
+                    };
+                    if let Some(reason) = reason {
                         // Before the scheduler is dropped, and the streams' channels with it: whoever finds a channel
                         // closed must find the reason too.
-                        let _ = death.set(panic_message(&*panic));
+                        let _ = death.set(reason);
                     }
                 }
             })
@@ -85,8 +98,16 @@ impl Worker {
 
     /// Why a channel to or from the thread is closed.
     pub(crate) fn death(&self) -> EngineError {
-        let message = self.death.get().map_or("it ended without a message", String::as_str);
-        EngineError::ModelThreadDied { message: message.to_owned() }
+        match self.death.get() {
+            Some(Death::Panic(message)) => EngineError::ModelThreadDied { message: message.clone() },
+            Some(Death::Lost(message)) => EngineError::DeviceLost { message: message.clone() },
+            None => EngineError::ModelThreadDied { message: "it ended without a message".to_owned() },
+        }
+    }
+
+    /// Whether the thread has ended because its device is lost.
+    pub(crate) fn has_lost_device(&self) -> bool {
+        matches!(self.death.get(), Some(Death::Lost(_)))
     }
 
     /// Whether the thread still runs.
@@ -105,9 +126,9 @@ impl Drop for Worker {
     }
 }
 
-/// Runs until all senders of commands are gone.
+/// Runs until all senders of commands are gone, or the device is.
 fn serve(scheduler: &mut Scheduler, commands: &Receiver<Command>) {
-    loop {
+    while scheduler.lost().is_none() {
         if scheduler.is_idle() {
             match commands.recv() {
                 Ok(command) => obey(scheduler, command),

@@ -160,6 +160,10 @@ pub(crate) struct Control {
     pub(crate) fails_late: bool,
     /// Every step fails.
     pub(crate) fails_steps: bool,
+    /// The device is lost: every step fails, and every change to slots.
+    pub(crate) is_lost: bool,
+    /// There is no memory for steps of more rows.
+    pub(crate) most_rows: Option<usize>,
     /// The next edits fail.
     pub(crate) fails_edits: bool,
     /// Neither pages nor slots can be written.
@@ -308,6 +312,10 @@ impl FakeModel {
     }
 }
 
+fn lost() -> ModelError {
+    TensorError::DeviceLost { device: "fake".to_owned(), message: "it fell off the bus".to_owned() }.into()
+}
+
 pub(crate) fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
     control.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
@@ -345,7 +353,7 @@ impl LanguageModel for FakeModel {
             starts.windows(2).map(|w| (batch.indices()[w[0] as usize] as usize, (w[1] - w[0]) as usize));
         control.steps.push(step.collect());
         assert!(control.panic_at != Some(control.steps.len()), "the fake model panics as told");
-        batch.resolve(|slot| self.slots[slot].last);
+        batch.resolve(|slot| Some(self.slots[slot].last));
         let (slots, wants) = (batch.slots(), batch.wants());
         let draws = |want: &Want| matches!(want, Want::Sample | Want::Verify);
         for (slot, _) in slots.iter().zip(wants).filter(|(_, want)| draws(want)) {
@@ -356,19 +364,28 @@ impl LanguageModel for FakeModel {
                 return Err(TensorError::shape("fake", "a sampler", "none").into());
             }
         }
+        if control.is_lost && !control.fails_late {
+            return Err(lost());
+        }
+        if control.most_rows.is_some_and(|most| batch.rows() > most) {
+            let (device, what) = ("fake".to_owned(), "activations");
+            return Err(TensorError::OutOfMemory { device, bytes: batch.rows() as u64, what }.into());
+        }
         let verifies = wants.contains(&Want::Verify);
         if control.fails_steps {
             return Err(TensorError::shape("fake", "no step", "one").into());
         }
         let is_poisoned = batch.tokens().contains(&POISON) && !control.ignores_poison;
         let follows_failure = self.flights.iter().any(|(_, result)| result.is_err());
-        let result = if is_poisoned || follows_failure {
+        let result = if control.is_lost {
+            Err(lost())
+        } else if is_poisoned || follows_failure {
             self.spoil(control, &batch);
             Err(ModelError::from(TensorError::shape("fake", "no poison", "poison")))
         } else {
             Ok(self.compute(control, &batch))
         };
-        if !control.fails_late && !follows_failure {
+        if !control.fails_late && !follows_failure && !control.is_lost {
             result.as_ref().map_err(|_| TensorError::shape("fake", "no poison", "poison"))?;
         }
         self.count += 1;
@@ -391,6 +408,9 @@ impl LanguageModel for FakeModel {
 
     fn edit(&mut self, edits: Vec<SlotEdit>) -> Result<(), ModelError> {
         let mut control = lock(&self.control);
+        if control.is_lost {
+            return Err(lost());
+        }
         if std::mem::take(&mut control.fails_edits) {
             return Err(TensorError::shape("fake", "no edits", "edits").into());
         }

@@ -615,7 +615,7 @@ impl From<HubError> for Trouble {
 
 fn broken(url: &str, reason: &str) -> HubError {
     let host = url.split("://").nth(1).and_then(|rest| rest.split(['/', '?']).next()).unwrap_or(url);
-    HubError::Network { host: host.to_owned(), reason: reason.to_owned() }
+    HubError::Network { host: host.to_owned(), reason: reason.to_owned(), is_connected: true }
 }
 
 /// First byte, the one after the last, and the whole size of `bytes 0-9/100`.

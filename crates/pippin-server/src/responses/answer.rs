@@ -4,7 +4,7 @@ use pippin::chat::{OutputEvent, ParsedOutput, ToolCall};
 use serde_json::{Map, Value, json};
 
 use super::store::Keep;
-use super::tools::Groups;
+use super::tools::Known;
 use crate::answers::{End, Frame, Frames, Piece, Usage, Whole};
 use crate::chat::arguments;
 use crate::error::ApiError;
@@ -40,8 +40,8 @@ pub(super) struct Head {
     created: u64,
     echo: Map<String, Value>,
     is_kept: bool,
-    /// The groups that functions are called from.
-    groups: Groups,
+    /// The groups that functions are called from, and which tools are given a text.
+    known: Known,
 }
 
 impl Head {
@@ -50,9 +50,9 @@ impl Head {
         model: String,
         echo: Map<String, Value>,
         is_kept: bool,
-        groups: Groups,
+        known: Known,
     ) -> Self {
-        Self { id: shared.new_id(), model, created: now(), echo, is_kept, groups }
+        Self { id: shared.new_id(), model, created: now(), echo, is_kept, known }
     }
 
     pub(super) fn whole(&self, whole: Whole, usage: Usage) -> Value {
@@ -79,15 +79,25 @@ impl Head {
 
     fn call(&self, id: &str, call: &ToolCall, status: &str) -> Value {
         let is_begun = status == "in_progress";
-        let mut item = json!({
+        let mut item = match self.known.input(call) {
+            Some(input) => json!({
+                "id": format!("ctc_{id}"),
+                "type": "custom_tool_call",
+                "call_id": call.id,
+                "name": call.function.name,
+                "input": if is_begun { String::new() } else { input },
+                "status": status,
+            }),
+            None => json!({
             "id": format!("fc_{id}"),
             "type": "function_call",
             "call_id": call.id,
             "name": call.function.name,
             "arguments": if is_begun { String::new() } else { arguments(call) },
             "status": status,
-        });
-        if let Some([group, name]) = self.groups.find(&call.function.name) {
+            }),
+        };
+        if let Some([group, name]) = self.known.group(&call.function.name) {
             item["namespace"] = group.as_str().into();
             item["name"] = name.as_str().into();
         }
@@ -262,12 +272,24 @@ impl ResponseFrames {
         let begun = self.head.call(&id, made, "in_progress");
         let item = self.head.call(&id, made, "completed");
         frames.push(self.frame("response.output_item.added", json!({"output_index": index, "item": begun})));
-        let fields = json!({"item_id": item["id"], "output_index": index, "delta": item["arguments"]});
-        frames.push(self.frame("response.function_call_arguments.delta", fields));
-        let fields = json!({
-            "item_id": item["id"], "output_index": index, "name": item["name"], "arguments": item["arguments"],
-        });
-        frames.push(self.frame("response.function_call_arguments.done", fields));
+        let mut done = json!({"item_id": item["id"], "output_index": index});
+        let [field, delta_name, done_name] = match item["type"] == "custom_tool_call" {
+            true => {
+                ["input", "response.custom_tool_call_input.delta", "response.custom_tool_call_input.done"]
+            }
+            false => {
+                done["name"] = item["name"].clone();
+                [
+                    "arguments",
+                    "response.function_call_arguments.delta",
+                    "response.function_call_arguments.done",
+                ]
+            }
+        };
+        done[field] = item[field].clone();
+        let delta = json!({"item_id": item["id"], "output_index": index, "delta": item[field]});
+        frames.push(self.frame(delta_name, delta));
+        frames.push(self.frame(done_name, done));
         frames.push(self.done(item));
         frames
     }

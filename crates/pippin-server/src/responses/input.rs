@@ -4,7 +4,7 @@ use pippin::Message;
 use pippin::chat::ToolCall;
 use serde_json::{Map, Value, json};
 
-use super::tools::shown;
+use super::tools::{INPUT, shown};
 use crate::error::{ApiError, ApiResult};
 use crate::fields::Fields;
 
@@ -86,7 +86,15 @@ pub(super) fn messages(items: &[Value], begin: usize) -> ApiResult<Vec<Message>>
                 }
                 turn.calls.push(ToolCall::new(id, name, arguments));
             }
-            Some("function_call_output") => {
+            Some("custom_tool_call") => {
+                let [id, mut name] = [text_of(fields, "call_id", &place)?, text_of(fields, "name", &place)?];
+                if let Some(group) = fields.get("namespace").and_then(Value::as_str) {
+                    name = shown(group, &name);
+                }
+                let input = json!({INPUT: text_of(fields, "input", &place)?});
+                turn.calls.push(ToolCall::new(id, name, input));
+            }
+            Some("function_call_output" | "custom_tool_call_output") => {
                 turn.end(&mut messages);
                 let output = fields.get("output").unwrap_or(&Value::Null);
                 let text = content(output, &format!("{place}.output"))?;

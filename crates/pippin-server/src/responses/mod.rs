@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use self::answer::{Head, ResponseFrames};
 pub(crate) use self::store::ResponseStore;
-use self::tools::Groups;
+use self::tools::Known;
 use crate::answers;
 use crate::error::{ApiError, ApiResult, IdResult, json_response, path_name};
 use crate::fields::Fields;
@@ -66,11 +66,11 @@ pub(crate) async fn create(
             format!("no more than {} items with those before", limits.messages),
         ));
     }
-    let (request, groups) = chat_request(&mut fields, &shared, &items, begin)?;
+    let (request, known) = chat_request(&mut fields, &shared, &items, begin)?;
     let is_streamed = fields.boolean("stream")?.unwrap_or(false);
     let Begun { mut answers, name, .. } = request.begin(&shared, &caller).await?;
     let keep = is_kept.then(|| store::Keep { shared: Arc::clone(&shared), caller, items });
-    let head = Head::new(&shared, name, echo, is_kept, groups);
+    let head = Head::new(&shared, name, echo, is_kept, known);
     if is_streamed {
         return Ok(answers::events(answers, ResponseFrames::new(head, keep)));
     }
@@ -121,7 +121,7 @@ fn chat_request(
     shared: &Shared,
     items: &[Value],
     begin: usize,
-) -> ApiResult<(ChatRequest, Groups)> {
+) -> ApiResult<(ChatRequest, Known)> {
     let limits = &shared.options.limits;
     let max_tokens = fields.count("max_output_tokens", 1, usize::MAX)?;
     let mut parameters = parameters::read(fields, &shared.options.parameters, limits)?;
@@ -159,7 +159,7 @@ fn chat_request(
     // `instructions` are followed by more, which some templates would not show.
     let messages = instructions::gather(messages);
     let variables = fields.object("chat_template_kwargs")?.unwrap_or_default();
-    let (tools, groups) = tools::read(fields, limits)?;
+    let (tools, known) = tools::read(fields, limits)?;
     let request = ChatRequest {
         model: fields.text("model")?,
         tools,
@@ -170,5 +170,5 @@ fn chat_request(
         input: ChatInput::from(messages).with_template_kwargs(variables),
         parameters,
     };
-    Ok((request, groups))
+    Ok((request, known))
 }

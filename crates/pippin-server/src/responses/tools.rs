@@ -1,8 +1,10 @@
-//! Tools as this API has them: functions, groups of functions, and what only a server of OpenAI's can run.
+//! Tools as this API has them: functions, groups of functions, custom tools, which are given a text instead of arguments, and what only a
+//! server of OpenAI's can run.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use serde_json::Value;
+use pippin::chat::{ToolCall, pattern_of_grammar};
+use serde_json::{Value, json};
 use tracing::info;
 
 use crate::error::{ApiError, ApiResult};
@@ -14,14 +16,37 @@ use crate::tools::{ToolUse, function};
 const HOSTED: [&str; 6] =
     ["web_search", "file_search", "code_interpreter", "image_generation", "mcp", "tool_search"];
 
-/// The functions of groups, by the names that models see: their group, and their names in it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Groups(HashMap<String, [String; 2]>);
+/// The only argument of the function that a custom tool is for the model.
+pub(super) const INPUT: &str = "input";
 
-impl Groups {
+/// What calls are told by: the names that models see say nothing of groups and kinds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// The functions of groups: their group, and their names in it.
+    groups: HashMap<String, [String; 2]>,
+    custom: HashSet<String>,
+}
+
+impl Known {
     /// The group and the name of a function, if it is one of a group.
-    pub(super) fn find(&self, shown: &str) -> Option<&[String; 2]> {
-        self.0.get(shown)
+    pub(super) fn group(&self, shown: &str) -> Option<&[String; 2]> {
+        self.groups.get(shown)
+    }
+
+    /// What a custom tool is given, if the call is one of a custom tool.
+    pub(super) fn input(&self, call: &ToolCall) -> Option<String> {
+        self.custom.contains(&call.function.name).then(|| match &call.function.arguments {
+            Value::Object(fields) => match fields.get(INPUT) {
+                Some(Value::String(text)) => text.clone(),
+                // A model that is held to nothing may call it something else.
+                _ => match fields.values().collect::<Vec<_>>()[..] {
+                    [Value::String(text)] => text.clone(),
+                    _ => call.function.arguments.to_string(),
+                },
+            },
+            Value::String(text) => text.clone(),
+            arguments => arguments.to_string(),
+        })
     }
 }
 
@@ -38,18 +63,18 @@ fn hosted(kind: &str) -> Option<&'static str> {
 }
 
 /// Reads `tools` and what is said of calls. Tools that this server would have to run are passed over, unless one is demanded.
-pub(super) fn read(fields: &mut Fields, limits: &Limits) -> ApiResult<(ToolUse, Groups)> {
-    let (mut tools, mut groups) = (Vec::new(), Groups::default());
+pub(super) fn read(fields: &mut Fields, limits: &Limits) -> ApiResult<(ToolUse, Known)> {
+    let (mut tools, mut known) = (Vec::new(), Known::default());
     let (mut passed_over, mut kinds) = (None, BTreeSet::new());
     for (index, tool) in fields.list("tools")?.unwrap_or_default().into_iter().enumerate() {
         let place = format!("tools.{index}");
         match tool["type"].as_str() {
-            Some("namespace") => group(&tool, &place, &mut tools, &mut groups)?,
+            Some("namespace") => group(&tool, &place, &mut tools, &mut known)?,
             Some(kind) if hosted(kind).is_some() => {
                 kinds.extend(hosted(kind));
                 passed_over = passed_over.or(Some(place));
             }
-            _ => tools.push(function(tool, &place)?),
+            _ => tools.push(one(tool, &place, &mut known)?),
         }
     }
     if !kinds.is_empty() {
@@ -69,14 +94,70 @@ pub(super) fn read(fields: &mut Fields, limits: &Limits) -> ApiResult<(ToolUse, 
     // A function of a group may be demanded.
     let named =
         choice.and_then(|choice| Some(shown(choice["namespace"].as_str()?, choice["name"].as_str()?)));
-    if let Some(name) = named {
-        fields.put("tool_choice", serde_json::json!({"type": "function", "name": name}));
+    // And so may a custom tool.
+    let custom =
+        choice.filter(|choice| choice["type"] == "custom").and_then(|choice| choice["name"].as_str());
+    if let Some(name) = named.or_else(|| custom.map(str::to_owned)) {
+        fields.put("tool_choice", json!({"type": "function", "name": name}));
     }
-    Ok((ToolUse::of(tools, fields, limits)?, groups))
+    Ok((ToolUse::of(tools, fields, limits)?, known))
+}
+
+/// A function, or a custom tool as one.
+fn one(tool: Value, place: &str, known: &mut Known) -> ApiResult<Value> {
+    if tool["type"] != "custom" {
+        return function(tool, place);
+    }
+    let shown = function(custom(&tool, place)?, place)?;
+    known.custom.extend(shown["function"]["name"].as_str().map(str::to_owned));
+    Ok(shown)
+}
+
+/// The function that a custom tool is for the model: its text is an argument, held to what is said of it.
+fn custom(tool: &Value, place: &str) -> ApiResult<Value> {
+    let mut description = match &tool["description"] {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        _ => return Err(ApiError::field(&format!("{place}.description"), "a string")),
+    };
+    let format = &tool["format"];
+    let at = format!("{place}.format");
+    let mut input = json!({"type": "string"});
+    match format["type"].as_str() {
+        None if format.is_null() => {}
+        Some("text") => {}
+        Some("grammar") => {
+            let Some(definition) = format["definition"].as_str() else {
+                return Err(ApiError::field(&format!("{at}.definition"), "a string"));
+            };
+            let pattern = match format["syntax"].as_str() {
+                Some("regex") => definition.to_owned(),
+                Some("lark") => pattern_of_grammar(definition).map_err(|error| {
+                    let at = format!("{at}.definition");
+                    ApiError::invalid(format!("{at}: {error}")).at(at)
+                })?,
+                _ => return Err(ApiError::field(&format!("{at}.syntax"), "lark or regex")),
+            };
+            input["pattern"] = format!("^(?:{pattern})$").into();
+            let kind = if format["syntax"] == "lark" { "grammar (Lark)" } else { "regular expression" };
+            if !description.is_empty() {
+                description.push_str("\n\n");
+            }
+            description += &format!("The input has to follow this {kind}:\n{definition}");
+        }
+        _ => return Err(ApiError::field(&format!("{at}.type"), "text or grammar")),
+    }
+    let is_held = input.get("pattern").is_some();
+    Ok(json!({
+        "name": tool["name"],
+        "description": description,
+        "parameters": {"type": "object", "properties": {INPUT: input}, "required": [INPUT], "additionalProperties": false},
+        "strict": is_held,
+    }))
 }
 
 /// The functions of a group, each by one name.
-fn group(group: &Value, place: &str, tools: &mut Vec<Value>, groups: &mut Groups) -> ApiResult<()> {
+fn group(group: &Value, place: &str, tools: &mut Vec<Value>, known: &mut Known) -> ApiResult<()> {
     let Some(name) = group["name"].as_str().filter(|name| !name.is_empty()) else {
         return Err(ApiError::field(&format!("{place}.name"), "a string"));
     };
@@ -90,9 +171,9 @@ fn group(group: &Value, place: &str, tools: &mut Vec<Value>, groups: &mut Groups
         if let (Some(own), Some(fields)) = (own, member.as_object_mut()) {
             let shown = shown(name, &own);
             fields.insert("name".to_owned(), shown.clone().into());
-            groups.0.insert(shown, [name.to_owned(), own]);
+            known.groups.insert(shown, [name.to_owned(), own]);
         }
-        tools.push(function(member, &place)?);
+        tools.push(one(member, &place, known)?);
     }
     Ok(())
 }

@@ -228,7 +228,7 @@ fn tools_that_a_server_would_run_are_passed_over_unless_they_are_demanded() {
         server.post("/v1/responses", &request).fails(400, Some(field), None);
     }
     // What the client would run is no tool that can be left out.
-    for kind in ["local_shell", "custom", "no_such_kind"] {
+    for kind in ["local_shell", "no_such_kind"] {
         let request = json!({"input": "Hello!", "tools": [{"type": kind, "name": "x"}]});
         server.post("/v1/responses", &request).fails(400, Some("tools.0.type"), None);
     }
@@ -291,4 +291,109 @@ fn instructions_reach_models_whose_templates_know_them_at_the_beginning_only() {
         server.post("/v1/chat/completions", &json!({"messages": messages, "max_tokens": 2})).status,
         200
     );
+}
+
+/// The grammar of patches, as Codex sends it.
+const PATCH: &str = r#"start: begin_patch hunk+ end_patch
+begin_patch: "*** Begin Patch" LF
+end_patch: "*** End Patch" LF?
+
+hunk: add_hunk | delete_hunk | update_hunk
+add_hunk: "*** Add File: " filename LF add_line+
+delete_hunk: "*** Delete File: " filename LF
+update_hunk: "*** Update File: " filename LF change_move? change?
+
+filename: /(.+)/
+add_line: "+" /(.*)/ LF -> line
+
+change_move: "*** Move to: " filename LF
+change: (change_context | change_line)+ eof_line?
+change_context: ("@@" | "@@ " /(.+)/) LF
+change_line: ("+" | "-" | " ") /(.*)/ LF
+eof_line: "*** End of File" LF
+
+%import common.LF
+"#;
+
+fn patching(format: Value) -> Value {
+    json!({"type": "custom", "name": "apply_patch", "description": "Changes files.", "format": format})
+}
+
+#[test]
+fn custom_tools_are_given_a_text() {
+    let text = "*** Begin Patch\n*** Delete File: a.txt\n*** End Patch";
+    let call = json!({"name": "apply_patch", "arguments": {"input": text}});
+    let server = crate::scripted::saying(&format!("<tool_call>{call}</tool_call>"));
+    let mut request = codex(json!([{"role": "user", "content": "Delete it."}]));
+    request["max_output_tokens"] = json!(200);
+    request["tools"].as_array_mut().expect("tools").push(patching(json!({"type": "text"})));
+    let reply = server.post("/v1/responses", &request);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let events = events(&reply.body);
+    let last = events.last().expect("events");
+    assert_eq!(last["type"], "response.completed", "{last}");
+    let call = last["response"]["output"][0].clone();
+    assert_eq!(
+        (&call["type"], &call["name"], &call["input"], &call["status"]),
+        (&json!("custom_tool_call"), &json!("apply_patch"), &json!(text), &json!("completed"))
+    );
+    assert!(call["id"].as_str().is_some_and(|id| id.starts_with("ctc_")), "{call}");
+    assert!(call["call_id"].is_string() && call.get("arguments").is_none(), "{call}");
+    let of = |kind: &str| events.iter().find(|event| event["type"] == kind).expect(kind);
+    assert_eq!(of("response.output_item.added")["item"]["input"], "");
+    assert_eq!(of("response.custom_tool_call_input.delta")["delta"], text);
+    let done = of("response.custom_tool_call_input.done");
+    assert_eq!((&done["input"], &done["item_id"]), (&json!(text), &call["id"]));
+    assert_eq!(of("response.output_item.done")["item"], call);
+
+    // The call comes back with its result, and the model sees what it has called.
+    let mut same = call.clone();
+    same["type"] = "function_call".into();
+    same["arguments"] = json!({"input": text}).to_string().into();
+    let seen = |call: &Value, kind: &str| {
+        let mut next = request.clone();
+        next["stream"] = json!(false);
+        next["input"] = json!([
+            {"role": "user", "content": "Delete it."}, call,
+            {"type": kind, "call_id": call["call_id"], "output": [{"type": "input_text", "text": "Done."}]},
+        ]);
+        server.post("/v1/responses", &next).answer()["usage"]["input_tokens"].clone()
+    };
+    assert_eq!(seen(&call, "custom_tool_call_output"), seen(&same, "function_call_output"));
+}
+
+#[test]
+fn what_a_custom_tool_is_given_follows_its_grammar() {
+    let server = crate::scripted::free();
+    let lark = json!({"type": "grammar", "syntax": "lark", "definition": "start: \"get \" NAME \"\\n\"\nNAME: /[a-c]{3}/"});
+    let regex = json!({"type": "grammar", "syntax": "regex", "definition": "get [a-c]{3}\\n"});
+    for format in [lark, regex] {
+        for choice in [json!("required"), json!({"type": "custom", "name": "apply_patch"})] {
+            let request = json!({
+                "input": "Get it.", "tools": [patching(format.clone())], "tool_choice": choice, "max_output_tokens": 200,
+            });
+            let item = server.post("/v1/responses", &request).answer()["output"][0].clone();
+            assert_eq!(item["type"], "custom_tool_call", "{item}");
+            let input = item["input"].as_str().expect("a text");
+            let name = input.strip_prefix("get ").and_then(|rest| rest.strip_suffix('\n')).expect(input);
+            assert!(name.len() == 3 && name.bytes().all(|byte| (b'a'..=b'c').contains(&byte)), "{input:?}");
+        }
+    }
+    // As Codex says it.
+    let lark = |definition: &str| json!({"type": "grammar", "syntax": "lark", "definition": definition});
+    let request = json!({"input": "Hello!", "tools": [patching(lark(PATCH))], "max_output_tokens": 2});
+    assert_eq!(server.post("/v1/responses", &request).status, 200);
+    for (format, field) in [
+        (lark("start: \"(\" start? \")\""), "tools.0.format.definition"),
+        (lark("start: nothing"), "tools.0.format.definition"),
+        (json!({"type": "grammar", "syntax": "lark"}), "tools.0.format.definition"),
+        (json!({"type": "grammar", "syntax": "ebnf", "definition": "a"}), "tools.0.format.syntax"),
+        (json!({"type": "schema"}), "tools.0.format.type"),
+        (json!("text"), "tools.0.format.type"),
+    ] {
+        let request = json!({"input": "Hello!", "tools": [patching(format)]});
+        server.post("/v1/responses", &request).fails(400, Some(field), None);
+    }
+    let request = json!({"input": "Hello!", "tools": [{"type": "custom"}]});
+    assert_eq!(server.post("/v1/responses", &request).status, 400);
 }

@@ -8,6 +8,7 @@ mod completions;
 mod hub;
 mod lifecycle;
 mod load;
+mod lost;
 mod manage;
 #[path = "../../examples/load/mix/mod.rs"]
 mod mix;

@@ -49,7 +49,10 @@ pub use cache::{
     duplicated_kv_rows, eight_bit_kv, kept_pages, kv_bounds, kv_shapes_are_checked, non_finite_kv,
 };
 pub use convolutions::{convolutions_are_checked, convolve, convolve_image, convolve_transposed};
-pub use drawing::{draws_are_independent, fed_tokens, sample};
+pub use drawing::{
+    any_draws, draws_are_independent, draws_are_read_late, fed_tokens, large_vocabularies,
+    logits_without_maximum, sample,
+};
 pub use elementwise::{ACTIVATIONS, activate, add_and_mul, gated, gates, scale};
 pub use experts::{route, routers_are_checked, ties};
 pub use hadamard::{hadamard, rotated_linears, rotations_are_checked};
@@ -86,7 +89,7 @@ macro_rules! conformance_suite {
             route ties routers_are_checked
             causal_convolution scan recurrences_are_checked state
             convolve convolve_image convolve_transposed convolutions_are_checked
-            sample draws_are_independent fed_tokens);
+            sample any_draws large_vocabularies logits_without_maximum draws_are_independent draws_are_read_late fed_tokens);
     };
     (@ $name:ident, $make:expr, $tolerance:expr, $($check:ident)*) => {
         mod $name {

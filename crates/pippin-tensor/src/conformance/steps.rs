@@ -115,7 +115,7 @@ pub fn step_inputs<B: Backend>(backend: &B, _tolerance: f64) {
     // Logits first, then representations.
     assert_eq!(read(step.output_rows.as_ref().unwrap()), [3, 4, 5, 0, 1, 2]);
 
-    batch.resolve(|slot| 40 + slot as u32);
+    batch.resolve(|slot| Some(40 + slot as u32));
     let step = backend.upload(&batch).unwrap();
     assert!(step.fed.is_none());
     assert_eq!(read(&step.tokens), [11, 12, 13, 40, 99, 98, 4]);

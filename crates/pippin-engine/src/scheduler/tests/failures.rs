@@ -135,3 +135,59 @@ fn lost_edits_are_one_requests_fault() {
         rig.assert_nothing_is_lost();
     }
 }
+
+/// When the device is lost, all fail, and nothing is tried again.
+#[test]
+fn a_lost_device_ends_everything() {
+    for kind in Kind::all() {
+        for (feeds, fails_late) in devices() {
+            let mut rig = Setup { feeds, ..Setup::of(&kind, 256, 16, 2) }.build();
+            lock(&rig.control).fails_late = fails_late;
+            let mut writing = Client::submit(&mut rig, &prompt(27, 20), greedy(50));
+            for _ in 0..3 {
+                rig.step();
+            }
+            let mut reading = Client::submit(&mut rig, &prompt(28, 200), greedy(10));
+            let mut waiting = Client::submit(&mut rig, &prompt(29, 20), greedy(10));
+            let score = Scoring::submit(&mut rig, prompt(30, 20), 0);
+            let (reply, measured) = channel();
+            rig.step();
+            rig.scheduler.submit_job(Job::Measure { workload: Workload::decode(5), repetitions: 1, reply });
+            lock(&rig.control).is_lost = true;
+            let steps = lock(&rig.control).steps.len();
+            for _ in 0..10 {
+                if rig.scheduler.lost().is_none() {
+                    rig.step();
+                }
+            }
+            assert!(rig.scheduler.lost().expect("lost").contains("fell off the bus"));
+            for client in [&mut writing, &mut reading, &mut waiting] {
+                assert!(client.error().contains("is lost"), "{kind:?} {feeds:?} {fails_late}");
+            }
+            assert!(score.poll().expect("an answer").expect_err("failed").to_string().contains("is lost"));
+            assert!(measured.recv().expect("an answer").expect_err("failed").to_string().contains("is lost"));
+            assert!(lock(&rig.control).steps.len() <= steps + 2);
+        }
+    }
+}
+
+/// A step for which there is no memory is made smaller; a request alone for which there is none fails.
+#[test]
+fn who_needs_too_much_memory_fails_alone() {
+    for kind in Kind::all() {
+        for feeds in [Feeds::Never, Feeds::Always, Feeds::Sometimes] {
+            let mut rig = Setup { feeds, step: 64, ..Setup::of(&kind, 1024, 96, 6) }.build();
+            lock(&rig.control).most_rows = Some(20);
+            let [short, other, long] = [prompt(31, 15), prompt(32, 18), prompt(33, 50)];
+            let mut a = Client::submit(&mut rig, &short, greedy(10));
+            let mut b = Client::submit(&mut rig, &other, greedy(10));
+            let mut c = Client::submit(&mut rig, &long, greedy(10));
+            rig.run();
+            assert_eq!(a.finished(FinishReason::Length), kind.continuation(&short, 10));
+            assert_eq!(b.finished(FinishReason::Length), kind.continuation(&other, 10));
+            assert!(c.error().contains("out of memory"), "{kind:?} {feeds:?}");
+            assert!(rig.scheduler.lost().is_none());
+            rig.assert_nothing_is_lost();
+        }
+    }
+}

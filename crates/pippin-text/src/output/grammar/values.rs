@@ -300,11 +300,12 @@ fn whole_pattern(pattern: &str) -> Option<String> {
         Some(rest) if !is_escaped(rest) => (rest, true),
         _ => (inner, false),
     };
-    // Anchors of one alternative are none of another.
-    if inner.is_empty() || (begins || ends) && inner.contains('|') {
+    if inner.is_empty() {
         return None;
     }
     let (mut whole, mut is_class, mut chars) = (String::new(), false, inner.chars().peekable());
+    // Groups that are open. One that ends before it begins would end the one around the whole.
+    let mut depth = 0_usize;
     while let Some(char) = chars.next() {
         match char {
             '\\' => match chars.next()? {
@@ -328,10 +329,21 @@ fn whole_pattern(pattern: &str) -> Option<String> {
             '&' | '~' if is_class => return None,
             '-' if is_class && chars.peek() == Some(&'-') => return None,
             '^' | '$' if !is_class => return None,
-            '(' if !is_class && chars.peek() == Some(&'?') => {
-                chars.next();
-                chars.next_if_eq(&':')?;
-                whole.push_str("(?:");
+            // Anchors of one alternative are none of another.
+            '|' if !is_class && depth == 0 && (begins || ends) => return None,
+            '(' if !is_class => {
+                depth += 1;
+                match chars.next_if_eq(&'?') {
+                    Some(_) => {
+                        chars.next_if_eq(&':')?;
+                        whole.push_str("(?:");
+                    }
+                    None => whole.push('('),
+                }
+            }
+            ')' if !is_class => {
+                depth = depth.checked_sub(1)?;
+                whole.push(')');
             }
             '/' => whole.push_str("\\/"),
             char if char.is_control() => return None,
