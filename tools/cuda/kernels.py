@@ -6,7 +6,6 @@ What the scripts beside this one have in common; the structures are those of cra
 import ctypes as C
 import glob
 import os
-import re
 
 import torch
 
@@ -45,9 +44,8 @@ def library(*names):
 
 
 def compiled(extra=()):
-    """The kernels, and further files behind them, as a binary for this device."""
-    names = re.findall(r'include_str!\("../kernels/([a-z_]+\.cu)"\)', open(f"{KERNELS}/../src/compile.rs").read())
-    files = [f"{KERNELS}/{name}" for name in names] + list(extra)
+    """The kernels of products, and further files behind them, as a binary for this device."""
+    files = [f"{KERNELS}/{name}.cu" for name in ("common", "rows", "products", "tiles")] + list(extra)
     source = "".join(f'#line 1 "{os.path.basename(file)}"\n{open(file).read()}' for file in files)
     nvrtc, program, size = library("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"), C.c_void_p(), C.c_size_t()
     major, minor = torch.cuda.get_device_capability()

@@ -16,6 +16,9 @@ const SPLIT: usize = 128;
 const SPLIT_WARPS: u32 = 8;
 const ROWS_WARPS: usize = 4;
 const QUERIES: usize = 8;
+/// Whether these kernels are used. The kernels of a version before have run on a device; these, and what launches them, have not: the conformance
+/// suite and the golden models come first.
+const IS_CHECKED: bool = false;
 /// Whether warps with many rows take two sets of queries, and splits that are few are merged in clusters. Neither has been measured on a device.
 const TWO_SETS: bool = false;
 const CLUSTERS: bool = false;
@@ -140,6 +143,9 @@ fn plan(starts: &[u32]) -> Plan {
 impl CudaBackend {
     /// The kernels for a cache, if there are any.
     pub(crate) fn flash_for(&self, cache: &CudaKvCache) -> Option<FlashKernel> {
+        if !IS_CHECKED {
+            return None;
+        }
         let kept = &cache.spec;
         let width = kept.key_dim;
         let is_alike = kept.values == ValueStore::Own(width) && WIDTHS.contains(&width);
