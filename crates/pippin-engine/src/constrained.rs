@@ -24,6 +24,8 @@ use crate::{EngineError, GenerateParameters, Result, TextProcessor};
 
 /// Constraints of a model that are kept in case that another request has the same.
 const KEPT: usize = 32;
+/// How long these are together, as texts. A parser takes some thousand times the memory of what it was made from.
+const KEPT_BYTES: usize = 256 << 10;
 
 /// The most tokens that may come next where what they write is the same: they are its beginnings.
 const MOST_ALIKE: usize = 64;
@@ -192,10 +194,13 @@ impl Constraints {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have compiled the same.
         kept.retain(|known| known.key != prepared.key);
-        while kept.len() >= KEPT {
+        kept.push_back(prepared);
+        let length = |kept: &VecDeque<PreparedConstraint>| -> usize {
+            kept.iter().map(|known| known.key.constraint.len()).sum()
+        };
+        while kept.len() > KEPT || (kept.len() > 1 && length(&kept) > KEPT_BYTES) {
             kept.pop_front();
         }
-        kept.push_back(prepared);
     }
 
     /// How many have been compiled.

@@ -312,6 +312,15 @@ fn a_form_is_compiled_once() {
     }
     tokens(&container, &[1], &ab);
     assert_eq!(compiled(), 43);
+    // Of long ones fewer.
+    let long = |word: &str| {
+        let grammar = format!("start: \"{word}\"\n// {}", "x".repeat(200_000));
+        GenerateParameters::greedy().with_constraint(Constraint::grammar(grammar))
+    };
+    for (word, expected) in [("w7", 44), ("w7", 44), ("w9", 45), ("w9", 45), ("w7", 46)] {
+        tokens(&container, &[1], &long(word));
+        assert_eq!(compiled(), expected);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use llguidance::Matcher;
 use pippin_sampling::TokenMask;
@@ -25,6 +26,12 @@ pub enum Start {
     },
 }
 
+/// What following an answer may take beyond [`TIME_FOR_TOKEN`] for each of its tokens. Masks are computed while all other answers wait, and
+/// those of a grammar that can be read in very many ways take longer with every token.
+const TIME: Duration = Duration::from_secs(4);
+/// A mask is usually there in less than a hundredth of it.
+const TIME_FOR_TOKEN: Duration = Duration::from_millis(20);
+
 /// Follows one answer: which tokens may come next, and whether it is complete.
 pub struct Guide {
     vocabulary: Arc<Vocabulary>,
@@ -42,6 +49,8 @@ pub struct Guide {
     place: Option<Follower>,
     /// The token that was accepted last.
     last: Option<u32>,
+    /// What is left of the time that following the answer may take.
+    time: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +84,7 @@ impl Guide {
             free: Arc::clone(&self.free),
             place: self.place,
             last: self.last,
+            time: self.time,
         }
     }
 
@@ -100,7 +110,7 @@ impl Guide {
         let mut free = TokenMask::from_words(vocabulary.size, &vec![u32::MAX; vocabulary.size.div_ceil(32)]);
         vocabulary.stop.iter().for_each(|token| free.exclude(*token));
         let (seen, free) = (Vec::new(), Arc::new(free));
-        Ok(Self { vocabulary, matcher, phase, open, close, seen, free, place, last: None })
+        Ok(Self { vocabulary, matcher, phase, open, close, seen, free, place, last: None, time: TIME })
     }
 
     /// Computes the first mask of the constraint itself.
@@ -191,7 +201,10 @@ impl Guide {
             let bytes = self.vocabulary.bytes(token);
             *place = place.after(bytes).ok_or_else(|| step("a number is too large"))?;
         }
+        let begin = Instant::now();
         self.matcher.consume_token(token).map_err(step)?;
+        self.time += TIME_FOR_TOKEN;
+        self.spend(begin.elapsed())?;
         if self.matcher.is_stopped() {
             // For any reason but this one, there is an error.
             if !self.matcher.stop_reason().is_ok() {
@@ -206,10 +219,21 @@ impl Guide {
         self.matcher.is_accepting().map_err(step)
     }
 
+    /// Counts time that following the answer has taken.
+    fn spend(&mut self, time: Duration) -> Result<(), GrammarError> {
+        self.time = self.time.checked_sub(time).ok_or_else(|| {
+            step("it takes too long to find what may come next; what can be read in many ways is slow to follow")
+        })?;
+        Ok(())
+    }
+
     /// What the constraint allows.
     fn bound(&mut self) -> Result<TokenMask, GrammarError> {
+        let begin = Instant::now();
         let is_accepting = self.is_accepting()?;
-        match self.matcher.compute_mask() {
+        let mask = self.matcher.compute_mask();
+        self.spend(begin.elapsed())?;
+        match mask {
             Ok(mask) => {
                 let mut mask = TokenMask::from_words(self.vocabulary.size, mask.as_slice());
                 // Not left to the parser: what ends an answer does so where it is complete, and nowhere else.

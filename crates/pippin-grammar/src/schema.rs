@@ -18,6 +18,9 @@ pub(crate) const LEVELS: usize = 4000;
 const COMMON_MULTIPLE: u64 = 10_000;
 const MULTIPLES: u64 = 100_000;
 
+/// Properties of one object that may be left out. The parser keeps all that may come next in mind at once, which has a limit.
+const OPTIONAL: usize = 2000;
+
 /// Keywords that hold a schema for each of their fields.
 const FIELDS: [&str; 2] = ["properties", "patternProperties"];
 /// Keywords that hold a schema.
@@ -147,6 +150,22 @@ fn check_values(value: &Value, place: &str) -> Result<(), GrammarError> {
     Ok(())
 }
 
+/// Refuses an object with too many properties that may be left out.
+fn check_optional(fields: &Map<String, Value>, path: &str) -> Result<(), GrammarError> {
+    let Some(Value::Object(properties)) = fields.get("properties") else { return Ok(()) };
+    let required: HashSet<&str> = match fields.get("required") {
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+        _ => HashSet::new(),
+    };
+    let optional = properties.keys().filter(|name| !required.contains(name.as_str())).count();
+    if optional > OPTIONAL {
+        let problem =
+            format!("{optional} properties may be left out, and {OPTIONAL} are supported in an object");
+        return Err(refuse(&format!("{path}/properties"), problem));
+    }
+    Ok(())
+}
+
 /// The greatest common divisor.
 fn divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { divisor(b, a % b) }
@@ -228,6 +247,7 @@ impl<'a> Walk<'a> {
             let problem = "references are not followed within a schema that has an address of its own";
             return Err(refuse(&format!("{path}/$id"), problem));
         }
+        check_optional(fields, path)?;
         let mut deepest = 0;
         for (key, value) in fields {
             let place = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));

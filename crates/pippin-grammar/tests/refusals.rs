@@ -133,6 +133,36 @@ fn grammars_of_too_many_loose_parts_are_refused_at_once() {
     assert!(BYTES.compile(&Constraint::grammar(&grammar)).is_ok());
 }
 
+/// An object of more properties that may be left out than the parser keeps in mind fails in the answer, if it is not refused before.
+#[test]
+fn objects_of_too_many_optional_properties_are_refused() {
+    let object = |count: usize, required: usize| {
+        let name = |index: usize| format!("z_{index}");
+        let properties: Map<String, Value> =
+            (0..count).map(|index| (name(index), json!({"type": "null"}))).collect();
+        let required: Vec<String> = (0..required).map(name).collect();
+        Constraint::json_schema(json!({"items": {"properties": properties, "required": required}}))
+    };
+    match refused(&object(2001, 0)) {
+        GrammarError::Schema { path, problem } => {
+            assert_eq!(path, "#/items/properties");
+            assert!(problem.contains("2001") && problem.contains("2000"), "{problem}");
+        }
+        error => panic!("{error}"),
+    }
+    assert!(BYTES.compile(&object(2001, 1)).is_ok());
+}
+
+/// What can be read in more and more ways takes longer with every token, while other answers wait.
+#[test]
+fn an_answer_that_takes_too_long_to_follow_ends() {
+    let grammar = "start: e \"z\"\ne: e e | \"a\" | e \"+\" e | e e e";
+    let mut guide = BYTES.compile(&Constraint::grammar(grammar)).expect("a guide");
+    let token = BYTES.tokenizer.encode("a", false).expect("tokens")[0];
+    let error = (0..2000).find_map(|_| guide.mask().and_then(|_| guide.accept(token)).err());
+    assert!(error.as_ref().is_some_and(|error| error.to_string().contains("too long")), "{error:?}");
+}
+
 /// Either outcome will do, as long as it is one: these were chosen to exhaust stacks, memory or patience.
 fn survives(name: &str, constraint: &Constraint) {
     let begin = std::time::Instant::now();

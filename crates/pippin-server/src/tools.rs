@@ -152,14 +152,45 @@ impl ToolUse {
     }
 }
 
-/// A tool with a schema that can be followed: what is not strict and cannot be is any object.
+/// A tool with a schema that can be followed: of one that is not strict, what cannot be is left out.
 fn followable(tool: &Value) -> Value {
     let mut tool = tool.clone();
-    if !is_strict(&tool) && !parameters(&tool).is_null() && check_schema(parameters(&tool)).is_err() {
-        tool["function"]["parameters"] = json!({"type": "object"});
+    if is_strict(&tool) || parameters(&tool).is_null() {
+        return tool;
     }
+    for _ in 0..LEFT_OUT {
+        match check_schema(parameters(&tool)) {
+            Ok(()) => return tool,
+            Err(GrammarError::Schema { path, .. })
+                if leave_out(&mut tool["function"]["parameters"], &path) => {}
+            Err(_) => break,
+        }
+    }
+    tool["function"]["parameters"] = json!({"type": "object"});
     tool
 }
+
+/// Takes what stands at a place out of a schema: a keyword, or what a property has to be. Returns whether there was such.
+fn leave_out(schema: &mut Value, path: &str) -> bool {
+    let Some((parent, key)) = path.strip_prefix('#').and_then(|pointer| pointer.rsplit_once('/')) else {
+        return false;
+    };
+    let key = key.replace("~1", "/").replace("~0", "~");
+    let named = ["properties", "patternProperties", "$defs", "definitions"];
+    let is_named = parent.rsplit('/').next().is_some_and(|of| named.contains(&of));
+    let Some(Value::Object(fields)) = schema.pointer_mut(parent) else { return false };
+    match fields.get_mut(&key) {
+        Some(value) if is_named && *value != Value::Bool(true) => {
+            *value = Value::Bool(true);
+            true
+        }
+        Some(_) => fields.remove(&key).is_some(),
+        None => false,
+    }
+}
+
+/// Places of a tool's schema that are left out at most, before all of it is.
+const LEFT_OUT: usize = 64;
 
 fn is_strict(tool: &Value) -> bool {
     tool["function"]["strict"] == true

@@ -186,6 +186,15 @@ fn a_tool_that_is_not_strict_is_followed_as_far_as_it_can_be() {
         request["tools"][0]["function"]["strict"] = json!(true);
         assert_eq!(server.post(CHAT, &request).status, 400);
     }
+    // What can be followed is, beside what cannot.
+    request["tools"] = json!([{"type": "function", "function": {"name": "get", "parameters": {
+        "type": "object", "properties": {"x": {"not": {"type": "string"}}, "y": {"enum": [7, 9]}},
+        "required": ["x", "y"], "additionalProperties": false,
+    }}}]);
+    let answer = server.post(CHAT, &request).json();
+    let arguments = answer["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"].as_str();
+    let arguments: Value = serde_json::from_str(arguments.expect("a call")).expect("JSON");
+    assert!(arguments["y"] == 7 || arguments["y"] == 9, "{arguments}");
     // Arguments have names.
     request["tools"] =
         json!([{"type": "function", "function": {"name": "get", "parameters": {"type": "integer"}}}]);
