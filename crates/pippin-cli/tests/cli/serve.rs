@@ -217,6 +217,7 @@ fn what_cannot_be_served() {
     let origin = pippin(&["serve", folder, "--port", "0", "--allowed-origins", "foo"]);
     origin.fails(2, &["\"foo\" is no origin"]).hints("http://localhost:3000");
     // Nothing has begun that could shut down.
-    let outcome = pippin(&["serve", folder, "--port", "0", "--memory-budget", "1KB"]).fails(6, &["memory"]);
+    let outcome =
+        pippin(&["serve", folder, "--port", "0", "--memory-budget", "1KB"]).fails(7, &["memory budget"]);
     assert!(!outcome.stderr.contains("shutting down"), "{outcome:?}");
 }
