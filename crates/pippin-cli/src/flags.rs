@@ -138,7 +138,7 @@ impl TypedValueParser for DeviceParser {
         let checked = |name: &str| match name.parse::<Device>() {
             Ok(_) => Ok(name.to_owned()),
             Err(error) => {
-                Err(error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}: {hint}")))
+                Err(error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}")))
             }
         };
         checked.parse_ref(command, arg, value)
