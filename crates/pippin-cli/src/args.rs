@@ -542,9 +542,9 @@ pub(crate) struct BenchArgs {
     pub(crate) repetitions: u16,
 
     /// Write each number of tokens once more, as a real answer to a short text that repeats itself, and guess what it repeats, up to N
-    /// tokens ahead. How much that helps depends on the text.
+    /// tokens ahead; 0: not. How much that helps depends on the text.
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "8")]
-    #[arg(value_parser = clap::value_parser!(u8).range(1..=32), help_heading = "Guessing")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=32), help_heading = "Guessing")]
     pub(crate) prompt_lookup: Option<u8>,
 
     /// The same with the guesses of a smaller model with the same vocabulary: its folder, hub id or alias.

@@ -106,7 +106,9 @@ impl From<&EngineError> for Exit {
 impl From<&ServerError> for Exit {
     fn from(error: &ServerError) -> Self {
         match error {
-            ServerError::Unprotected { .. } | ServerError::Parameters(_) => Self::Usage,
+            ServerError::Unprotected { .. } | ServerError::Parameters(_) | ServerError::Origin { .. } => {
+                Self::Usage
+            }
             ServerError::KeysFile { .. } | ServerError::NoKeys { .. } | ServerError::Key { .. } => {
                 Self::BadInput
             }

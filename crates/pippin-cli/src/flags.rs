@@ -134,11 +134,14 @@ impl TypedValueParser for DeviceParser {
     type Value = String;
 
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, Error> {
-        match value.to_str() {
-            Some(name) if name.parse::<Device>().is_ok() => Ok(name.to_owned()),
-            // It says what there is.
-            _ => PossibleValuesParser::new(Device::NAMES).parse_ref(command, arg, value),
-        }
+        // As the other places say it where a device is named: a list of the names alone would leave out those with a number.
+        let checked = |name: &str| match name.parse::<Device>() {
+            Ok(_) => Ok(name.to_owned()),
+            Err(error) => {
+                Err(error.hint().map_or_else(|| error.to_string(), |hint| format!("{error}; {hint}")))
+            }
+        };
+        checked.parse_ref(command, arg, value)
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {

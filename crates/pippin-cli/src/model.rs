@@ -80,7 +80,7 @@ pub(crate) fn locate(model: &str, config: &EngineConfig, download: Download) -> 
                 matches!(error, EngineError::Hub(HubError::NotCached { .. } | HubError::Incomplete { .. }));
             let mut hint = error.hint();
             if is_absent && download == Download::Ask && !can_ask && !config.hub.offline {
-                hint = hint.map(|hint| format!("{hint}; or give --yes, and run does it"));
+                hint = hint.map(|hint| format!("{hint}; or give --yes, and it is downloaded first"));
             }
             Err(CliError::Engine { error: Box::new(error), hint })
         }

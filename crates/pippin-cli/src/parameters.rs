@@ -332,7 +332,12 @@ fn each<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str, mut 
 
 /// The parameters that the flags describe. What is not given keeps the library's default.
 #[derive(Clone, Debug)]
-pub(crate) struct ParameterFlags(GenerateParameters);
+pub(crate) struct ParameterFlags {
+    parameters: GenerateParameters,
+    /// The flag that was given last without the value that may stand behind its `=`, as far as one can see: a value that is what the
+    /// flag alone stands for looks the same.
+    alone: Option<&'static str>,
+}
 
 impl ParameterFlags {
     /// The parameters, checked.
@@ -341,8 +346,25 @@ impl ParameterFlags {
     ///
     /// A value is out of its range.
     pub(crate) fn into_parameters(self) -> CliResult<GenerateParameters> {
-        self.0.validate().map_err(|error| flag_error(error.into()))?;
-        Ok(self.0)
+        self.parameters.validate().map_err(|error| flag_error(error.into()))?;
+        Ok(self.parameters)
+    }
+
+    /// The flag without a value that a number behind it was meant for: `--prompt-lookup 4`.
+    pub(crate) fn flag_before(&self, argument: Option<&str>) -> Option<&'static str> {
+        let is_number = |text: &str| text.parse::<usize>().is_ok();
+        self.alone.filter(|_| argument.is_some_and(is_number))
+    }
+
+    fn read(&mut self, matches: &ArgMatches) {
+        for parameter in PARAMETERS {
+            parameter.apply(&mut self.parameters, matches);
+            if let Set::Guesses(_, alone) = parameter.set
+                && matches.get_raw(parameter.name).is_some_and(|mut given| given.any(|value| value == alone))
+            {
+                self.alone = Some(parameter.flag);
+            }
+        }
     }
 }
 
@@ -358,13 +380,13 @@ impl Args for ParameterFlags {
 
 impl FromArgMatches for ParameterFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let mut parameters = GenerateParameters::default();
-        PARAMETERS.iter().for_each(|parameter| parameter.apply(&mut parameters, matches));
-        Ok(Self(parameters))
+        let mut flags = Self { parameters: GenerateParameters::default(), alone: None };
+        flags.read(matches);
+        Ok(flags)
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        PARAMETERS.iter().for_each(|parameter| parameter.apply(&mut self.0, matches));
+        self.read(matches);
         Ok(())
     }
 }
@@ -534,7 +556,7 @@ mod tests {
         let flags = |arguments: &[&str]| {
             let command = ParameterFlags::augment_args(Command::new("test"));
             let matches = command.try_get_matches_from(["test"].iter().chain(arguments))?;
-            ParameterFlags::from_arg_matches(&matches).map(|flags| flags.0)
+            ParameterFlags::from_arg_matches(&matches).map(|flags| flags.parameters)
         };
         let given = flags(&["--top-k", "-1", "--max-tokens", "-1", "--seed", "-1"]).expect("valid");
         assert_eq!(given, GenerateParameters::default());
@@ -609,7 +631,7 @@ mod tests {
             let arguments = ["test".to_owned(), argument];
             let matches = command.try_get_matches_from(arguments).expect(parameter.flag);
             let flags = ParameterFlags::from_arg_matches(&matches).expect(parameter.flag);
-            for (name, value) in to_map(&flags.0) {
+            for (name, value) in to_map(&flags.parameters) {
                 let is_meant = name == parameter.name;
                 assert_eq!(value != defaults[&name], is_meant, "--{} and {name}", parameter.flag);
             }
@@ -623,7 +645,7 @@ mod tests {
             // What follows is not taken for the number.
             let matches = command().try_get_matches_from(["test", flag, "12"]).expect(flag);
             let flags = ParameterFlags::from_arg_matches(&matches).expect(flag);
-            assert_eq!(flags.0.prompt_lookup, expected);
+            assert_eq!(flags.parameters.prompt_lookup, expected);
             assert_eq!(matches.get_one::<String>("prompt").map(String::as_str), Some("12"));
         }
     }

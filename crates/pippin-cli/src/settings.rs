@@ -357,6 +357,16 @@ impl RunSettings {
             no_history,
             yes,
         } = args;
+        let mistaken = parameters.flag_before(model.as_deref());
+        if let (Some(flag), Some(number), true) = (mistaken, &model, prompt.is_some() || batch.is_some())
+            && !Path::new(number).exists()
+        {
+            return Err(CliError::usage(
+                format!("{number} stands where the model does, not as the value of --{flag}"),
+                format!("write --{flag}={number}"),
+            ));
+        }
+        let mistaken = mistaken.map(|flag| (flag, model.clone().unwrap_or_default()));
         let parameters = parameters.into_parameters()?;
         let config = surroundings.configured(|inputs| load.add_to(inputs))?;
         let chat = ChatSettings::new(chat, raw);
@@ -418,7 +428,12 @@ impl RunSettings {
             mode,
             stats,
             detail,
-            hint: choice.hint,
+            hint: choice.hint.or_else(|| {
+                let (flag, number) = mistaken?;
+                Some(format!(
+                    "{number} is taken as the prompt; as the value of --{flag} it is --{flag}={number}"
+                ))
+            }),
             config,
             yes,
         })
@@ -600,7 +615,8 @@ impl BenchSettings {
         let Some(mut context) = workloads.iter().map(Workload::tokens).max() else {
             return Err(CliError::usage("there is nothing to measure", "give -p or -n a number above 0"));
         };
-        let lookup = args.prompt_lookup.map(|count| Guesses::Lookup(count.into()));
+        // 0 is off, as for an answer.
+        let lookup = args.prompt_lookup.filter(|count| *count > 0).map(|count| Guesses::Lookup(count.into()));
         let draft = args.draft_model.as_ref().map(|_| Guesses::Draft(args.draft_tokens.into()));
         let guesses: Vec<Guesses> = lookup.into_iter().chain(draft).collect();
         if !guesses.is_empty() {
@@ -680,6 +696,22 @@ mod tests {
         assert_eq!(settings.mode, once(Some("qwen3-4bb"), false));
         assert!(settings.hint.expect("a hint").contains("qwen3-4b "));
         assert_eq!(run(&["hello"], &terminal()).expect("valid").hint, None);
+    }
+
+    #[test]
+    fn a_number_behind_a_flag_that_takes_it_with_an_equals_sign_is_pointed_out() {
+        for flag in ["--prompt-lookup", "--draft-tokens"] {
+            for words in [&[flag, "4", "hi"][..], &["--batch", "-", flag, "4"]] {
+                let error = run(words, &terminal()).expect_err("4 is no model");
+                let CliError::Usage { hint, .. } = error else { panic!("{error:?}") };
+                assert_eq!(hint, Some(format!("write {flag}=4")));
+            }
+            let settings = run(&[flag, "4"], &terminal()).expect("a prompt");
+            assert!(settings.hint.expect("a hint").contains(&format!("{flag}=4")));
+            for words in [&[flag, "hi"][..], &["4", "hi"], &[&format!("{flag}=3"), "4"]] {
+                assert_eq!(run(words, &terminal()).expect("valid").hint, None, "{words:?}");
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::guide::{Guide, Start};
 use crate::numbers::{Follower, Place};
 use crate::schema::{self, Checked};
-use crate::{GrammarError, Vocabulary};
+use crate::{GrammarError, Vocabulary, messages};
 
 /// What compiling a constraint may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -344,11 +344,17 @@ fn check_grammar(grammar: &str) -> Result<(), GrammarError> {
         return Err(GrammarError::Grammar { problem });
     }
     let (mut depth, mut deepest, mut loose, mut chars) = (0_usize, 0, 0, grammar.chars());
+    // Groups of the grammar itself, of which the parser reads fewer than of an expression's or a schema's.
+    let (mut groups, mut most_groups, mut braces) = (0_usize, 0, 0_usize);
     let mut quote = None;
     while let Some(char) = chars.next() {
         match (quote, char) {
             (_, '\\') => {
                 chars.next();
+            }
+            // A comment.
+            (None, char) if char == '#' || char == '/' && chars.as_str().starts_with('/') => {
+                chars.find(|char| *char == '\n');
             }
             (Some(end), char) if end == char || char == '\n' => quote = None,
             // Groups of a regular expression nest as well.
@@ -359,9 +365,18 @@ fn check_grammar(grammar: &str) -> Result<(), GrammarError> {
             (_, ')' | ']' | '}') => depth = depth.saturating_sub(1),
             _ => {}
         }
+        match (quote, char) {
+            (None, '{') => braces += 1,
+            (None, '}') => braces = braces.saturating_sub(1),
+            (None, '(' | '[') if braces == 0 => groups += 1,
+            (None, ')' | ']') if braces == 0 => groups = groups.saturating_sub(1),
+            _ => {}
+        }
         deepest = deepest.max(depth);
+        most_groups = most_groups.max(groups);
     }
     for (unit, found, limit) in [
+        ("groups within groups", most_groups, messages::GROUPS),
         ("groups within groups", deepest, NESTING),
         ("parts that may be left out or repeated", loose, LOOSE_PARTS),
     ] {
@@ -402,17 +417,10 @@ pub(crate) fn one_line(message: &str) -> String {
     let problem = |line: &&str| line.starts_with("error: ");
     let first = || message.lines().find(|line| !line.trim().is_empty());
     let line = message.lines().find(problem).or_else(first).unwrap_or("an unknown problem").trim();
-    let line = match line.strip_prefix("error: ").unwrap_or(line) {
-        line if line.contains("grammar.symbols.len()") => "it has more parts than the parser can tell apart",
-        line if line.contains("NoExtensionBias") => "nothing that could follow satisfies it",
-        line if line.starts_with("oneOf constraints are not supported") => {
-            "the alternatives of `oneOf` have to exclude each other visibly, by their types or by a property that all require"
-        }
-        line => line,
-    };
+    let line = messages::translated(line.strip_prefix("error: ").unwrap_or(line));
     let chars = line.chars().count();
     if chars <= 300 {
-        return line.to_owned();
+        return line;
     }
     let (begin, end): (String, String) =
         (line.chars().take(80).collect(), line.chars().skip(chars - 200).collect());

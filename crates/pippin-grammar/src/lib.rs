@@ -43,6 +43,7 @@
 mod compile;
 mod error;
 mod guide;
+mod messages;
 mod numbers;
 mod regular;
 mod rewrite;

@@ -8,6 +8,8 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 const LARGEST: f64 = 9e18;
 /// Digits of a larger bound that are kept: as many as every floating-point number has.
 const DIGITS: u32 = 15;
+/// Characters of a text that the parser can count. No answer has so many, so that a text may as well have no more.
+pub(crate) const LONGEST: u32 = u32::MAX;
 
 /// Keywords that count something.
 const COUNTS: [&str; 6] =
@@ -35,7 +37,9 @@ pub(crate) fn rewrite(fields: &mut Map<String, Value>) {
             key if COUNTS.contains(&key) => {
                 // A count may be written as 2.0.
                 if let Some(count) = value.as_f64().filter(|count| count.fract() == 0.0 && *count >= 0.0) {
-                    *value = value.as_u64().map_or_else(|| json!(count as u64), |count| json!(count));
+                    let count = value.as_u64().unwrap_or(count as u64);
+                    let most = if key == "maxLength" { LONGEST.into() } else { u64::MAX };
+                    *value = json!(count.min(most));
                 }
             }
             _ => {}
@@ -132,6 +136,18 @@ mod tests {
             Some(json!(-1_234_567_890_123_460_000_i64))
         );
         assert!(bound("minimum", &json!(1e19)).is_err() && bound("exclusiveMaximum", &json!(1e17)).is_err());
+    }
+
+    #[test]
+    fn texts_have_no_more_characters_than_can_be_counted() {
+        for (most, rewritten) in [(json!(7), 7), (json!(4_294_967_296_u64), LONGEST), (json!(1e300), LONGEST)]
+        {
+            let mut fields = json!({"maxLength": most, "maxItems": 4_294_967_296_u64});
+            let fields = fields.as_object_mut().expect("an object");
+            rewrite(fields);
+            assert_eq!(fields["maxLength"], json!(rewritten));
+            assert_eq!(fields["maxItems"], json!(4_294_967_296_u64));
+        }
     }
 
     #[test]

@@ -277,6 +277,9 @@ impl<'a> Walk<'a> {
                 return Err(refuse(place, format!("the value of `{key}` is a text")));
             }
             "pattern" => check_pattern(value.as_str().unwrap_or_default(), place)?,
+            "minLength" if value.as_f64().is_some_and(|length| length > f64::from(rewrite::LONGEST)) => {
+                return Err(refuse(place, format!("`{key}` is supported up to {}", rewrite::LONGEST)));
+            }
             "const" | "enum" => check_values(value, place)?,
             "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => {
                 rewrite::bound(key, value).map_err(|problem| refuse(place, problem))?;

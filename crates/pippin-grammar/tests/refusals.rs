@@ -81,6 +81,11 @@ fn the_place_of_what_is_not_supported_is_named() {
             "#/properties/a/$id",
             "address",
         ),
+        (
+            json!({"items": {"type": "string", "minLength": 4_294_967_296_u64}}),
+            "#/items/minLength",
+            "up to 4294967295",
+        ),
         (json!([1]), "#", "a schema is"),
         (json!(false), "#", ""),
     ];
@@ -115,6 +120,43 @@ fn patterns_and_grammars_that_cannot_be_followed() {
     for texts in [vec![], vec![""], vec!["a", ""]] {
         let error = refused(&Constraint::choice(texts));
         assert!(matches!(error, GrammarError::Choice { .. }), "{error}");
+    }
+}
+
+/// The limits that are named are those that there are.
+#[test]
+fn grammars_nest_as_deep_as_is_said() {
+    let nested = |levels: usize, open: &str, close: &str| {
+        Constraint::grammar(format!("start: {}\"a\"{}", open.repeat(levels), close.repeat(levels)))
+    };
+    for (open, close) in [("(", ")"), ("[", "]")] {
+        assert!(BYTES.compile(&nested(28, open, close)).is_ok());
+        for levels in [29, 36, 3000] {
+            let error = refused(&nested(levels, open, close));
+            let GrammarError::TooLarge { found, limit, .. } = error else { panic!("{error}") };
+            assert_eq!((found, limit), (levels, 28));
+        }
+    }
+    // Groups of an expression and values of a schema are others, and comments have none.
+    let comments = "# ((\n// [[\n".repeat(100);
+    assert!(BYTES.compile(&Constraint::grammar(format!("{comments}start: \"a\""))).is_ok());
+    let pattern = format!("start: /{}a{}/", "(".repeat(100), ")".repeat(100));
+    assert!(BYTES.compile(&Constraint::grammar(pattern)).is_ok());
+    let schema = deep(40, |inner| json!([inner]));
+    assert!(BYTES.compile(&Constraint::grammar(format!("start: %json {{\"const\": {schema}}}"))).is_ok());
+}
+
+#[test]
+fn what_is_too_much_is_said_without_the_words_of_the_parser() {
+    let many: Map<String, Value> = (0..18_000).map(|i| (format!("p{i}"), json!({"type": "null"}))).collect();
+    let either =
+        |i: usize| json!({"anyOf": [{"required": [format!("a{i}")]}, {"required": [format!("b{i}")]}]});
+    for schema in [
+        json!({"type": "object", "properties": many}),
+        json!({"allOf": (0..14).map(either).collect::<Vec<_>>()}),
+    ] {
+        let error = refused(&Constraint::json_schema(schema)).to_string();
+        assert!(error.contains("`allOf`") && error.contains("50000"), "{error}");
     }
 }
 

@@ -30,6 +30,12 @@ pub enum ServerError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// What no browser sends as the origin of a page.
+    #[error("{origin:?} is no origin")]
+    Origin {
+        /// What stands among the allowed origins.
+        origin: String,
+    },
     /// The operating system refuses threads.
     #[error("cannot start the server's threads: {0}")]
     Threads(std::io::Error),
@@ -67,6 +73,9 @@ impl ServerError {
                 "give a file of keys (--keys-file), or let everyone in who reaches it (--no-key)"
             }
             Self::Listen { .. } => "choose another --port or --host",
+            Self::Origin { .. } => {
+                "an origin is what a page's address begins with, such as http://localhost:3000; give the flag once for each, or * for any"
+            }
             Self::NoKeys { .. } | Self::Key { .. } => "one key stands in each line: openssl rand -hex 24",
             _ => return None,
         })

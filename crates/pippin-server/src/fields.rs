@@ -13,6 +13,21 @@ use crate::options::Limits;
 #[derive(Debug)]
 pub(crate) struct Fields(Map<String, Value>);
 
+/// What is wrong with a text that was to be JSON. Of what is JSON, but more than is read, that is said.
+pub(crate) fn unread(what: &str, error: &serde_json::Error) -> String {
+    let problem = error.to_string();
+    let place = problem.find(" at line ").map_or("", |at| &problem[at..]);
+    match () {
+        () if problem.starts_with("number out of range") => {
+            format!("{what} has a number that is too large{place}: none is above 1.8·10^308")
+        }
+        () if problem.starts_with("recursion limit exceeded") => {
+            format!("{what} is nested too deeply{place}: 127 values within values are allowed")
+        }
+        () => format!("{what} is no JSON: {problem}"),
+    }
+}
+
 impl Fields {
     /// Reads a body, within its limits.
     pub(crate) async fn read(request: Request<Body>, limits: &Limits) -> ApiResult<Self> {
@@ -56,7 +71,7 @@ impl Fields {
                 Ok(Self(fields))
             }
             Ok(_) => Err(ApiError::invalid("the body must be a JSON object")),
-            Err(error) => Err(ApiError::invalid(format!("the body is no JSON: {error}"))),
+            Err(error) => Err(ApiError::invalid(unread("the body", &error))),
         }
     }
 
@@ -274,6 +289,18 @@ mod tests {
         }
         let deep = "[".repeat(100_000);
         assert!(Fields::parse(format!("{{\"a\": {deep}").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_is_json_is_not_called_something_else() {
+        let message = |body: &str| Fields::parse(body.as_bytes()).expect_err("refused").message;
+        let large = message("{\"a\":\n 1e740}");
+        assert!(large.starts_with("the body has a number that is too large at line 2 column"), "{large}");
+        let nested =
+            |levels: usize| format!("{{\"a\": {}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+        assert!(Fields::parse(nested(127).as_bytes()).is_ok());
+        assert!(message(&nested(128)).starts_with("the body is nested too deeply at line 1"));
+        assert!(message("{\"a\": NaN}").starts_with("the body is no JSON"));
     }
 
     #[test]

@@ -190,6 +190,20 @@ fn name_of(host: &str) -> &str {
     }
 }
 
+/// Whether a page can be of such an origin: whether it is written as the header `Origin` has it, perhaps with a slash behind it, or is `*`.
+pub(crate) fn is_origin(allowed: &str) -> bool {
+    if matches!(allowed, "*" | "null") {
+        return true;
+    }
+    let Some((scheme, host)) = allowed.trim_end_matches('/').split_once("://") else { return false };
+    // Extensions and programs with a browser in them have schemes of their own.
+    let is_scheme = scheme.starts_with(|char: char| char.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    is_scheme
+        && !host.is_empty()
+        && host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@,*\\".contains(&byte))
+}
+
 fn is_listed_origin(options: &ServerOptions, origin: &HeaderValue) -> bool {
     let listed = |allowed: &String| {
         allowed == "*" || allowed.trim_end_matches('/').as_bytes().eq_ignore_ascii_case(origin.as_bytes())
@@ -262,6 +276,41 @@ mod tests {
         assert_eq!(with("http://localhost:8080"), 200);
         for origin in ["http://app.example", "https://evil.example", "null", "http://localhost:3000", ""] {
             assert_eq!(with(origin), 403, "{origin}");
+        }
+    }
+
+    #[test]
+    fn what_is_an_origin() {
+        for origin in [
+            "*",
+            "null",
+            "http://localhost:3000",
+            "https://app.example/",
+            "http://[::1]:80",
+            "HTTP://Box.lan",
+            "chrome-extension://abcdef",
+            "tauri://localhost",
+        ] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        // Of no page is any of them the origin, so that they would allow nobody.
+        for text in [
+            "",
+            "foo",
+            "localhost:3000",
+            "http://",
+            "://host",
+            "http://a/b",
+            "http://a?b",
+            "http://u@a",
+            "http://a,http://b",
+            "http://*.example",
+            "http://a b",
+            "http://b\u{fc}cher.example",
+        ] {
+            assert!(!is_origin(text), "{text}");
+            let options = ServerOptions::default().with_allowed_origins([text]);
+            assert!(options.check().is_err(), "{text}");
         }
     }
 

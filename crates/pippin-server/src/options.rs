@@ -4,7 +4,7 @@ use std::time::Duration;
 use pippin::GenerateParameters;
 use pippin::hub::{HubCache, HubOptions};
 
-use crate::{Keys, ServerError};
+use crate::{Keys, ServerError, gate};
 
 /// How a server listens, whom it answers, and with what.
 #[derive(Clone, Debug)]
@@ -241,6 +241,9 @@ impl ServerOptions {
     pub(crate) fn check(&self) -> Result<(), ServerError> {
         if self.keys.is_empty() && !self.without_keys && !self.address.ip().is_loopback() {
             return Err(ServerError::Unprotected { address: self.address });
+        }
+        if let Some(origin) = self.allowed_origins.iter().find(|origin| !gate::is_origin(origin)) {
+            return Err(ServerError::Origin { origin: origin.clone() });
         }
         self.parameters.validate().map_err(|error| ServerError::Parameters(error.to_string()))
     }

@@ -222,7 +222,11 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         });
     }
     drop(listener);
-    info!(under_way = shared.under_way(), "shutting down");
+    match shared.is_ready() {
+        true => info!(under_way = shared.under_way(), "shutting down"),
+        // It never began: why not is said by whoever has started it.
+        false => debug!("shutting down before all was ready"),
+    }
     let mut finished = std::pin::pin!(graceful.shutdown());
     tokio::select! {
         () = &mut finished => return,

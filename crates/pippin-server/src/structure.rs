@@ -4,7 +4,7 @@ use pippin::generate::Constraint;
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, ApiResult};
-use crate::fields::Fields;
+use crate::fields::{Fields, unread};
 
 /// A constraint, and the field that asks for it.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ fn of_kind(field: &str, kind: &str, value: Value) -> ApiResult<Option<Constraint
     Ok(Some(match (kind, value) {
         ("json", Value::String(text)) => match serde_json::from_str::<Value>(&text) {
             Ok(schema) => Constraint::json_schema(schema),
-            Err(error) => return Err(ApiError::invalid(format!("{field} is no JSON: {error}")).at(field)),
+            Err(error) => return Err(ApiError::invalid(unread(field, &error)).at(field)),
         },
         ("json", schema @ (Value::Object(_) | Value::Bool(_))) => Constraint::json_schema(schema),
         ("json", _) => return wrong("a JSON schema"),
@@ -108,8 +108,9 @@ fn of_kind(field: &str, kind: &str, value: Value) -> ApiResult<Option<Constraint
                 .map(|text| if let Value::String(text) = text { Some(text) } else { None })
                 .collect();
             match texts {
-                Some(texts) if !texts.is_empty() => Constraint::choice(texts),
-                _ => return wrong("a list of texts"),
+                Some(texts) if texts.is_empty() => return wrong("a list of at least one text"),
+                Some(texts) => Constraint::choice(texts),
+                None => return wrong("a list of texts"),
             }
         }
         ("choice", _) => return wrong("a list of texts"),

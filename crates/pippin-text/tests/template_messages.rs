@@ -125,6 +125,8 @@ fn arguments_survive_as_they_are() {
         ("nonsense", "\"nonsense\""),
         ("[1]", "\"[1]\""),
         (r#"{"a": "#, r#""{\"a\": ""#),
+        // A number that would be read as an infinity, and written as what is no JSON.
+        (r#"{"x": 1e740}"#, r#""{\"x\": 1e740}""#),
     ] {
         assert_eq!(seen(arguments.into()).unwrap(), expected, "{arguments}");
     }

@@ -76,5 +76,8 @@ fn answers_are_written_with_guesses_too() {
     }
     let text = pippin(&["bench", "-p", "0", "-n", "8", "-r", "1", "--prompt-lookup=2"]).answer();
     assert!(text.contains(" tg8+lookup ") && text.contains("tg8+lookup: "), "{text}");
+    // As for an answer, 0 is off.
+    let text = pippin(&["bench", "-p", "0", "-n", "8", "-r", "1", "--prompt-lookup=0"]).answer();
+    assert!(text.contains("tg8") && !text.contains("lookup"), "{text}");
     pippin(&["bench", "--draft-tokens", "3"]).fails(2, &["--draft-model"]);
 }

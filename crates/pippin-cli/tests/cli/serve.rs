@@ -214,4 +214,10 @@ fn what_cannot_be_served() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port().to_string();
     pippin(&["serve", folder, "--port", &port]).fails(1, &["cannot listen"]).hints("--port");
+    let origin = pippin(&["serve", folder, "--port", "0", "--allowed-origins", "foo"]);
+    origin.fails(2, &["\"foo\" is no origin"]).hints("http://localhost:3000");
+    // Nothing has begun that could shut down.
+    let outcome =
+        pippin(&["serve", folder, "--port", "0", "--memory-budget", "1KB"]).fails(7, &["memory budget"]);
+    assert!(!outcome.stderr.contains("shutting down"), "{outcome:?}");
 }

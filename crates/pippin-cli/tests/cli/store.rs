@@ -93,6 +93,10 @@ fn absent_models_are_pulled_on_request_only() {
     let outcome = place.pippin(&["run", "org/tiny", "hello"]).fails(3, &["org/tiny"]);
     assert!(outcome.stderr.contains("pippin pull org/tiny"), "{outcome:?}");
     outcome.hints("give --yes");
+    // The hint holds for each command that gives it.
+    let outcome = place.pippin(&["serve", "org/tiny"]).fails(3, &["org/tiny"]);
+    assert!(!outcome.stderr.contains("run does"), "{outcome:?}");
+    outcome.hints("give --yes");
     assert!(place.hub.requests().is_empty());
     let outcome = place.pippin(&["run", "org/tiny", "hello", "--max-tokens", "2", "--yes"]);
     assert!(outcome.stderr.contains("downloading"), "{outcome:?}");

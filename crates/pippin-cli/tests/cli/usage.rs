@@ -88,6 +88,11 @@ fn models_that_are_not_here_are_not_found() {
 #[test]
 fn devices_that_are_not_built_in_are_refused() {
     pippin(&["run", "--device", "mlx", "x"]).fails(6, &["mlx"]).hints("cpu");
+    // A flag says what there is as the variable does: with numbers.
+    for name in ["cuda:x", "cuda:", "CUDA", "gpu"] {
+        pippin(&["run", "--device", name, "x"])
+            .fails(2, &["--device", name, "auto, cpu, cuda, mlx", "cuda:1"]);
+    }
 }
 
 #[test]

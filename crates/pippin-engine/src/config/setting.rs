@@ -139,7 +139,7 @@ pub fn environment_variables() -> Vec<(&'static str, String)> {
             let text = match (variable.purpose, &setting.flag, setting.kind) {
                 (Some(purpose), ..) => purpose.to_owned(),
                 (None, Some(flag), SettingKind::List) => {
-                    format!("{}; several models are separated by commas", flag.name)
+                    format!("{}; several are separated by commas", flag.name)
                 }
                 (None, Some(flag), SettingKind::Boolean) => {
                     format!("{} (1, true, yes, on; 0, false, no, off)", flag.name)

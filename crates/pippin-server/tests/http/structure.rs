@@ -155,6 +155,9 @@ fn what_cannot_be_followed_is_refused_with_its_place() {
         assert!(error["param"].as_str().is_some_and(|param| param.starts_with(field)), "{error}");
         assert_eq!(error["code"].as_str(), code, "{error}");
     }
+    // A list it is, of texts, and an empty one.
+    let reply = server.post(CHAT, &request("guided_choice", json!([])));
+    assert!(reply.body.contains("at least one text"), "{reply:?}");
     let mut two = request("guided_regex", json!("a"));
     two["response_format"] = json!({"type": "json_object"});
     assert_eq!(server.post(CHAT, &two).status, 400);
