@@ -170,6 +170,8 @@ impl ToolUse {
         let chat = || Place::Schema(format!("tools.{index}.function.parameters"));
         match (self.places.get(index).cloned().unwrap_or_else(chat), error) {
             (Place::Text(place), GrammarError::Schema { problem, .. }) => {
+                // The parser quotes the expression as the schema has it.
+                let problem = problem.split(" in regex /").next().unwrap_or_default();
                 let message = format!("{place}: what the text has to follow cannot be followed: {problem}");
                 ApiError::invalid(message).at(place)
             }
