@@ -2,6 +2,7 @@
 //! of its text: the parser follows no grammar through the escapes of JSON.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -18,11 +19,11 @@ const DEEPEST: usize = 64;
 /// # Errors
 ///
 /// [`GrammarError::Grammar`] for a grammar that cannot be read, and for one that no regular expression can stand for: with rules that
-/// contain themselves, `%ignore`, or terminals with flags.
+/// contain themselves, `%ignore`, or terminals with anchors. It says in which line.
 pub fn pattern_of_grammar(grammar: &str) -> Result<String, GrammarError> {
     let rules = read(grammar).map_err(|problem| GrammarError::Grammar { problem })?;
     let mut writer = Writer { rules: &rules, path: Vec::new() };
-    writer.rule("start").map_err(|problem| GrammarError::Grammar { problem })
+    writer.rule("start", None).map_err(|problem| GrammarError::Grammar { problem })
 }
 
 type Rules = HashMap<String, Expression>;
@@ -36,7 +37,8 @@ enum Expression {
     Repeated(Box<Self>, String),
     /// An expression that is one already.
     Pattern(String),
-    Rule(String),
+    /// What is named, and the line in which that is done.
+    Rule(String, usize),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,41 +52,84 @@ enum Token {
     End,
 }
 
-fn tokens(grammar: &str) -> Result<Vec<Token>, String> {
-    let mut tokens = Vec::new();
-    for line in grammar.lines() {
-        // Marks before the name of a rule say how trees are made of what is read.
-        let mut chars = line.trim_start().trim_start_matches(['?', '!']).chars().peekable();
-        while let Some(char) = chars.next() {
-            tokens.push(match char {
-                ' ' | '\t' | '\r' => continue,
-                '#' => break,
-                '/' if chars.peek() == Some(&'/') => break,
-                '/' => Token::Pattern(pattern(&mut chars)?),
-                '"' => Token::Text(text(&mut chars)?),
-                '-' if chars.next_if_eq(&'>').is_some() => Token::Mark('>'),
-                '.' if chars.next_if_eq(&'.').is_some() => Token::Mark('-'),
-                ':' | '|' | '(' | ')' | '[' | ']' | '?' | '*' | '+' | '~' | '%' | '.' => Token::Mark(char),
-                char if char.is_ascii_digit() => {
-                    let mut digits = String::from(char);
-                    while let Some(digit) = chars.next_if(char::is_ascii_digit) {
-                        digits.push(digit);
-                    }
-                    Token::Number(digits.parse().map_err(|_| format!("the number {digits} is too large"))?)
-                }
-                char if char.is_ascii_alphabetic() || char == '_' => {
-                    let mut name = String::from(char);
-                    while let Some(char) = chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
-                        name.push(char);
-                    }
-                    Token::Name(name)
-                }
-                char => return Err(format!("{char:?} is not expected in {line:?}")),
-            });
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "`{name}`"),
+            Self::Text(text) => write!(f, "the text {}", quoted(text)),
+            Self::Pattern(_) => f.write_str("a regular expression"),
+            Self::Number(number) => write!(f, "the number {number}"),
+            Self::Mark('>') => f.write_str("`->`"),
+            Self::Mark('-') => f.write_str("`..`"),
+            Self::Mark(mark) => write!(f, "`{mark}`"),
+            Self::End => f.write_str("the end"),
         }
     }
-    tokens.push(Token::End);
+}
+
+/// A text as a grammar has it, and no more than its beginning.
+fn quoted(text: &str) -> String {
+    const MOST: usize = 40;
+    let cut = if text.chars().count() > MOST { "…" } else { "" };
+    let begin: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
+    format!("\"{begin}{cut}\"")
+}
+
+fn in_line(line: usize, problem: &str) -> String {
+    format!("line {line}: {problem}")
+}
+
+/// The parts of a grammar with their lines, counted from 1.
+fn tokens(grammar: &str) -> Result<Vec<(Token, usize)>, String> {
+    let mut tokens = Vec::new();
+    let mut last = 1;
+    for (line, number) in grammar.lines().zip(1..) {
+        tokens_of_line(line, number, &mut tokens).map_err(|problem| in_line(number, &problem))?;
+        last = number;
+    }
+    tokens.push((Token::End, last));
     Ok(tokens)
+}
+
+fn tokens_of_line(line: &str, number: usize, tokens: &mut Vec<(Token, usize)>) -> Result<(), String> {
+    // Marks before the name of a rule say how trees are made of what is read.
+    let mut chars = line.trim_start().trim_start_matches(['?', '!']).chars().peekable();
+    while let Some(char) = chars.next() {
+        let token = match char {
+            ' ' | '\t' | '\r' => continue,
+            '#' => break,
+            '/' if chars.peek() == Some(&'/') => break,
+            '/' => Token::Pattern(pattern(&mut chars)?),
+            '"' => {
+                let text = text(&mut chars)?;
+                match chars.next_if_eq(&'i') {
+                    Some(_) => Token::Pattern(format!("(?i:{})", literal(&text))),
+                    None => Token::Text(text),
+                }
+            }
+            '-' if chars.next_if_eq(&'>').is_some() => Token::Mark('>'),
+            '.' if chars.next_if_eq(&'.').is_some() => Token::Mark('-'),
+            ':' | '|' | '(' | ')' | '[' | ']' | '?' | '*' | '+' | '~' | '%' | '.' => Token::Mark(char),
+            char if char.is_ascii_digit() => {
+                let mut digits = String::from(char);
+                while let Some(digit) = chars.next_if(char::is_ascii_digit) {
+                    digits.push(digit);
+                }
+                Token::Number(digits.parse().map_err(|_| format!("the number {digits} is too large"))?)
+            }
+            char if char.is_ascii_alphabetic() || char == '_' => {
+                let mut name = String::from(char);
+                while let Some(char) = chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+                    name.push(char);
+                }
+                Token::Name(name)
+            }
+            '{' => return Err("`{` is not expected; repetitions are `~2` and `~2..4`".to_owned()),
+            char => return Err(format!("`{}` is not expected", char.escape_debug())),
+        };
+        tokens.push((token, number));
+    }
+    Ok(())
 }
 
 /// An expression between slashes, of which the first has been read.
@@ -95,10 +140,17 @@ fn pattern(chars: &mut Peekable<Chars<'_>>) -> Result<String, String> {
             '/' if !is_class => break,
             '\\' => match chars.next().ok_or("a regular expression does not end")? {
                 '/' => pattern.push_str("\\/"),
+                anchor @ ('A' | 'z' | 'Z' | 'b' | 'B' | 'G' | '<' | '>') if !is_class => {
+                    return Err(format!("a terminal of a grammar has no anchors (`\\{anchor}`)"));
+                }
                 escaped => pattern.extend(['\\', escaped]),
             },
-            '^' | '$' if !is_class => {
-                return Err("a terminal of a grammar has no anchors (`^`, `$`)".to_owned());
+            anchor @ ('^' | '$') if !is_class => {
+                return Err(format!("a terminal of a grammar has no anchors (`{anchor}`)"));
+            }
+            '(' if !is_class && chars.next_if_eq(&'?').is_some() => {
+                pattern.push_str("(?");
+                check_group(chars.clone())?;
             }
             '[' if !is_class => {
                 is_class = true;
@@ -116,10 +168,48 @@ fn pattern(chars: &mut Peekable<Chars<'_>>) -> Result<String, String> {
             char => pattern.push(char),
         }
     }
-    if chars.peek().is_some_and(char::is_ascii_alphabetic) {
-        return Err("flags of a regular expression are not supported here".to_owned());
+    if let Err(error) = regex_syntax::parse(&pattern) {
+        let kind = match error {
+            regex_syntax::Error::Parse(error) => error.kind().to_string(),
+            regex_syntax::Error::Translate(error) => error.kind().to_string(),
+            _ => "it cannot be read".to_owned(),
+        };
+        return Err(format!("a regular expression is none: {kind}"));
     }
-    Ok(pattern)
+    flagged(pattern, chars)
+}
+
+/// What is between `(?` and what it begins: a group may have flags that change which texts there are, and look at nothing else.
+fn check_group(mut chars: Peekable<Chars<'_>>) -> Result<(), String> {
+    let named = |mut chars: Peekable<Chars<'_>>| chars.next().is_some_and(|c| c.is_alphabetic() || c == '_');
+    match chars.next() {
+        Some('P') if chars.next_if_eq(&'<').is_some() => return Ok(()),
+        Some('<') if named(chars.clone()) => return Ok(()),
+        Some('=' | '!' | '<') => return Err("look-around is not supported here".to_owned()),
+        Some(':') => return Ok(()),
+        Some('i' | 's' | '-') => {}
+        _ => return Err(FLAGS.to_owned()),
+    }
+    while chars.next_if(|char| matches!(char, 'i' | 's' | '-')).is_some() {}
+    match chars.next() {
+        Some(':' | ')') => Ok(()),
+        _ => Err(FLAGS.to_owned()),
+    }
+}
+
+const FLAGS: &str = "of flags, only `i` and `s` are supported here";
+
+/// An expression with the flags that stand behind it.
+fn flagged(pattern: String, chars: &mut Peekable<Chars<'_>>) -> Result<String, String> {
+    let mut flags = String::new();
+    while let Some(flag) = chars.next_if(char::is_ascii_alphabetic) {
+        match flag {
+            'i' | 's' if flags.contains(flag) => {}
+            'i' | 's' => flags.push(flag),
+            _ => return Err(FLAGS.to_owned()),
+        }
+    }
+    Ok(if flags.is_empty() { pattern } else { format!("(?{flags}:{pattern})") })
 }
 
 /// A text between quotation marks, of which the first has been read.
@@ -145,51 +235,60 @@ fn text(chars: &mut Peekable<Chars<'_>>) -> Result<String, String> {
             char => text.push(char),
         }
     }
-    match chars.peek() {
-        Some('i') => Err("texts in any case (`\"…\"i`) are not supported here".to_owned()),
-        _ => Ok(text),
-    }
+    Ok(text)
 }
 
 fn read(grammar: &str) -> Result<Rules, String> {
     let tokens = tokens(grammar)?;
     let mut reader = Reader { tokens: &tokens, at: 0, depth: 0 };
-    let mut rules = Rules::new();
-    loop {
-        match reader.next() {
-            Token::End => break,
-            Token::Mark('%') => {
-                let (name, pattern) = reader.import()?;
-                rules.insert(name, Expression::Pattern(pattern));
-            }
-            Token::Name(name) => {
-                if reader.take('.') {
-                    // A priority: where two fit, the text is the same.
-                    reader.next();
-                }
-                if !reader.take(':') {
-                    return Err(format!("after {name} there is no `:`"));
-                }
-                let expression = reader.any()?;
-                if rules.insert(name.clone(), expression).is_some() {
-                    return Err(format!("there are two rules {name}"));
-                }
-            }
-            token => return Err(format!("a rule begins with {token:?}")),
-        }
-    }
-    Ok(rules)
+    reader.rules().map_err(|problem| in_line(reader.line(), &problem))
 }
 
 struct Reader<'t> {
-    tokens: &'t [Token],
+    tokens: &'t [(Token, usize)],
     at: usize,
     depth: usize,
 }
 
 impl Reader<'_> {
+    fn rules(&mut self) -> Result<Rules, String> {
+        let mut rules = Rules::new();
+        loop {
+            match self.next() {
+                Token::End => break,
+                Token::Mark('%') => {
+                    let (name, pattern) = self.import()?;
+                    rules.insert(name, Expression::Pattern(pattern));
+                }
+                Token::Name(name) => {
+                    let begin = self.at;
+                    if self.take('.') {
+                        // A priority: where two fit, the text is the same.
+                        self.next();
+                    }
+                    if !self.take(':') {
+                        return Err(format!("after `{name}` there is no `:`"));
+                    }
+                    let expression = self.any()?;
+                    if rules.insert(name.clone(), expression).is_some() {
+                        self.at = begin;
+                        return Err(format!("there are two rules `{name}`"));
+                    }
+                }
+                token => return Err(format!("a rule does not begin with {token}")),
+            }
+        }
+        Ok(rules)
+    }
+
     fn peek(&self) -> &Token {
-        self.tokens.get(self.at).unwrap_or(&Token::End)
+        self.tokens.get(self.at).map_or(&Token::End, |(token, _)| token)
+    }
+
+    /// The line of what has been read last.
+    fn line(&self) -> usize {
+        let last = self.at.saturating_sub(1).min(self.tokens.len().saturating_sub(1));
+        self.tokens.get(last).map_or(1, |(_, line)| *line)
     }
 
     fn next(&mut self) -> Token {
@@ -206,7 +305,10 @@ impl Reader<'_> {
 
     /// What stands behind a `%`.
     fn import(&mut self) -> Result<(String, String), String> {
+        let begin = self.at;
         let words: Vec<Token> = (0..4).map(|_| self.next()).collect();
+        // What is wrong is wrong in the line in which it begins.
+        let end = std::mem::replace(&mut self.at, begin);
         let [Token::Name(directive), Token::Name(from), Token::Mark('.'), Token::Name(name)] = &words[..]
         else {
             return Err("of directives, only %import common.NAME is supported here".to_owned());
@@ -215,11 +317,15 @@ impl Reader<'_> {
             return Err(format!("%{directive} {from} is not supported here, only %import common.NAME"));
         }
         let known = COMMON.iter().find(|(known, _)| known == name);
-        let (_, pattern) = known.ok_or_else(|| format!("common.{name} is not known here"))?;
+        let (_, pattern) = known.ok_or_else(|| {
+            let names: Vec<&str> = COMMON.iter().map(|(name, _)| *name).collect();
+            format!("common.{name} is not known here, only {}", names.join(", "))
+        })?;
+        self.at = end;
         let name = match self.take('>') {
             true => match self.next() {
                 Token::Name(name) => name,
-                token => return Err(format!("a name is expected instead of {token:?}")),
+                token => return Err(format!("a name is expected instead of {token}")),
             },
             false => name.clone(),
         };
@@ -229,7 +335,7 @@ impl Reader<'_> {
     fn any(&mut self) -> Result<Expression, String> {
         self.depth += 1;
         if self.depth > DEEPEST {
-            return Err("its groups are nested too deeply".to_owned());
+            return Err(format!("its groups are nested too deeply: {DEEPEST} within each other are allowed"));
         }
         self.take('|');
         let mut all = vec![self.all()?];
@@ -247,7 +353,7 @@ impl Reader<'_> {
                 Token::Name(_) if self.begins_rule() => break,
                 Token::Name(name) => {
                     self.at += 1;
-                    Expression::Rule(name)
+                    Expression::Rule(name, self.line())
                 }
                 Token::Pattern(pattern) => {
                     self.at += 1;
@@ -282,7 +388,9 @@ impl Reader<'_> {
 
     /// Whether a name is that of the next rule, which may have a priority.
     fn begins_rule(&self) -> bool {
-        let is_mark = |offset: usize, mark| self.tokens.get(self.at + offset) == Some(&Token::Mark(mark));
+        let is_mark = |offset: usize, mark| {
+            self.tokens.get(self.at + offset).is_some_and(|(token, _)| *token == Token::Mark(mark))
+        };
         is_mark(1, ':') || is_mark(1, '.') && is_mark(3, ':')
     }
 
@@ -306,6 +414,9 @@ impl Reader<'_> {
                 let Token::Number(most) = *self.peek() else {
                     return Err("behind `..` there is no number".to_owned());
                 };
+                if most < least {
+                    return Err(format!("`~{least}..{most}` ends before it begins"));
+                }
                 format!("{{{least},{most}}}")
             }
             _ => return Ok(one),
@@ -321,17 +432,17 @@ fn range(from: &str, to: &Token) -> Result<String, String> {
         let mut chars = text.chars();
         chars.next().filter(|char| chars.next().is_none() && char.is_ascii_alphanumeric())
     };
-    match (single(from), to) {
-        (Some(from), Token::Text(to)) => match single(to) {
-            Some(to) if from <= to => Ok(format!("[{from}-{to}]")),
-            _ => Err(format!("{from:?}..{to:?} is no range of letters or digits")),
-        },
-        _ => Err("a range is not one of letters or digits".to_owned()),
+    let Token::Text(to) = to else {
+        return Err(format!("{}.. is no range of letters or digits", quoted(from)));
+    };
+    match (single(from), single(to)) {
+        (Some(first), Some(last)) if first <= last => Ok(format!("[{first}-{last}]")),
+        _ => Err(format!("{}..{} is no range of letters or digits", quoted(from), quoted(to))),
     }
 }
 
-/// The terminals of Lark's library that are regular and plain.
-const COMMON: [(&str, &str); 17] = [
+/// The terminals of Lark's library, as the parser has them where it follows a grammar itself.
+const COMMON: [(&str, &str); 25] = [
     ("LF", "\\n"),
     ("CR", "\\r"),
     ("NEWLINE", "(?:\\r?\\n)+"),
@@ -343,6 +454,14 @@ const COMMON: [(&str, &str); 17] = [
     ("SIGNED_INT", "[+-]?[0-9]+"),
     ("DECIMAL", "(?:[0-9]+\\.[0-9]*|\\.[0-9]+)"),
     ("NUMBER", "(?:[0-9]+(?:\\.[0-9]*)?|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?"),
+    ("_EXP", "[eE][+-]?[0-9]+"),
+    ("FLOAT", "(?:(?:[0-9]+\\.[0-9]*|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+)"),
+    ("SIGNED_FLOAT", "[+-]?(?:(?:[0-9]+\\.[0-9]*|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+)"),
+    ("ESCAPED_STRING", "\"(?:[^\"\\\\]|\\\\.)*\""),
+    ("SH_COMMENT", "#[^\\n]*"),
+    ("CPP_COMMENT", "//[^\\n]*"),
+    ("C_COMMENT", "/\\*[^*]*\\*+(?:[^/*][^*]*\\*+)*/"),
+    ("SQL_COMMENT", "--[^\\n]*"),
     ("SIGNED_NUMBER", "[+-]?(?:[0-9]+(?:\\.[0-9]*)?|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?"),
     ("UCASE_LETTER", "[A-Z]"),
     ("LCASE_LETTER", "[a-z]"),
@@ -358,13 +477,19 @@ struct Writer<'r> {
 }
 
 impl Writer<'_> {
-    fn rule(&mut self, name: &str) -> Result<String, String> {
-        let Some(expression) = self.rules.get(name) else { return Err(format!("there is no rule {name}")) };
+    /// A rule that is named in this line.
+    fn rule(&mut self, name: &str, line: Option<usize>) -> Result<String, String> {
+        let problem = |problem: String| line.map_or_else(|| problem.clone(), |line| in_line(line, &problem));
+        let Some(expression) = self.rules.get(name) else {
+            return Err(problem(format!("there is no rule `{name}`")));
+        };
         if self.path.iter().any(|known| known == name) {
-            return Err(format!("the rule {name} contains itself, which is not supported here"));
+            return Err(problem(format!("the rule `{name}` contains itself, which is not supported here")));
         }
         if self.path.len() >= DEEPEST {
-            return Err("its rules are nested too deeply".to_owned());
+            return Err(problem(format!(
+                "its rules are nested too deeply: {DEEPEST} within each other are allowed"
+            )));
         }
         self.path.push(name.to_owned());
         let written = self.written(expression);
@@ -376,7 +501,7 @@ impl Writer<'_> {
     fn written(&mut self, expression: &Expression) -> Result<String, String> {
         let written = match expression {
             Expression::Pattern(pattern) => format!("(?:{pattern})"),
-            Expression::Rule(name) => self.rule(name)?,
+            Expression::Rule(name, line) => self.rule(name, Some(*line))?,
             Expression::Repeated(inner, mark) => format!("(?:{}{mark})", self.written(inner)?),
             Expression::All(all) => format!("(?:{})", self.joined(all, "")?),
             Expression::Any(all) => format!("(?:{})", self.joined(all, "|")?),
@@ -478,18 +603,24 @@ eof_line: "*** End of File" LF
         for (grammar, part) in [
             ("start: \"(\" start? \")\"", "contains itself"),
             ("start: a\na: b | \"x\"\nb: a", "contains itself"),
-            ("start: a", "no rule a"),
-            ("begin: \"a\"", "no rule start"),
+            ("start: a", "no rule `a`"),
+            ("begin: \"a\"", "no rule `start`"),
             ("start: \"a\"\nstart: \"b\"", "two rules"),
             ("start: \"a\"\n%ignore \" \"", "%import common"),
-            ("start: \"a\"i", "any case"),
-            ("start: /a/i", "flags"),
+            ("start: /a/x", "flags"),
+            ("start: /(?x)a b/", "flags"),
+            ("start: /(?-u:a)/", "flags"),
             ("start: /^a$/", "anchors"),
+            (r"start: /\Aa\z/", "anchors"),
+            (r"start: /\bfoo\b/", "anchors"),
+            ("start: /a(?=b)/", "look-around"),
+            ("start: /(?<!b)a/", "look-around"),
+            ("start: /(/", "unclosed group"),
             ("start: \"a", "does not end"),
             ("start: (\"a\"", "does not end"),
             ("start: <[7]>", "not expected"),
             ("start: %json {}", "not expected"),
-            ("start: \"a\" )", "a rule begins"),
+            ("start: \"a\" )", "a rule does not begin"),
             ("start: \"\\q\"", "escape"),
             ("start: \"a\"\n%import common.NOTHING", "not known"),
             (&format!("start: r0\n{deep}r100: \"x\""), "deeply"),
@@ -498,6 +629,63 @@ eof_line: "*** End of File" LF
         ] {
             let error = pattern_of_grammar(grammar).expect_err(grammar).to_string();
             assert!(error.contains(part), "{grammar}: {error}");
+        }
+    }
+
+    #[test]
+    fn flags_and_texts_in_any_case() {
+        let grammar = "start: \"Get \"i /[a-c]./is /(?i:x)(?<n>y)/";
+        for text in ["get adxy", "GET B\nXy"] {
+            assert!(is_match(grammar, text), "{text}");
+        }
+        for text in ["get ddxy", "get adxY"] {
+            assert!(!is_match(grammar, text), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_library_is_known() {
+        for (name, texts) in [
+            ("ESCAPED_STRING", [r#""""#, r#""a \"b\" \\""#]),
+            ("FLOAT", ["1e-3", ".5"]),
+            ("SIGNED_FLOAT", ["-1.", "+.5E1"]),
+            ("_EXP", ["e1", "E+20"]),
+            ("SH_COMMENT", ["#", "# a"]),
+            ("CPP_COMMENT", ["//", "// a"]),
+            ("C_COMMENT", ["/**/", "/* a\n**/"]),
+            ("SQL_COMMENT", ["--", "-- a"]),
+        ] {
+            for text in texts {
+                let grammar = format!("start: {name}\n%import common.{name}");
+                assert!(is_match(&grammar, text), "{name}: {text}");
+            }
+        }
+        assert!(!is_match("start: ESCAPED_STRING\n%import common.ESCAPED_STRING", r#""a"b""#));
+    }
+
+    #[test]
+    fn problems_have_lines_and_name_what_the_grammar_says() {
+        for (grammar, expected) in [
+            ("\n( \"b\"", "line 2: a rule does not begin with `(`"),
+            ("start: a\n.. x", "line 2: a rule does not begin with `..`"),
+            ("start: a\na: \"a\"{2,4}", "line 2: `{` is not expected; repetitions are `~2` and `~2..4`"),
+            ("start: \"z\"..\"a\"", "line 1: \"z\"..\"a\" is no range of letters or digits"),
+            ("start: \"a\".. b", "line 1: \"a\".. is no range of letters or digits"),
+            ("start: a\na: \"a\"~5..2", "line 2: `~5..2` ends before it begins"),
+            ("start: a\n\na: b", "line 3: there is no rule `b`"),
+            ("start: a\na: \"x\"\na: \"y\"\nb: \"z\"", "line 3: there are two rules `a`"),
+            ("start: a\na: \"x\" a", "line 2: the rule `a` contains itself"),
+            ("start: a\n%ignore \" \"\na: \"x\"", "line 2: of directives"),
+            ("start: a\n%import common.X\na: \"x\"", "line 2: common.X is not known here, only LF"),
+            ("start: (\"a\"\nb: \"x\"", "line 1: a group does not end"),
+            ("# nothing\nstart \"a\"", "line 2: after `start` there is no `:`"),
+            ("start: a\na: /x(/", "line 2: a regular expression is none"),
+        ] {
+            let GrammarError::Grammar { problem } = pattern_of_grammar(grammar).expect_err(grammar) else {
+                panic!("{grammar}")
+            };
+            assert!(problem.starts_with(expected), "{grammar}: {problem}");
+            assert!(!problem.contains("Mark(") && !problem.contains('\''), "{problem}");
         }
     }
 }

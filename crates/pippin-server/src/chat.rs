@@ -78,7 +78,7 @@ pub(crate) async fn complete(
 }
 
 /// Refuses tools that are not in the form of this API.
-fn check_tools(tools: Option<&Value>) -> ApiResult<()> {
+pub(crate) fn check_tools(tools: Option<&Value>) -> ApiResult<()> {
     let tools = tools.and_then(Value::as_array).into_iter().flatten();
     for (index, tool) in tools.enumerate().filter(|(_, tool)| tool.is_object()) {
         for (field, is_there, expected) in [

@@ -30,14 +30,14 @@ pub(crate) async fn pass(
     mut request: Request<Body>,
     next: Next,
 ) -> Response {
-    let begin = Instant::now();
     let id = request_id(request.headers()).unwrap_or_else(|| shared.new_id());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut line = Line { begin: Instant::now(), id, method, path, key: None, status: None };
     let origin = request.headers().get(header::ORIGIN).cloned();
     let admitted = admit(&shared.options, &request);
     // From 1, as errors about a file of keys count them.
-    let key = admitted.as_ref().ok().and_then(|caller| caller.key).map(|key| key + 1);
-    let is_preflight = method == Method::OPTIONS && origin.is_some();
+    line.key = admitted.as_ref().ok().and_then(|caller| caller.key).map(|key| key + 1);
+    let is_preflight = line.method == Method::OPTIONS && origin.is_some();
     let mut response = match admitted {
         Err(refusal) => refusal.into_response(),
         Ok(_) if is_preflight => preflight(request.headers()),
@@ -47,8 +47,8 @@ pub(crate) async fn pass(
         }
     };
     let shape: Option<fn(&ApiError) -> Value> = match () {
-        () if path.starts_with("/v1/messages") => Some(anthropic::error_body),
-        () if path.starts_with("/api/") => Some(ollama::error_body),
+        () if line.path.starts_with("/v1/messages") => Some(anthropic::error_body),
+        () if line.path.starts_with("/api/") => Some(ollama::error_body),
         () => None,
     };
     if let Some(shape) = shape
@@ -68,12 +68,35 @@ pub(crate) async fn pass(
         headers.append(header::VARY, HeaderValue::from_static("origin"));
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(&line.id) {
         headers.insert(REQUEST_ID, id);
     }
-    // A path may hold anything that a client likes; `Debug` shows what a terminal would obey.
-    info!(%id, key, status = response.status().as_u16(), ms = begin.elapsed().as_millis() as u64, "{method} {path:?}");
+    line.status = Some(response.status());
     response
+}
+
+/// The line of a request in the log. It is written when this is dropped: where the client leaves before there is an answer, nothing
+/// else of the request is reached.
+struct Line {
+    begin: Instant,
+    id: String,
+    method: Method,
+    path: String,
+    key: Option<usize>,
+    /// That of the answer, as soon as there is one.
+    status: Option<StatusCode>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { begin, id, method, path, key, status } = self;
+        let (key, ms) = (*key, begin.elapsed().as_millis() as u64);
+        // A path may hold anything that a client likes; `Debug` shows what a terminal would obey.
+        match status {
+            Some(status) => info!(%id, key, status = status.as_u16(), ms, "{method} {path:?}"),
+            None => info!(%id, key, ms, "{method} {path:?}: the connection has ended before an answer"),
+        }
+    }
 }
 
 /// The id that a client gave its request, if it can stand in a log.
@@ -347,5 +370,58 @@ mod tests {
         let health =
             Request::builder().uri("/health").header("host", "x").body(Body::empty()).expect("a request");
         assert!(admit(&options, &health).is_ok());
+    }
+
+    /// What is logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("whole").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_request_has_a_line_also_if_its_client_leaves() {
+        use std::task::{Context, Waker};
+
+        use futures_util::stream;
+        use hyper::service::Service;
+        use hyper_util::service::TowerToHyperService;
+
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let cache = pippin::ModelCache::new(pippin::cache::CacheOptions::default());
+        let routes = crate::router(&cache, ServerOptions::default()).expect("no contradiction");
+        let routes = TowerToHyperService::new(routes);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tracing::subscriber::with_default(subscriber, || {
+            let _inside = runtime.enter();
+            let request = |id: &str, body: Body| {
+                let builder = Request::post("/v1/completions").header("host", "localhost");
+                builder.header("x-request-id", id).body(body).expect("a request")
+            };
+            let answered = runtime.block_on(routes.call(request("first", Body::from("{"))));
+            assert_eq!(answered.map(|response| response.status().as_u16()), Ok(400));
+            // Its body never ends, and then the connection does.
+            let body = Body::from_stream(stream::pending::<Result<String, std::io::Error>>());
+            let mut waiting = Box::pin(routes.call(request("second", body)));
+            assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        });
+        let log = String::from_utf8(log.0.lock().expect("whole").clone()).expect("UTF-8");
+        let line = |id: &str| log.lines().find(|line| line.contains(&format!("id={id} "))).expect(id);
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(line("first").contains("status=400"), "{log}");
+        let second = line("second");
+        assert!(second.contains("POST \"/v1/completions\": the connection has ended"), "{log}");
+        assert!(second.contains("ms=") && !second.contains("status="), "{log}");
     }
 }

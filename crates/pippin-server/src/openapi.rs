@@ -57,4 +57,18 @@ mod tests {
             .collect();
         assert_eq!(known, routes);
     }
+
+    #[test]
+    fn the_document_has_the_tools_of_responses() {
+        let document = read();
+        let schemas = &document["components"]["schemas"];
+        let kind = |schema: &str| schemas[schema]["properties"]["type"]["enum"][0].clone();
+        assert_eq!(
+            (kind("ResponsesFunction"), kind("ResponsesCustomTool")),
+            ("function".into(), "custom".into())
+        );
+        let fields = &schemas["ResponsesRequest"]["properties"];
+        assert_eq!(fields["tools"]["anyOf"][0]["items"]["$ref"], "#/components/schemas/ResponsesTool");
+        assert!(fields["tool_choice"].to_string().contains("custom"));
+    }
 }

@@ -7,14 +7,15 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
 use axum::response::Response;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::chat::conversation;
+use crate::chat::{check_tools, conversation};
 use crate::completions::{encode, token_ids};
 use crate::error::{ApiError, ApiResult, json_response};
 use crate::fields::Fields;
 use crate::request::render;
 use crate::shared::{Caller, Ready, Shared, blocking};
+use crate::tools::ToolUse;
 
 /// The tokens of a text (`prompt`, or `content` as llama.cpp has it), or of a conversation (`messages`).
 pub(crate) async fn tokenize(
@@ -88,9 +89,10 @@ pub(crate) async fn apply_template(
 ) -> ApiResult<Response> {
     let limits = &shared.options.limits;
     let mut fields = Fields::read(request, limits).await?;
-    // Tools are text of the prompt here, and nothing else.
-    let tools: Vec<Value> = fields.list("tools")?.unwrap_or_default();
     fields.refuse_unsupported()?;
+    // As a chat would show them.
+    check_tools(fields.get("tools"))?;
+    let tools = ToolUse::read(&mut fields, limits)?.shown();
     let mut input = conversation(&mut fields, limits)?.with_tools(tools);
     let name = fields.text("model")?;
     let Ready { model, lease: _lease, permit: _permit, .. } = shared.ready(&caller, name, 1).await?;

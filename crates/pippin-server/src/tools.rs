@@ -26,6 +26,35 @@ pub(crate) struct ToolUse {
     only: Option<String>,
     /// Whether it may make several calls.
     pub(crate) is_parallel: bool,
+    /// Where the request says what each of them is given.
+    places: Vec<Place>,
+}
+
+/// A tool, and where the request says what it is given.
+#[derive(Clone, Debug)]
+pub(crate) struct Tool {
+    /// In the form of the chat API.
+    pub(crate) function: Value,
+    pub(crate) place: Place,
+}
+
+/// Where a request says what a tool is given. Errors name what the client has sent, and not what that is for the model.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// The schema of its arguments.
+    Schema(String),
+    /// What its text has to follow: only for the model a part of a schema.
+    Text(String),
+}
+
+/// The forms of `tool_choice` that name a tool, in an API.
+pub(crate) struct Choices<'n> {
+    /// As an error shows them.
+    pub(crate) shown: &'static str,
+    /// The types of those that the API has here.
+    pub(crate) types: &'static [&'static str],
+    /// Which tool it is that a choice names, unless it names none.
+    pub(crate) named: &'n dyn Fn(&Value) -> ApiResult<Option<String>>,
 }
 
 impl ToolUse {
@@ -34,14 +63,27 @@ impl ToolUse {
         let tools = fields.list("tools")?.unwrap_or_default();
         let tools =
             tools.into_iter().enumerate().map(|(index, tool)| function(tool, &format!("tools.{index}")));
-        Self::of(tools.collect::<ApiResult<_>>()?, fields, limits)
+        let choices = Choices {
+            shown: "{\"type\": \"function\", \"function\": {\"name\": …}}",
+            types: &["function"],
+            named: &|choice| {
+                let name = choice["function"]["name"].as_str().or(choice["name"].as_str());
+                Ok(name.map(str::to_owned))
+            },
+        };
+        Self::of(tools.collect::<ApiResult<_>>()?, &choices, fields, limits)
     }
 
     /// These tools, with `tool_choice` and `parallel_tool_calls`.
-    pub(crate) fn of(tools: Vec<Value>, fields: &mut Fields, limits: &Limits) -> ApiResult<Self> {
+    pub(crate) fn of(
+        tools: Vec<Tool>,
+        choices: &Choices<'_>,
+        fields: &mut Fields,
+        limits: &Limits,
+    ) -> ApiResult<Self> {
         let is_parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
-        let expected = "none, auto, required, or {\"type\": \"function\", \"function\": {\"name\": …}}";
-        let wrong = || ApiError::field("tool_choice", expected);
+        let expected = || format!("none, auto, required, or {}", choices.shown);
+        let wrong = || ApiError::field("tool_choice", expected());
         let (calls, only) = match fields.take("tool_choice") {
             None => (Calls::Optional, None),
             Some(Value::String(choice)) => match choice.as_str() {
@@ -51,11 +93,17 @@ impl ToolUse {
                 _ => return Err(wrong()),
             },
             Some(choice) => {
-                // Flat in the responses API.
-                let name = choice["function"]["name"].as_str().or(choice["name"].as_str());
-                match (choice["type"].as_str(), name) {
-                    (Some("function") | None, Some(name)) => (Calls::Required, Some(name.to_owned())),
-                    _ => return Err(wrong()),
+                if let Some(kind) = choice["type"].as_str().filter(|kind| !choices.types.contains(kind)) {
+                    let message = format!(
+                        "tool_choice of type {kind:?} is not supported by this version of Pippin: it must be {}",
+                        expected()
+                    );
+                    return Err(ApiError::invalid(message).at("tool_choice"));
+                }
+                let is_typed = matches!(choice["type"], Value::Null | Value::String(_));
+                match (choices.named)(&choice)?.filter(|_| is_typed) {
+                    Some(name) => (Calls::Required, Some(name)),
+                    None => return Err(wrong()),
                 }
             }
         };
@@ -63,7 +111,7 @@ impl ToolUse {
     }
 
     pub(crate) fn new(
-        tools: Vec<Value>,
+        tools: Vec<Tool>,
         calls: Calls,
         only: Option<String>,
         is_parallel: bool,
@@ -72,6 +120,8 @@ impl ToolUse {
         if tools.len() > limits.tools {
             return Err(ApiError::field("tools", format!("no more than {} tools", limits.tools)));
         }
+        let (tools, places): (Vec<Value>, Vec<Place>) =
+            tools.into_iter().map(|tool| (tool.function, tool.place)).unzip();
         let mut names: Vec<&str> = tools.iter().map(name_of).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -86,14 +136,14 @@ impl ToolUse {
                 ApiError::invalid("tool_choice wants a call, and there are no tools").at("tool_choice")
             );
         }
-        Ok(Self { tools, calls, only, is_parallel })
+        Ok(Self { tools, calls, only, is_parallel, places })
     }
 
     /// Refuses strict tools with schemas that cannot be followed. This takes time.
     pub(crate) fn check(&self) -> ApiResult<()> {
         let strict = self.tools.iter().enumerate().filter(|(_, tool)| is_strict(tool));
         for (index, tool) in strict {
-            check_schema(parameters(tool)).map_err(|error| of_tool(&error, index))?;
+            check_schema(parameters(tool)).map_err(|error| self.of_tool(&error, index))?;
         }
         Ok(())
     }
@@ -109,11 +159,26 @@ impl ToolUse {
             };
             match model.prepare_constraint(&[], &parameters) {
                 Err(EngineError::Grammar(error @ GrammarError::Schema { .. })) => {
-                    Some(of_tool(&error, index))
+                    Some(self.of_tool(&error, index))
                 }
                 _ => None,
             }
         })
+    }
+
+    fn of_tool(&self, error: &GrammarError, index: usize) -> ApiError {
+        let chat = || Place::Schema(format!("tools.{index}.function.parameters"));
+        match (self.places.get(index).cloned().unwrap_or_else(chat), error) {
+            (Place::Text(place), GrammarError::Schema { problem, .. }) => {
+                // The parser quotes the expression as the schema has it.
+                let problem = problem.split(" in regex /").next().unwrap_or_default();
+                let message = format!("{place}: what the text has to follow cannot be followed: {problem}");
+                ApiError::invalid(message).at(place)
+            }
+            (Place::Schema(place) | Place::Text(place), error) => {
+                ApiError::invalid(format!("{place}: {error}")).at(place)
+            }
+        }
     }
 
     /// Whether the model may call anything.
@@ -208,8 +273,8 @@ fn parameters(tool: &Value) -> &Value {
     }
 }
 
-/// A tool in the form of the chat API, from that or from the flat one of the responses API, which stands there.
-pub(crate) fn function(tool: Value, at: &str) -> ApiResult<Value> {
+/// Reads a tool in the form of the chat API, or in the flat one of the responses API. Errors name fields by the form that it has.
+pub(crate) fn function(tool: Value, at: &str) -> ApiResult<Tool> {
     let wrong = |place: &str, expected: &str| Err(ApiError::field(&format!("{at}{place}"), expected));
     let Value::Object(mut fields) = tool else { return wrong("", "an object") };
     match fields.get("type").and_then(Value::as_str) {
@@ -219,7 +284,8 @@ pub(crate) fn function(tool: Value, at: &str) -> ApiResult<Value> {
             return Err(ApiError::invalid(message).at(format!("{at}.type")));
         }
     }
-    if !fields.contains_key("function") {
+    let is_flat = !fields.contains_key("function");
+    if is_flat {
         fields.remove("type");
         fields = [("type".to_owned(), json!("function")), ("function".to_owned(), fields.into())]
             .into_iter()
@@ -230,32 +296,30 @@ pub(crate) fn function(tool: Value, at: &str) -> ApiResult<Value> {
     if !function.is_object() {
         return wrong(".function", "an object");
     }
+    let at = if is_flat { at.to_owned() } else { format!("{at}.function") };
+    let wrong = |field: &str, expected: &str| Err(ApiError::field(&format!("{at}.{field}"), expected));
     match function["name"].as_str() {
         Some(name) if is_name(name) => {}
-        _ => return wrong(".function.name", "1 to 256 letters, digits, `_`, `-`, `.`, `:` or `/`"),
+        _ => return wrong("name", "1 to 256 letters, digits, `_`, `-`, `.`, `:` or `/`"),
     }
     if !matches!(function["description"], Value::Null | Value::String(_)) {
-        return wrong(".function.description", "a string");
+        return wrong("description", "a string");
     }
     match &function["parameters"] {
         Value::Null => {}
         // Arguments have names.
         Value::Object(schema) if schema.get("type").is_none_or(|kind| kind == "object") => {}
-        _ => return wrong(".function.parameters", "the JSON schema of an object"),
+        _ => return wrong("parameters", "the JSON schema of an object"),
     }
     if !matches!(function["strict"], Value::Null | Value::Bool(_)) {
-        return wrong(".function.strict", "true or false");
+        return wrong("strict", "true or false");
     }
-    Ok(tool)
+    let place = Place::Schema(format!("{at}.parameters"));
+    Ok(Tool { function: tool, place })
 }
 
 /// Whether a function can have this name: what all dialects can write.
 fn is_name(name: &str) -> bool {
     let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
     !name.is_empty() && name.len() <= 256 && name.bytes().all(is_char)
-}
-
-fn of_tool(error: &GrammarError, index: usize) -> ApiError {
-    let place = format!("tools.{index}.function.parameters");
-    ApiError::invalid(format!("{place}: {error}")).at(place)
 }

@@ -23,7 +23,7 @@ use crate::reasoning::{self, Reasoning};
 use crate::request::{Begun, ChatRequest};
 use crate::shared::{Caller, Shared};
 use crate::structure::Structure;
-use crate::tools::ToolUse;
+use crate::tools::{Place, Tool, ToolUse};
 
 pub(crate) async fn messages(
     State(shared): State<Arc<Shared>>,
@@ -128,7 +128,16 @@ fn tools(fields: &mut Fields, limits: &Limits) -> ApiResult<ToolUse> {
                 function[key] = value.clone();
             }
         }
-        tools.push(crate::tools::function(function, &format!("tools.{index}"))?);
+        let at = format!("tools.{index}");
+        // As this API calls it.
+        let [schema, own] = [format!("{at}.parameters"), format!("{at}.input_schema")];
+        let tool = crate::tools::function(function, &at).map_err(|error| match error.param.as_deref() {
+            Some(param) if param == schema => {
+                ApiError::invalid(error.message.replacen(&schema, &own, 1)).at(own.clone())
+            }
+            _ => error,
+        })?;
+        tools.push(Tool { place: Place::Schema(own), ..tool });
     }
     let (calls, only, is_parallel) = match fields.take("tool_choice") {
         None => (Calls::Optional, None, true),

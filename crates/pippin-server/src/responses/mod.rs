@@ -33,6 +33,17 @@ use crate::structure::Structure;
 const UNSUPPORTED: [&str; 6] =
     ["background", "conversation", "prompt", "max_tool_calls", "logprobs", "top_logprobs"];
 
+/// What an answer may be asked to hold besides: of items that there are none of here, or of thoughts, which come as they are.
+const INCLUDED: [&str; 7] = [
+    "reasoning.encrypted_content",
+    "message.input_image.image_url",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+];
+
 pub(crate) async fn create(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
@@ -50,8 +61,15 @@ pub(crate) async fn create(
     fields.refuse_unless("n", |value| *value == 1)?;
     fields.refuse_unless("truncation", |value| *value == "disabled")?;
     let includes = fields.list("include")?.unwrap_or_default();
-    if includes.iter().any(|one| one == "message.output_text.logprobs") {
-        return Err(ApiError::unsupported("include"));
+    for (index, one) in includes.iter().enumerate() {
+        match one.as_str() {
+            Some("message.output_text.logprobs") => return Err(ApiError::unsupported("include")),
+            Some(known) if INCLUDED.contains(&known) => {}
+            _ => {
+                let expected = format!("one of {}", INCLUDED.join(", "));
+                return Err(ApiError::field(&format!("include.{index}"), expected));
+            }
+        }
     }
     let previous = fields.text("previous_response_id")?;
     let mut items = match &previous {
@@ -68,7 +86,12 @@ pub(crate) async fn create(
     }
     let (request, known) = chat_request(&mut fields, &shared, &items, begin)?;
     let is_streamed = fields.boolean("stream")?.unwrap_or(false);
-    let Begun { mut answers, name, .. } = request.begin(&shared, &caller).await?;
+    let begun = request.begin(&shared, &caller).await.map_err(|error| match error.param.as_deref() {
+        // Here they are called otherwise.
+        Some("messages") => error.at("input"),
+        _ => error,
+    });
+    let Begun { mut answers, name, .. } = begun?;
     let keep = is_kept.then(|| store::Keep { shared: Arc::clone(&shared), caller, items });
     let head = Head::new(&shared, name, echo, is_kept, known);
     if is_streamed {

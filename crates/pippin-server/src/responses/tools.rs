@@ -10,7 +10,7 @@ use tracing::info;
 use crate::error::{ApiError, ApiResult};
 use crate::fields::Fields;
 use crate::options::Limits;
-use crate::tools::{ToolUse, function};
+use crate::tools::{Choices, Place, Tool, ToolUse, function};
 
 /// How the kinds of tools begin that a server runs itself, or finds others with. Agents offer them to every server.
 const HOSTED: [&str; 6] =
@@ -31,6 +31,31 @@ impl Known {
     /// The group and the name of a function, if it is one of a group.
     pub(super) fn group(&self, shown: &str) -> Option<&[String; 2]> {
         self.groups.get(shown)
+    }
+
+    /// The tool that `tool_choice` names, by the name that the model knows; these are all that there are. It has to be of the kind that is
+    /// asked for.
+    fn named(&self, choice: &Value, names: &HashSet<String>) -> ApiResult<Option<String>> {
+        let wants_custom = choice["type"] == "custom";
+        let Some(given) = choice["name"].as_str().or(choice["function"]["name"].as_str()) else {
+            return Ok(None);
+        };
+        let name = match choice["namespace"].as_str() {
+            Some(group) => shown(group, given),
+            None => given.to_owned(),
+        };
+        let why_not = match names.contains(&name) {
+            true if self.custom.contains(&name) == wants_custom => return Ok(Some(name)),
+            true if wants_custom => "which is a function".to_owned(),
+            true => "which is a tool of the type custom".to_owned(),
+            false => match self.groups.values().find(|[_, own]| own == given) {
+                Some([group, _]) if choice.get("namespace").is_none() => {
+                    format!("which is a tool of the namespace {group:?}, and that has to be given, too")
+                }
+                _ => "which is none of the tools".to_owned(),
+            },
+        };
+        Err(ApiError::invalid(format!("tool_choice names {given:?}, {why_not}")).at("tool_choice"))
     }
 
     /// What a custom tool is given, if the call is one of a custom tool.
@@ -91,26 +116,28 @@ pub(super) fn read(fields: &mut Fields, limits: &Limits) -> ApiResult<(ToolUse, 
     {
         return Err(unsupported(&format!("{place}.type")));
     }
-    // A function of a group may be demanded.
-    let named =
-        choice.and_then(|choice| Some(shown(choice["namespace"].as_str()?, choice["name"].as_str()?)));
-    // And so may a custom tool.
-    let custom =
-        choice.filter(|choice| choice["type"] == "custom").and_then(|choice| choice["name"].as_str());
-    if let Some(name) = named.or_else(|| custom.map(str::to_owned)) {
-        fields.put("tool_choice", json!({"type": "function", "name": name}));
-    }
-    Ok((ToolUse::of(tools, fields, limits)?, known))
+    let names: HashSet<String> = tools.iter().filter_map(|tool| own_name(tool).map(str::to_owned)).collect();
+    let choices = Choices {
+        shown: "{\"type\": \"function\" or \"custom\", \"name\": …}, with the \"namespace\" of a tool that has one",
+        types: &["function", "custom"],
+        named: &|choice| known.named(choice, &names),
+    };
+    let tools = ToolUse::of(tools, &choices, fields, limits)?;
+    Ok((tools, known))
+}
+
+fn own_name(tool: &Tool) -> Option<&str> {
+    tool.function["function"]["name"].as_str()
 }
 
 /// A function, or a custom tool as one.
-fn one(tool: Value, place: &str, known: &mut Known) -> ApiResult<Value> {
+fn one(tool: Value, place: &str, known: &mut Known) -> ApiResult<Tool> {
     if tool["type"] != "custom" {
         return function(tool, place);
     }
     let shown = function(custom(&tool, place)?, place)?;
-    known.custom.extend(shown["function"]["name"].as_str().map(str::to_owned));
-    Ok(shown)
+    known.custom.extend(own_name(&shown).map(str::to_owned));
+    Ok(Tool { place: Place::Text(format!("{place}.format.definition")), ..shown })
 }
 
 /// The function that a custom tool is for the model: its text is an argument, held to what is said of it.
@@ -157,7 +184,7 @@ fn custom(tool: &Value, place: &str) -> ApiResult<Value> {
 }
 
 /// The functions of a group, each by one name.
-fn group(group: &Value, place: &str, tools: &mut Vec<Value>, known: &mut Known) -> ApiResult<()> {
+fn group(group: &Value, place: &str, tools: &mut Vec<Tool>, known: &mut Known) -> ApiResult<()> {
     let Some(name) = group["name"].as_str().filter(|name| !name.is_empty()) else {
         return Err(ApiError::field(&format!("{place}.name"), "a string"));
     };

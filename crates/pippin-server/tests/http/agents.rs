@@ -397,3 +397,132 @@ fn what_a_custom_tool_is_given_follows_its_grammar() {
     let request = json!({"input": "Hello!", "tools": [{"type": "custom"}]});
     assert_eq!(server.post("/v1/responses", &request).status, 400);
 }
+
+#[test]
+fn errors_of_tools_name_what_the_client_has_sent() {
+    let server = crate::scripted::free();
+    let grammar = |syntax: &str, definition: &str| {
+        patching(json!({"type": "grammar", "syntax": syntax, "definition": definition}))
+    };
+    let group = |tool: Value| json!({"type": "namespace", "name": "g", "tools": [tool]});
+    let strict = json!({"type": "object", "properties": {"a": {"not": {}}}});
+    let strict = json!({"type": "function", "name": "f", "strict": true, "parameters": strict});
+    for (tool, place) in [
+        (grammar("regex", "("), "tools.1.format.definition"),
+        (grammar("regex", "a(?=b)"), "tools.1.format.definition"),
+        (grammar("regex", r"\bfoo\b"), "tools.1.format.definition"),
+        (grammar("lark", "start: \"a\"~5..2"), "tools.1.format.definition"),
+        (grammar("lark", "start: /\\x00/"), "tools.1.format.definition"),
+        (group(grammar("regex", "(")), "tools.1.tools.0.format.definition"),
+        (json!({"type": "custom"}), "tools.1.name"),
+        (json!({"type": "custom", "name": "a b"}), "tools.1.name"),
+        (json!({"type": "function", "name": 7}), "tools.1.name"),
+        (json!({"type": "function", "function": {"name": 7}}), "tools.1.function.name"),
+        (json!({"type": "function", "name": "f", "strict": 1}), "tools.1.strict"),
+        (strict.clone(), "tools.1.parameters"),
+        (group(strict), "tools.1.tools.0.parameters"),
+    ] {
+        // A tool that is passed over counts as well.
+        let request = json!({"input": "Hello!", "tools": [{"type": "web_search"}, tool]});
+        let reply = server.post("/v1/responses", &request);
+        reply.fails(400, Some(place), None);
+        let error = reply.json();
+        let message = error["error"]["message"].as_str().expect("a text");
+        assert!(message.starts_with(place), "{message}");
+        assert!(!message.contains("#/properties/input") && !message.contains("(?:"), "{message}");
+    }
+    // Where the other API calls it otherwise.
+    for schema in [json!({"type": "string"}), json!({"type": "object", "properties": {"a": {"not": {}}}})] {
+        let tool = json!({"name": "f", "input_schema": schema, "strict": true});
+        let request =
+            json!({"max_tokens": 2, "messages": [{"role": "user", "content": "Hello!"}], "tools": [tool]});
+        let reply = server.post("/v1/messages", &request);
+        assert_eq!(reply.status, 400, "{reply:?}");
+        assert!(
+            reply.body.contains("tools.0.input_schema") && !reply.body.contains("parameters"),
+            "{reply:?}"
+        );
+    }
+}
+
+#[test]
+fn texts_of_custom_tools_follow_flags() {
+    let server = crate::scripted::free();
+    let ask = |definition: &str, tokens: usize, seed: u64| {
+        let tool = patching(json!({"type": "grammar", "syntax": "lark", "definition": definition}));
+        let request = json!({
+            "input": "Get it.", "tools": [tool], "tool_choice": "required", "max_output_tokens": tokens, "temperature": 4, "seed": seed,
+        });
+        server.post("/v1/responses", &request).answer()["output"][0].clone()
+    };
+    for seed in 0..4 {
+        let item = ask("start: \"get \"i NAME\nNAME: /(?i)[a-c]{3}/", 200, seed);
+        let input = item["input"].as_str().unwrap_or_else(|| panic!("{item}"));
+        let name = input.get(4..).filter(|_| input[..4].eq_ignore_ascii_case("get ")).expect(input);
+        assert!(name.len() == 3 && name.bytes().all(|byte| b"abcABC".contains(&byte)), "{input:?}");
+    }
+    ask("start: /a/is ESCAPED_STRING\n%import common.ESCAPED_STRING", 2, 0);
+}
+
+#[test]
+fn choices_of_tools_are_read_as_the_api_has_them() {
+    let server = crate::scripted::free();
+    let tools = json!([
+        {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}, "additionalProperties": false}},
+        {"type": "custom", "name": "c", "format": {"type": "grammar", "syntax": "regex", "definition": "[a-c]{3}"}},
+        {"type": "namespace", "name": "g", "tools": [
+            {"type": "custom", "name": "num", "format": {"type": "grammar", "syntax": "regex", "definition": "[0-9]{3}"}},
+        ]},
+    ]);
+    let ask = |choice: &Value| {
+        let request =
+            json!({"input": "Hello!", "tools": tools, "tool_choice": choice, "max_output_tokens": 64});
+        server.post("/v1/responses", &request)
+    };
+    for (choice, expected) in [
+        (json!({"type": "function", "name": "f"}), "f"),
+        (json!({"type": "custom", "name": "c"}), "c"),
+        (json!({"type": "custom", "namespace": "g", "name": "num"}), "num"),
+        (json!({"type": "custom", "name": "g__num"}), "num"),
+    ] {
+        assert_eq!(ask(&choice).answer()["output"][0]["name"], expected, "{choice}");
+    }
+    assert_eq!(ask(&json!("any")).status, 200);
+    for (choice, part) in [
+        (json!({"type": "custom"}), "{\"type\": \"function\" or \"custom\", \"name\": …}"),
+        (json!("always"), "{\"type\": \"function\" or \"custom\", \"name\": …}"),
+        (json!({"type": 7, "name": "f"}), "must be none"),
+        (json!(7), "must be none"),
+        (
+            json!({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}),
+            "\"allowed_tools\" is not supported",
+        ),
+        (json!({"type": "custom", "name": "f"}), "\"f\", which is a function"),
+        (json!({"type": "function", "name": "c"}), "\"c\", which is a tool of the type custom"),
+        (json!({"type": "custom", "name": "num"}), "namespace \"g\""),
+        (json!({"type": "custom", "name": "nobody"}), "none of the tools"),
+    ] {
+        let reply = ask(&choice);
+        reply.fails(400, Some("tool_choice"), None);
+        let error = reply.json();
+        assert!(
+            error["error"]["message"].as_str().is_some_and(|text| text.contains(part)),
+            "{choice}: {error}"
+        );
+    }
+    // The older API has neither.
+    for (choice, part) in [
+        (json!({"type": "custom"}), "\"custom\" is not supported"),
+        (json!({"type": "allowed_tools"}), "\"allowed_tools\" is not supported"),
+        (json!({"type": "function"}), "{\"type\": \"function\", \"function\": {\"name\": …}}"),
+    ] {
+        let request = json!({"messages": [{"role": "user", "content": "Hello!"}], "tools": crate::scripted::tools(), "tool_choice": choice});
+        let reply = server.post("/v1/chat/completions", &request);
+        reply.fails(400, Some("tool_choice"), None);
+        let error = reply.json();
+        assert!(
+            error["error"]["message"].as_str().is_some_and(|text| text.contains(part)),
+            "{choice}: {error}"
+        );
+    }
+}

@@ -204,6 +204,10 @@ fn what_cannot_be_is_named() {
         ("logprobs", json!(true), "logprobs"),
         ("truncation", json!("auto"), "truncation"),
         ("include", json!(["message.output_text.logprobs"]), "include"),
+        ("include", json!(["reasoning.encrypted_content", "a"]), "include.1"),
+        ("include", json!([7]), "include.0"),
+        // It is not called `messages` here.
+        ("input", json!("Hello! ".repeat(200_000)), "input"),
     ] {
         let mut request = json!({"input": "Hello!", "max_output_tokens": 4});
         request[field] = value.clone();

@@ -248,6 +248,8 @@ fn tools_that_cannot_be_are_named() {
         let mut request = request();
         request[field] = value;
         server.post(CHAT, &request).fails(400, Some(place), None);
+        // What a chat would not show, no template does.
+        server.post("/apply-template", &request).fails(400, Some(place), None);
     }
     let mut request = request();
     (request["tools"], request["tool_choice"]) = (json!(null), json!("required"));
