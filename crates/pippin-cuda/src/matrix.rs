@@ -27,7 +27,7 @@ pub struct CudaMatrix {
 /// The kind of matrices that are packed as `kernels/tiles.cu` reads them.
 const TILES: &str = "tiles";
 /// Rows, columns and bytes of a tile, and columns that share a scale in it.
-const TILE_ROWS: usize = 16;
+pub(crate) const TILE_ROWS: usize = 16;
 const TILE_COLUMNS: usize = 256;
 const TILE_BYTES: usize = 2304;
 const TILE_GROUP: usize = 64;

@@ -8,6 +8,7 @@ use crate::launch::{THREADS, blocks, launch};
 use crate::matrix::Weights;
 use crate::memory::{CudaIndices, CudaTensor};
 use crate::rows::numbers_of;
+use crate::tiles::RowNorm;
 use crate::{CudaBackend, CudaMatrix};
 
 /// Outputs of a block: one for each of its warps.
@@ -59,7 +60,7 @@ impl CudaBackend {
         residual: Option<&CudaTensor>,
     ) -> Result<CudaTensor> {
         if let Some(tiles) = weight.tiles() {
-            let mut outputs = self.tile_products(x, None, &[(weight, tiles, bias)], residual)?;
+            let mut outputs = self.tile_products(x, RowNorm::NONE, &[(weight, tiles, bias)], residual)?;
             return Ok(outputs.remove(0));
         }
         let (out, part) = self.part(x, weight, bias, residual)?;

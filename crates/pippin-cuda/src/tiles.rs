@@ -4,13 +4,11 @@ use cudarc::driver::{DeviceRepr, sys};
 use pippin_tensor::{Gate, Linear, Norm, NormKind, Result};
 
 use crate::launch::{THREADS, blocks, launch};
-use crate::matrix::Tiles;
+use crate::matrix::{TILE_ROWS, Tiles};
 use crate::memory::{CudaIndices, CudaTensor};
 use crate::rows::numbers_of;
 use crate::{CudaBackend, CudaMatrix};
 
-/// Rows of a tile.
-const TILE_ROWS: usize = 16;
 /// The most warps that share a row of tiles.
 const MOST_SPLITS: usize = 16;
 /// Matrices of one launch.
@@ -37,6 +35,13 @@ struct TilePart {
 // SAFETY: plain numbers in the order and alignment of the kernels' structure.
 unsafe impl DeviceRepr for TilePart {}
 
+impl TilePart {
+    /// Tiles below each other.
+    fn lines(&self) -> usize {
+        (self.outputs as usize).div_ceil(TILE_ROWS)
+    }
+}
+
 /// `RowNorm` of the kernels.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -49,9 +54,13 @@ pub(crate) struct RowNorm {
 // SAFETY: plain numbers in the order and alignment of the kernels' structure.
 unsafe impl DeviceRepr for RowNorm {}
 
+impl RowNorm {
+    pub(crate) const NONE: Self = Self { weight: 0, eps: 0.0, is_there: 0 };
+}
+
 /// A norm as the kernels have it: each row by the root of its mean square. `None`: it is another one.
 fn row_norm(norm: Option<&Norm<CudaTensor>>, columns: usize) -> Option<RowNorm> {
-    let Some(norm) = norm else { return Some(RowNorm { weight: 0, eps: 0.0, is_there: 0 }) };
+    let Some(norm) = norm else { return Some(RowNorm::NONE) };
     let fits = |weight: &CudaTensor| (weight.rows, weight.columns) == (1, columns);
     let is_own = norm.kind == NormKind::Rms && norm.width == columns && norm.bias.is_none();
     (is_own && norm.weight.as_ref().is_none_or(fits)).then(|| RowNorm {
@@ -129,7 +138,7 @@ impl CudaBackend {
             tiles.map(|tiles| (&linear.weight, tiles, bias))
         });
         match layers.collect::<Option<Vec<Layer<'_>>>>() {
-            Some(layers) => self.tile_products(x, Some(norm), &layers, None).map(Some),
+            Some(layers) => self.tile_products(x, norm, &layers, None).map(Some),
             None => Ok(None),
         }
     }
@@ -151,7 +160,7 @@ impl CudaBackend {
         let layers =
             [(&gate.weight, gate_tiles, gate.bias.as_ref()), (&up.weight, up_tiles, up.bias.as_ref())];
         if x.rows != 1 || gate.weight.rows != up.weight.rows || gate_tiles.is_f16 != up_tiles.is_f16 {
-            let both = self.tile_products(x, Some(norm), &layers, None)?;
+            let both = self.tile_products(x, norm, &layers, None)?;
             return self.run_gated(&both[0], &both[1], kind).map(Some);
         }
         let (number, activation, p, q) = numbers_of(kind)?;
@@ -185,11 +194,10 @@ impl CudaBackend {
     pub(crate) fn tile_products(
         &self,
         x: &CudaTensor,
-        norm: Option<RowNorm>,
+        norm: RowNorm,
         layers: &[Layer<'_>],
         residual: Option<&CudaTensor>,
     ) -> Result<Vec<CudaTensor>> {
-        let norm = norm.unwrap_or(RowNorm { weight: 0, eps: 0.0, is_there: 0 });
         let mut outputs = Vec::with_capacity(layers.len());
         let mut staged = None;
         for alike in layers.chunk_by(|(_, a, _), (_, b, _)| a.is_f16 == b.is_f16) {
@@ -235,8 +243,7 @@ impl CudaBackend {
     }
 
     fn launch_one(&self, x: &CudaTensor, norm: RowNorm, tiles: Tiles, parts: &[TilePart]) -> Result<()> {
-        let of_part = |part: &TilePart| (part.outputs as usize).div_ceil(TILE_ROWS);
-        let all = parts.iter().map(of_part).sum();
+        let all = parts.iter().map(TilePart::lines).sum();
         let plan = Plan::new(tiles.quads, all, self.multiprocessors(), false);
         let (counts, [first, second, third]) = shared_out(parts, plan.lines * plan.of_warp);
         launch!(
@@ -299,7 +306,7 @@ impl CudaBackend {
                 i32::from(tiles.is_f16)
             )
         };
-        let all: usize = parts.iter().map(|part| (part.outputs as usize).div_ceil(TILE_ROWS)).sum();
+        let all: usize = parts.iter().map(TilePart::lines).sum();
         // Of so many warps' rows, and so many rows of tiles for each warp.
         let wide = |halves: usize, of_warp: usize| {
             let shared = WIDE_STAGES * WARP_ROWS * halves * (128 + 8);
@@ -388,7 +395,7 @@ impl CudaBackend {
 fn shared_out(parts: &[TilePart], of_block: usize) -> ([u32; PARTS], [TilePart; PARTS]) {
     let none = TilePart { tiles: 0, out: 0, bias: 0, residual: 0, outputs: 0 };
     let part = |index: usize| parts.get(index).copied().unwrap_or(none);
-    let count = |index: usize| (part(index).outputs as usize).div_ceil(TILE_ROWS).div_ceil(of_block) as u32;
+    let count = |index: usize| part(index).lines().div_ceil(of_block) as u32;
     ([count(0), count(1), count(2)], [part(0), part(1), part(2)])
 }
 
